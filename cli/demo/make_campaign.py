@@ -1,8 +1,9 @@
-"""Makes campaign.ndjson: the soft bounces that `redeliver demo` starts from, one JSON object a line.
+"""Makes campaign.ndjson: the soft bounces that `redeliver demo` posts, one JSON object per line.
 
-Run as `python3 make_campaign.py > campaign.ndjson`. The output is the same byte for byte on every Python from 3.9 on:
-all chance comes from `random.Random.random()`, the one method whose sequence Python promises not to change.
-Every name, address and wording is invented; all domains are reserved for examples (RFC 2606).
+Run it as `python3 make_campaign.py > campaign.ndjson`. The output is the same, byte for byte, on
+every Python from 3.9 on. All random numbers come from `random.Random.random()`: Python promises
+not to change the sequence of this method only. Every name, address and wording is invented. All
+domains are reserved for examples (RFC 2606).
 """
 
 import base64
@@ -18,7 +19,8 @@ SPAN_MS = 10 * 60 * 1000
 ADDRESSES_WITH = {2: 68, 3: 69, 4: 68}
 REPLAYS = 30
 
-# Replies. {to} is the recipient, {host} the server that answered, {id} its queue id; a line break stands for CRLF.
+# Replies. {to} is the recipient, {host} the server that answered, {id} its queue id. A line break
+# means CRLF.
 
 FULL = """
 452 4.3.1 Insufficient system storage
@@ -156,7 +158,10 @@ HEALTHY = """
 
 
 def replies(text):
-    """The replies in a table above: a reply is one line, or lines that go on while they have a `-` after the code."""
+    """Returns the replies of a table above.
+
+    A reply is one line, or several: all but its last have a `-` after the code.
+    """
     found, lines = [], []
     for line in filter(None, text.splitlines()):
         lines.append(line)
@@ -167,7 +172,7 @@ def replies(text):
 
 
 # route, domain, addresses, replies of their first failure
-CAST = [
+SERVERS = [
     ("full", "full.example", 640, replies(FULL)),
     ("maintenance", "maintenance.example", 512, replies(CLOSED)),
     ("silent", "gone.example", 256, replies(CLOSED)),
@@ -218,7 +223,8 @@ def pick(options):
 
 
 def shuffled(items):
-    return [item for _, item in sorted(((chance(), item) for item in items), key=lambda pair: pair[0])]
+    numbered = ((chance(), item) for item in items)
+    return [item for _, item in sorted(numbered, key=lambda pair: pair[0])]
 
 
 def local_part():
@@ -240,13 +246,23 @@ def local_part():
         return f"{pick(ROLES)}-{last}"
     if kind < 98:
         return f"{pick(INTERNATIONAL)}.{last}"
-    return pick([f'"{first} {last}"', f'"{first}..{last}"', f'"{first}@{last}"', f'"{first} \\"{last}\\""'])
+    return pick(
+        [
+            f'"{first} {last}"',
+            f'"{first}..{last}"',
+            f'"{first}@{last}"',
+            f'"{first} \\"{last}\\""',
+        ]
+    )
 
 
 def addresses():
-    """Every address of the campaign with its member of the cast, no two alike even where case is ignored."""
+    """Returns every address of the campaign with its mail server.
+
+    No two addresses are the same, even if case is ignored.
+    """
     seen, made = set(), []
-    for route, domain, count, wordings in CAST:
+    for route, domain, count, wordings in SERVERS:
         target = len(made) + count
         while len(made) < target:
             recipient = f"{local_part()}@{domain}"
@@ -262,7 +278,10 @@ def reply_for(recipient, domain, wordings):
 
 
 def bounces():
-    """All messages that bounced, ids still missing: one for each address, and more for those that are to join."""
+    """Returns all bounced messages, still without ids.
+
+    There is one for each address, and more for addresses whose messages are to join a job.
+    """
     made = addresses()
     extras = [n - 1 for n, count in ADDRESSES_WITH.items() for _ in range(count)]
     waiting = shuffled(extras + [0] * (len(made) - len(extras)))
@@ -310,7 +329,10 @@ def message(bounce, sent):
 
 
 def finished(in_order):
-    """Gives each bounce its message id, instant and content; yields when it arrives (in ms), and its line."""
+    """Gives each bounce its message id, time and content.
+
+    Yields the time when it arrives (in ms), and its line.
+    """
     numbers = {}
     for bounce in in_order:
         campaign, offset_ms = bounce["metadata"]["campaign"], bounce["occurred_at"]
@@ -324,8 +346,11 @@ def finished(in_order):
 
 def main():
     lines = list(finished(sorted(bounces(), key=lambda bounce: bounce["occurred_at"])))
-    # A replay is the same webhook posted once more, half a minute to three minutes late.
-    replays = [(arrived_ms + 30_000 + below(150_000), line) for arrived_ms, line in shuffled(lines)[:REPLAYS]]
+    # A replay is the same webhook, posted again 30 seconds to three minutes later.
+    replays = [
+        (arrived_ms + 30_000 + below(150_000), line)
+        for arrived_ms, line in shuffled(lines)[:REPLAYS]
+    ]
     for _, line in sorted(lines + replays, key=lambda pair: pair[0]):
         sys.stdout.buffer.write(line.encode() + b"\n")
 

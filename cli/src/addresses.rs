@@ -1,5 +1,5 @@
-//! `redeliver addresses`: over the API, what is known of addresses, and what an operator says of
-//! one.
+//! `redeliver addresses`: shows what is known about addresses, and changes their standing. It uses
+//! the scheduler's API only.
 
 use std::io::{self, BufRead};
 use std::process::ExitCode;
@@ -12,7 +12,7 @@ use serde_json::{Value, json};
 use crate::api::{Api, Call, read_job, text};
 use crate::process;
 
-/// How many addresses one request asks about.
+/// The number of addresses in one check request.
 const CHECK_BATCH: usize = 10_000;
 
 #[derive(Debug, Args)]
@@ -23,17 +23,18 @@ pub(crate) struct Arguments {
 
 #[derive(Debug, Subcommand)]
 enum Action {
-    /// Show an address's standing, and its job where it has one
+    /// Show an address's standing, and its job if it has one
     Show(AddressArg),
-    /// Say which addresses are not active; those of standard input, one a line, where none is named
+    /// List the addresses that are not active; without arguments, reads standard input, one
+    /// address per line
     ///
-    /// Exits with 0 if the question was answered, even if an address is inactive or none was given,
-    /// and with 1 if it was not.
+    /// Exits with 0 if the scheduler answered, even if an address is inactive or no address was
+    /// given. Exits with 1 if the scheduler did not answer.
     Check {
         /// Addresses
         addresses: Vec<String>,
 
-        /// Whose addresses
+        /// The account of the addresses
         #[arg(long, default_value = "default")]
         account: String,
 
@@ -42,13 +43,13 @@ enum Action {
     },
     /// Take an address off the active list until it is reinstated; its waiting messages are dropped
     Suppress(AddressArg),
-    /// Make an address active again, whatever it was before
+    /// Make an address active again, from any standing
     Reinstate(AddressArg),
 }
 
 #[derive(Debug, Args)]
 struct AddressArg {
-    /// account/address; or an address of the default account
+    /// account/address, or an address of the default account
     address: String,
 
     #[command(flatten)]
@@ -57,9 +58,9 @@ struct AddressArg {
 
 pub(crate) async fn run(arguments: &Arguments) -> Result<ExitCode> {
     match &arguments.action {
-        Action::Show(of) => of.call(Method::GET, None).await?,
-        Action::Suppress(of) => of.call(Method::POST, Some("suppress")).await?,
-        Action::Reinstate(of) => of.call(Method::POST, Some("reinstate")).await?,
+        Action::Show(address) => address.call(Method::GET, None).await?,
+        Action::Suppress(address) => address.call(Method::POST, Some("suppress")).await?,
+        Action::Reinstate(address) => address.call(Method::POST, Some("reinstate")).await?,
         Action::Check {
             addresses,
             account,
@@ -70,12 +71,13 @@ pub(crate) async fn run(arguments: &Arguments) -> Result<ExitCode> {
 }
 
 impl AddressArg {
-    /// Asks for something to be done with the address, and shows what is known of it then.
-    async fn call(&self, method: Method, what: Option<&str>) -> Result<()> {
+    /// Calls `/v1/addresses/{address}/{action}`, and prints the state of the address that the
+    /// scheduler returns. Without an action, it only reads.
+    async fn call(&self, method: Method, action: Option<&str>) -> Result<()> {
         let id = read_job(&self.address)?;
         let path: Vec<&str> = ["addresses", id.recipient.as_str()]
             .into_iter()
-            .chain(what)
+            .chain(action)
             .collect();
         let query = [("account", id.account.to_string())];
         let answer = self
@@ -126,7 +128,7 @@ async fn check(addresses: &[String], account: &str, api: &Api) -> Result<()> {
     }
 }
 
-/// One line for each address that is to be left out.
+/// Returns one line for each address that a campaign should leave out.
 fn list(answer: &Value) -> String {
     let rows = |key: &str| answer[key].as_array().cloned().unwrap_or_default();
     let not_active = rows("not_active").into_iter().map(|one| {
@@ -143,7 +145,7 @@ fn list(answer: &Value) -> String {
     });
     let refused = rows("refused").into_iter().map(|one| {
         format!(
-            "{} no address: {}\n",
+            "{} not an address: {}\n",
             text(&one["address"]),
             text(&one["reason"])
         )
@@ -171,7 +173,10 @@ fn describe(answer: &Value) -> String {
         ) {
             (Some(due), _, _) => format!("due {due}"),
             (_, _, Some(since)) => format!("in quarantine since {since}"),
-            (_, until, _) => format!("under way, leased until {}", until.unwrap_or("somewhen")),
+            (_, until, _) => format!(
+                "under way, leased until {}",
+                until.unwrap_or("an unknown time")
+            ),
         };
         let waiting = job["messages"].as_array().map_or(0, Vec::len);
         lines.push((
@@ -182,7 +187,7 @@ fn describe(answer: &Value) -> String {
                 text(&job["max_attempts"])
             ),
         ));
-        lines.extend(in_the_way(job).map(|what| ("waits for", what)));
+        lines.extend(waits_for(job).map(|reason| ("waits for", reason)));
         lines.push((
             "policy",
             format!("{} at {}", text(&job["policy"]), text(&job["destination"])),
@@ -201,9 +206,9 @@ fn describe(answer: &Value) -> String {
         .collect()
 }
 
-/// What else keeps a job from being tried. Its due time, its attempt and its quarantine are shown
-/// already.
-fn in_the_way(job: &Value) -> Option<String> {
+/// Returns what a due job waits for, in words. `None` if it is only its due time, its attempt or
+/// its quarantine: those are shown already.
+fn waits_for(job: &Value) -> Option<String> {
     let (waits_for, destination) = (&job["waits_for"], text(&job["destination"]));
     let until = waits_for["until"].as_str();
     Some(match waits_for["what"].as_str()? {
@@ -222,16 +227,17 @@ fn in_the_way(job: &Value) -> Option<String> {
             }
             None => {
                 format!(
-                    "{destination}, which was down: one attempt is out, and the others wait for what it brings"
+                    "{destination}, which was down: one attempt is out, \
+                     and the others wait for its result"
                 )
             }
         },
         "silence" => format!(
-            "a bounce of what a relay took; without one it counts as delivered at {}",
+            "a bounce of what a relay accepted; without one it counts as delivered at {}",
             until?
         ),
         "window" => {
-            format!("room at {destination}: as many attempts are under way there as may be")
+            format!("room at {destination}: it has as many attempts under way as its window allows")
         }
         "rate" => format!(
             "the rate of {destination}: the next attempt may go out at {}",

@@ -1,4 +1,4 @@
-//! The way to a scheduler's API, for the operator's commands.
+//! A client of a scheduler's API, for the operator's commands.
 
 use std::env;
 use std::fs;
@@ -14,55 +14,52 @@ use domain::job::JobId;
 use reqwest::{Client, Method, RequestBuilder, Response, StatusCode, Url, header};
 use serde_json::Value;
 
-/// How long an answer may take.
+/// How long a request may take, from its start to the end of the answer.
 const ANSWER_MAX: Duration = Duration::from_secs(30);
 
-/// Where the scheduler is, and how its answer is shown.
+/// The command-line options of every command that calls the API.
 #[derive(Debug, Args)]
 pub(crate) struct Api {
-    /// Where a scheduler listens; what redeliver.toml says is not asked
+    /// The URL of a scheduler; redeliver.toml is not read for it
     #[arg(long = "api", env = "REDELIVER_API", value_name = "URL", value_parser = read_base)]
     #[arg(default_value = "http://127.0.0.1:8025")]
     base: Url,
 
-    /// The file that has the token for the API in it; the variable REDELIVER_TOKEN may have the
-    /// token itself
+    /// The file that contains the token for the API; alternatively, the variable REDELIVER_TOKEN
+    /// contains the token itself
     #[arg(long, env = "REDELIVER_TOKEN_FILE", value_name = "FILE")]
     token_file: Option<PathBuf>,
 
-    /// Print what the API answers, as JSON
+    /// Print the API's answer as JSON
     #[arg(long)]
     pub(crate) json: bool,
 
-    /// One for all requests, so that they share connections.
+    /// One client for all requests, so that they share connections.
     #[arg(skip)]
     client: OnceLock<Client>,
 }
 
-/// One call.
+/// One request to the API.
 #[derive(Debug)]
 pub(crate) struct Call<'c> {
     pub(crate) method: Method,
-    /// What the path consists of; escaped as needed.
+    /// The segments of the path after `/v1`. They are escaped as needed.
     pub(crate) path: &'c [&'c str],
     pub(crate) query: &'c [(&'c str, String)],
     pub(crate) body: Option<Value>,
 }
 
 impl Api {
-    /// Makes a call, and tells the answer.
+    /// Sends a request, and returns the JSON of the answer.
     ///
     /// # Errors
-    /// Where nobody answers, or the answer is no; the text says what to do.
+    /// If no scheduler answers, or if it rejects the request. The message explains what to do.
     pub(crate) async fn call(&self, call: Call<'_>) -> Result<Value> {
         let mut request = self.request(call.method, call.path, call.query)?;
         if let Some(body) = &call.body {
             request = request.json(body);
         }
-        let response = request
-            .send()
-            .await
-            .map_err(|err| self.nobody_answers(err))?;
+        let response = request.send().await.map_err(|err| self.no_answer(err))?;
         let status = response.status();
         let answer: Option<Value> = response.json().await.ok();
         match answer {
@@ -70,7 +67,8 @@ impl Api {
             Some(Value::Object(problem)) if problem["detail"].is_string() => {
                 if status == StatusCode::UNAUTHORIZED {
                     bail!(
-                        "{}; name its file with --token-file, or put it into REDELIVER_TOKEN",
+                        "{}; give the token's file with --token-file, or the token in \
+                         REDELIVER_TOKEN",
                         text(&problem["detail"])
                     );
                 }
@@ -81,16 +79,17 @@ impl Api {
                 bail!("{}{}", field.unwrap_or_default(), text(&problem["detail"]))
             }
             _ => bail!(
-                "{} answers {status}, and not as a scheduler does; is --api the right one?",
+                "{} answered {status}, but not as a scheduler answers; check the URL in --api",
                 self.base
             ),
         }
     }
 
-    /// Posts a body to one of the API's collections, and gives the answer as it comes.
+    /// Posts a body to one of the API's collections. Returns the response. Its body is not read
+    /// yet, and its status may be an error.
     ///
     /// # Errors
-    /// Where nobody answers.
+    /// If no scheduler answers.
     pub(crate) async fn post(
         &self,
         collection: &str,
@@ -102,10 +101,10 @@ impl Api {
         let request = request
             .header(header::CONTENT_TYPE, content_type)
             .body(body);
-        request.send().await.map_err(|err| self.nobody_answers(err))
+        request.send().await.map_err(|err| self.no_answer(err))
     }
 
-    /// A request to make of the API; path and query are escaped as needed.
+    /// Builds a request to the API. Path and query are escaped as needed.
     fn request(
         &self,
         method: Method,
@@ -114,7 +113,7 @@ impl Api {
     ) -> Result<RequestBuilder> {
         let mut url = self.base.clone();
         url.path_segments_mut()
-            .expect("it was read as http")
+            .expect("read_base allows only http URLs")
             .pop_if_empty()
             .push("v1")
             .extend(path);
@@ -131,7 +130,7 @@ impl Api {
     fn client(&self) -> Result<&Client> {
         if self.client.get().is_none() {
             system::tls::prepare();
-            // Where two were made at once the first one stays.
+            // If two tasks build a client at once, the first one is kept.
             let _ = self
                 .client
                 .set(Client::builder().timeout(ANSWER_MAX).build()?);
@@ -139,12 +138,12 @@ impl Api {
         self.client.get().context("the HTTP client was not kept")
     }
 
-    /// Why there is no answer, and what to do.
-    fn nobody_answers(&self, err: reqwest::Error) -> anyhow::Error {
+    /// The error for a request without an answer: the cause, and what to do.
+    fn no_answer(&self, err: reqwest::Error) -> anyhow::Error {
         let err = anyhow::Error::from(err);
         anyhow!(
-            "no scheduler answers at {}: {}; start one with `redeliver scheduler`, or say where it is with --api or \
-             REDELIVER_API",
+            "no scheduler answers at {}: {}; start one with `redeliver scheduler`, \
+             or give its URL with --api or REDELIVER_API",
             self.base,
             err.root_cause()
         )
@@ -152,8 +151,8 @@ impl Api {
 }
 
 impl Api {
-    /// The token to send, if there is one. It cannot be an argument of the command line, because
-    /// every user of the machine can see those.
+    /// Returns the token to send, if there is one. No option takes the token itself, because every
+    /// user of the machine can see command lines.
     fn token(&self) -> Result<Option<String>> {
         let Some(path) = &self.token_file else {
             return Ok(env::var("REDELIVER_TOKEN")
@@ -161,7 +160,7 @@ impl Api {
                 .map(|token| token.trim().to_owned()));
         };
         let text = fs::read_to_string(path)
-            .with_context(|| format!("cannot read the token in {}", path.display()))?;
+            .with_context(|| format!("cannot read the token from {}", path.display()))?;
         let token = text
             .lines()
             .next()
@@ -175,7 +174,8 @@ impl Api {
     }
 }
 
-/// A value as people read it: text without its quotes, and nothing where there is nothing.
+/// Formats a JSON value for people: a string without its quotes, `null` as an empty string, and a
+/// whole number without `.0`.
 pub(crate) fn text(value: &Value) -> String {
     match value {
         Value::Null => String::new(),
@@ -190,7 +190,7 @@ pub(crate) fn text(value: &Value) -> String {
 pub(crate) fn read_job(text: &str) -> Result<JobId> {
     JobId::parse(text).or_else(|_| {
         let recipient = Address::parse(text).map_err(|_| {
-            anyhow!("\"{text}\" is neither a job, default/jo@example.com say, nor an address")
+            anyhow!("\"{text}\" is neither a job (like default/jo@example.com) nor an address")
         })?;
         Ok(JobId {
             account: Account::default(),
@@ -209,7 +209,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_base_is_a_url_with_its_scheme() {
+    fn the_api_url_must_start_with_http() {
         assert_eq!(
             read_base("http://127.0.0.1:8025").unwrap().port(),
             Some(8025)

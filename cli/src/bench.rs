@@ -1,6 +1,6 @@
-//! `redeliver bench`: how fast the store and the worker are on this machine. Each mode starts a
-//! Redis of its own, runs several times with fixed seeds, and gives medians. Redis's own CPU time
-//! is the figure to compare, because it does not depend on who else uses the machine.
+//! `redeliver bench`: measures how fast the store and the worker are on this machine. Each mode
+//! starts a private Redis, runs several times with fixed seeds, and prints medians. Compare the CPU
+//! time of Redis first, because other load on the machine does not change it.
 
 use std::fs;
 use std::process::ExitCode;
@@ -16,6 +16,7 @@ use crate::process;
 mod classify;
 mod conversation;
 mod cycle;
+mod feed;
 mod http;
 mod lateness;
 mod limit;
@@ -27,16 +28,16 @@ mod smtp;
 mod stall;
 mod targets;
 
-/// How many values of one figure there must be for its median to be worth the name.
+/// How often each mode runs by default. A median of fewer values means little.
 const RUNS_MIN: u32 = 3;
 
 #[derive(Debug, Args)]
 pub(crate) struct Arguments {
-    /// What to measure, with the time that one run takes; everything where nothing is named
+    /// What to measure, with the time that one run takes; everything if no mode is given
     #[arg(value_enum)]
     modes: Vec<Mode>,
 
-    /// How many jobs, or replies, in place of each mode's own number
+    /// How many jobs or replies to use, instead of each mode's own number
     #[arg(long)]
     jobs: Option<usize>,
 
@@ -59,47 +60,45 @@ pub(crate) struct Arguments {
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 enum Mode {
-    /// Pairs of ZADD and ZREM in pipelines: the best that Redis could do (a few seconds)
+    /// Pairs of ZADD and ZREM in pipelines: the upper limit of what Redis can do (a few seconds)
     Raw,
     /// Schedule jobs at one destination through the store, in batches of 500 (10 s)
     Ingest,
-    /// The same at a thousand destinations, so that hardly two jobs of a batch have one in common
-    /// (15 s)
+    /// Like `ingest`, but at a thousand destinations, so that few jobs of a batch share one (15 s)
     IngestSpread,
     /// Claim, send nothing, settle: all jobs at one destination (35 s)
     Cycle,
-    /// The same over 50,000 destinations by Zipf's law (40 s)
+    /// Like `cycle`, but over 50,000 destinations by Zipf's law (40 s)
     CycleZipf,
-    /// The same with each job deferred once, by 1 to 1.5 s (60 s)
+    /// Like `cycle`, but each job is deferred once, by 1 to 1.5 s (60 s)
     Retry,
     /// Bytes of Redis memory per waiting job (10 s)
     Memory,
-    /// The cycle's rate while 100 k, 1 M and 5 M jobs are pending, all of them due (6 minutes)
+    /// The rate of `cycle` while 100 k, 1 M and 5 M jobs are pending, all of them due (6 minutes)
     Backlog,
     /// How late jobs are claimed when 5,000 fall due each second (20 s)
     Lateness,
-    /// The same alone, and beside two backlogs of due jobs: one throttled, one not (3 minutes)
+    /// `lateness` alone, and then with two backlogs of due jobs: one throttled, one not (3 minutes)
     Skew,
-    /// What a mail server refuses that takes 5, 20 or 50 connections and not one more, and how well
-    /// it is used (1 to 9 minutes)
+    /// How many messages a mail server refuses if it accepts only 5, 20 or 50 connections, and how
+    /// well its connections are used (1 to 9 minutes)
     Limit,
     /// How late healthy mail is while 300 of 1,000 destinations hang: after a cold start, and
     /// after a warm-up (10 minutes)
     Stall,
-    /// Understand replies: read them, find their reason and their row of the policy, on one core (5
-    /// s)
+    /// Classify replies on one core: parse them, find their reason and their policy row (5 s)
     Classify,
     /// Post bounces at 50,000 domains by Zipf's law to a scheduler as NDJSON, over four connections
     /// (1 minute)
     Http,
-    /// The same with all of them at one domain (1 minute)
+    /// Like `http`, but all bounces are at one domain (1 minute)
     HttpOne,
     /// Deliver messages of 4 KiB to Postfix's smtp-sink, and compare with smtp-source and Postfix's
-    /// own queue; as root (2 minutes)
+    /// own queue; must run as root (2 minutes)
     Smtp,
 }
 
-/// The figures of one run: name, unit included, and value.
+/// The figures of one run: the name with its unit, and the value.
 type Figures = Vec<(String, f64)>;
 
 fn figures<const N: usize>(list: [(&str, f64); N]) -> Figures {
@@ -116,7 +115,7 @@ pub(crate) async fn run(arguments: &Arguments) -> Result<ExitCode> {
     let stop = process::stop_on_signal()?;
     if !arguments.json {
         println!(
-            "{machine}; {} runs each, medians (least to most)\n\n{}",
+            "{machine}; {} runs of each mode, medians (least to most)\n\n{}",
             arguments.runs,
             targets::HEAD
         );
@@ -129,7 +128,7 @@ pub(crate) async fn run(arguments: &Arguments) -> Result<ExitCode> {
         let mut runs = Vec::new();
         for n in 0..arguments.runs {
             eprintln!("{name}: run {} of {}", n + 1, arguments.runs);
-            // Dropped where it is told to stop, and the Redis that it has started with it.
+            // On a signal the run is dropped, and with it the Redis that it has started.
             let Some(figures) = stop.run_until_cancelled(run_once(*mode, arguments)).await else {
                 return Ok(ExitCode::from(process::INTERRUPTED));
             };
@@ -148,7 +147,12 @@ pub(crate) async fn run(arguments: &Arguments) -> Result<ExitCode> {
                 .collect();
             println!(
                 "{}",
-                json!({"mode": name, "machine": machine, "runs": arguments.runs, "figures": figures})
+                json!({
+                    "mode": name,
+                    "machine": machine,
+                    "runs": arguments.runs,
+                    "figures": figures,
+                })
             );
         } else {
             for (figure, values) in medians {
@@ -161,7 +165,11 @@ pub(crate) async fn run(arguments: &Arguments) -> Result<ExitCode> {
 
 async fn run_once(mode: Mode, arguments: &Arguments) -> Result<Figures> {
     let jobs = arguments.jobs;
-    let backlog = |usual| arguments.backlog.map_or(usual, |backlog| backlog as usize);
+    let backlog = |default| {
+        arguments
+            .backlog
+            .map_or(default, |backlog| backlog as usize)
+    };
     match mode {
         Mode::Ingest => cycle::ingest(jobs.unwrap_or(200_000), 1).await,
         Mode::IngestSpread => cycle::ingest(jobs.unwrap_or(200_000), 1_000).await,
@@ -182,7 +190,7 @@ async fn run_once(mode: Mode, arguments: &Arguments) -> Result<Figures> {
     }
 }
 
-/// Least, median and most of each figure.
+/// Returns the least value, the median and the most of each figure.
 fn medians(runs: &[Figures]) -> Vec<(&str, [f64; 3])> {
     let names = runs
         .first()
@@ -214,7 +222,7 @@ fn round(value: f64) -> String {
     }
 }
 
-/// What this ran on, as far as the system tells.
+/// Describes the machine, as far as the system reports it.
 async fn machine() -> String {
     let cores = std::thread::available_parallelism().map_or(0, usize::from);
     let info = fs::read_to_string("/proc/cpuinfo").unwrap_or_default();

@@ -1,4 +1,4 @@
-//! `redeliver classify`: what a reply means, one JSON object per reply.
+//! `redeliver classify`: prints what a reply means, one JSON object per reply.
 
 use std::io::{self, BufRead, BufWriter, Write};
 use std::path::Path;
@@ -18,43 +18,43 @@ use crate::process;
 
 #[derive(Debug, Args)]
 pub(crate) struct Arguments {
-    /// The reply, as the receiving server said it
+    /// The reply, exactly as the receiving server sent it
     #[arg(required_unless_present = "lines", conflicts_with = "lines", value_parser = reply)]
     reply: Option<String>,
 
-    /// Read replies from standard input, one per line; each has its line of output, whatever it
-    /// says
+    /// Read replies from standard input, one per line; every line has one line of output, even an
+    /// empty one
     #[arg(long)]
     lines: bool,
 }
 
-/// What is printed for one reply.
+/// The output for one reply.
 #[derive(Debug, Serialize)]
 struct Classified<'t> {
     code: Option<u16>,
     status: Option<EnhancedStatus>,
-    /// `soft`, `hard` or `message`; `none` where the reply is no failure.
+    /// `soft`, `hard` or `message`; `none` if the reply is not a failure.
     class: &'static str,
     scope: Option<&'t str>,
-    /// Why, if the reply says so.
+    /// The reason, if the reply gives one.
     reason: Option<Reason>,
-    /// The reply without what differs from one mail to the next.
+    /// The reply without the parts that differ from one mail to the next.
     fingerprint: String,
-    /// The wait that the reply asks for.
+    /// The wait that the reply asks for, if it does.
     #[serde(skip_serializing_if = "Option::is_none")]
     hint_s: Option<u64>,
-    /// The name of the policy row that it falls under.
+    /// The name of the policy row that applies.
     row: Option<&'t str>,
     delays_s: Vec<u64>,
     r#final: Option<&'t str>,
 }
 
-/// A reply that says something. Intake refuses the others in the same way.
+/// Accepts a reply that contains some information. Intake refuses other replies in the same way.
 fn reply(raw: &str) -> Result<String, &'static str> {
-    if Reply::parse(raw).says_nothing() {
+    if Reply::parse(raw).is_unreadable() {
         return Err(
-            "it has neither a code, nor a status, nor a word; say what the mail system said, \
-                    \"452 4.3.1 Mail system full\", say",
+            "it has neither a code, nor a status, nor a word; give the reply of the mail system, \
+             like \"452 4.3.1 Mail system full\"",
         );
     }
     Ok(raw.to_owned())
@@ -68,9 +68,9 @@ pub(crate) fn run(config: Option<&Path>, arguments: &Arguments) -> Result<ExitCo
         None => lines(&mut out, &table),
     };
     match done.and_then(|()| out.flush()) {
-        // Whoever reads us has seen enough.
+        // The reader of the output has closed it, and needs no more.
         Err(err) if err.kind() == io::ErrorKind::BrokenPipe => Ok(ExitCode::SUCCESS),
-        Err(err) => bail!("cannot go on: {err}"),
+        Err(err) => bail!("cannot read the replies or print the result: {err}"),
         Ok(()) => Ok(ExitCode::SUCCESS),
     }
 }
@@ -79,8 +79,7 @@ fn lines(out: &mut impl Write, table: &Table) -> io::Result<()> {
     let mut input = io::stdin().lock();
     let mut line = Vec::new();
     while input.read_until(b'\n', &mut line)? > 0 {
-        // Bytes that are no UTF-8 come from servers that speak another charset; the status is
-        // readable all the same.
+        // Some servers use another charset than UTF-8. The status is readable even then.
         write_line(
             out,
             String::from_utf8_lossy(&line).trim_end_matches(['\r', '\n']),
@@ -142,7 +141,7 @@ mod tests {
     }
 
     #[test]
-    fn a_reply_that_says_nothing_is_a_mistake_and_a_line_that_does_has_its_line_all_the_same() {
+    fn an_empty_reply_is_an_error_as_an_argument_but_has_a_line_of_output_as_a_line() {
         for raw in ["", " ", "\r\n", "12", "?!"] {
             assert!(reply(raw).is_err(), "{raw:?}");
             assert_eq!(line(raw).lines().count(), 1, "{raw:?}");
@@ -153,7 +152,7 @@ mod tests {
     }
 
     #[test]
-    fn a_reply_is_one_object_per_line() {
+    fn each_reply_is_printed_as_one_json_object_on_one_line() {
         for (raw, object) in [
             (
                 "451 4.3.2 System not accepting network messages",

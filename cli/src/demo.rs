@@ -1,6 +1,5 @@
-//! `redeliver demo`: the whole of Redeliver against a cast of real SMTP servers on loopback, in
-//! fast motion. A campaign of bounces goes in through HTTP, and all that is shown afterwards is
-//! read from the journal.
+//! `redeliver demo`: runs all of Redeliver against real SMTP servers on loopback, in fast motion. A
+//! campaign of bounces is posted over HTTP. Everything shown afterwards is read from the journal.
 
 use std::fs;
 use std::io::{self, IsTerminal};
@@ -24,8 +23,7 @@ use senders::settings::smtp::SmtpSettings;
 use store::entry_id::EntryId;
 use store::handle::Store;
 use system::clock::FastClock;
-use telemetry::log;
-use telemetry::log::Log;
+use telemetry::log::{self, Format, Log};
 use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep};
@@ -37,38 +35,40 @@ use worker::run::Worker;
 use crate::process;
 
 mod campaign;
-mod cast;
 mod display;
+mod mail_servers;
 mod report;
-mod score;
+mod results;
 
 use campaign::Answers;
-use cast::{Cast, Member};
 use display::Display;
-use score::Score;
+use mail_servers::{MailServer, MailServers};
+use results::Results;
 
 /// The campaign that comes with the demo.
 const CAMPAIGN: &str = include_str!("../demo/campaign.ndjson");
 
-/// When the cast opens, in the demo's own time: as the last bounce of the campaign has happened.
+/// When the demo's time starts: just after the last bounce of the campaign. The servers' troubles
+/// count from here.
 const OPENING: &str = "2026-11-02T09:10:00Z";
 
-/// How often the display looks at the journal.
-const LOOK: Duration = Duration::from_millis(100);
+/// How often the display reads the journal.
+const POLL_INTERVAL: Duration = Duration::from_millis(100);
 
 /// How many journal entries are read at once, per shard.
 const READ_COUNT: usize = 500;
 
-/// When no bounce ended for so long, in real time, the demo is stuck.
-const PATIENCE: Duration = Duration::from_secs(60);
+/// If no event happens for this long, in real time, the demo is stuck and fails.
+const STUCK_AFTER: Duration = Duration::from_secs(60);
 
 #[derive(Debug, Args)]
 pub(crate) struct Arguments {
     /// How many times as fast as real time the demo runs
-    #[arg(long, default_value_t = 36_000, value_parser = clap::value_parser!(u32).range(1..=360_000))]
+    #[arg(long, default_value_t = 36_000)]
+    #[arg(value_parser = clap::value_parser!(u32).range(1..=360_000))]
     speed: u32,
 
-    /// Another campaign: NDJSON as POST /v1/bounces takes it, with the cast's route names
+    /// Another campaign: NDJSON as for POST /v1/bounces, with the routes of the demo's mail servers
     #[arg(long, value_name = "FILE")]
     campaign: Option<PathBuf>,
 
@@ -77,14 +77,16 @@ pub(crate) struct Arguments {
     keep: bool,
 }
 
-/// What runs while the demo does.
-struct Stage {
+/// The running parts of the demo.
+struct Demo {
     clock: Arc<FastClock>,
-    cast: Cast,
+    servers: MailServers,
     store: Store,
     redis: PrivateRedis,
+    /// The URL of the scheduler.
     api: String,
     stop: CancellationToken,
+    /// The worker, until it is started.
     worker: Option<Worker>,
     running: Vec<JoinHandle<()>>,
 }
@@ -92,7 +94,7 @@ struct Stage {
 pub(crate) async fn run(arguments: &Arguments) -> Result<ExitCode> {
     let stop = process::stop_on_signal()?;
     log::start(&Log {
-        json: false,
+        format: Format::Text,
         filter: "error".to_owned(),
     });
     let bounces = match &arguments.campaign {
@@ -101,113 +103,119 @@ pub(crate) async fn run(arguments: &Arguments) -> Result<ExitCode> {
             fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))?
         }
     };
-    let mut stage = Stage::set(arguments.speed, stop.clone()).await?;
-    println!("{}", introduction(&stage, arguments.speed));
-    let answers = campaign::post(&stage.api, bounces).await?;
+    let mut demo = Demo::start(arguments.speed, stop.clone()).await?;
+    println!("{}", introduction(&demo, arguments.speed));
+    let answers = campaign::post(&demo.api, bounces).await?;
     println!("{answers}\n");
-    if answers.taken_in() == 0 {
-        stage.strike().await;
-        bail!("the campaign holds no bounce that could be taken in");
+    if answers.accepted() == 0 {
+        demo.stop().await;
+        bail!("the scheduler accepted no bounce of the campaign");
     }
-    // Only now, so that no bounce comes after an attempt that it happened before.
-    stage.curtain();
+    // Only after all bounces are accepted: a bounce must not arrive after an attempt that it
+    // precedes.
+    demo.start_time_and_worker();
     let started = Instant::now();
-    let score = follow(&stage, &answers, &stop).await?;
+    let results = follow(&demo, &answers, &stop).await?;
     if stop.is_cancelled() {
-        stage.strike().await;
+        demo.stop().await;
         return Ok(ExitCode::from(process::INTERRUPTED));
     }
-    let (text, sound) = report::write(
-        &score,
+    let (text, passed) = report::write(
+        &results,
         &answers,
-        stage.cast.members(),
+        demo.servers.all(),
         started.elapsed(),
         arguments.speed,
     );
     anstream::println!("{text}");
     if arguments.keep {
-        println!("Still running, at {}; Ctrl-C stops it.", stage.api);
+        println!("Still running at {}; Ctrl-C stops it.", demo.api);
         stop.cancelled().await;
     }
-    stage.strike().await;
-    Ok(if sound {
+    demo.stop().await;
+    Ok(if passed {
         ExitCode::SUCCESS
     } else {
         ExitCode::FAILURE
     })
 }
 
-/// Follows the journal until every bounce that was taken in has ended.
-async fn follow(stage: &Stage, answers: &Answers, stop: &CancellationToken) -> Result<Score> {
-    let mut score = Score::default();
+/// Follows the journal until every accepted bounce has ended. Returns the results.
+async fn follow(demo: &Demo, answers: &Answers, stop: &CancellationToken) -> Result<Results> {
+    let mut results = Results::default();
     let mut display = Display::new(io::stderr().is_terminal(), answers.waiting() as u64);
-    let mut after = vec![EntryId::default(); usize::from(stage.store.shards())];
+    let mut after = vec![EntryId::default(); usize::from(demo.store.shards())];
     let mut last_news = Instant::now();
     loop {
-        let journals = stage.store.read_journal(&after, READ_COUNT).await?;
+        let journals = demo.store.read_journal(&after, READ_COUNT).await?;
         let mut news = 0;
         for (after, journal) in after.iter_mut().zip(journals) {
             for entry in journal {
                 *after = entry.id;
                 news += entry.events.len();
-                entry.events.into_iter().for_each(|event| score.note(event));
+                entry
+                    .events
+                    .into_iter()
+                    .for_each(|event| results.add(event));
             }
         }
-        let leased = stage.store.leased(READ_COUNT).await?;
-        display.show(&score, &leased, stage.clock.now().since(opening()));
-        // Only a journal read to its end says that there is nothing more.
-        if (news == 0 && leased.is_empty() && score.all_ended(answers.waiting()))
+        let leased = demo.store.leased(READ_COUNT).await?;
+        display.show(&results, &leased, demo.clock.now().since(opening()));
+        // All has ended only if the journal is read to its end, so there must be no news.
+        if (news == 0 && leased.is_empty() && results.all_ended(answers.waiting()))
             || stop.is_cancelled()
         {
             display.finish();
-            return Ok(score);
+            return Ok(results);
         }
         if news > 0 {
             last_news = Instant::now();
             continue;
         }
-        if last_news.elapsed() > PATIENCE {
+        if last_news.elapsed() > STUCK_AFTER {
             display.finish();
             bail!(
-                "nothing has happened for {PATIENCE:?}, and {} bounces have not ended",
-                score.open()
+                "the demo is stuck: no event for {STUCK_AFTER:?}, and {} bounces have not ended",
+                results.open()
             );
         }
-        stop.run_until_cancelled(sleep(LOOK)).await;
+        stop.run_until_cancelled(sleep(POLL_INTERVAL)).await;
     }
 }
 
 fn opening() -> Timestamp {
-    Timestamp::parse(OPENING).expect("it is a constant")
+    Timestamp::parse(OPENING).expect("the constant is valid")
 }
 
-fn introduction(stage: &Stage, speed: u32) -> String {
+fn introduction(demo: &Demo, speed: u32) -> String {
     let mut text = format!(
-        "A scheduler and a worker over a Redis of their own; time runs {speed} times as fast.\nThe cast, each a real SMTP \
-         server on loopback:\n\n  route        address          domain               story\n"
+        "A scheduler and a worker with a private Redis; time runs {speed} times as fast.\n\
+         The mail servers, each a real SMTP server on loopback:\n\n  \
+         route        address          domain               trouble\n"
     );
-    for member in stage.cast.members() {
+    for server in demo.servers.all() {
         text.push_str(&format!(
             "  {:<12} {:<16} {:<20} {}\n",
-            member.route, member.address, member.domain, member.story
+            server.route, server.address, server.domain, server.description
         ));
     }
     text
 }
 
-impl Stage {
-    async fn set(speed: u32, stop: CancellationToken) -> Result<Self> {
+impl Demo {
+    /// Starts everything except time and the worker.
+    async fn start(speed: u32, stop: CancellationToken) -> Result<Self> {
         let clock = Arc::new(FastClock::new(opening(), speed));
-        let cast = Cast::start(clock.clone(), opening())
+        let servers = MailServers::start(clock.clone(), opening())
             .await
-            .context("the cast cannot listen on loopback")?;
+            .context("the mail servers cannot listen on loopback")?;
         let redis = PrivateRedis::volatile().await?;
-        let (mut config, table) = (configuration(&redis, speed, &cast), Table::embedded());
-        // Half of them are for the scheduler and the cast.
+        let (mut config, table) = (configuration(&redis, speed, &servers), Table::embedded());
+        // The other half of the open files is for the scheduler and the mail servers.
         process::fit_worker(&mut config, process::raise_open_files() / 2);
         let store = process::open_store(&config, &table, clock.clone(), &stop)
             .await?
-            .context("stopped before it began")?;
+            .context("stopped before the store was open")?;
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))
             .await
             .context("cannot listen on loopback")?;
@@ -232,7 +240,7 @@ impl Stage {
         })];
         Ok(Self {
             clock,
-            cast,
+            servers,
             store,
             redis,
             api,
@@ -242,8 +250,8 @@ impl Stage {
         })
     }
 
-    /// Lets time run and the worker work.
-    fn curtain(&mut self) {
+    /// Starts the demo's time and the worker.
+    fn start_time_and_worker(&mut self) {
         self.clock.start();
         if let Some(worker) = self.worker.take() {
             self.running
@@ -251,8 +259,8 @@ impl Stage {
         }
     }
 
-    /// Takes everything down, in order.
-    async fn strike(self) {
+    /// Stops the scheduler and the worker, and then Redis.
+    async fn stop(self) {
         self.stop.cancel();
         for task in self.running {
             let _ = task.await;
@@ -261,32 +269,33 @@ impl Stage {
     }
 }
 
-/// The defaults, but for what fast motion needs: spans that are told in the demo's time and mean
-/// real ones are as much longer as time is faster, and the worker looks oftener, for a moment of
-/// real time is an hour here.
-fn configuration(redis: &PrivateRedis, speed: u32, cast: &Cast) -> Config {
+/// Returns the default configuration with the changes that fast motion needs. The lease is given in
+/// the demo's time but must last as long as usual in real time, so it is `speed` times as long. The
+/// worker polls more often, because 100 ms of real time are an hour of the demo's time.
+fn configuration(redis: &PrivateRedis, speed: u32, servers: &MailServers) -> Config {
     let mut config = Config::embedded();
     config.redis.use_private(&redis.url());
     config.redis.shards = 2;
     config.worker.lease *= speed;
     config.worker.poll_max = Duration::from_millis(5);
-    // A conversation of ten milliseconds takes minutes of the demo's time: windows and breakers
-    // would mistake that for the pace of the servers, and what is to be seen here is the schedule.
+    // An SMTP session of ten milliseconds takes minutes of the demo's time. Windows and breakers
+    // would take that for slow servers, and the demo is to show the schedule.
     config.pace = Pace::unbounded();
-    // Five minutes are a few milliseconds here, and it looks at every job.
+    // Once a day: the repair task reads every job, and its usual five minutes are only a few
+    // milliseconds here.
     config.upkeep.repair = "15 0 0 * * *".to_owned();
     config.worker.settle_linger = Duration::from_millis(1);
     config.worker.route = "healthy".to_owned();
-    config.routes = cast.members().iter().map(route).collect();
+    config.routes = servers.all().iter().map(route).collect();
     config
 }
 
-fn route(member: &Member) -> Route {
-    let mut settings = SmtpSettings::new(member.address.ip().to_string(), member.address.port());
+fn route(server: &MailServer) -> Route {
+    let mut settings = SmtpSettings::new(server.address.ip().to_string(), server.address.port());
     settings.session.helo = "redeliver.example".to_owned();
     settings.session.timeouts = SmtpTimeouts::all(Duration::from_secs(10));
     Route {
-        name: member.route.to_owned(),
+        name: server.route.to_owned(),
         sender: SenderSettings::Smtp(settings),
         confirm: Duration::ZERO,
     }

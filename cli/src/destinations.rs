@@ -1,6 +1,5 @@
-//! `redeliver destinations`: where a domain would be placed, by the configuration and the DNS
-//! alone; and, over the API, which there are, how one fares, holding it, letting it go, and giving
-//! it other limits.
+//! `redeliver destinations`: lists, shows, holds, releases and limits destinations, over the API.
+//! It also shows where a domain would be placed: for that it uses only the configuration and DNS.
 
 use std::path::Path;
 use std::process::ExitCode;
@@ -31,7 +30,7 @@ pub(crate) struct Arguments {
 
 #[derive(Debug, Subcommand)]
 enum Action {
-    /// Say where new domains would be placed, and why
+    /// Show where new domains would be placed, and why
     Place {
         /// Domains, or addresses
         #[arg(required = true)]
@@ -39,13 +38,13 @@ enum Action {
     },
     /// List destinations: those in trouble first, then those with work
     List(Page),
-    /// Show how a destination fares: what waits, what is under way, its limits, breaker and hold
+    /// Show the state of a destination: waiting jobs, attempts under way, limits, breaker and hold
     Show(DestinationArg),
-    /// Keep attempts from a destination
+    /// Start no attempts at a destination
     Hold(Hold),
-    /// Let attempts through again that a hold kept back
+    /// End a hold, so that attempts start again
     Release(DestinationArg),
-    /// Give a destination other limits than the configuration has
+    /// Give a destination other limits than those of the configuration
     Limit(Limit),
 }
 
@@ -63,15 +62,16 @@ struct Hold {
     #[command(flatten)]
     of: DestinationArg,
 
-    /// What for; whoever looks at it later will read this
+    /// Why; it is shown with the hold
     #[arg(long)]
     reason: String,
 
-    /// For how long: 2h, say; until it is released where neither this nor --until is given
-    #[arg(long = "for", value_name = "SPAN", value_parser = humantime::parse_duration, conflicts_with = "until")]
+    /// How long, for example 2h; without this and --until, until it is released
+    #[arg(long = "for", value_name = "SPAN", conflicts_with = "until")]
+    #[arg(value_parser = humantime::parse_duration)]
     span: Option<Duration>,
 
-    /// Until when: 2026-12-24T18:00:00Z, say
+    /// Until when, for example 2026-12-24T18:00:00Z
     #[arg(long, value_name = "INSTANT")]
     until: Option<String>,
 }
@@ -88,19 +88,19 @@ struct Limit {
 #[derive(Debug, Args)]
 #[group(required = true, multiple = true)]
 struct Limits {
-    /// Attempts per second; 0: no limit but the window
+    /// Attempts per second; 0 means no rate limit, only the window
     #[arg(long)]
     rate: Option<f64>,
 
-    /// Attempts that may be saved up
+    /// The most attempts that can be saved up
     #[arg(long)]
     burst: Option<f64>,
 
-    /// Attempts at once at most
+    /// The most attempts at once
     #[arg(long)]
     window: Option<u32>,
 
-    /// Take back what was given here: the limits of the configuration hold again
+    /// Remove these limits, so that those of the configuration apply again
     #[arg(long, conflicts_with_all = ["rate", "burst", "window"])]
     default: bool,
 }
@@ -143,11 +143,12 @@ pub(crate) async fn run(config: Option<&Path>, arguments: &Arguments) -> Result<
 }
 
 impl DestinationArg {
-    /// Asks for something to be done with the destination, and shows how it fares then.
-    async fn call(&self, method: Method, what: Option<&str>, body: Option<Value>) -> Result<()> {
+    /// Calls `/v1/destinations/{name}/{action}`, and prints the state of the destination that the
+    /// scheduler returns. Without an action, it only reads.
+    async fn call(&self, method: Method, action: Option<&str>, body: Option<Value>) -> Result<()> {
         let path: Vec<&str> = ["destinations", &self.name]
             .into_iter()
-            .chain(what)
+            .chain(action)
             .collect();
         let answer = self
             .api
@@ -232,7 +233,7 @@ fn describe(answer: &Value, now: Timestamp) -> String {
     .concat()
 }
 
-/// Until when a destination is held, and what for; none where it is not.
+/// Returns until when a destination is held, and why. `None` if it is not held.
 fn hold(hold: &Value) -> Option<String> {
     let reason = text(hold.get("reason")?);
     Some(match hold["until"].as_str() {
@@ -245,9 +246,9 @@ fn breaker(breaker: &Value) -> String {
     let times = text(&breaker["times"]);
     match text(&breaker["state"]).as_str() {
         "open" => format!("open until {}, {times} in a row", text(&breaker["until"])),
-        "half_open" => format!(
-            "one attempt is out, the others wait for what it brings; opened {times} in a row"
-        ),
+        "half_open" => {
+            format!("one attempt is out, the others wait for its result; opened {times} in a row")
+        }
         state => state.to_owned(),
     }
 }
@@ -279,7 +280,7 @@ async fn place(config: Option<&Path>, domains: &[String]) -> Result<()> {
     process::print(&lines.collect::<String>())
 }
 
-/// An address, or some address at a domain: only the domain counts.
+/// Reads an address, or makes one from a domain: only its domain is used.
 fn recipient(text: &str) -> Result<Address> {
     let address = if text.contains('@') {
         text.to_owned()

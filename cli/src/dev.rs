@@ -1,5 +1,5 @@
-//! `redeliver dev`: scheduler and worker in one process, over a Redis server that it starts itself
-//! and stops with it. What it holds stays in its folder for the next time.
+//! `redeliver dev`: runs scheduler and worker in one process, over a private Redis server. It
+//! starts that server and stops it at the end. The data stay in a folder for the next time.
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -23,11 +23,11 @@ use crate::token;
 
 #[derive(Debug, Args)]
 pub(crate) struct Arguments {
-    /// The folder that keeps the data
+    /// The folder for the data
     #[arg(long, default_value = ".redeliver", value_name = "FOLDER")]
     data: PathBuf,
 
-    /// Where to listen, in place of scheduler.listen
+    /// The address to listen on, instead of scheduler.listen
     #[arg(long, value_name = "ADDRESS")]
     listen: Option<SocketAddr>,
 }
@@ -35,7 +35,7 @@ pub(crate) struct Arguments {
 pub(crate) async fn run(config: Option<&Path>, arguments: &Arguments) -> Result<ExitCode> {
     let (mut config, table) = process::configure(config)?;
     log::start(&config.log);
-    // Half of them are for the scheduler.
+    // The other half of the open files is for the scheduler.
     process::fit_worker(&mut config, process::raise_open_files() / 2);
     let stop = process::stop_on_signal()?;
     let listener = listen(arguments.listen.or(config.scheduler.listen)).await?;
@@ -69,13 +69,13 @@ pub(crate) async fn run(config: Option<&Path>, arguments: &Arguments) -> Result<
         .context("the scheduler failed");
     stop.cancel();
     worker.await.context("the worker failed")?;
-    // Last, for the worker settles what it had under way.
+    // Redis stops last, because the worker settles its attempts before it ends.
     redis.stop().await;
     served.map(|()| ExitCode::SUCCESS)
 }
 
-/// Makes a token that may do everything, where the configuration has none. On loopback it need not
-/// be shown.
+/// Makes a token with all scopes, if the configuration has no tokens. On loopback, requests without
+/// a token are allowed too.
 fn grant(access: &mut config::access::Access, address: SocketAddr) -> Result<Option<String>> {
     if access.has_tokens() {
         return Ok(None);
@@ -92,18 +92,21 @@ fn welcome(address: SocketAddr, data: &Path, route: &str, token: Option<&str>) -
         || "The tokens are those of the configuration: -H 'authorization: Bearer …'.".to_owned(),
         |token| {
             format!(
-                "On this machine no token is needed; one is, where others could reach it. Until it stops this one may do\n  \
-                 everything:\n\n    export REDELIVER_API=http://{address} REDELIVER_TOKEN={token}\n    \
+                "From this machine no token is needed, unless other machines can reach it.\n  \
+                 This token allows everything, until Ctrl-C:\n\n    \
+                 export REDELIVER_API=http://{address} REDELIVER_TOKEN={token}\n    \
                  redeliver addresses show jo@example.com\n    \
                  curl -H \"authorization: Bearer $REDELIVER_TOKEN\" $REDELIVER_API/v1/hooks"
             )
         },
     );
     format!(
-        "\n  redeliver dev listens on http://{address}, keeps its data in {data}/, sends by route \"{route}\".\n\n  \
-         Tell it of a bounce, then ask for the address:\n\n    \
+        "\n  redeliver dev listens on http://{address}, keeps its data in {data}/, \
+         sends by route \"{route}\".\n\n  \
+         Post a bounce, then ask about the address:\n\n    \
          curl -H 'content-type: application/json' http://{address}/v1/bounces \\\n      \
-         -d '{{\"recipient\":\"jo@example.com\",\"reply\":\"452 4.3.1 Insufficient system storage\"}}'\n    \
+         -d '{{\"recipient\":\"jo@example.com\",\
+         \"reply\":\"452 4.3.1 Insufficient system storage\"}}'\n    \
          curl http://{address}/v1/addresses/jo@example.com\n    \
          curl -N 'http://{address}/v1/events?after=start'\n\n  {token}\n\n  Ctrl-C stops it.\n\n"
     )

@@ -1,4 +1,4 @@
-//! `redeliver dsn`: what a delivery report says, one JSON object per recipient.
+//! `redeliver dsn`: reads delivery reports, and prints one JSON object per recipient.
 
 use std::fs::File;
 use std::io::{self, BufWriter, Read, Write};
@@ -31,25 +31,25 @@ pub(crate) struct Arguments {
     submission: submit::Submission,
 }
 
-/// What is printed for one recipient; once without any where a message names none.
+/// The output for one recipient. A message without recipients has one line, without a recipient.
 #[derive(Debug, Serialize)]
 struct Line<'r> {
     file: &'r str,
-    /// Which recipient of the report it is, from 1.
+    /// The number of the recipient in the file, counted from 1.
     index: Option<usize>,
-    /// What kind of report the message is.
+    /// The kind of report.
     kind: &'static str,
     recipient: Option<&'r str>,
-    /// The address that forwarding led to, where it is another.
+    /// The address after forwarding, if it is another one.
     final_recipient: Option<&'r str>,
     action: Option<&'static str>,
     status: Option<EnhancedStatus>,
     code: Option<u16>,
     reply: Option<&'r str>,
-    /// `soft`, `hard` or `message`; `none` where the report starts nothing.
+    /// `soft`, `hard` or `message`; `none` if the report starts no job and retires no address.
     class: &'static str,
     scope: Option<&'r str>,
-    /// Why, if the reply says so.
+    /// The reason, if the reply gives one.
     reason: Option<Reason>,
     remote_mta: Option<&'r str>,
     envelope_id: Option<&'r str>,
@@ -78,14 +78,16 @@ pub(crate) async fn run(config: Option<&Path>, arguments: &Arguments) -> Result<
             .map(Report::read)
             .collect();
         match write_lines(&mut out, file, &reports, &table) {
-            // Whoever reads us has seen enough.
+            // The reader of the output has closed it, and needs no more.
             Err(err) if err.kind() == io::ErrorKind::BrokenPipe => return Ok(ExitCode::SUCCESS),
-            Err(err) => bail!("cannot go on: {err}"),
+            Err(err) => bail!("cannot write to standard output: {err}"),
             Ok(()) => {}
         }
     }
     match out.flush() {
-        Err(err) if err.kind() != io::ErrorKind::BrokenPipe => bail!("cannot go on: {err}"),
+        Err(err) if err.kind() != io::ErrorKind::BrokenPipe => {
+            bail!("cannot write to standard output: {err}")
+        }
         _ => Ok(ExitCode::SUCCESS),
     }
 }
@@ -101,7 +103,7 @@ fn read(file: &str) -> Result<Vec<u8>> {
     Ok(bytes)
 }
 
-/// The recipients of all messages in one file are numbered in a row.
+/// Prints the lines of one file. Its recipients are numbered across all its messages.
 fn write_lines(
     out: &mut impl Write,
     file: &str,
@@ -152,7 +154,7 @@ fn line<'r>(
         code: recipient.and_then(|one| one.reply.code),
         reply: recipient
             .map(|one| one.diagnostic.as_str())
-            .filter(|said| !said.is_empty()),
+            .filter(|diagnostic| !diagnostic.is_empty()),
         class: row.map_or("none", |row| row.class().as_str()),
         scope: row.map(|row| row.scope.as_str()),
         reason,
@@ -167,14 +169,18 @@ mod tests {
     use super::*;
 
     #[test]
-    fn each_recipient_is_one_object_per_line_and_numbered_across_messages() {
-        let report = "From a Mon Nov  2 08:00:00 2026\nFrom: mailer-daemon@mx.example\nMessage-ID: <1@mx.example>\n\
+    fn each_recipient_is_one_json_object_per_line_and_numbered_across_messages() {
+        let report = "From a Mon Nov  2 08:00:00 2026\nFrom: mailer-daemon@mx.example\n\
+                      Message-ID: <1@mx.example>\n\
                       Content-Type: message/delivery-status\n\n\
-                      Original-Envelope-Id: e1\n\nFinal-Recipient: rfc822; jo@example.com\nAction: failed\nStatus: 5.1.1\n\
+                      Original-Envelope-Id: e1\n\nFinal-Recipient: rfc822; jo@example.com\n\
+                      Action: failed\nStatus: 5.1.1\n\
                       Remote-MTA: dns; mx.example.com\nDiagnostic-Code: smtp; 550 5.1.1 gone\n\n\
                       Final-Recipient: rfc822; al@example.com\nAction: delayed\nStatus: 4.2.2\n\
-                      From b Mon Nov  2 08:00:00 2026\nFrom: jo@example.com\nSubject: Hello\n\nHow are you?\n\
-                      From c Mon Nov  2 08:00:00 2026\nFrom: jo@example.com\nSubject: Out of office\n\nBack soon.\n";
+                      From b Mon Nov  2 08:00:00 2026\nFrom: jo@example.com\nSubject: Hello\n\n\
+                      How are you?\n\
+                      From c Mon Nov  2 08:00:00 2026\nFrom: jo@example.com\n\
+                      Subject: Out of office\n\nBack soon.\n";
         let reports: Vec<Report> = mailbox::messages(report.as_bytes())
             .into_iter()
             .map(Report::read)

@@ -1,4 +1,4 @@
-//! Numbers and spans of time as people read them: `1,234`, `30m`, `24h`, `7d`.
+//! Formats numbers and durations for people: `1,234`, `30m`, `24h`, `7d`.
 
 use std::time::Duration;
 
@@ -6,8 +6,8 @@ const MINUTE: u64 = 60;
 const HOUR: u64 = 60 * MINUTE;
 const DAY: u64 = 24 * HOUR;
 
-/// The span in its largest whole unit; days only from a week on, because schedules are told in
-/// hours up to there.
+/// Formats a duration in its largest whole unit. Days are used only from a week on, because shorter
+/// schedules are usually given in hours.
 pub(crate) fn span(span: Duration) -> String {
     match span.as_secs() {
         s if s >= 7 * DAY && s % DAY == 0 => format!("{}d", s / DAY),
@@ -17,7 +17,7 @@ pub(crate) fn span(span: Duration) -> String {
     }
 }
 
-/// Several spans with spaces between.
+/// Formats several durations, separated by spaces.
 pub(crate) fn spans(list: &[Duration]) -> String {
     list.iter()
         .map(|one| span(*one))
@@ -25,7 +25,7 @@ pub(crate) fn spans(list: &[Duration]) -> String {
         .join(" ")
 }
 
-/// A number with a comma at each thousand.
+/// Formats a number with a comma at each thousand.
 pub(crate) fn thousands(number: u64) -> String {
     let digits = number.to_string();
     let mut text = String::with_capacity(digits.len() + digits.len() / 3);
@@ -43,7 +43,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn numbers_have_commas() {
+    fn numbers_have_a_comma_at_each_thousand() {
         assert_eq!(
             [0, 999, 1_000, 1_234_567].map(thousands),
             ["0", "999", "1,000", "1,234,567"]
@@ -51,7 +51,7 @@ mod tests {
     }
 
     #[test]
-    fn spans_read_like_the_table() {
+    fn durations_are_formatted_like_in_the_policy_table() {
         let list = [1_800, 3_600, 86_400, 172_800, 604_800, 90].map(Duration::from_secs);
         assert_eq!(spans(&list), "30m 1h 24h 48h 7d 90s");
     }

@@ -1,5 +1,5 @@
 //! `redeliver`: the scheduler, the worker and the operator's commands in one binary. Each command
-//! is a file of its own.
+//! has its own file.
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -25,20 +25,21 @@ mod submit;
 mod token;
 mod worker;
 
-/// A worker makes and drops much text, and the system's allocator took a third of its time.
+/// A worker allocates and frees many strings. With the system's allocator that took a third of its
+/// time.
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 /// Retries mail that failed softly.
 ///
-/// Redeliver takes over from the first bounce: it keeps one retry job per impaired address in
-/// Redis, tries again on the schedule that the failure's status calls for, and ends each message
-/// exactly once: it got through, or it was dropped for a reason that an event names.
+/// Redeliver takes over from the first bounce. It keeps one retry job per impaired address in
+/// Redis and tries again on the schedule for the failure's status. Each message ends exactly once:
+/// it is delivered, or it is dropped for a reason that an event names.
 #[derive(Debug, Parser)]
 #[command(version, propagate_version = true, max_term_width = 100)]
 struct Arguments {
-    /// The configuration file; every key has a default [default: redeliver.toml, if there is one
-    /// here]
+    /// The configuration file; every key has a default [default: redeliver.toml in this folder, if
+    /// it exists]
     #[arg(
         long,
         short,
@@ -54,29 +55,29 @@ struct Arguments {
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    /// Take bounces in over HTTP, answer for addresses, stream events, run upkeep
+    /// Accept bounces over HTTP, answer questions about addresses, stream events, run upkeep
     Scheduler(scheduler::Arguments),
     /// Claim due jobs, attempt redelivery, settle
     Worker(worker::Arguments),
-    /// Run scheduler and worker in one process, over a Redis server of its own
+    /// Run scheduler and worker in one process, with a private Redis server
     Dev(dev::Arguments),
-    /// Play a campaign of bounces against a cast of mail servers, in fast motion
+    /// Play a campaign of bounces against simulated mail servers, in fast motion
     Demo(demo::Arguments),
-    /// Post the bounces of a file, of standard input, or of a mail system's log
+    /// Post the bounces from a file, from standard input, or from a mail system's log
     Submit(submit::Arguments),
-    /// Say what a reply means: class, scope, and what would be done
+    /// Show what a reply means: its class, its scope, and what the policy would do
     Classify(classify::Arguments),
-    /// Say what delivery reports say: of each recipient the status, the reply, and what it means
+    /// Read delivery reports: show each recipient's status, the reply, and what it means
     Dsn(dsn::Arguments),
     /// Show the retry policy in force
     Policy(policy::Arguments),
-    /// Say where domains are placed, and how a destination fares; hold it, release it, limit it
+    /// Show where domains are placed, and the state of a destination; hold, release or limit it
     Destinations(destinations::Arguments),
-    /// Say what is known of addresses; suppress one, reinstate one
+    /// Show what is known about addresses; suppress or reinstate one
     Addresses(addresses::Arguments),
     /// Make tokens for the API
     Token(token::Arguments),
-    /// List the jobs in quarantine, and put one back
+    /// List the jobs in quarantine, and return one to the queue
     Quarantine(quarantine::Arguments),
     /// Measure the store and the worker on this machine
     Bench(bench::Arguments),

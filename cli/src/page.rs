@@ -1,4 +1,4 @@
-//! Commands that list what the API hands out in pages.
+//! The arguments and the request of commands that print one page of a list of the API.
 
 use anyhow::Result;
 use clap::Args;
@@ -10,11 +10,11 @@ use crate::process;
 
 #[derive(Debug, Args)]
 pub(crate) struct Page {
-    /// How many at most
+    /// The most entries to list
     #[arg(long, default_value_t = 100)]
     limit: usize,
 
-    /// Where to go on: what an earlier list says at its end
+    /// Continue an earlier list: the value that it printed at its end
     #[arg(long, value_name = "PLACE")]
     after: Option<String>,
 
@@ -23,7 +23,7 @@ pub(crate) struct Page {
 }
 
 impl Page {
-    /// Asks for a page of the list of that name, and prints it.
+    /// Requests a page of the list with this name, and prints it.
     pub(crate) async fn print(
         &self,
         list: &str,

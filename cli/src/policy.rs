@@ -1,4 +1,4 @@
-//! `redeliver policy`: the retry policy in force, as a table or row by row.
+//! `redeliver policy`: prints the retry policy in force, as a table or one row.
 
 use std::path::Path;
 use std::process::ExitCode;
@@ -25,9 +25,10 @@ pub(crate) struct Arguments {
 
 #[derive(Debug, Subcommand)]
 enum Action {
-    /// Show the row for a status (4.3.1), a reply code (421), a whole reply, or the row of a name
+    /// Show the row for a status (4.3.1), a reply code (421) or a whole reply, or the row with a
+    /// name
     Show {
-        /// What to look up
+        /// The status, code, reply or name to look up
         status: String,
     },
 }
@@ -68,12 +69,15 @@ fn find<'t>(table: &'t Table, text: &str) -> Result<&'t Row> {
     if reply.code.is_none() && reply.status.is_none() {
         let names: Vec<_> = table.rows().iter().map(|row| row.name.as_str()).collect();
         bail!(
-            "\"{text}\" is neither a status (4.3.1), a reply code (421), a reply, nor the name of a row: {}",
+            "\"{text}\" is neither a status (4.3.1), a reply code (421), a reply, \
+             nor the name of a row: {}",
             names.join(", ")
         );
     }
     if reply.is_success() {
-        bail!("\"{text}\" says that the mail got through; policy is about failures, 4xx and 5xx");
+        bail!(
+            "\"{text}\" means that the mail was delivered; policy is about failures, 4xx and 5xx"
+        );
     }
     Ok(table.row(&reply, "", None, ""))
 }

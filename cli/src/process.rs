@@ -1,5 +1,5 @@
-//! What long-running commands share: configuration, the way to the store, and the signals that end
-//! them.
+//! What commands share: reading the configuration, opening the store, printing, and the signals
+//! that stop them.
 
 use std::io::{self, Write};
 use std::path::Path;
@@ -19,13 +19,13 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
 
-/// The configuration file that is read where none is named.
+/// The configuration file that is read if none is named and it exists.
 const FILE_HERE: &str = "redeliver.toml";
 
-/// How long to wait before Redis is asked again at the start.
+/// The pause between two attempts to reach Redis at the start.
 const START_PAUSE: Duration = Duration::from_secs(1);
 
-/// Reads the configuration and the policy table, with all their faults at once.
+/// Reads the configuration and the policy table. An error contains all faults of the file at once.
 pub(crate) fn configure(file: Option<&Path>) -> Result<(Config, Arc<Table>)> {
     let here = Path::new(FILE_HERE);
     let file = file.or_else(|| here.is_file().then_some(here));
@@ -37,18 +37,18 @@ pub(crate) fn configure(file: Option<&Path>) -> Result<(Config, Arc<Table>)> {
     Ok((config, table))
 }
 
-/// Raises the limit of open files as far as this process may, and returns it.
+/// Raises the limit of open files as far as this process is allowed to. Returns the limit.
 pub(crate) fn raise_open_files() -> usize {
     let limit = open_files::raise().unwrap_or_else(|why| {
-        tracing::warn!(why, "few files may be open at once");
+        tracing::warn!(why, "cannot raise the limit of open files");
         open_files::limit()
     });
     tracing::info!(limit, "files that may be open at once");
     limit
 }
 
-/// Fits what a worker opens into this limit, and says if it has to do less at once than it is
-/// configured to.
+/// Fits a worker into this limit of open files. Logs a warning if its concurrency is reduced for
+/// that.
 pub(crate) fn fit_worker(config: &mut Config, limit: usize) {
     let wanted = config.worker.concurrency;
     if config.fit_open_files(limit) {
@@ -57,12 +57,13 @@ pub(crate) fn fit_worker(config: &mut Config, limit: usize) {
             limit,
             wanted,
             concurrency,
-            "the limit of open files allows fewer attempts at once than worker.concurrency; raise LimitNOFILE= or ulimit -n"
+            "the limit of open files allows fewer attempts at once than worker.concurrency; \
+             raise LimitNOFILE= or ulimit -n"
         );
     }
 }
 
-/// Writes to standard output. Whoever stops reading has seen enough, and that is no error.
+/// Writes to standard output. A reader that has closed it needs no more, so that is not an error.
 pub(crate) fn print(text: &str) -> Result<()> {
     match io::stdout().write_all(text.as_bytes()) {
         Err(err) if err.kind() != io::ErrorKind::BrokenPipe => {
@@ -72,8 +73,8 @@ pub(crate) fn print(text: &str) -> Result<()> {
     }
 }
 
-/// Opens the store. Waits for a Redis that is not there yet, as at the start of a cluster; `None`
-/// where the wait was ended by `stop`.
+/// Opens the store. Waits if Redis is not available yet, for example at the start of a cluster.
+/// Returns `None` if `stop` was cancelled while it waited.
 pub(crate) async fn open_store(
     config: &Config,
     table: &Table,
@@ -82,7 +83,7 @@ pub(crate) async fn open_store(
 ) -> Result<Option<Store>> {
     let connections = Connections::new(&config.redis.servers(), config.redis.connections())?;
     let limits = config.limits(table);
-    let mut told = false;
+    let mut warned = false;
     loop {
         let open = Store::open(
             connections.clone(),
@@ -98,13 +99,14 @@ pub(crate) async fn open_store(
                 return Ok(Some(store.with_rules(&config.destinations)));
             }
             Err(StoreError::Unavailable(why)) => {
-                if !told {
+                if !warned {
                     tracing::warn!(
                         why,
                         redis = config.redis.place(),
-                        "waiting for redis; redis.url, redis.cluster or redis.sentinel says where it should be"
+                        "waiting for redis; its address is in redis.url, redis.cluster or \
+                         redis.sentinel"
                     );
-                    told = true;
+                    warned = true;
                 }
                 if stop.run_until_cancelled(sleep(START_PAUSE)).await.is_none() {
                     return Ok(None);
@@ -115,15 +117,15 @@ pub(crate) async fn open_store(
     }
 }
 
-/// What a process answers its parent that was told to stop before it was done: as a shell says it
-/// of SIGINT.
+/// The exit status of a command that a signal stopped before it was done. A shell uses the same
+/// number for SIGINT.
 pub(crate) const INTERRUPTED: u8 = 130;
 
-/// Is cancelled by a second signal.
+/// Cancelled by a second signal.
 static AT_ONCE: LazyLock<CancellationToken> = LazyLock::new(CancellationToken::new);
 
-/// Runs a command until it is done, or a second signal wants it to end at once. It is dropped then,
-/// and with it what would outlive the process: a Redis of its own.
+/// Runs a command until it is done, or until a second signal ends it at once. Then the command is
+/// dropped, and with it its private Redis, which would otherwise outlive the process.
 pub(crate) async fn run_to_end(
     command: impl Future<Output = Result<ExitCode>>,
 ) -> Result<ExitCode> {
@@ -133,19 +135,20 @@ pub(crate) async fn run_to_end(
         .unwrap_or_else(|| std::process::exit(INTERRUPTED.into()))
 }
 
-/// A token that is cancelled by the first SIGTERM or SIGINT. A second one ends the command at once.
+/// Returns a token that the first SIGTERM or SIGINT cancels. A second signal ends the command at
+/// once.
 pub(crate) fn stop_on_signal() -> Result<CancellationToken> {
     let stop = CancellationToken::new();
-    let mut terminate = signal(SignalKind::terminate()).context("signals cannot be heard")?;
-    let mut interrupt = signal(SignalKind::interrupt()).context("signals cannot be heard")?;
+    let mut terminate = signal(SignalKind::terminate()).context("cannot listen for SIGTERM")?;
+    let mut interrupt = signal(SignalKind::interrupt()).context("cannot listen for SIGINT")?;
     let token = stop.clone();
     tokio::spawn(async move {
-        for told in [&token, &AT_ONCE] {
+        for token in [&token, &AT_ONCE] {
             tokio::select! {
                 _ = terminate.recv() => {}
                 _ = interrupt.recv() => {}
             }
-            told.cancel();
+            token.cancel();
         }
     });
     Ok(stop)
@@ -158,7 +161,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn each_fault_of_the_configuration_is_a_line_of_its_own() {
+    fn each_fault_of_the_configuration_has_its_own_line() {
         let folder = tempfile::tempdir().unwrap();
         let file = folder.path().join("redeliver.toml");
         fs::write(&file, "[worker]\nlease = \"soon\"\nbatch = 0\n").unwrap();

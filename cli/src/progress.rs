@@ -1,5 +1,5 @@
-//! How far a long mode is, on stderr: a line redrawn in place on a terminal, and a line now and
-//! then elsewhere.
+//! Shows the progress of a long command on stderr: on a terminal one line, redrawn in place;
+//! elsewhere a line every few seconds.
 
 use std::io::{IsTerminal, stderr};
 use std::time::Duration;
@@ -9,20 +9,20 @@ use tokio::time::Instant;
 
 use crate::figures::thousands;
 
-/// How often a line is written where nothing can be redrawn.
+/// How often a line is written if stderr is not a terminal.
 const LINE_EVERY: Duration = Duration::from_secs(5);
 
-/// The progress of one thing that takes a while.
+/// The progress of one long task.
 pub(crate) struct Progress {
     what: String,
-    /// How much there is in all, where that is known.
+    /// The total, if it is known.
     all: Option<u64>,
     bar: Option<ProgressBar>,
     last_line: Instant,
 }
 
 impl Progress {
-    /// Of `all` jobs nothing is done yet.
+    /// Starts with none of `all` jobs done.
     pub(crate) fn new(what: impl Into<String>, all: usize) -> Self {
         Self::draw(
             what.into(),
@@ -31,7 +31,7 @@ impl Progress {
         )
     }
 
-    /// Of so many bytes, where that is known, nothing is done yet.
+    /// Starts with no bytes done, of `all` bytes if the total is known.
     pub(crate) fn of_bytes(what: impl Into<String>, all: Option<u64>) -> Self {
         let template = match all {
             Some(_) => "  {prefix}: {bytes} of {total_bytes} {wide_bar} {eta} left, {msg}",
@@ -55,23 +55,19 @@ impl Progress {
         }
     }
 
-    /// Shows how many are done, and what else there is to say.
-    pub(crate) fn show(&mut self, done: u64, besides: &str) {
+    /// Shows how many are done, and a note that may be empty.
+    pub(crate) fn show(&mut self, done: u64, note: &str) {
         if let Some(bar) = &self.bar {
             bar.set_position(done);
-            bar.set_message(besides.to_owned());
+            bar.set_message(note.to_owned());
         } else if self.last_line.elapsed() >= LINE_EVERY {
             self.last_line = Instant::now();
-            let comma = if besides.is_empty() { "" } else { ", " };
+            let comma = if note.is_empty() { "" } else { ", " };
             let of_all = self
                 .all
                 .map(|all| format!(" of {}", thousands(all)))
                 .unwrap_or_default();
-            eprintln!(
-                "  {}: {}{of_all}{comma}{besides}",
-                self.what,
-                thousands(done)
-            );
+            eprintln!("  {}: {}{of_all}{comma}{note}", self.what, thousands(done));
         }
     }
 }

@@ -1,4 +1,4 @@
-//! `redeliver quarantine`: over the API, which jobs are in quarantine, and putting one back.
+//! `redeliver quarantine`: lists the jobs in quarantine, and releases one. It uses the API.
 
 use std::process::ExitCode;
 
@@ -20,11 +20,11 @@ pub(crate) struct Arguments {
 
 #[derive(Debug, Subcommand)]
 enum Action {
-    /// List the jobs that are in quarantine, those first that have been there longest
+    /// List the jobs in quarantine, the longest there first
     List(Page),
     /// Take a job out of quarantine: it is due now
     Release {
-        /// The job, account/address; or an address of the default account
+        /// The job, account/address, or an address of the default account
         job: String,
 
         #[command(flatten)]

@@ -1,4 +1,5 @@
-//! `redeliver scheduler`: HTTP intake and API, and upkeep. Stateless; any number of replicas.
+//! `redeliver scheduler`: HTTP intake and API, and upkeep. It is stateless, so any number of
+//! replicas can run.
 
 use std::net::SocketAddr;
 use std::path::Path;
@@ -18,12 +19,12 @@ use tokio_util::sync::CancellationToken;
 
 use crate::process;
 
-/// How long the last answers may take that say that the store is not there yet.
+/// How long the open "not ready" answers may take, after the store is open.
 const READY_MAX: Duration = Duration::from_secs(1);
 
 #[derive(Debug, Args)]
 pub(crate) struct Arguments {
-    /// Where to listen, in place of scheduler.listen
+    /// The address to listen on, instead of scheduler.listen
     #[arg(long, value_name = "ADDRESS")]
     listen: Option<SocketAddr>,
 }
@@ -45,7 +46,7 @@ pub(crate) async fn run(config: Option<&Path>, arguments: &Arguments) -> Result<
     ));
     let opened = process::open_store(&config, &table, Arc::new(SystemClock), &stop).await;
     ready.cancel();
-    // A client that holds its connection open must not hold us up.
+    // A client that keeps its connection open must not delay the start.
     let _ = timeout(READY_MAX, waiting).await;
     let Some(store) = opened? else {
         return Ok(ExitCode::SUCCESS);
@@ -61,10 +62,13 @@ pub(crate) async fn run(config: Option<&Path>, arguments: &Arguments) -> Result<
     Ok(ExitCode::SUCCESS)
 }
 
-/// Listens, or says how to listen elsewhere.
+/// Listens on this address. An error suggests how to listen on another one.
 pub(crate) async fn listen(address: Option<SocketAddr>) -> Result<TcpListener> {
     let address = address.context("scheduler.listen is not set")?;
     TcpListener::bind(address).await.with_context(|| {
-        format!("cannot listen on {address}; choose another address with --listen, 127.0.0.1:0 say")
+        format!(
+            "cannot listen on {address}; choose another address with --listen, \
+             for example 127.0.0.1:0"
+        )
     })
 }

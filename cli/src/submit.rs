@@ -1,5 +1,5 @@
-//! `redeliver submit`: posts the bounces of a file or of standard input, however many, and can go
-//! on where it was cut short.
+//! `redeliver submit`: posts the bounces of a file or of standard input, of any size. An
+//! interrupted run can be continued.
 
 use std::env;
 use std::fs::File;
@@ -34,10 +34,10 @@ mod progress_file;
 use input::{Batch, Input, Item};
 use progress_file::{Done, ProgressFile};
 
-/// Of how many refused lines it is said why; all are in the file.
+/// The number of refused lines that are shown with their reason. The file contains all of them.
 const SHOWN: u64 = 5;
 
-/// Batches that are read ahead of those under way.
+/// How many batches are read in advance.
 const AHEAD: usize = 2;
 
 #[derive(Debug, Args)]
@@ -45,29 +45,30 @@ pub(crate) struct Arguments {
     /// The file with the bounces, or - for standard input
     file: PathBuf,
 
-    /// What its lines are
+    /// The format of its lines
     #[arg(long, value_enum, default_value_t = Format::Ndjson)]
     format: Format,
 
-    /// Go on where an earlier run was cut short, as FILE.progress has it: it is there from the
-    /// first answer until all are in
+    /// Continue an earlier, interrupted run. Its progress is in FILE.progress, which exists from
+    /// the first answer until all bounces are answered
     #[arg(long)]
     resume: bool,
 
-    /// Where refused lines go [default: FILE.refused; for standard input submit.refused, where the
-    /// command is run]
+    /// The file for refused lines [default: FILE.refused; for standard input, submit.refused in
+    /// the current folder]
     #[arg(long, value_name = "FILE")]
     refused: Option<PathBuf>,
 
-    /// Requests under way at once
+    /// How many requests are under way at once
     #[arg(long, default_value_t = 4, value_parser = clap::value_parser!(u8).range(1..=64))]
     parallel: u8,
 
-    /// How long to ask again a scheduler that does not answer
-    #[arg(long, default_value = "5m", value_name = "SPAN", value_parser = humantime::parse_duration)]
+    /// How long to retry if a scheduler does not answer
+    #[arg(long, default_value = "5m", value_name = "SPAN")]
+    #[arg(value_parser = humantime::parse_duration)]
     patience: Duration,
 
-    /// Offset from UTC of time stamps that name none, as in Postfix's log
+    /// The offset from UTC of timestamps without one, as in Postfix's log
     #[arg(
         long,
         default_value = "+00:00",
@@ -82,7 +83,7 @@ pub(crate) struct Arguments {
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 enum Format {
-    /// One bounce per line, as `POST /v1/bounces` takes them
+    /// One bounce per line, in the format of `POST /v1/bounces`
     Ndjson,
     /// KumoMTA's JSON log records
     Kumomta,
@@ -103,9 +104,9 @@ pub(crate) async fn run(arguments: &Arguments) -> Result<ExitCode> {
     let stop = process::stop_on_signal()?;
     let from_stdin = arguments.file == Path::new("-");
     if from_stdin && arguments.resume {
-        bail!("standard input cannot be gone on with; give --resume a file");
+        bail!("--resume does not work with standard input; give it a file");
     }
-    let progress_file = (!from_stdin).then(|| ProgressFile::beside(&arguments.file));
+    let progress_file = (!from_stdin).then(|| ProgressFile::of(&arguments.file));
     let done = match &progress_file {
         Some(kept) => kept.start(&arguments.file, arguments.resume)?,
         None => Done::default(),
@@ -119,9 +120,9 @@ pub(crate) async fn run(arguments: &Arguments) -> Result<ExitCode> {
         (Box::new(file), Some(size))
     };
     if done.line > 0 {
-        eprintln!("going on behind line {}", thousands(done.line));
+        eprintln!("continuing after line {}", thousands(done.line));
     } else if arguments.resume {
-        eprintln!("no earlier run was cut short: starting at the first line");
+        eprintln!("no earlier run was interrupted: starting at the first line");
     }
     let input = Input::new(
         source,
@@ -140,22 +141,22 @@ pub(crate) async fn run(arguments: &Arguments) -> Result<ExitCode> {
     let ended = submission.run(input, &stop).await;
     drop(submission.bar);
     submission.done.report(arguments, &submission.refused)?;
-    let go_on = || match &submission.progress_file {
+    let advice = || match &submission.progress_file {
         Some(_) => {
             format!(
-                "go on with: {}",
-                resumed(
+                "continue with: {}",
+                resume_command(
                     env::args_os()
                         .skip(1)
                         .map(|word| word.to_string_lossy().into_owned())
                 )
             )
         }
-        None => "what was answered is in; the rest can be submitted again".to_owned(),
+        None => "the answered bounces are submitted; submit the rest again".to_owned(),
     };
-    ended.map_err(|err| anyhow!("{err:#}; {}", go_on()))?;
+    ended.map_err(|err| anyhow!("{err:#}; {}", advice()))?;
     if stop.is_cancelled() {
-        eprintln!("stopped; {}", go_on());
+        eprintln!("stopped; {}", advice());
         return Ok(ExitCode::from(process::INTERRUPTED));
     }
     if let Some(kept) = &submission.progress_file {
@@ -169,7 +170,7 @@ pub(crate) async fn run(arguments: &Arguments) -> Result<ExitCode> {
 }
 
 impl Submission<'_> {
-    /// Posts batch by batch, several at once, and notes their answers in the order of the lines.
+    /// Posts all batches, several at once. Handles their answers in the order of the lines.
     async fn run<R: Read + Send + 'static>(
         &mut self,
         input: Input<R>,
@@ -188,7 +189,7 @@ impl Submission<'_> {
         let mut answered = Box::pin(
             batches
                 .map(async |batch| {
-                    let batch = batch.context("cannot read on")?;
+                    let batch = batch.context("cannot read more of the input")?;
                     let answers = answers(api, &batch, *patience).await?;
                     Ok::<_, anyhow::Error>((batch, answers))
                 })
@@ -197,7 +198,7 @@ impl Submission<'_> {
         while let Some(result) = answered.next().await {
             let (batch, answers) = result?;
             for (item, answer) in batch.items.iter().zip(&answers) {
-                self.note(item, answer)?;
+                self.record(item, answer)?;
             }
             self.done.line = self.done.line.max(batch.last_line);
             self.refused.flush()?;
@@ -211,10 +212,11 @@ impl Submission<'_> {
         Ok(())
     }
 
-    fn note(&mut self, item: &Item, answer: &Value) -> Result<()> {
+    /// Counts an answer, and writes the line to the file of refused lines if it was refused.
+    fn record(&mut self, item: &Item, answer: &Value) -> Result<()> {
         let word = answer["answer"]
             .as_str()
-            .context("an answer without a word; is --api the right one?")?;
+            .context("an answer has no field `answer`; is --api right?")?;
         self.done.count(word);
         if word == "refused" {
             self.refused.add(item, answer)
@@ -224,8 +226,8 @@ impl Submission<'_> {
     }
 }
 
-/// Reads on a thread of its own, for standard input may let us wait. The process does not wait for
-/// it at its end.
+/// Reads batches on a separate thread, because a read from standard input can block. The process
+/// does not wait for this thread when it ends.
 fn read_ahead<R: Read + Send + 'static>(mut input: Input<R>) -> Receiver<io::Result<Batch>> {
     let (sender, receiver) = mpsc::channel(AHEAD);
     thread::spawn(move || {
@@ -239,7 +241,7 @@ fn read_ahead<R: Read + Send + 'static>(mut input: Input<R>) -> Receiver<io::Res
     receiver
 }
 
-/// The answer to each bounce of a batch, with those that hold none refused here.
+/// Posts a batch. Returns an answer for each item: a line that contains no bounce is refused here.
 async fn answers(api: &Api, batch: &Batch, patience: Duration) -> Result<Vec<Value>> {
     let bounces: Vec<&[u8]> = batch
         .items
@@ -264,8 +266,8 @@ async fn answers(api: &Api, batch: &Batch, patience: Duration) -> Result<Vec<Val
         .collect())
 }
 
-/// The command that goes on with this one, as a shell takes it.
-fn resumed(arguments: impl Iterator<Item = String>) -> String {
+/// Returns the shell command that continues this one.
+fn resume_command(arguments: impl Iterator<Item = String>) -> String {
     let is_plain = |c: char| c.is_ascii_alphanumeric() || "-_./:=,+@%".contains(c);
     let quoted = |word: String| match !word.is_empty() && word.chars().all(is_plain) {
         true => word,
@@ -275,7 +277,7 @@ fn resumed(arguments: impl Iterator<Item = String>) -> String {
         .filter(|word| word != "--resume")
         .map(quoted)
         .collect();
-    // Behind the command, for what stands behind -- is no option.
+    // Right after the command: after `--` it would not be an option.
     let command = words
         .iter()
         .position(|word| word == "submit")
@@ -294,7 +296,7 @@ impl Format {
     }
 }
 
-/// Lines that were refused, as they were: mended, they can be submitted by themselves.
+/// The file of refused lines, unchanged. After their correction, that file can be submitted.
 struct RefusedLines {
     path: PathBuf,
     append: bool,
@@ -306,7 +308,7 @@ struct RefusedLines {
 
 impl RefusedLines {
     fn new(arguments: &Arguments, from_stdin: bool) -> Self {
-        let beside = || {
+        let default_path = || {
             let mut path = if from_stdin {
                 "submit".into()
             } else {
@@ -315,7 +317,7 @@ impl RefusedLines {
             path.push(".refused");
             PathBuf::from(path)
         };
-        let path = arguments.refused.clone().unwrap_or_else(beside);
+        let path = arguments.refused.clone().unwrap_or_else(default_path);
         Self {
             path,
             append: arguments.resume,
@@ -343,10 +345,10 @@ impl RefusedLines {
         let file = self.file.as_mut().expect("it was opened");
         let line = [&item.raw[..], b"\n"].concat();
         if let Err(err) = file.write_all(&line) {
-            // A part of a line would become one with the next.
+            // Removes a part of a line, because the next line would continue it.
             let _ = file.set_len(self.length);
             return Err(err).with_context(|| {
-                format!("cannot write {path}; make room, or name another file with --refused")
+                format!("cannot write {path}; free some space, or name another file with --refused")
             });
         }
         self.length += line.len() as u64;
@@ -404,19 +406,21 @@ impl Done {
             );
             if refused.count > SHOWN {
                 eprintln!(
-                    "why is said of the first {SHOWN} alone; submit that file to be told of the next ones"
+                    "only the first {SHOWN} are shown with their reason; \
+                     correct them and submit that file to see the next ones"
                 );
             }
         }
         match arguments.format {
             Format::Ndjson if sent > 0 && self.answers.get("refused") == Some(&sent) => {
                 eprintln!(
-                    "no line was taken in; where this is a mail log, say so: --format kumomta or --format postfix"
+                    "no line was accepted; if this is a mail log, add --format kumomta or \
+                     --format postfix"
                 );
             }
             Format::Postfix if self.line > 0 && sent == 0 => {
                 eprintln!(
-                    "none of {} lines says that mail was deferred or bounced: is this Postfix's log?",
+                    "none of {} lines reports deferred or bounced mail: is this Postfix's log?",
                     thousands(self.line)
                 );
             }
@@ -431,7 +435,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_goes_on_is_the_same_command_with_resume() {
+    fn the_command_to_continue_is_the_same_command_with_resume() {
         for (words, command) in [
             (
                 &["submit", "mail.log"] as &[&str],
@@ -451,7 +455,7 @@ mod tests {
             ),
         ] {
             assert_eq!(
-                resumed(words.iter().map(|word| (*word).to_owned())),
+                resume_command(words.iter().map(|word| (*word).to_owned())),
                 command
             );
         }

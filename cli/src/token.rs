@@ -1,12 +1,12 @@
-//! `redeliver token`: makes tokens for the API. They are kept nowhere; the line that the scheduler
-//! gets has a hash of one.
+//! `redeliver token`: makes tokens for the API. It stores no token: the line for the scheduler
+//! contains only its hash.
 
 use std::process::ExitCode;
 
 use anyhow::{Context, Result, anyhow};
 use clap::{Args, Subcommand};
 use ring::rand::{SecureRandom, SystemRandom};
-use signing::api_token::{Grant, Scope, TokenHash, token_of};
+use signing::api_token::{Grant, Scope, TokenHash, token_from_random_bytes};
 
 use crate::process;
 
@@ -18,17 +18,17 @@ pub(crate) struct Arguments {
 
 #[derive(Debug, Subcommand)]
 enum Action {
-    /// Make a token: print it this once, and the line for access.tokens_file
+    /// Make a token: print it this one time, and the line for access.tokens_file
     New {
-        /// Whose it is; shown in answers and logs
+        /// The name of the client that uses it; shown in answers and logs
         #[arg(long)]
         name: String,
 
-        /// What it is for: ingest, read, admin, with commas between
+        /// What it allows: ingest, read, admin, separated by commas
         #[arg(long, value_name = "SCOPES")]
         scopes: String,
 
-        /// Requests per second at each scheduler, where it shall have a limit of its own
+        /// Requests per second at each scheduler, if this token needs its own limit
         #[arg(long)]
         rate: Option<f64>,
     },
@@ -40,41 +40,45 @@ pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode> {
     let (token, grant) = make(name, scopes, *rate)?;
     process::print(&format!("{token}\n{grant}\n"))?;
     eprintln!(
-        "\nThe first line is the token: keep it where its bearer finds it, for it is shown only now. The second goes into the \
-         file that access.tokens_file names; schedulers see it within a second. Try it, with the address of yours:\n\n  \
+        "\nThe first line is the token: store it where its client finds it, because it is shown \
+         only now.\nAdd the second line to the file of access.tokens_file; schedulers read it \
+         within a second.\nTry it, with the address of your scheduler:\n\n  \
          curl -H \"authorization: Bearer $TOKEN\" http://127.0.0.1:8025{}",
         example(&grant.scopes)
     );
     Ok(ExitCode::SUCCESS)
 }
 
-/// A request that a bearer with these scopes may make.
+/// Returns an example of a request that these scopes allow.
 fn example(scopes: &[Scope]) -> &'static str {
     if scopes.contains(&Scope::Read) {
         "/v1/addresses/jo@example.com"
     } else if scopes.contains(&Scope::Ingest) {
-        r#"/v1/bounces -H 'content-type: application/json' -d '{"recipient":"jo@example.com","reply":"452 4.3.1 Mail system full"}'"#
+        concat!(
+            "/v1/bounces -H 'content-type: application/json' ",
+            r#"-d '{"recipient":"jo@example.com","reply":"452 4.3.1 Mail system full"}'"#
+        )
     } else {
         "/v1/destinations/example.com/hold -X DELETE"
     }
 }
 
-/// A new token, and what its bearer is granted.
+/// Makes a new token. Returns it, and the line for the scheduler.
 pub(crate) fn make(name: &str, scopes: Vec<Scope>, rate: Option<f64>) -> Result<(String, Grant)> {
     let mut chance = [0; 32];
     SystemRandom::new()
         .fill(&mut chance)
-        .map_err(|_| anyhow!("the system has no random numbers"))?;
-    let token = token_of(chance);
+        .map_err(|_| anyhow!("the system provides no random numbers"))?;
+    let token = token_from_random_bytes(chance);
     let grant = Grant {
         name: name.to_owned(),
         scopes,
         hash: TokenHash::of(&token),
         rate,
     };
-    // What cannot be read back must not be handed out.
+    // Verify that a scheduler can read the line.
     Grant::parse(&grant.to_string())
         .map_err(|why| anyhow!(why))
-        .context("no such token can be made")?;
+        .context("cannot make this token")?;
     Ok((token, grant))
 }

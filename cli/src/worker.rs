@@ -1,4 +1,5 @@
-//! `redeliver worker`: claims, sends, settles. Stateless; any number of replicas.
+//! `redeliver worker`: claims jobs, sends their mail and settles them. It is stateless, so any
+//! number of replicas can run.
 
 use std::path::Path;
 use std::process::ExitCode;
@@ -17,7 +18,7 @@ use crate::process;
 
 #[derive(Debug, Args)]
 pub(crate) struct Arguments {
-    /// Work although the default route only logs mail, and so counts as delivered what nobody gets
+    /// Run even if the default route only logs mail, and counts it as delivered without sending it
     #[arg(long)]
     allow_log: bool,
 }
@@ -34,8 +35,8 @@ pub(crate) async fn run(config: Option<&Path>, arguments: &Arguments) -> Result<
         && !arguments.allow_log
     {
         bail!(
-            "the default route \"{}\" only logs mail and counts it as delivered; configure a [[route]] with \
-             sender = \"smtp\" of that name, or start with --allow-log",
+            "the default route \"{}\" only logs mail and counts it as delivered; configure a \
+             [[route]] of that name with sender = \"smtp\", or start with --allow-log",
             config.worker.route
         );
     }
@@ -47,7 +48,7 @@ pub(crate) async fn run(config: Option<&Path>, arguments: &Arguments) -> Result<
     tracing::info!(
         concurrency = config.worker.concurrency,
         routes = config.routes.len(),
-        "worker works"
+        "worker started"
     );
     let contents = Contents::from_config(&config.content).map_err(|why| anyhow!(why))?;
     let routes = Routes::from_config(&config, store.clock()).map_err(|why| anyhow!(why))?;

@@ -1,7 +1,8 @@
-//! A worker with a sender of its own, which prints mail to standard output.
+//! A worker with a custom sender, which prints mail to standard output.
 //!
-//! `cargo run -p worker --example custom_sender -- redeliver.toml`, with `[worker] route =
-//! "printer"` and a `[[route]]` of that name, whose sender this one replaces.
+//! Run `cargo run -p worker --example custom_sender -- redeliver.toml`. The file needs `[worker]
+//! route = "printer"` and a `[[route]]` of that name. This program replaces the sender of that
+//! route.
 
 mod printer;
 

@@ -1,4 +1,4 @@
-//! A sender of your own. It needs two crates: `senders` for the trait, `domain` for the outcome.
+//! A custom sender. It needs two crates: `senders` for the trait and `domain` for the outcome.
 
 use async_trait::async_trait;
 use domain::outcome::Outcome;
@@ -6,8 +6,8 @@ use domain::reply::Reply;
 use senders::attempt::Attempt;
 use senders::sender::Sender;
 
-/// Prints each message to standard output. The conformance suite is run over it, as it should be
-/// run over yours.
+/// Prints each message to standard output. It passes the conformance suite. A sender of your own
+/// should pass it too.
 pub(crate) struct Printer;
 
 #[async_trait]

@@ -1,6 +1,6 @@
-//! Who may use the API: bearer tokens with scopes (RFC 6750), known by their hashes, from the
-//! configuration and from a file that is read again when it changes. Each token has its own rate,
-//! if any, at each scheduler.
+//! Access to the API: bearer tokens with scopes (RFC 6750). Only their hashes are known. They come
+//! from the configuration, and from a file that is read again when it changes. A token may have a
+//! rate limit, which each scheduler applies on its own.
 
 use std::collections::HashMap;
 use std::net::SocketAddr;
@@ -20,13 +20,13 @@ use tokio_util::sync::CancellationToken;
 
 use crate::api::problem::Problem;
 
-/// How often the file of tokens is looked at.
+/// How often the file of tokens is checked for changes.
 const LOOK: Duration = Duration::from_secs(1);
 
-/// The longest token that is looked at, in bytes.
-const TOKEN_MAX: usize = 512;
+/// The longest Authorization header that is read, in bytes.
+const AUTHORIZATION_MAX: usize = 512;
 
-/// Whose tokens are taken, and for what.
+/// The tokens that are accepted, and what each may do.
 #[derive(Debug)]
 pub struct Access {
     settings: config::access::Access,
@@ -34,27 +34,27 @@ pub struct Access {
     bearers: RwLock<HashMap<TokenHash, Arc<Bearer>>>,
 }
 
-/// What the bearer of one token may do, and how much of it at once.
+/// What the bearer of one token may do, and at which rate.
 #[derive(Debug)]
 struct Bearer {
     grant: Grant,
     bucket: Mutex<Bucket>,
 }
 
-/// Requests that are saved up, and when they were counted.
+/// The requests that a token has saved up, and when they were counted.
 #[derive(Clone, Copy, Debug)]
 struct Bucket {
     saved: f64,
-    /// By [`Clock::running`], because a clock that is set back must not keep tokens from being
-    /// saved up.
+    /// By [`Clock::monotonic`], because requests must be saved up even if the wall clock is set
+    /// back.
     at: Duration,
 }
 
 impl Access {
-    /// The access that the configuration gives.
+    /// The access that is configured.
     ///
     /// # Errors
-    /// Where the file of tokens cannot be read; the text says what is wrong with which line.
+    /// If the file of tokens cannot be read. The text names the line and what is wrong with it.
     pub fn from_config(
         settings: &config::access::Access,
         clock: Arc<dyn Clock>,
@@ -70,15 +70,15 @@ impl Access {
             .as_deref()
             .map(read_file)
             .transpose()?;
-        access.take(text.as_deref().unwrap_or_default())?;
+        access.apply_grants(text.as_deref().unwrap_or_default())?;
         Ok(access)
     }
 
-    /// Whether a scheduler with these settings may listen there: on loopback always, elsewhere only
-    /// with tokens, or where somebody has said that it is meant to be open.
+    /// Checks whether a scheduler with these settings may listen on this address: on loopback
+    /// always, and elsewhere only with tokens or `access.open`.
     ///
     /// # Errors
-    /// Where not; the text says what to set.
+    /// If it may not. The text names the keys to set.
     pub fn may_listen(
         settings: &config::access::Access,
         address: SocketAddr,
@@ -87,17 +87,18 @@ impl Access {
             return Ok(());
         }
         Err(format!(
-            "whoever reaches {address} could do everything, for there are no tokens: make one with `redeliver token new` and \
-             name its file in access.tokens_file, or set access.open = true where something else keeps others away"
+            "every client that reaches {address} could do everything, because there are no tokens: \
+             make one with `redeliver token new` and set access.tokens_file to its file, \
+             or set access.open = true if something else keeps other clients away"
         ))
     }
 
-    /// Whether who shows no token may do everything.
+    /// Whether a client without a token may do everything.
     fn is_open(&self) -> bool {
         self.settings.open || !self.settings.has_tokens()
     }
 
-    /// Looks at a request.
+    /// Checks whether a request with these headers has the scope.
     fn check(&self, scope: Scope, headers: &HeaderMap) -> Result<(), Problem> {
         let Some(header) = headers.get(AUTHORIZATION) else {
             return if self.is_open() {
@@ -110,7 +111,9 @@ impl Access {
             return Ok(());
         }
         let bearer = header.to_str().ok().and_then(|text| {
-            let (scheme, token) = text.split_once(' ').filter(|_| text.len() <= TOKEN_MAX)?;
+            let (scheme, token) = text
+                .split_once(' ')
+                .filter(|_| text.len() <= AUTHORIZATION_MAX)?;
             let hash = scheme
                 .eq_ignore_ascii_case("bearer")
                 .then(|| TokenHash::of(token.trim()))?;
@@ -125,11 +128,11 @@ impl Access {
         };
         if let Some(rate) = bearer.grant.rate.or(self.settings.rate) {
             bearer
-                .take_one(rate, self.clock.running())
+                .spend_one(rate, self.clock.monotonic())
                 .map_err(|wait| {
                     let detail = format!(
-                        "{} requests per second are granted to {}",
-                        rate, bearer.grant.name
+                        "the token {} may send {rate} requests per second",
+                        bearer.grant.name
                     );
                     Problem::too_many(detail, wait)
                 })?;
@@ -145,16 +148,16 @@ impl Access {
             .collect();
         let (needed, has) = (scope.as_str(), has.join(", "));
         Err(Problem::forbidden(format!(
-            "this needs a token with the scope {needed}; that of {} has {has}",
+            "this needs a token with the scope {needed}; the token {} has {has}",
             bearer.grant.name
         )))
     }
 
-    /// Takes over the grants of a file's text beside those of the configuration. Who was known
-    /// keeps what it has saved up.
-    fn take(&self, text: &str) -> Result<(), String> {
+    /// Applies the grants in the text of a file, in addition to those of the configuration. A token
+    /// with an unchanged grant keeps the requests that it has saved up.
+    fn apply_grants(&self, text: &str) -> Result<(), String> {
         let grants = Grant::parse_all(text).map_err(|faults| faults.join("; "))?;
-        let now = self.clock.running();
+        let now = self.clock.monotonic();
         let mut bearers = self.bearers.write().unwrap_or_else(PoisonError::into_inner);
         let new = self
             .settings
@@ -180,15 +183,19 @@ impl Access {
         Ok(())
     }
 
-    /// Reads the file of tokens again whenever it changes, until `stop` is cancelled. One that
-    /// cannot be read, or has a fault, changes nothing.
+    /// Reads the file of tokens again whenever it changes, until `stop` is cancelled. A file that
+    /// cannot be read or has a fault changes nothing.
     pub async fn watch(self: Arc<Self>, stop: CancellationToken) {
         let Some(path) = self.settings.tokens_file.clone() else {
             return;
         };
         let mut last = None;
         while stop
-            .run_until_cancelled(sleep(self.clock.real(LOOK).max(Duration::from_millis(10))))
+            .run_until_cancelled(sleep(
+                self.clock
+                    .real_duration(LOOK)
+                    .max(Duration::from_millis(10)),
+            ))
             .await
             .is_some()
         {
@@ -199,18 +206,18 @@ impl Access {
             if last.as_ref() == Some(&text) {
                 continue;
             }
-            let taken = text
+            let applied = text
                 .as_ref()
                 .map_err(String::clone)
-                .and_then(|text| self.take(text));
-            match taken {
+                .and_then(|text| self.apply_grants(text));
+            match applied {
                 Ok(()) if last.is_some() => {
                     tracing::info!("access.tokens_file has changed and is in force");
                 }
                 Ok(()) => {}
                 Err(why) => tracing::error!(
                     why,
-                    "access.tokens_file has a fault; what it said before stays in force"
+                    "access.tokens_file has a fault; its earlier content stays in force"
                 ),
             }
             last = Some(text);
@@ -218,15 +225,16 @@ impl Access {
     }
 }
 
-const NO_TOKEN: &str = "this needs a token: send the header \"Authorization: Bearer …\"; `redeliver token new` makes one";
-const WRONG_TOKEN: &str = "nobody here knows this token; it may have been taken back";
+const NO_TOKEN: &str = "this needs a token: send the header \"Authorization: Bearer …\"; \
+                        `redeliver token new` makes one";
+const WRONG_TOKEN: &str = "this token is not known; it may have been revoked";
 const CHALLENGE: &str = "Bearer realm=\"redeliver\"";
 const CHALLENGE_WRONG: &str = "Bearer realm=\"redeliver\", error=\"invalid_token\"";
 
-/// Lets a request through that may have what it asks for.
+/// Passes a request on if its token allows it.
 ///
 /// # Errors
-/// 401 without a token that is known, 403 without the scope, 429 where there are too many.
+/// 401 without a known token, 403 without the scope, 429 if there are too many requests.
 pub async fn guard(
     State((access, scope)): State<(Arc<Access>, Scope)>,
     request: Request,
@@ -237,8 +245,9 @@ pub async fn guard(
 }
 
 impl Bearer {
-    /// Takes one request; where none is saved up, how long that takes.
-    fn take_one(&self, rate: f64, now: Duration) -> Result<(), Duration> {
+    /// Spends one of the requests that are saved up. Fails if there is none, with the time to wait
+    /// for the next.
+    fn spend_one(&self, rate: f64, now: Duration) -> Result<(), Duration> {
         let mut bucket = self.bucket.lock().unwrap_or_else(PoisonError::into_inner);
         let saved =
             (bucket.saved + now.saturating_sub(bucket.at).as_secs_f64() * rate).min(burst(rate));
@@ -253,7 +262,7 @@ impl Bearer {
     }
 }
 
-/// How many requests may be saved up: those of a second, and one at least.
+/// Returns how many requests may be saved up: those of one second, but at least one.
 fn burst(rate: f64) -> f64 {
     rate.max(1.0)
 }

@@ -1,4 +1,4 @@
-//! The HTTP API. Errors are problem documents (RFC 9457).
+//! The HTTP API: its routes, and what all handlers share. Errors are problem documents (RFC 9457).
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -33,7 +33,7 @@ pub mod page;
 pub mod problem;
 pub mod quarantine;
 
-use items::answers::AnswerRoom;
+use items::answers::AnswerSpace;
 use problem::Problem;
 
 /// What every handler can use.
@@ -41,47 +41,48 @@ use problem::Problem;
 pub struct Api {
     /// The store.
     pub store: Store,
-    /// The door for bounces.
+    /// Accepts bounces and facts.
     pub accept: Accept,
-    /// The way in for delivery reports.
+    /// Accepts delivery reports.
     pub reports: Reports,
-    /// Bounds on what comes in.
+    /// Bounds on requests.
     pub limits: Limits,
-    /// The hooks of mail services.
+    /// The webhooks of mail services.
     pub webhooks: Webhooks,
-    /// Who may do what.
+    /// Decides what the bearer of a token may do.
     pub access: Arc<Access>,
-    /// Room for batches of NDJSON: beyond it bodies wait.
-    pub room: Arc<Semaphore>,
-    /// Room for answers to NDJSON in temporary files.
-    pub answer_room: AnswerRoom,
-    /// What makes bounces of what comes in.
+    /// Limits the batches of NDJSON in progress. Further batches wait, and their bodies are not
+    /// read.
+    pub batch_permits: Arc<Semaphore>,
+    /// The space for answers to NDJSON in temporary files.
+    pub answer_space: AnswerSpace,
+    /// Reads bounces.
     pub reader: Reader,
-    /// Cancelled when the process stops: streams end then.
+    /// Cancelled when the process stops. Streams of events then end.
     pub stop: CancellationToken,
 }
 
-/// Bounds on what comes in.
+/// Bounds on requests.
 #[derive(Clone, Copy, Debug)]
 pub struct Limits {
-    /// Bytes of a request that is one document.
+    /// The largest request that is one document, in bytes.
     pub body: usize,
-    /// Bytes of one line of NDJSON.
+    /// The longest line of NDJSON, in bytes.
     pub line: usize,
-    /// Bounces that are taken in together.
+    /// How many bounces are handed to the store together.
     pub batch: usize,
-    /// Batches of NDJSON under way at once, of all requests together.
+    /// How many batches of NDJSON are in progress at once, of all requests together.
     pub batches: usize,
-    /// Bytes of one request's answers kept in memory.
+    /// How many bytes of one request's answers are kept in memory.
     pub answers: usize,
-    /// Bounces of one document.
+    /// How many bounces one document may have.
     pub items: usize,
-    /// How long a request may stand still.
+    /// How long a client may send nothing of its request.
     pub idle: Duration,
 }
 
 impl Limits {
-    /// The bounds that the configuration sets.
+    /// Returns the bounds that the configuration sets.
     pub fn from_config(config: &Config) -> Self {
         let scheduler = &config.scheduler;
         Self {
@@ -96,25 +97,25 @@ impl Limits {
     }
 }
 
-/// What is answered if there are as many connections as there may be: health checks, and that there
-/// is no room.
+/// The routes for the reserve, when there are as many connections as allowed. Health checks are
+/// answered. Any other request is answered with 503.
 pub fn reserve_router(api: Api) -> Router {
     Router::new()
         .route("/healthz", get(health::alive))
         .route("/readyz", get(health::ready))
-        .fallback(no_room)
+        .fallback(no_free_connection)
         .with_state(api)
 }
 
-/// Says that there are as many connections as there may be.
-pub(crate) async fn no_room() -> Problem {
+async fn no_free_connection() -> Problem {
     Problem::unavailable(
-        "this scheduler has as many connections as it may have, or as its client may have; try again later",
+        "this scheduler has as many connections as it may have in all, or from this client; \
+         try again later",
     )
 }
 
-/// All routes, each with the scope that it takes. Hooks prove themselves, and whoever watches the
-/// process need not.
+/// All routes, each with the scope of token that it needs. Webhooks are verified in another way,
+/// and health checks need no token.
 pub fn router(api: Api) -> Router {
     let guarded = |scope, routes: Router<Api>| {
         routes.route_layer(from_fn_with_state((api.access.clone(), scope), guard))
@@ -153,7 +154,7 @@ pub fn router(api: Api) -> Router {
             post(quarantine::release),
         );
     Router::new()
-        // Handlers bound what they read themselves, for a stream may be of any length.
+        // The handlers bound what they read, because a stream may have any length.
         .merge(guarded(Scope::Ingest, ingest).layer(DefaultBodyLimit::disable()))
         .merge(guarded(Scope::Read, read))
         .merge(guarded(Scope::Admin, admin))

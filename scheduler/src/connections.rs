@@ -1,7 +1,7 @@
-//! The connections of a listener: how many there may be, in all and of one peer, and which one has
+//! The connections of a listener: how many are allowed, in all and of one peer, and which one has
 //! to leave for another. If all places are taken, the connection that has been idle for longest
-//! gives its place up, so that connections on which nothing happens keep no request out. A few
-//! places more are for health checks, and for saying no.
+//! leaves, so that idle connections never keep a request out. A reserve of a few more places is for
+//! health checks, and for the answer that there is no room.
 
 use std::collections::{BTreeMap, HashMap};
 use std::net::IpAddr;
@@ -14,35 +14,35 @@ use tokio_util::sync::CancellationToken;
 
 pub mod accept;
 pub mod http;
-mod patient;
+mod timed_stream;
 
-/// How many leading bits of an IPv6 address make a peer: one customer of a provider has at least
-/// such a network.
+/// How many leading bits of an IPv6 address identify a peer. One customer of a provider has at
+/// least such a network.
 const PEER_PREFIX_V6: u8 = 64;
 
-/// How many file descriptors a process has at least, if the system does not tell.
+/// How many file descriptors are assumed if the system does not report the limit.
 const DESCRIPTORS: u64 = 256;
 
-/// How many connections are kept for health checks.
+/// How many connections are reserved for health checks.
 const RESERVE: usize = 16;
 
-/// How many connections there may be.
+/// How many connections are allowed.
 #[derive(Clone, Debug)]
-pub struct Places {
+pub struct ConnectionLimits {
     /// In all.
     pub max: usize,
-    /// Of one peer.
+    /// From one peer.
     pub per_peer: usize,
-    /// Beyond these, for health checks.
+    /// In addition to `max`, for health checks.
     pub reserve: usize,
-    /// The networks of proxies that many clients come through: they have no limit of their own.
+    /// The networks of proxies that forward many clients. They have no limit per peer.
     pub trusted: Vec<IpNet>,
 }
 
-impl Places {
-    /// Those of a scheduler. What is not configured comes from the file descriptors that the
-    /// process may have.
-    pub fn of_the_scheduler(settings: &config::connections::Connections) -> Self {
+impl ConnectionLimits {
+    /// The limits of a scheduler. Numbers that are not configured are derived from the limit on
+    /// file descriptors.
+    pub fn from_config(settings: &config::connections::Connections) -> Self {
         let descriptors = getrlimit(Resource::RLIMIT_NOFILE).map_or(DESCRIPTORS, |(soft, _)| soft);
         let max = settings.max_for(descriptors);
         let per_peer = settings.per_peer_of(max);
@@ -55,10 +55,10 @@ impl Places {
     }
 }
 
-/// Counts the connections of a listener, and says who may come in.
+/// Counts the connections of a listener, and decides which new ones are admitted.
 #[derive(Debug)]
 pub struct Gate {
-    places: Places,
+    limits: ConnectionLimits,
     state: Mutex<State>,
 }
 
@@ -66,11 +66,11 @@ pub struct Gate {
 struct State {
     taken: usize,
     peers: HashMap<IpAddr, usize>,
-    /// The idle connections, by how long they have been so: the first one for longest.
+    /// The idle connections. The first one has been idle for longest.
     idle: BTreeMap<u64, Idle>,
-    /// The connections of the reserve, the oldest first.
+    /// The connections in the reserve, the oldest first.
     reserve: BTreeMap<u64, CancellationToken>,
-    /// Numbers given out so far.
+    /// The number that was assigned last.
     number: u64,
 }
 
@@ -82,49 +82,49 @@ struct Idle {
 
 /// The place of one connection. It is free again when this is dropped.
 #[derive(Debug)]
-pub struct Seat {
+pub struct Place {
     gate: Arc<Gate>,
     peer: IpAddr,
-    /// Its number among the idle ones, or in the reserve.
+    /// Its key in the map of idle connections, or in the one of the reserve.
     number: AtomicU64,
     is_reserve: bool,
     leave: CancellationToken,
-    /// Counts up with each step of a request; what is left of a division by three is the [`Step`].
+    /// Increases with each step of a request. The remainder of a division by three is the [`Step`].
     steps: AtomicU64,
 }
 
-/// How far the request of a connection has come.
+/// How far the request of a connection has progressed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Step {
-    /// None has begun.
+    /// No request has begun.
     Waiting,
-    /// Something of its head has been read.
+    /// A part of its head has been read.
     Head,
-    /// It is being answered.
-    UnderWay,
+    /// The request is being answered.
+    Answering,
 }
 
-/// A request that is being answered: its connection does not have to leave. It is idle again when
-/// this is dropped.
+/// A request that is being answered. Its connection does not have to leave until this is dropped,
+/// and is idle again then.
 #[derive(Debug)]
-pub struct UnderWay(Arc<Seat>);
+pub struct Busy(Arc<Place>);
 
 impl Gate {
-    /// One for so many connections.
-    pub fn new(places: Places) -> Arc<Self> {
+    /// A gate with these limits.
+    pub fn new(limits: ConnectionLimits) -> Arc<Self> {
         Arc::new(Self {
-            places,
+            limits,
             state: Mutex::default(),
         })
     }
 
-    /// The place of a new connection from this address, which is idle at first; `None` if there is
-    /// none.
-    pub fn admit(self: &Arc<Self>, address: IpAddr) -> Option<Arc<Seat>> {
+    /// Admits a new connection from this address, which is idle at first. Returns `None` if there
+    /// is no place for it, not even in the reserve.
+    pub fn admit(self: &Arc<Self>, address: IpAddr) -> Option<Arc<Place>> {
         let address = address.to_canonical();
         let peer = peer(address);
         let has_limit = !self
-            .places
+            .limits
             .trusted
             .iter()
             .any(|network| network.contains(&address));
@@ -133,13 +133,13 @@ impl Gate {
             && state
                 .peers
                 .get(&peer)
-                .is_some_and(|count| *count >= self.places.per_peer);
+                .is_some_and(|count| *count >= self.limits.per_peer);
         let has_room = if is_crowded {
             state.make_room(|idle| idle.peer == peer)
         } else {
-            state.taken < self.places.max || state.make_room(|_| true)
+            state.taken < self.limits.max || state.make_room(|_| true)
         };
-        if !has_room && self.places.reserve == 0 {
+        if !has_room && self.limits.reserve == 0 {
             return None;
         }
         let leave = CancellationToken::new();
@@ -156,7 +156,7 @@ impl Gate {
                 },
             );
         } else {
-            if state.reserve.len() >= self.places.reserve
+            if state.reserve.len() >= self.limits.reserve
                 && let Some((_, oldest)) = state.reserve.pop_first()
             {
                 oldest.cancel();
@@ -164,7 +164,7 @@ impl Gate {
             state.reserve.insert(number, leave.clone());
         }
         let (number, steps) = (number.into(), AtomicU64::new(0));
-        Some(Arc::new(Seat {
+        Some(Arc::new(Place {
             gate: self.clone(),
             peer,
             number,
@@ -174,7 +174,7 @@ impl Gate {
         }))
     }
 
-    /// Makes the connection leave that has been idle for longest. False if there is none.
+    /// Makes the connection leave that has been idle for longest. Returns false if none is idle.
     pub fn make_room(&self) -> bool {
         self.state().make_room(|_| true)
     }
@@ -185,7 +185,8 @@ impl Gate {
 }
 
 impl State {
-    /// Frees the place of the connection that has been idle for longest among those that fit.
+    /// Frees the place of the connection that has been idle for longest, among those for which
+    /// `fits` is true.
     fn make_room(&mut self, fits: impl Fn(&Idle) -> bool) -> bool {
         let Some(number) = self
             .idle
@@ -212,54 +213,54 @@ impl State {
     }
 }
 
-impl Seat {
-    /// Ends when the connection has to leave.
-    pub async fn has_to_leave(&self) {
+impl Place {
+    /// Waits until the connection has to leave.
+    pub async fn must_leave(&self) {
         self.leave.cancelled().await;
     }
 
-    /// Whether it is a place of the reserve.
+    /// Whether this is a place in the reserve.
     pub fn is_reserve(&self) -> bool {
         self.is_reserve
     }
 
-    /// A request begins to be answered.
-    pub fn begin(self: &Arc<Self>) -> UnderWay {
-        self.advance(Step::UnderWay);
+    /// Marks the connection as busy: a request is being answered.
+    pub fn set_busy(self: &Arc<Self>) -> Busy {
+        self.advance(Step::Answering);
         self.gate
             .state()
             .idle
             .remove(&self.number.load(Ordering::Relaxed));
-        UnderWay(self.clone())
+        Busy(self.clone())
     }
 
-    /// Bytes have come: if no request is under way, they begin one.
-    fn note_bytes(&self) {
+    /// Records that bytes have arrived. If no request has begun, they begin one.
+    fn record_bytes(&self) {
         if self.step().1 == Step::Waiting {
             self.advance(Step::Head);
         }
     }
 
-    /// The step, and a number that no other step of this connection has.
+    /// Returns the step, and a number that no other step of this connection has.
     fn step(&self) -> (u64, Step) {
         let steps = self.steps.load(Ordering::Relaxed);
         let step = match steps % 3 {
             0 => Step::Waiting,
             1 => Step::Head,
-            _ => Step::UnderWay,
+            _ => Step::Answering,
         };
         (steps, step)
     }
 
-    /// Goes on to this step. The task of the connection alone does so, or what it has handed a
-    /// request to.
+    /// Advances to this step. Only the task of the connection calls this, or the code to which that
+    /// task has handed a request.
     fn advance(&self, to: Step) {
         while self.step().1 != to {
             self.steps.fetch_add(1, Ordering::Relaxed);
         }
     }
 
-    fn is_idle_again(&self) {
+    fn set_idle(&self) {
         self.advance(Step::Waiting);
         if self.is_reserve {
             return;
@@ -278,16 +279,16 @@ impl Seat {
     }
 }
 
-impl Drop for UnderWay {
+impl Drop for Busy {
     fn drop(&mut self) {
-        // One that was told to leave just before has no place any more.
+        // A connection that has to leave has no place any more.
         if !self.0.leave.is_cancelled() {
-            self.0.is_idle_again();
+            self.0.set_idle();
         }
     }
 }
 
-impl Drop for Seat {
+impl Drop for Place {
     fn drop(&mut self) {
         let mut state = self.gate.state();
         let number = self.number.load(Ordering::Relaxed);
@@ -300,7 +301,7 @@ impl Drop for Seat {
     }
 }
 
-/// Which addresses count as one.
+/// Returns the peer of an address. All addresses of a peer count together.
 fn peer(address: IpAddr) -> IpAddr {
     match address {
         IpAddr::V4(_) => address,
@@ -315,7 +316,7 @@ mod tests {
     use super::*;
 
     fn gate(max: usize, per_peer: usize, reserve: usize) -> Arc<Gate> {
-        Gate::new(Places {
+        Gate::new(ConnectionLimits {
             max,
             per_peer,
             reserve,
@@ -323,29 +324,32 @@ mod tests {
         })
     }
 
-    fn from(gate: &Arc<Gate>, address: &str) -> Option<Arc<Seat>> {
+    fn from(gate: &Arc<Gate>, address: &str) -> Option<Arc<Place>> {
         gate.admit(address.parse().unwrap())
     }
 
     #[test]
-    fn the_connection_that_has_been_idle_for_longest_gives_its_place_up() {
+    fn the_connection_that_has_been_idle_for_longest_leaves_for_a_new_one() {
         let gate = gate(3, 3, 0);
-        let seats: Vec<_> = (1..=3)
+        let places: Vec<_> = (1..=3)
             .map(|n| from(&gate, &format!("192.0.2.{n}")).unwrap())
             .collect();
-        // The first one has been busy, so the second has been idle for longest.
-        drop(seats[0].begin());
+        // The first one was busy for a moment, so the second has been idle for longest.
+        drop(places[0].set_busy());
         let fourth = from(&gate, "192.0.2.4").unwrap();
-        let gone: Vec<bool> = seats.iter().map(|seat| seat.leave.is_cancelled()).collect();
+        let gone: Vec<bool> = places
+            .iter()
+            .map(|place| place.leave.is_cancelled())
+            .collect();
         assert_eq!(gone, [false, true, false]);
-        let busy: Vec<_> = [&seats[0], &seats[2], &fourth]
-            .map(Seat::begin)
+        let busy: Vec<_> = [&places[0], &places[2], &fourth]
+            .map(Place::set_busy)
             .into_iter()
             .collect();
-        assert!(from(&gate, "192.0.2.5").is_none(), "nobody is idle");
+        assert!(from(&gate, "192.0.2.5").is_none(), "no connection is idle");
         drop(busy);
         assert!(from(&gate, "192.0.2.5").is_some());
-        drop((seats, fourth));
+        drop((places, fourth));
         let state = gate.state();
         assert_eq!(
             (state.taken, state.peers.len(), state.idle.len()),
@@ -355,13 +359,13 @@ mod tests {
     }
 
     #[test]
-    fn a_peer_has_its_share_and_takes_no_place_of_others() {
+    fn a_peer_at_its_limit_replaces_only_its_own_connections() {
         let gate = gate(5, 2, 0);
         let other = from(&gate, "192.0.2.9").unwrap();
-        let seats: Vec<_> = (0..2).map(|_| from(&gate, "192.0.2.1").unwrap()).collect();
+        let places: Vec<_> = (0..2).map(|_| from(&gate, "192.0.2.1").unwrap()).collect();
         let third = from(&gate, "::ffff:192.0.2.1").unwrap();
-        assert!(seats[0].leave.is_cancelled() && !other.leave.is_cancelled());
-        let busy = [seats[1].begin(), third.begin()];
+        assert!(places[0].leave.is_cancelled() && !other.leave.is_cancelled());
+        let busy = [places[1].set_busy(), third.set_busy()];
         assert!(from(&gate, "192.0.2.1").is_none());
         let of_one_network: Vec<_> = (1..=2)
             .filter_map(|n| from(&gate, &format!("2001:db8::{n}")))
@@ -372,23 +376,23 @@ mod tests {
     }
 
     #[test]
-    fn a_trusted_proxy_may_have_all_places() {
+    fn a_trusted_proxy_has_no_limit_per_peer() {
         let gate = gate(3, 1, 0);
-        let seats: Vec<_> = (0..3).map(|_| from(&gate, "10.1.2.3").unwrap()).collect();
-        assert!(seats.iter().all(|seat| !seat.leave.is_cancelled()));
+        let places: Vec<_> = (0..3).map(|_| from(&gate, "10.1.2.3").unwrap()).collect();
+        assert!(places.iter().all(|place| !place.leave.is_cancelled()));
     }
 
     #[test]
-    fn the_reserve_is_there_if_all_are_busy_and_its_oldest_leaves_for_the_next() {
+    fn if_all_are_busy_the_reserve_is_used_and_its_oldest_connection_leaves_for_the_next() {
         let gate = gate(1, 1, 2);
         let only = from(&gate, "192.0.2.1").unwrap();
-        let _busy = only.begin();
+        let _busy = only.set_busy();
         let reserve: Vec<_> = (0..3).map(|_| from(&gate, "192.0.2.2").unwrap()).collect();
-        assert!(reserve.iter().all(|seat| seat.is_reserve()));
-        drop(reserve[2].begin());
+        assert!(reserve.iter().all(|place| place.is_reserve()));
+        drop(reserve[2].set_busy());
         let gone: Vec<bool> = reserve
             .iter()
-            .map(|seat| seat.leave.is_cancelled())
+            .map(|place| place.leave.is_cancelled())
             .collect();
         assert_eq!(gone, [true, false, false]);
         drop(reserve);

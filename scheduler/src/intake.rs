@@ -1,5 +1,5 @@
-//! How bounces come in: adapters make [`Bounce`](domain::bounce::Bounce)s of what others send, and
-//! [`accept`] is the one door that all of them go through.
+//! Intake: adapters turn what others send into [`Bounce`](domain::bounce::Bounce)s and facts. All
+//! of them hand these to [`accept`].
 
 pub mod accept;
 pub mod dsn;

@@ -1,5 +1,5 @@
-//! The scheduler: takes bounces in over HTTP, answers what is known of addresses, streams events,
-//! and runs upkeep. It meets the workers only in Redis; any number of replicas can run.
+//! The scheduler: accepts bounces over HTTP, answers questions about addresses, streams events, and
+//! runs upkeep. It shares only Redis with the workers. Any number of replicas can run.
 
 pub mod access;
 pub mod api;

@@ -1,5 +1,6 @@
-//! Places recipient domains: what the store keeps, else what the providers say, else what the DNS
-//! says of the domain's mail hosts. The store has the last word.
+//! Decides the destinations of recipient domains. A placement in the store counts first, then the
+//! list of providers, then the domain's mail hosts in the DNS. If two schedulers differ, the store
+//! decides.
 
 use std::sync::Arc;
 
@@ -16,7 +17,7 @@ pub mod dns;
 
 use dns::Dns;
 
-/// Tells where domains belong, and settles it for those that are new.
+/// Returns the destinations of domains, and places those that are new.
 #[derive(Clone, Debug)]
 pub struct Placer {
     store: Store,
@@ -24,7 +25,7 @@ pub struct Placer {
 }
 
 impl Placer {
-    /// Places by providers, and where there is a `dns` by mail hosts.
+    /// Places by providers, and also by mail hosts if there is a `dns`.
     pub fn new(store: Store, dns: Option<Dns>) -> Self {
         Self {
             store,
@@ -32,10 +33,10 @@ impl Placer {
         }
     }
 
-    /// Places as the configuration says.
+    /// Places as configured.
     ///
     /// # Errors
-    /// Where the system's DNS servers are to be asked and are not known; the text says what to set.
+    /// If the DNS servers of the system are needed and not known. The text names the key to set.
     pub fn from_config(store: Store, config: &Config) -> Result<Self, String> {
         let dns = config
             .placement
@@ -45,12 +46,13 @@ impl Placer {
         Ok(Self::new(store, dns))
     }
 
-    /// Where domains belong, in the order given; they may come more than once. New ones are
-    /// settled, so ask this for bounces that are taken in, and [`Store::destinations`] for all
-    /// else. Takes no longer than Redis and `placement.timeout` together.
+    /// Returns the destinations of domains, in the order given. A domain may occur more than once.
+    /// New domains are placed for good, so use this only for what is being accepted, and
+    /// [`Store::destinations`] for all else. Takes no longer than Redis and `placement.timeout`
+    /// together.
     ///
     /// # Errors
-    /// Those of the store. A silent DNS is none.
+    /// If the store fails. A DNS that does not answer is no error.
     pub async fn place(&self, domains: &[&str]) -> Result<Vec<Destination>, StoreError> {
         let (distinct, places) = distinct(domains);
         let kept = self.store.kept(&distinct).await?;
@@ -72,7 +74,7 @@ impl Placer {
             .into_iter()
             .map(|kept| {
                 kept.or_else(|| placed.next())
-                    .expect("each that is not kept has just been placed")
+                    .expect("each domain that was not kept has just been placed")
             })
             .collect();
         Ok(places
@@ -82,8 +84,8 @@ impl Placer {
     }
 }
 
-/// Where domains would be placed if they were new, in the order given. Looks at no Redis and writes
-/// nothing.
+/// Returns where domains would be placed if they were new, in the order given. Neither reads nor
+/// writes Redis.
 pub async fn propose(providers: &Providers, dns: Option<&Dns>, domains: &[&str]) -> Vec<Proposal> {
     let asked: Vec<&str> = domains
         .iter()
@@ -106,9 +108,10 @@ pub async fn propose(providers: &Providers, dns: Option<&Dns>, domains: &[&str])
     domains.iter().map(place).collect()
 }
 
-/// Rows of the policy that are for a domain which belongs to a provider, and so match nothing; each
-/// as what to write instead. No fault, for the domain may have been placed by its own name before.
-pub fn rows_in_vain(table: &Table, store: &Store) -> Vec<String> {
+/// Finds policy rows that match nothing because they are for a domain that belongs to a provider.
+/// Returns a text for each, with what to write instead. This is no error, because the domain may
+/// have been placed under its own name before.
+pub fn rows_without_effect(table: &Table, store: &Store) -> Vec<String> {
     let rows = table
         .rows()
         .iter()
@@ -116,7 +119,10 @@ pub fn rows_in_vain(table: &Table, store: &Store) -> Vec<String> {
     rows.filter_map(|(row, domain)| {
         let provider = store.providers().of_domain(domain)?;
         let name = &row.name;
-        Some(format!("row {name} is for destination \"{domain}\", which belongs to \"{provider}\": write that instead"))
+        Some(format!(
+            "row {name} is for destination \"{domain}\", which belongs to \"{provider}\": \
+             write \"{provider}\" instead"
+        ))
     })
     .collect()
 }

@@ -1,4 +1,4 @@
-//! The scheduler as a whole: the API and upkeep, until it is stopped.
+//! Runs a whole scheduler until it is stopped: the API, the other ways of intake, and upkeep.
 
 use std::io;
 use std::sync::Arc;
@@ -7,8 +7,8 @@ use std::time::Duration;
 use axum::Router;
 use axum::routing::get;
 use config::hooks::{Hooks, Service};
+use config::lmtp::Lmtp;
 use config::model::Config;
-use config::returned::Lmtp;
 use config::stream::Stream;
 use futures::future::OptionFuture;
 use policy::table::Table;
@@ -20,22 +20,22 @@ use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
 
 use crate::access::Access;
-use crate::api::items::answers::AnswerRoom;
+use crate::api::items::answers::AnswerSpace;
 use crate::api::problem::Problem;
 use crate::api::{self, Api, Limits, health};
-use crate::connections::http::{self, Patience, Served};
-use crate::connections::{Gate, Places};
+use crate::connections::http::{self, ClientTimeouts, Served};
+use crate::connections::{ConnectionLimits, Gate};
 use crate::intake::accept::Accept;
 use crate::intake::dsn::Reports;
 use crate::intake::json::Reader;
 use crate::intake::lmtp::Listener;
 use crate::intake::stream::StreamReader;
-use crate::intake::webhook::Webhooks;
 use crate::intake::webhook::fetch::{Fetch, Https, Unreachable};
-use crate::placement::{Placer, rows_in_vain};
+use crate::intake::webhook::{Bounds, Webhooks};
+use crate::placement::{Placer, rows_without_effect};
 use crate::upkeep::Upkeep;
 
-/// One scheduler. Any number of replicas work on one store.
+/// One scheduler. Any number of replicas can share one store.
 #[derive(Debug)]
 pub struct Scheduler {
     store: Store,
@@ -58,8 +58,8 @@ impl Scheduler {
     /// A scheduler on this store.
     ///
     /// # Errors
-    /// Where an upkeep task's cron expression or the file of tokens cannot be read, or no DNS
-    /// server is known; the text names the key.
+    /// If the cron expression of an upkeep task or the file of tokens cannot be read, or if no DNS
+    /// server is known. The text names the key.
     pub fn new(store: Store, table: Arc<Table>, config: &Config) -> Result<Self, String> {
         let upkeep = Upkeep::from_config(store.clone(), config)?;
         let routes = config
@@ -69,7 +69,7 @@ impl Scheduler {
             .collect();
         let reader = Reader::new(config.job.inline_max, routes);
         let placer = Placer::from_config(store.clone(), config)?;
-        for why in rows_in_vain(&table, &store) {
+        for why in rows_without_effect(&table, &store) {
             tracing::warn!(why, "a policy row matches nothing");
         }
         let (limits, grace) = (Limits::from_config(config), config.scheduler.grace);
@@ -84,7 +84,9 @@ impl Scheduler {
         );
         let fetch: Arc<dyn Fetch> = match hooks.of(Service::Ses) {
             Some(_) => Arc::new(Https::new().map_err(|why| format!("intake.hooks.ses: {why}"))?),
-            None => Arc::new(Unreachable("there is no hook that needs it".to_owned())),
+            None => Arc::new(Unreachable(
+                "the hook intake.hooks.ses is not configured".to_owned(),
+            )),
         };
         Ok(Self {
             store,
@@ -104,24 +106,25 @@ impl Scheduler {
         })
     }
 
-    /// The same, which asks SNS through `fetch`.
+    /// The same scheduler, but its requests to SNS go through `fetch`.
     #[must_use]
     pub fn with_fetch(self, fetch: Arc<dyn Fetch>) -> Self {
         Self { fetch, ..self }
     }
 
-    /// Serves on `listener` until `stop` is cancelled, then lets requests under way end within the
-    /// grace.
+    /// Serves on `listener` until `stop` is cancelled. Requests in progress may then finish within
+    /// the grace period.
     ///
     /// # Errors
-    /// Also where anybody could reach it and nobody has said that it is meant to be open.
+    /// If the listener is not on loopback and neither tokens nor `access.open` are configured. Also
+    /// if the LMTP address cannot be listened on, or if a background task panics.
     pub async fn serve(self, listener: TcpListener, stop: CancellationToken) -> io::Result<()> {
         Access::may_listen(&self.settings, listener.local_addr()?).map_err(io::Error::other)?;
         let lmtp = match self.lmtp.listen {
             Some(address) => Some(TcpListener::bind(address).await.map_err(|err| {
                 io::Error::new(
                     err.kind(),
-                    format!("cannot listen on intake.lmtp.listen, which is {address}: {err}"),
+                    format!("cannot listen on {address} (intake.lmtp.listen): {err}"),
                 )
             })?),
             None => None,
@@ -139,7 +142,10 @@ impl Scheduler {
             access,
             ..
         } = self;
-        let bounds = (limits.batch, limits.items);
+        let bounds = Bounds {
+            batch: limits.batch,
+            events_max: limits.items,
+        };
         let webhooks = Webhooks::new(
             self.hooks,
             store.clone(),
@@ -148,9 +154,9 @@ impl Scheduler {
             bounds,
         );
         tokio::spawn(access.clone().watch(stop.clone()));
-        let room = Arc::new(Semaphore::new(limits.batches));
+        let batch_permits = Arc::new(Semaphore::new(limits.batches));
         let hooks = webhooks.clone();
-        let answer_room = AnswerRoom::new(self.http.answers_max);
+        let answer_space = AnswerSpace::new(self.http.answers_max);
         let api = Api {
             store,
             accept,
@@ -158,8 +164,8 @@ impl Scheduler {
             limits,
             webhooks,
             access,
-            room,
-            answer_room,
+            batch_permits,
+            answer_space,
             reader,
             stop: stop.clone(),
         };
@@ -179,17 +185,17 @@ impl Scheduler {
         let served = Served {
             router: api::router(api),
             reserve,
-            patience: Patience::from_config(&self.http),
+            timeouts: ClientTimeouts::from_config(&self.http),
         };
-        let places = Places::of_the_scheduler(&self.http.connections);
+        let connection_limits = ConnectionLimits::from_config(&self.http.connections);
         tracing::info!(
-            max = places.max,
-            per_peer = places.per_peer,
+            max = connection_limits.max,
+            per_peer = connection_limits.per_peer,
             "HTTP connections are bounded"
         );
-        let gate = Gate::new(places);
+        let gate = Gate::new(connection_limits);
         let server = http::serve(listener, gate, served, stop.clone());
-        let grace_over = async {
+        let grace_period_over = async {
             stop.cancelled().await;
             sleep(self.grace).await;
         };
@@ -197,10 +203,12 @@ impl Scheduler {
             () = async {
                 let ((), lmtp) = tokio::join!(server, lmtp);
                 lmtp.expect("the LMTP listener does not panic");
-                // What clients that have hung up had brought.
+                // Requests whose clients have disconnected may still be in progress.
                 hooks.finish().await;
             } => {}
-            () = grace_over => tracing::warn!("the grace is over; requests under way are cut off"),
+            () = grace_period_over => {
+                tracing::warn!("the grace period is over; requests in progress are aborted");
+            }
         }
         reader.await.map_err(io::Error::other)?;
         watch.await.map_err(io::Error::other)?;
@@ -208,8 +216,8 @@ impl Scheduler {
     }
 }
 
-/// Answers in the scheduler's place while the store is not there yet: the process is alive, and not
-/// ready. Ends when `ready` is cancelled.
+/// Serves in place of the scheduler until the store can be reached. Health checks are answered that
+/// the process is alive, but not ready. Ends when `ready` is cancelled.
 pub async fn serve_until_ready(
     listener: TcpListener,
     settings: config::model::Scheduler,
@@ -217,7 +225,7 @@ pub async fn serve_until_ready(
 ) {
     let not_ready = async || {
         Problem::from(StoreError::Unavailable(
-            "it has not answered yet".to_owned(),
+            "it has not answered since the start".to_owned(),
         ))
     };
     let router = Router::new()
@@ -226,11 +234,11 @@ pub async fn serve_until_ready(
     let served = Served {
         reserve: router.clone(),
         router,
-        patience: Patience::from_config(&settings),
+        timeouts: ClientTimeouts::from_config(&settings),
     };
     http::serve(
         listener,
-        Gate::new(Places::of_the_scheduler(&settings.connections)),
+        Gate::new(ConnectionLimits::from_config(&settings.connections)),
         served,
         ready,
     )

@@ -1,6 +1,6 @@
 //! Upkeep: periodic tasks, each with a cron expression. It needs no leader: every replica runs the
-//! same loop, and each occurrence of each task is claimed by one of them. A task takes no input but
-//! the clock and is idempotent, so one that was missed or cut short is made good by the next.
+//! same loop, and one replica claims each occurrence of each task. A task needs no input but the
+//! clock and is idempotent, so the next run makes up for one that was missed or interrupted.
 
 use std::str::FromStr;
 use std::time::Duration;
@@ -31,16 +31,16 @@ use clock_watch::{ClockWatch, WATCH};
 const CLAIM_KEPT: Duration = Duration::from_secs(60);
 
 /// How long one wait lasts at most, in real time. The clock may be set meanwhile, so it is read
-/// again after each.
-const LOOK: Duration = Duration::from_secs(1);
+/// again after each wait.
+const WAIT_MAX: Duration = Duration::from_secs(1);
 
 /// One periodic task.
 #[async_trait]
 pub trait Task: std::fmt::Debug + Send + Sync {
-    /// Its name, and its key in `[upkeep]`.
+    /// Returns its name, which is also its key in `[upkeep]`.
     fn name(&self) -> &'static str;
 
-    /// Runs once, and tells how many things it dealt with.
+    /// Runs once. Returns how many things it changed or removed.
     async fn run_once(&self, store: &Store) -> Result<u64, StoreError>;
 }
 
@@ -52,17 +52,17 @@ pub struct Upkeep {
 }
 
 impl Upkeep {
-    /// The tasks as the configuration schedules them.
+    /// The tasks on their configured schedules.
     ///
     /// # Errors
-    /// Where an expression cannot be read; the text names the key.
+    /// If a cron expression cannot be read. The text names the key.
     pub fn from_config(store: Store, config: &Config) -> Result<Self, String> {
         let tasks: [(&str, Box<dyn Task>); 5] = [
             (&config.upkeep.reinstate, Box::new(reinstate::Reinstate)),
             (
                 &config.upkeep.trim_journal,
                 Box::new(trim_journal::TrimJournal {
-                    keep: config.journal_keep,
+                    keep: config.journal.keep,
                 }),
             ),
             (
@@ -75,24 +75,28 @@ impl Upkeep {
             ),
             (&config.upkeep.repair, Box::new(repair::Repair)),
         ];
-        let scheduled = tasks.into_iter().map(|(expression, task)| match Schedule::from_str(expression) {
-            Ok(schedule) => Ok((schedule, task)),
-            Err(err) => Err(format!(
-                "upkeep.{}: \"{expression}\" is no cron expression (second minute hour day month weekday): {err}",
-                task.name()
-            )),
-        });
-        Ok(Self {
-            store,
-            tasks: scheduled.collect::<Result<_, _>>()?,
-        })
+        let tasks = tasks
+            .into_iter()
+            .map(|(expression, task)| match Schedule::from_str(expression) {
+                Ok(schedule) => Ok((schedule, task)),
+                Err(err) => Err(format!(
+                    "upkeep.{}: \"{expression}\" is not a cron expression \
+                     (second minute hour day month weekday): {err}",
+                    task.name()
+                )),
+            })
+            .collect::<Result<_, String>>()?;
+        Ok(Self { store, tasks })
     }
 
-    /// Brings the store in line with the configuration, then runs each task at each of its
-    /// occurrences that this replica wins, until `stop` is cancelled.
+    /// Applies the configured limits to the store. Then runs each task at each of its occurrences
+    /// that this replica claims, until `stop` is cancelled.
     pub async fn run(self, stop: CancellationToken) {
         if let Some(Err(err)) = stop.run_until_cancelled(self.store.limit()).await {
-            tracing::warn!(%err, "changed [[destination]] rules are not in force yet; the next repair makes it good");
+            tracing::warn!(
+                %err,
+                "changed [[destination]] rules are not in force yet; the next repair applies them"
+            );
         }
         let loops = self
             .tasks
@@ -102,8 +106,8 @@ impl Upkeep {
             .await;
     }
 
-    /// Repairs at once when the clock of a server was set: leases, visits and limits may be waiting
-    /// for the old time.
+    /// Runs the repair at once when the clock of a server was set. Leases, visits and limits may be
+    /// waiting for instants of the old time.
     async fn watch_clocks(&self) {
         let mut watch = ClockWatch::default();
         loop {
@@ -112,14 +116,14 @@ impl Upkeep {
                 Ok(Some(step_ms)) => {
                     tracing::warn!(
                         step_ms,
-                        "the clock of a Redis server was set; what waits is looked through now"
+                        "the clock of a Redis server was set; the repair runs now"
                     );
                     if let Err(err) = repair::Repair.run_once(&self.store).await {
-                        tracing::warn!(%err, "repair failed; the next occurrence makes it good");
+                        tracing::warn!(%err, "repair failed; the next occurrence makes up for it");
                     }
                 }
-                // Other calls to the store log that it cannot be reached.
-                Err(err) => tracing::debug!(%err, "the clocks of the servers were not read"),
+                // If the store cannot be reached, other calls to it log that.
+                Err(err) => tracing::debug!(%err, "the clocks of the servers could not be read"),
             }
             sleep(WATCH).await;
         }
@@ -127,16 +131,15 @@ impl Upkeep {
 
     async fn repeat(&self, schedule: &Schedule, task: &dyn Task) {
         let clock = self.store.clock();
-        // Occurrences up to here are over. Those that were missed, as the clock was set ahead, are
-        // made good by one run.
+        // Occurrences up to here are done. If the clock is set ahead, one run makes up for all the
+        // occurrences that were missed.
         let mut last = clock.now();
         while let Some(occurrence) = next(schedule, last.min(clock.now())) {
             let now = clock.now();
-            // After the clock was set back, the last run must not keep the task from running until
-            // then.
+            // If the clock was set back, the task must not wait until the time of its last run.
             last = last.min(now);
             if now < occurrence {
-                sleep(clock.real(occurrence.since(now)).min(LOOK)).await;
+                sleep(clock.real_duration(occurrence.since(now)).min(WAIT_MAX)).await;
                 continue;
             }
             last = now;
@@ -144,7 +147,11 @@ impl Upkeep {
                 Ok(Some(count)) if count > 0 => tracing::info!(task = task.name(), count, "upkeep"),
                 Ok(_) => {}
                 Err(err) => {
-                    tracing::warn!(task = task.name(), %err, "upkeep failed; the next occurrence makes it good");
+                    tracing::warn!(
+                        task = task.name(),
+                        %err,
+                        "upkeep failed; the next occurrence makes up for it"
+                    );
                 }
             }
         }

@@ -1,5 +1,5 @@
-//! One attempt of one job, from the lease to the settlement: drop what has expired, try the oldest
-//! message, and while mail gets through let the rest follow.
+//! One attempt of one job, from the lease to the settlement. It drops messages that have expired
+//! and tries the oldest one. While messages get through, it sends the others too.
 
 use std::pin::pin;
 use std::sync::Arc;
@@ -33,16 +33,16 @@ mod confirm;
 mod progress;
 mod trouble;
 
-/// How long a sender may take to end an attempt that is cut off while the peer may have the
-/// message. Less than the worker waits for the end of the whole.
+/// How long a sender may take to end an attempt that is cancelled while the peer may have the
+/// message. The worker waits longer than this for the end of the whole attempt.
 const LAST_ANSWER_MAX: Duration = Duration::from_secs(4);
 
-/// How long an attempt waits for files to become free: the first time, and at most. Each time is
-/// twice as long as the one before, so that it gives up after a minute.
+/// How long an attempt waits for free file descriptors: the first time, and at most. Each wait is
+/// twice as long as the one before. The attempt gives up after a minute.
 const SHORTAGE_PAUSE: Duration = Duration::from_millis(125);
 const SHORTAGE_PAUSE_MAX: Duration = Duration::from_secs(32);
 
-/// What an attempt needs beside the job.
+/// What an attempt needs in addition to the job.
 pub struct Attempter {
     routes: Routes,
     contents: Contents,
@@ -52,7 +52,7 @@ pub struct Attempter {
 }
 
 impl Attempter {
-    /// An attempter with these ways out, this content and this policy.
+    /// An attempter with these routes, this content and this policy.
     pub fn new(
         routes: Routes,
         contents: Contents,
@@ -68,11 +68,13 @@ impl Attempter {
         }
     }
 
-    /// Tries a leased job, and says what is to be settled. Never fails: what goes wrong is an
-    /// outcome too. Where `cut` is cancelled it stops at the message that is under way, within some
-    /// seconds where the peer may have that one already, and says what happened until then; `None`
-    /// where that is nothing, and the job can be given back untried. When the lease is over it
-    /// cancels `cut` itself before it sends anything more.
+    /// Tries a leased job and returns what is to be settled. It never fails, because a failure is
+    /// an outcome too.
+    ///
+    /// If `cut` is cancelled, the attempt stops at the message that is being sent. It takes some
+    /// seconds if the peer may have that message already. It returns what happened until then, or
+    /// `None` if nothing did: then the job can be given back untried. When the lease is over, the
+    /// attempt cancels `cut` itself and sends nothing more.
     pub async fn attempt(
         &self,
         leased: LeasedJob,
@@ -93,7 +95,7 @@ impl Attempter {
                 return progress.interrupt(self.clock.now());
             };
             let decision = self.judge(&progress, message, &outcome);
-            // Whose trouble it is that we did not wait is no news.
+            // An attempt that was cancelled says nothing about the peer.
             if !cut.is_cancelled() {
                 self.say(message, &outcome);
             }
@@ -106,9 +108,9 @@ impl Attempter {
         Some(progress.end(self.clock.now()))
     }
 
-    /// A job past its age ends as if its last attempt had failed, and nothing is sent. Where the
-    /// last try did not count, because the trouble was ours, it is the messages that are given up,
-    /// and nothing is said about the address.
+    /// A job past its maximum age ends as if its last attempt had failed, and nothing is sent. If
+    /// the last attempt did not count, because the fault was ours, the messages are given up and
+    /// the address keeps its standing.
     fn end_by_age(&self, progress: &mut Progress) -> Option<Box<Settlement>> {
         let LeasedJob {
             job, claimed_at, ..
@@ -136,9 +138,9 @@ impl Attempter {
         None
     }
 
-    /// Sends a message, or stops where the attempt is cut off. `None`: it was not sent. Where all
-    /// of it is out already, the peer may have it: its answer is waited for a little longer, and
-    /// where it does not come that is the outcome.
+    /// Sends a message, or stops if the attempt is cancelled. Returns `None` if the message was not
+    /// sent. If it is completely sent, the peer may have it. Then the answer is awaited a little
+    /// longer, and without an answer the outcome is that it is missing.
     async fn send_unless_cut(
         &self,
         progress: &Progress,
@@ -146,16 +148,16 @@ impl Attempter {
         cut: &CancellationToken,
         lease_end: &LeaseEnd,
     ) -> Option<(Outcome, Option<Transcript>)> {
-        let in_doubt = InDoubt::within(cut.clone(), lease_end.clone());
+        let in_doubt = InDoubt::with_lease_end(cut.clone(), lease_end.clone());
         let mut sending = pin!(self.send_when_files_are_free(progress, message, in_doubt.clone()));
         if let Some(ended) = cut.run_until_cancelled(&mut sending).await {
             return Some(ended);
         }
-        if !in_doubt.is_open() {
+        if !in_doubt.is_in_doubt() {
             return None;
         }
         let unanswered = || {
-            let text = "cut off before the answer".to_owned();
+            let text = "cancelled before the answer".to_owned();
             (
                 Outcome::Unreachable(Fault::ours(FaultKind::Unanswered, text)),
                 None,
@@ -168,9 +170,9 @@ impl Attempter {
         )
     }
 
-    /// Sends, and again after a pause if this process may open no more files: they become free as
-    /// other attempts end. So a worker that is short of them slows down, because an attempt that
-    /// waits keeps its permit.
+    /// Sends. If this process may open no more files, it sends again after a pause, because files
+    /// become free as other attempts end. So a worker that is short of files slows down: an attempt
+    /// that waits keeps its permit.
     async fn send_when_files_are_free(
         &self,
         progress: &Progress,
@@ -198,10 +200,11 @@ impl Attempter {
         let ours = |kind, text| (Outcome::Unreachable(Fault::ours(kind, text)), None);
         let Some(sender) = self.routes.sender(message.route.as_deref()) else {
             let route = message.route.as_deref().unwrap_or("the default one");
-            if self.routes.is_first_to_miss(route) {
+            if self.routes.is_first_report_of_missing(route) {
                 tracing::error!(
                     route,
-                    "messages name a route that this worker does not have, and wait; add such a [[route]]"
+                    "messages name a route that this worker does not have, and wait; \
+                     add such a [[route]]"
                 );
             }
             return ours(
@@ -211,7 +214,7 @@ impl Attempter {
         };
         let content = match message.content.as_ref().filter(|_| sender.wants_content()) {
             None => None,
-            // Boxed, because what it takes to read content would make every attempt's future some
+            // Boxed, because the future that reads content would make every attempt's future some
             // kilobytes larger.
             Some(content) => match Box::pin(self.contents.read(content)).await {
                 Ok(content) => Some(content),
@@ -238,7 +241,7 @@ impl Attempter {
             metadata: message.metadata.clone(),
             content,
         };
-        // Here for all senders; those that connect first look again when they have.
+        // This check is for all senders. Senders that connect first check again when connected.
         attempt.in_doubt.may_send().await;
         let (outcome, transcript) = sender.send_traced(&attempt).await;
         if let Some(transcript) = &transcript {
@@ -247,11 +250,11 @@ impl Attempter {
         (outcome, transcript)
     }
 
-    /// Trouble of our own is said once per route. Routes that are not there are named on their own.
+    /// Logs trouble of our own, once per route. Each route that does not exist is named.
     fn say(&self, message: &Message, outcome: &Outcome) {
         let route = message.route.as_deref();
         if self.routes.sender(route).is_some() {
-            self.troubles.say(self.routes.name(route), outcome);
+            self.troubles.log(self.routes.name(route), outcome);
         }
     }
 
@@ -259,7 +262,7 @@ impl Attempter {
         let LeasedJob {
             job,
             lease,
-            delivered_there,
+            last_delivery_there,
             ..
         } = &progress.leased;
         let case = Case {
@@ -269,7 +272,7 @@ impl Attempter {
             destination: job.head.destination.as_str(),
             attempt: progress.step,
             created: job.head.created,
-            delivered_there: *delivered_there,
+            last_delivery_there: *last_delivery_there,
             confirm: self.routes.confirm(message.route.as_deref()),
         };
         decide(
@@ -281,7 +284,7 @@ impl Attempter {
     }
 }
 
-/// Writes down what the wire showed. The reply is not among it, for it may quote an address.
+/// Logs what the wire showed, without the reply, which may quote an address.
 fn trace(transcript: &Transcript, destination: &Destination) {
     let Transcript {
         phase,
@@ -294,17 +297,26 @@ fn trace(transcript: &Transcript, destination: &Destination) {
     } = transcript;
     let ms = transcript.whole_ms();
     if *unknown {
-        tracing::warn!(%destination, host, address, ms, "a message was sent whole and not answered for");
+        tracing::warn!(
+            %destination, host, address, ms,
+            "a message was sent whole and got no answer"
+        );
     }
-    tracing::debug!(%destination, %phase, host, address, tls, reused, unknown, ms, "an attempt over SMTP has ended");
+    tracing::debug!(
+        %destination, %phase, host, address, tls, reused, unknown, ms,
+        "an attempt over SMTP has ended"
+    );
 }
 
-/// Whether nothing was sent because no more files may be opened for now.
+/// Whether nothing was sent because this process may open no more files for now.
 fn is_shortage(outcome: &Outcome) -> bool {
-    matches!(outcome, Outcome::Unreachable(fault) if fault.is_shortage() && fault.kind != FaultKind::Unanswered)
+    match outcome {
+        Outcome::Unreachable(fault) => fault.is_shortage() && fault.kind != FaultKind::Unanswered,
+        _ => false,
+    }
 }
 
-/// What an outcome says about the destination. Our own trouble says nothing.
+/// What an outcome means for the destination. Trouble of our own means nothing.
 fn feedback(outcome: &Outcome, decision: &Decision<'_>) -> Feedback {
     match outcome {
         Outcome::Delivered(_) | Outcome::Accepted(_) => Feedback::Good,

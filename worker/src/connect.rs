@@ -1,4 +1,4 @@
-//! A worker by its configuration alone, for programs that bring senders of their own.
+//! Creates a worker from its configuration alone, for programs with senders of their own.
 
 use std::sync::Arc;
 
@@ -14,7 +14,7 @@ use crate::content::Contents;
 use crate::routes::Routes;
 use crate::run::Worker;
 
-/// Why there is no worker.
+/// Why a worker cannot be created.
 #[derive(Debug, thiserror::Error)]
 pub enum ConnectError {
     /// The policy table has faults.
@@ -23,17 +23,16 @@ pub enum ConnectError {
     /// Redis cannot be used.
     #[error("the store cannot be opened: {0}")]
     Store(#[from] StoreError),
-    /// A sender or a content store cannot be made as it is configured.
+    /// A sender or a content store cannot be created with its settings.
     #[error("{0}")]
     Made(String),
 }
 
 impl Worker {
-    /// A worker as `config` has it; `add` may put ways out beside those that it names, or in their
-    /// place.
+    /// Returns a worker with the routes of `config`. `add` may add or replace routes.
     ///
     /// # Errors
-    /// Where Redis does not answer, or a setting is wrong.
+    /// If Redis does not answer, or a setting is wrong.
     pub async fn connect(
         config: &Config,
         add: impl FnOnce(Routes) -> Routes,

@@ -1,7 +1,8 @@
-//! The content of messages: read from where the platform left it, kept for others that have the
-//! same, and made fit for the wire. It is read whole: a campaign's jobs share one copy, and whether
-//! its lines can be sent has to be known before anybody is connected to. So one bound holds for all
-//! of it together.
+//! The content of messages: reads it from the platform's storage, caches it for messages with the
+//! same content, and converts it to the format for transmission.
+//!
+//! Content is always read whole. The jobs of a campaign share one copy, and all lines must be
+//! checked before a connection is opened. So one memory limit covers all content together.
 
 use std::path::PathBuf;
 use std::pin::pin;
@@ -16,31 +17,30 @@ use tokio::time::{sleep, timeout};
 
 pub mod error;
 mod file;
+mod memory_budget;
 mod object;
-mod room;
 mod wire;
 
 use error::ContentError;
+use memory_budget::MemoryBudget;
 use object::Stores;
-use room::Room;
 
-/// How long who waits for room lets pass before the cache is asked to let go of what it need not
-/// keep.
-const HOUSEKEEPING: Duration = Duration::from_millis(50);
+/// How long a reader waits for memory before it asks the cache to evict what exceeds its limits.
+const CACHE_CLEANUP_PAUSE: Duration = Duration::from_millis(50);
 
-/// Reads content, and keeps what was read lately. Clones share what they keep.
+/// Reads content and caches it. Clones share the cache.
 #[derive(Clone)]
 pub struct Contents {
     roots: Arc<[PathBuf]>,
     stores: Arc<Stores>,
-    kept: Cache<String, Kept>,
-    room: Arc<Room>,
+    cache: Cache<String, CachedContent>,
+    budget: Arc<MemoryBudget>,
     max: usize,
     limit: Duration,
 }
 
 impl Contents {
-    /// Content from these folders, and inline content.
+    /// Returns a reader of inline content and of content in these folders.
     pub fn new(roots: Vec<PathBuf>) -> Self {
         let settings = config::content::Content {
             roots,
@@ -49,12 +49,12 @@ impl Contents {
         Self::with_stores(&settings, Stores::default())
     }
 
-    /// Content from where the configuration allows.
+    /// Returns a reader of content in all places that the configuration allows.
     ///
     /// # Errors
-    /// Where a store cannot be used as it is configured.
+    /// If a configured store cannot be used.
     pub fn from_config(settings: &config::content::Content) -> Result<Self, String> {
-        // Others' variables may be no text at all.
+        // Other variables may not be valid UTF-8 and are skipped.
         let variables = std::env::vars_os();
         let texts = variables.filter_map(|(name, value)| {
             Some((name.into_string().ok()?, value.into_string().ok()?))
@@ -62,10 +62,10 @@ impl Contents {
         Self::from_variables(settings, &texts.collect::<Vec<_>>())
     }
 
-    /// The same with these variables in the place of the environment's.
+    /// Like [`from_config`](Self::from_config), with these variables instead of the environment's.
     ///
     /// # Errors
-    /// Where a store cannot be used as it is configured.
+    /// If a configured store cannot be used.
     pub fn from_variables(
         settings: &config::content::Content,
         variables: &[(String, String)],
@@ -77,78 +77,84 @@ impl Contents {
     }
 
     fn with_stores(settings: &config::content::Content, stores: Stores) -> Self {
-        let kept = Cache::builder()
-            .weigher(|key: &String, kept: &Kept| {
-                (key.len() + kept.size).try_into().unwrap_or(u32::MAX)
+        let cache = Cache::builder()
+            .weigher(|key: &String, entry: &CachedContent| {
+                (key.len() + entry.size).try_into().unwrap_or(u32::MAX)
             })
-            .eviction_listener(|_, kept, _| kept.let_go())
-            // One without capacity is switched off and tells nobody what it drops, which then takes
-            // room for some uses more.
+            .eviction_listener(|_, entry, _| entry.release())
+            // A cache with capacity 0 does not call the listener, and evicted entries would hold
+            // their memory for longer.
             .max_capacity(settings.cache.max(1) as u64)
-            // What a campaign needs now stays, however often an earlier one was asked for.
+            // Content of the current campaign stays, however often older content was used.
             .eviction_policy(EvictionPolicy::lru())
             .time_to_live(settings.cache_for)
             .build();
         let roots = settings.roots.clone().into();
-        let room = Arc::new(Room::new(settings.memory));
+        let budget = Arc::new(MemoryBudget::new(settings.memory));
         Self {
             roots,
             stores: Arc::new(stores),
-            kept,
-            room,
+            cache,
+            budget,
             max: settings.max,
             limit: settings.timeout,
         }
     }
 
-    /// The content, with CRLF line ends (RFC 5321, section 2.3.8) and no line that mail cannot
-    /// have. Many that ask for the same content at once cause one fetch; where there is no room for
-    /// it in memory it waits, as long as reading may take.
+    /// Returns the content with CRLF line ends (RFC 5321, section 2.3.8). Content with a line too
+    /// long for mail is an error. Several requests for the same content at once cause one fetch. If
+    /// there is no memory for it, the request waits; `content.timeout` limits waiting and reading
+    /// together.
     pub async fn read(&self, content: &ContentRef) -> Result<Bytes, ContentError> {
-        let late = || ContentError::unread("it did not come in time, or there was no room for it");
-        timeout(self.limit, self.read_at_leisure(content))
+        let late = || {
+            ContentError::unread("it could not be read in time, or no memory became free for it")
+        };
+        timeout(self.limit, self.read_untimed(content))
             .await
             .unwrap_or_else(|_| Err(late()))
     }
 
-    async fn read_at_leisure(&self, content: &ContentRef) -> Result<Bytes, ContentError> {
+    async fn read_untimed(&self, content: &ContentRef) -> Result<Bytes, ContentError> {
         match content {
             ContentRef::Inline(text) => {
-                self.fit(text.len(), async { Ok(text.clone().into()) })
+                self.read_into_budget(text.len(), async { Ok(text.clone().into()) })
                     .await
             }
             ContentRef::File(path) => {
                 let file = file::find(path, &self.roots, self.max).await?;
-                // A file that was written anew has another key.
-                self.keep(file.key.clone(), self.fit(file.size, file.read()))
-                    .await
+                // A file that was changed has another key.
+                self.keep(
+                    file.key.clone(),
+                    self.read_into_budget(file.size, file.read()),
+                )
+                .await
             }
             ContentRef::Url(url) => {
                 let fetch = async {
                     let object = self.stores.find(url, self.max).await?;
-                    self.fit(object.size, object.read()).await
+                    self.read_into_budget(object.size, object.read()).await
                 };
                 self.keep(url.clone(), fetch).await
             }
         }
     }
 
-    /// Reads content of `size` bytes as soon as there is room for it.
-    async fn fit(
+    /// Reads content of `size` bytes once there is memory for it.
+    async fn read_into_budget(
         &self,
         size: usize,
         read: impl Future<Output = Result<Vec<u8>, ContentError>>,
     ) -> Result<Bytes, ContentError> {
-        let mut taken = pin!(self.room.take(size));
-        let room = loop {
+        let mut reserving = pin!(self.budget.reserve(size));
+        let reservation = loop {
             tokio::select! {
                 biased;
-                room = &mut taken => break room,
-                // By itself the cache lets go of what is too much for it only when it is used.
-                () = sleep(HOUSEKEEPING) => self.kept.run_pending_tasks().await,
+                reservation = &mut reserving => break reservation,
+                // The cache evicts what exceeds its limits only while it is used.
+                () = sleep(CACHE_CLEANUP_PAUSE) => self.cache.run_pending_tasks().await,
             }
         };
-        Ok(room.keep(wire::fit(read.await?)?))
+        Ok(reservation.keep(wire::format(read.await?)?))
     }
 
     async fn keep(
@@ -160,30 +166,30 @@ impl Contents {
         let put = async {
             let content = fetch.as_mut().await?;
             fetched = Some(content.clone());
-            Ok(Kept::new(content))
+            Ok(CachedContent::new(content))
         };
-        let kept = self
-            .kept
+        let entry = self
+            .cache
             .try_get_with(key, put)
             .await
             .map_err(|err: Arc<ContentError>| (*err).clone())?;
-        match fetched.or_else(|| kept.content()) {
+        match fetched.or_else(|| entry.content()) {
             Some(content) => Ok(content),
-            // The cache has let go of what another has just read.
+            // The cache has already evicted what another request just read.
             None => fetch.await,
         }
     }
 }
 
-/// Content in the cache, which frees an entry's memory some uses after it has dropped it: what it
-/// drops is let go of at once, for it has room that others wait for.
+/// Content in the cache. The cache frees the memory of an evicted entry only some uses later. So
+/// the content itself is released at the eviction, because other requests wait for its memory.
 #[derive(Clone)]
-struct Kept {
+struct CachedContent {
     content: Arc<Mutex<Option<Bytes>>>,
     size: usize,
 }
 
-impl Kept {
+impl CachedContent {
     fn new(content: Bytes) -> Self {
         Self {
             size: content.len(),
@@ -198,7 +204,7 @@ impl Kept {
             .clone()
     }
 
-    fn let_go(&self) {
+    fn release(&self) {
         self.content
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
@@ -261,21 +267,21 @@ mod tests {
         assert_eq!(
             &read(root.join("in.eml")).await.unwrap()[..],
             b"Subject: another\r\n",
-            "written anew"
+            "the changed file is read again"
         );
         std::fs::remove_dir_all(folder).unwrap();
     }
 
     #[test]
-    fn a_folder_that_does_not_answer_keeps_nobody_for_longer_than_the_timeout() {
-        // What a file system that hangs does: the one thread that asks it never comes back, until
-        // the test lets it.
+    fn reading_from_a_folder_that_does_not_answer_ends_at_the_timeout() {
+        // Simulates a file system that hangs: the only blocking thread does not return until the
+        // test releases it.
         let runtime = Builder::new_current_thread()
             .max_blocking_threads(1)
             .enable_all()
             .build()
             .unwrap();
-        let (let_go, held) = mpsc::channel::<()>();
+        let (release, held) = mpsc::channel::<()>();
         runtime.spawn_blocking(move || held.recv());
         let limit = Duration::from_millis(20);
         let settings = config::content::Content {
@@ -290,14 +296,14 @@ mod tests {
             )
             .await
         };
-        let read = runtime.block_on(read).expect("it has a time limit");
+        let read = runtime.block_on(read).expect("reading has a time limit");
         assert!(matches!(read, Err(ContentError::Unread(_))), "{read:?}");
-        drop(let_go);
+        drop(release);
     }
 
     #[tokio::test]
-    async fn who_waits_for_room_gets_what_the_cache_need_not_keep() {
-        // Room for reading one content, and a cache that keeps none.
+    async fn a_reader_that_waits_for_memory_gets_what_the_cache_can_evict() {
+        // There is memory for reading one content, and the cache keeps none.
         let size = 1 << 10;
         let settings = config::content::Content {
             cache: 0,
@@ -308,17 +314,17 @@ mod tests {
         for n in 0..3 {
             let read = contents.keep(
                 n.to_string(),
-                contents.fit(size, async { Ok(b"Subject: x\n".to_vec()) }),
+                contents.read_into_budget(size, async { Ok(b"Subject: x\n".to_vec()) }),
             );
-            let read = timeout(100 * HOUSEKEEPING, read)
+            let read = timeout(100 * CACHE_CLEANUP_PAUSE, read)
                 .await
-                .expect("nobody holds any");
+                .expect("no content is held");
             assert_eq!(&read.unwrap()[..], b"Subject: x\r\n");
         }
     }
 
     #[tokio::test]
-    async fn what_is_kept_is_bounded_by_its_bytes() {
+    async fn the_cache_is_limited_by_the_bytes_of_its_content() {
         let settings = config::content::Content {
             cache: 10_000,
             ..config::model::Config::embedded().content
@@ -332,17 +338,17 @@ mod tests {
                 .await
                 .unwrap();
         }
-        contents.kept.run_pending_tasks().await;
+        contents.cache.run_pending_tasks().await;
         assert!(
-            contents.kept.weighted_size() <= 10_000,
+            contents.cache.weighted_size() <= 10_000,
             "{}",
-            contents.kept.weighted_size()
+            contents.cache.weighted_size()
         );
-        assert!(contents.kept.entry_count() > 0);
+        assert!(contents.cache.entry_count() > 0);
     }
 
     #[tokio::test]
-    async fn what_was_used_last_is_kept_and_what_was_used_often_before_is_not() {
+    async fn the_cache_keeps_recent_content_and_drops_content_that_was_used_often_before() {
         let settings = config::content::Content {
             cache: 10_000,
             ..config::model::Config::embedded().content
@@ -353,7 +359,7 @@ mod tests {
                 .keep(name.to_owned(), async { Ok(Bytes::from(vec![b'x'; 900])) })
                 .await
                 .unwrap();
-            contents.kept.run_pending_tasks().await;
+            contents.cache.run_pending_tasks().await;
         };
         for _ in 0..100 {
             ask("s3://bucket/earlier").await;
@@ -361,10 +367,13 @@ mod tests {
         for n in 0..20 {
             ask(&format!("s3://bucket/{n}")).await;
         }
-        assert!(contents.kept.contains_key("s3://bucket/19"), "the newest");
         assert!(
-            !contents.kept.contains_key("s3://bucket/earlier"),
-            "what no campaign asks for any more"
+            contents.cache.contains_key("s3://bucket/19"),
+            "the newest content is kept"
+        );
+        assert!(
+            !contents.cache.contains_key("s3://bucket/earlier"),
+            "content that no campaign needs any more is dropped"
         );
     }
 }

@@ -1,4 +1,5 @@
-//! The worker: claims due jobs, attempts redelivery, settles. It meets the scheduler only in Redis.
+//! The worker: claims due jobs, attempts redelivery, and settles the results. It shares only Redis
+//! with the scheduler.
 
 pub mod attempt;
 pub mod connect;

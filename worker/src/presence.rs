@@ -1,5 +1,6 @@
-//! A worker's place in the fleet: it says that it is alive, hears who else is, and tells the loop
-//! which shards are its own. When it hears nothing, what it heard last goes on to hold.
+//! A worker's membership of the fleet. It sends heartbeats, reads which other workers are alive,
+//! and reports to the loop which shards this worker owns. If the store does not answer, the last
+//! known fleet stays in use.
 
 use std::future::pending;
 use std::sync::Arc;
@@ -14,78 +15,87 @@ use tokio_util::task::AbortOnDropHandle;
 
 use crate::rendezvous::{Turn, round};
 
-/// After how many heartbeats a silent worker counts as dead.
+/// After how many missing heartbeats a worker counts as dead.
 const SILENT_BEATS: u32 = 3;
 
-/// How long a stopping worker tries to say so. The others find out by themselves.
+/// How long a stopping worker tries to sign off. Otherwise the others notice by its missing
+/// heartbeats.
 const LEAVE_MAX: Duration = Duration::from_secs(1);
 
-/// The worker's end. The heart stops when it is dropped.
+/// The worker's side of it. Dropping it stops the heartbeats.
 pub struct Presence {
     round: watch::Receiver<Arc<[Turn]>>,
-    heart: AbortOnDropHandle<()>,
+    heartbeats: AbortOnDropHandle<()>,
 }
 
 impl Presence {
-    /// Starts to say so until `stop` is cancelled. At first the worker takes itself to be alone.
+    /// Starts the heartbeats, which continue until `stop` is cancelled. At first the worker assumes
+    /// that it is alone.
     pub fn start(store: Store, heartbeat: Duration, stop: CancellationToken) -> Self {
         let me = WorkerId::unique();
-        let (tell, round) = watch::channel(round(me, &[], store.shards()).into());
+        let (sender, round) = watch::channel(round(me, &[], store.shards()).into());
         tracing::info!(worker = %me, "this worker's id until it stops");
         Self {
             round,
-            heart: AbortOnDropHandle::new(tokio::spawn(live(store, me, heartbeat, stop, tell))),
+            heartbeats: AbortOnDropHandle::new(tokio::spawn(beat_until_stopped(
+                store, me, heartbeat, stop, sender,
+            ))),
         }
     }
 
-    /// The shards in the order of visits.
+    /// Returns the shards in the order of visits.
     pub fn round(&self) -> Arc<[Turn]> {
         self.round.borrow().clone()
     }
 
-    /// Waits until the round is another, and tells it.
+    /// Waits until the round changes, and returns the new one.
     pub async fn changed(&mut self) -> Arc<[Turn]> {
         if self.round.changed().await.is_err() {
-            // Nobody is there to tell it any more.
+            // The task that reports changes has ended.
             pending::<()>().await;
         }
         self.round.borrow_and_update().clone()
     }
 
-    /// Waits until the others have been told that this worker stops, but not for long.
+    /// Waits until this worker has signed off, but not for long.
     pub async fn left(self) {
-        let _ = timeout(LEAVE_MAX, self.heart).await;
+        let _ = timeout(LEAVE_MAX, self.heartbeats).await;
     }
 }
 
-async fn live(
+async fn beat_until_stopped(
     store: Store,
     me: WorkerId,
     heartbeat: Duration,
     stop: CancellationToken,
-    tell: watch::Sender<Arc<[Turn]>>,
+    sender: watch::Sender<Arc<[Turn]>>,
 ) {
     let mut beats = interval(heartbeat);
     beats.set_missed_tick_behavior(MissedTickBehavior::Delay);
     while stop.run_until_cancelled(beats.tick()).await.is_some() {
-        match store.beat(me, SILENT_BEATS * heartbeat).await {
+        match store.heartbeat(me, SILENT_BEATS * heartbeat).await {
             Ok(workers) => {
                 let turns: Arc<[Turn]> = round(me, &workers, store.shards()).into();
                 let own = turns.iter().filter(|turn| turn.own).count();
-                if tell.send_if_modified(|told| {
-                    *told != turns && {
-                        *told = turns;
+                if sender.send_if_modified(|current| {
+                    *current != turns && {
+                        *current = turns;
                         true
                     }
                 }) {
-                    tracing::debug!(worker = %me, workers = workers.len(), own, "looks after other shards than before");
+                    tracing::debug!(
+                        worker = %me,
+                        workers = workers.len(),
+                        own,
+                        "this worker's shards have changed"
+                    );
                 }
             }
-            // The loop says so where the store is away.
-            Err(err) => tracing::debug!(worker = %me, %err, "a heartbeat was not heard"),
+            // The loop logs it if the store does not answer.
+            Err(err) => tracing::debug!(worker = %me, %err, "a heartbeat did not reach the store"),
         }
     }
     if let Err(err) = store.leave(me).await {
-        tracing::debug!(worker = %me, %err, "stops without saying so");
+        tracing::debug!(worker = %me, %err, "this worker stopped without signing off");
     }
 }

@@ -1,6 +1,6 @@
-//! Which worker looks after which shard, by highest random weight: every worker comes to the same
-//! answer by itself, and when one comes or goes only its own shards change hands. Pure; nothing
-//! relies on all workers seeing the same fleet.
+//! Decides which worker owns which shard, by rendezvous hashing (highest random weight). Every
+//! worker computes the same result by itself. If a worker joins or leaves, only its own shards
+//! change owner. Pure. Correctness does not depend on it: workers may see different fleets.
 
 use std::cmp::Reverse;
 
@@ -12,29 +12,29 @@ use xxhash_rust::xxh3::xxh3_64_with_seed;
 pub struct Turn {
     /// The shard.
     pub shard: u16,
-    /// Whether no live worker has more weight there: then it is this one that has to be there in
-    /// time.
+    /// Whether this worker owns the shard, because no live worker has a higher weight there. The
+    /// owner has to visit the shard on time.
     pub own: bool,
 }
 
-/// The order in which a worker visits all shards, given who is alive: its own first, then those
-/// where it has more weight.
+/// Returns the order in which a worker visits all shards, given the live workers. Its own shards
+/// come first. Within each part the order is by its weight, highest first.
 pub fn round(me: WorkerId, live: &[WorkerId], shards: u16) -> Vec<Turn> {
-    let own = |shard| {
+    let is_own = |shard| {
         live.iter()
             .all(|other| weight(*other, shard) <= weight(me, shard))
     };
     let mut turns: Vec<Turn> = (0..shards)
         .map(|shard| Turn {
             shard,
-            own: own(shard),
+            own: is_own(shard),
         })
         .collect();
     turns.sort_by_key(|turn| Reverse((turn.own, weight(me, turn.shard))));
     turns
 }
 
-/// No two workers have the same at one shard.
+/// Returns a worker's weight at a shard. No two workers have the same weight at one shard.
 fn weight(worker: WorkerId, shard: u16) -> (u64, WorkerId) {
     (
         xxh3_64_with_seed(worker.as_bytes(), u64::from(shard)),
@@ -48,12 +48,13 @@ mod tests {
 
     const SHARDS: u16 = 1_024;
 
-    /// Workers that are the same in each run: v7 ids as they are made one after the other.
+    /// Returns the ids of this many workers, the same in each run: v7 ids as if created one after
+    /// another.
     fn fleet(size: u128) -> Vec<WorkerId> {
         let id = |n| {
             format!("0199aaaa-0000-7000-8000-{n:012x}")
                 .parse()
-                .expect("it is a UUID")
+                .expect("the text is a UUID")
         };
         (1..=size).map(id).collect()
     }
@@ -69,13 +70,13 @@ mod tests {
     }
 
     #[test]
-    fn every_shard_has_one_owner_and_owners_have_about_as_many() {
+    fn every_shard_has_one_owner_and_shares_are_about_equal() {
         for size in [1, 2, 3, 8, 16] {
             let fleet = fleet(size);
             let shares: Vec<Vec<u16>> = fleet.iter().map(|worker| owned(*worker, &fleet)).collect();
             let mut all = shares.concat();
             all.sort_unstable();
-            assert_eq!(all, (0..SHARDS).collect::<Vec<_>>(), "of {size} workers");
+            assert_eq!(all, (0..SHARDS).collect::<Vec<_>>(), "{size} workers");
             let fair = usize::from(SHARDS) / fleet.len();
             for share in shares {
                 assert!(
@@ -88,15 +89,15 @@ mod tests {
     }
 
     #[test]
-    fn only_the_shards_of_a_worker_that_goes_change_hands() {
+    fn only_the_shards_of_a_worker_that_leaves_change_owner() {
         let fleet = fleet(8);
-        for gone in &fleet {
+        for leaver in &fleet {
             let left: Vec<_> = fleet
                 .iter()
                 .copied()
-                .filter(|worker| worker != gone)
+                .filter(|worker| worker != leaver)
                 .collect();
-            let orphans = owned(*gone, &fleet);
+            let orphans = owned(*leaver, &fleet);
             for worker in &left {
                 let before = owned(*worker, &fleet);
                 let after = owned(*worker, &left);
@@ -111,7 +112,7 @@ mod tests {
     }
 
     #[test]
-    fn a_round_visits_every_shard_its_own_first() {
+    fn a_round_contains_every_shard_and_starts_with_its_own() {
         let fleet = fleet(3);
         let round = round(fleet[0], &fleet, 16);
         let mut shards: Vec<_> = round.iter().map(|turn| turn.shard).collect();
@@ -121,12 +122,12 @@ mod tests {
         assert_ne!(
             round[0].shard,
             super::round(fleet[1], &fleet, 16)[0].shard,
-            "they keep off each other's shards"
+            "the workers start with different shards"
         );
     }
 
     #[test]
-    fn who_is_not_heard_of_yet_looks_after_what_would_be_its_own() {
+    fn a_worker_that_is_not_listed_yet_owns_the_same_shards_as_if_it_were() {
         let fleet = fleet(3);
         assert_eq!(owned(fleet[0], &fleet[1..]), owned(fleet[0], &fleet));
         assert_eq!(owned(fleet[0], &[]).len(), usize::from(SHARDS));

@@ -1,4 +1,4 @@
-//! Routes: which sender a message leaves by.
+//! The routes: which sender sends a message.
 
 use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -17,41 +17,41 @@ use senders::settings::route::SenderSettings;
 use senders::smtp::{OpenSessions, SmtpSender};
 use signing::return_path::Verp;
 
-/// How many routes that are not there are told apart.
-const MISSED_MAX: usize = 100;
+/// How many different unknown routes are remembered.
+const MISSING_MAX: usize = 100;
 
-/// One way out.
+/// The sender of one route, and its settings.
 #[derive(Clone)]
-struct Way {
+struct Entry {
     sender: Arc<dyn Sender>,
     confirm: Duration,
 }
 
-/// The senders, by the name of their route.
+/// The senders by the names of their routes.
 #[derive(Clone)]
 pub struct Routes {
-    ways: HashMap<String, Way>,
+    entries: HashMap<String, Entry>,
     default: String,
-    /// What signs return paths, where a domain for them is configured.
+    /// Signs return paths, if a domain for them is configured.
     verp: Option<Verp>,
-    missed: Arc<Mutex<HashSet<String>>>,
+    missing: Arc<Mutex<HashSet<String>>>,
 }
 
 impl Routes {
-    /// No routes yet; messages that name none take the one called `default`.
+    /// Returns no routes yet. Messages that name no route use the one called `default`.
     pub fn new(default: impl Into<String>) -> Self {
         Self {
-            ways: HashMap::new(),
+            entries: HashMap::new(),
             default: default.into(),
             verp: None,
-            missed: Arc::default(),
+            missing: Arc::default(),
         }
     }
 
-    /// The routes that the configuration names.
+    /// Returns the configured routes.
     ///
     /// # Errors
-    /// What keeps a sender from being made, with its route.
+    /// The reason why a sender cannot be created, with its route.
     pub fn from_config(config: &Config, clock: &Arc<dyn Clock>) -> Result<Self, String> {
         let mut routes = Self {
             verp: config.verp.verp(),
@@ -61,12 +61,14 @@ impl Routes {
         for route in &config.routes {
             let sender: Arc<dyn Sender> = match &route.sender {
                 SenderSettings::Log => Arc::new(LogSender),
-                SenderSettings::Smtp(settings) => {
-                    Arc::new(SmtpSender::among(settings.clone(), sessions.clone()))
-                }
-                SenderSettings::Mx(settings) => {
-                    Arc::new(MxSender::among(settings.clone(), sessions.clone()))
-                }
+                SenderSettings::Smtp(settings) => Arc::new(SmtpSender::with_shared_limit(
+                    settings.clone(),
+                    sessions.clone(),
+                )),
+                SenderSettings::Mx(settings) => Arc::new(MxSender::with_shared_limit(
+                    settings.clone(),
+                    sessions.clone(),
+                )),
                 SenderSettings::Http(settings) => Arc::new(
                     HttpSender::new((**settings).clone(), clock.clone())
                         .map_err(|why| format!("route.{}: {why}", route.name))?,
@@ -78,32 +80,34 @@ impl Routes {
         Ok(routes)
     }
 
-    /// These routes and one more.
+    /// Adds a route, or replaces the one with this name.
     #[must_use]
     pub fn with(self, name: &str, sender: Arc<dyn Sender>) -> Self {
         self.with_confirm(name, sender, Duration::ZERO)
     }
 
-    /// These routes and one more, on which a message that was accepted waits so long for a bounce.
+    /// Adds a route on which an accepted message waits this long for a bounce.
     #[must_use]
     pub fn with_confirm(mut self, name: &str, sender: Arc<dyn Sender>, confirm: Duration) -> Self {
-        self.ways.insert(name.to_owned(), Way { sender, confirm });
+        self.entries
+            .insert(name.to_owned(), Entry { sender, confirm });
         self
     }
 
-    /// The sender of a route; the default route's where none is named, and `None` where there is no
-    /// such route.
+    /// Returns the sender of a route, or of the default route if none is named. Returns `None` if
+    /// the route does not exist.
     pub fn sender(&self, route: Option<&str>) -> Option<&Arc<dyn Sender>> {
-        self.way(route).map(|way| &way.sender)
+        self.entry(route).map(|entry| &entry.sender)
     }
 
-    /// How long a message that was accepted on a route waits for a bounce.
+    /// Returns how long a message that was accepted on a route waits for a bounce.
     pub(crate) fn confirm(&self, route: Option<&str>) -> Duration {
-        self.way(route).map_or(Duration::ZERO, |way| way.confirm)
+        self.entry(route)
+            .map_or(Duration::ZERO, |entry| entry.confirm)
     }
 
-    /// Where reports about a message shall come back to that is sent now: to a signed return path
-    /// of its own, where there is a domain for those, and else to its envelope sender.
+    /// Returns the address for reports about a message that is sent now. It is a signed return path
+    /// of its own if a domain for those is configured, and else the message's envelope sender.
     pub(crate) fn return_path(
         &self,
         job: &JobId,
@@ -117,18 +121,18 @@ impl Routes {
         signed.or_else(|| message.envelope_from.clone())
     }
 
-    /// The name of a route; the default one's where none is named.
+    /// Returns the route's name, or the default route's name if none is given.
     pub(crate) fn name<'a>(&'a self, route: Option<&'a str>) -> &'a str {
         route.unwrap_or(&self.default)
     }
 
-    fn way(&self, route: Option<&str>) -> Option<&Way> {
-        self.ways.get(self.name(route))
+    fn entry(&self, route: Option<&str>) -> Option<&Entry> {
+        self.entries.get(self.name(route))
     }
 
-    /// Notes that there is no such route; whether that is news.
-    pub(crate) fn is_first_to_miss(&self, route: &str) -> bool {
-        let mut missed = self.missed.lock().unwrap_or_else(PoisonError::into_inner);
-        missed.len() < MISSED_MAX && missed.insert(route.to_owned())
+    /// Records that a route does not exist. Returns whether it was not recorded before.
+    pub(crate) fn is_first_report_of_missing(&self, route: &str) -> bool {
+        let mut missing = self.missing.lock().unwrap_or_else(PoisonError::into_inner);
+        missing.len() < MISSING_MAX && missing.insert(route.to_owned())
     }
 }

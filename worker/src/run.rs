@@ -1,6 +1,6 @@
-//! The worker's loop: permits first, then a claim for as many jobs as there are permits, then a
-//! task per attempt; and sleep until the next instant that any shard named. Several shards are
-//! visited at once.
+//! The worker's loop. It takes permits, claims as many jobs as it has permits, and starts a task
+//! for each attempt. Then it sleeps until the earliest instant that a shard needs a visit. Several
+//! shards are visited at once.
 
 use std::collections::HashSet;
 use std::panic::AssertUnwindSafe;
@@ -27,79 +27,80 @@ use crate::presence::Presence;
 use crate::rendezvous::Turn;
 use crate::routes::Routes;
 use crate::settler::{
-    self, HeldJob, HeldLease, Notice, Patience, SettlerHandle, SettlerSettings, Slot,
+    self, HangSettings, HeldJob, HeldLease, Notice, SettlerHandle, SettlerSettings, Slot,
 };
-use crate::soon::until;
+use crate::soon::wait_until;
 use crate::visits::Visits;
 
-/// How long to wait before a store that did not answer is asked again.
+/// How long to wait before the next call to a store that did not answer.
 const RETRY_PAUSE: Duration = Duration::from_millis(250);
 
-/// How many shards are visited at once: while Redis answers for one, what another one gave is
-/// started. Each takes a connection.
+/// How many shards are visited at once. While Redis answers for one shard, the attempts of another
+/// are started. Each visit uses a connection.
 const VISITS_MAX: usize = 4;
 
-/// How much longer an idle worker leaves a shard alone that another one looks after.
+/// How many times longer an idle worker waits between visits of shards that it does not own.
 const OTHERS_POLL: u32 = 4;
 
-/// How long the last settles may take when the worker stops.
+/// How long the last settlements may take when the worker stops.
 const SETTLE_MAX: Duration = Duration::from_secs(5);
 
-/// The patience of a worker whose store does not go by the machine's clock.
-const NO_PATIENCE_ENDS: Duration = Duration::from_secs(366 * 86_400);
+/// The patience of a worker whose store does not use the machine's clock: no attempt counts as
+/// hanging.
+const NEVER_HANGING: Duration = Duration::from_secs(366 * 86_400);
 
-/// How long an attempt that is cut off may take to say what has got through.
+/// How long a cancelled attempt may take to report which messages got through.
 const CUT_MAX: Duration = Duration::from_secs(5);
 
-/// One worker. Any number of them, in any number of processes, work on one store.
+/// One worker. Any number of workers, in any number of processes, share one store.
 pub struct Worker {
     store: Store,
     attempter: Arc<Attempter>,
     settings: config::model::Worker,
 }
 
-/// What the loop keeps while it runs.
+/// The state of the loop.
 struct Loop {
     worker: Worker,
     permits: Arc<Semaphore>,
-    /// The places of attempts that may hang: a share of the permits.
+    /// The places for attempts that may hang: a share of the permits.
     places: Arc<Semaphore>,
-    /// Shards with unproven destinations that wait for a place.
+    /// Shards whose unproven destinations wait for a place.
     wanting: HashSet<u16>,
     settler: SettlerHandle,
     attempts: TaskTracker,
     cut: CancellationToken,
     presence: Presence,
     visits: Visits,
-    /// Visits that have begun. Tasks of their own, so that records are read beside the loop.
+    /// Visits that have begun. Each is a task, so that reading records does not delay the loop.
     under_way: JoinSet<Visit>,
 }
 
 /// A visit that has ended.
 struct Visit {
     turn: Turn,
-    /// What it could claim at most.
+    /// The permits for the jobs that it may claim.
     permits: Vec<OwnedSemaphorePermit>,
-    /// What it could claim at most of unproven destinations.
+    /// The places for the jobs of unproven destinations that it may claim.
     places: Vec<OwnedSemaphorePermit>,
-    /// When it was asked for, by [`Clock::running`](domain::clock::Clock::running): leases last
-    /// from then on.
+    /// When the claim was sent, by [`Clock::monotonic`](domain::clock::Clock::monotonic). Leases
+    /// last from this instant.
     asked_at: Duration,
     claimed: Result<Claimed, StoreError>,
 }
 
-/// What a visit has claimed.
+/// The jobs that a visit has claimed.
 struct Taken {
     claimed: Claimed,
-    /// One for each job.
+    /// One permit for each job.
     permits: Vec<OwnedSemaphorePermit>,
-    /// One for each job of an unproven destination.
+    /// One place for each job of an unproven destination.
     places: Vec<OwnedSemaphorePermit>,
     asked_at: Duration,
 }
 
 impl Worker {
-    /// A worker on this store, with these ways out.
+    /// Returns a worker on this store with these routes.
     pub fn new(
         store: Store,
         routes: Routes,
@@ -116,8 +117,9 @@ impl Worker {
         }
     }
 
-    /// Works until `stop` is cancelled, then drains: claims nothing more, lets attempts under way
-    /// end within the grace, and gives the rest back. Goes on by itself when Redis was away.
+    /// Works until `stop` is cancelled, and then drains: it claims nothing more, lets running
+    /// attempts end within the grace period, and releases the other jobs. It recovers by itself
+    /// after Redis was unavailable.
     pub async fn run(self, stop: CancellationToken) {
         let config::model::Worker {
             concurrency,
@@ -130,15 +132,15 @@ impl Worker {
         let places = Arc::new(Semaphore::new(
             ((concurrency as f64 * unproven_share) as usize).max(1),
         ));
-        // How long a host is silent is measured by the machine's clock, and compared with instants
-        // of the store's.
-        let patience = if self.store.clock().passed_in().is_some() {
-            NO_PATIENCE_ENDS
+        // A host's silence is measured by the machine's clock but compared with the store's
+        // instants. So it can only be judged if both use the same clock.
+        let patience = if self.store.clock().instant_for_scripts().is_some() {
+            NEVER_HANGING
         } else {
             patience
         };
         let permits = Arc::new(Semaphore::new(concurrency));
-        let patience = Patience {
+        let hanging = HangSettings {
             permits: permits.clone(),
             places: places.clone(),
             patience,
@@ -146,7 +148,7 @@ impl Worker {
         let settings = SettlerSettings {
             linger: settle_linger,
             lease,
-            patience,
+            hanging,
         };
         let settler = settler::start(self.store.clone(), settings);
         let running = Loop {
@@ -176,13 +178,14 @@ impl Worker {
         ) = running.run(&stop).await;
         let _ = watch.await;
         presence.left().await;
-        // Its last sender: now the settler comes to its end. A store that is away holds it up no
-        // longer than this, for leases lapse by themselves.
+        // This is the last sender, so the settler now ends. If the store does not answer, this
+        // waits no longer than `SETTLE_MAX`: leases lapse by themselves.
         drop(notices);
         if timeout(SETTLE_MAX, &mut task).await.is_err() {
             task.abort();
             tracing::warn!(
-                "the store is away; what was not settled will be repeated when its lease has run out"
+                "the store does not answer; attempts that were not settled will be repeated after \
+                 their leases run out"
             );
         }
     }
@@ -196,31 +199,36 @@ impl Loop {
             let has_room = self.under_way.len() < VISITS_MAX && !short_of_permits;
             let (permits, places) = (self.permits.clone(), self.places.clone());
             tokio::select! {
-                // Visits last: where work never ends, one of them is always over.
+                // Visits come last: under constant load one has always just ended, and would hide
+                // the other events.
                 biased;
                 () = stop.cancelled() => {}
                 changed = self.presence.changed() => {
                     self.take_over(&round, &changed);
                     round = changed;
                 }
-                Some(shard) = self.settler.worth_a_visit.recv() => self.visits.ask_for(shard, Instant::now()),
+                Some(shard) = self.settler.visit_requests.recv() => {
+                    self.visits.request(shard, Instant::now());
+                }
                 Some(visit) = self.under_way.join_next() => {
                     let claimed = self.end_visit(visit);
-                    // Redis answers the next ones while the attempts of this one are started.
+                    // Redis answers the next claims while the attempts of this one are started.
                     self.begin_visits(&round);
                     self.start(claimed);
                 }
-                () = until(self.visits.next()), if has_room => {}
-                // It goes free again at once, and the next visit begins with it.
+                () = wait_until(self.visits.next_at()), if has_room => {}
+                // The acquired permit is dropped at once. The next visit starts with it.
                 _ = permits.acquire(), if short_of_permits => {}
                 _ = places.acquire(), if !self.wanting.is_empty() => {
-                    self.wanting.drain().for_each(|shard| self.visits.ask_for(shard, Instant::now()));
+                    for shard in self.wanting.drain() {
+                        self.visits.request(shard, Instant::now());
+                    }
                 }
             }
         }
         let grace_end = Instant::now() + self.worker.settings.grace;
-        // Not to be cut short: a claim whose answer nobody reads leaves its jobs leased until they
-        // lapse.
+        // These visits are not cancelled: if a claim's answer is not read, its jobs stay leased
+        // until they lapse.
         while let Some(visit) = self.under_way.join_next().await {
             let claimed = self.end_visit(visit);
             self.start(claimed);
@@ -228,20 +236,20 @@ impl Loop {
         self.drain(grace_end).await
     }
 
-    /// Visits at once the shards that nobody else looks after any more.
+    /// Requests visits of the shards that this worker has just become the owner of.
     fn take_over(&mut self, before: &[Turn], now: &[Turn]) {
         for turn in now.iter().filter(|turn| turn.own && !before.contains(turn)) {
-            self.visits.ask_for(turn.shard, Instant::now());
+            self.visits.request(turn.shard, Instant::now());
         }
     }
 
-    /// Begins visits of shards that are due, with an equal part of the permits that are free. Tells
-    /// whether there was none for one of them.
+    /// Begins visits of shards that are due, with an equal part of the free permits for each.
+    /// Returns whether a shard had to wait because no permit was free.
     fn begin_visits(&mut self, round: &[Turn]) -> bool {
         let now = Instant::now();
         let mut due = self
             .visits
-            .due(round, now)
+            .count_due(round, now)
             .min(VISITS_MAX - self.under_way.len());
         while due > 0 {
             let fair = self.permits.available_permits().div_ceil(due);
@@ -268,7 +276,7 @@ impl Loop {
             };
             let store = self.worker.store.clone();
             self.under_way.spawn(async move {
-                let asked_at = store.clock().running();
+                let asked_at = store.clock().monotonic();
                 let claimed = store.claim(turn.shard, bounds).await;
                 Visit {
                     turn,
@@ -282,8 +290,8 @@ impl Loop {
         false
     }
 
-    /// Plans the next visit after one that has ended, and gives what it claimed, with a permit for
-    /// each job and a place for each that may hang.
+    /// Plans the next visit of a shard after one that has ended. Returns the claimed jobs, with a
+    /// permit for each job and a place for each that may hang.
     fn end_visit(&mut self, visit: Result<Visit, JoinError>) -> Option<Taken> {
         let Visit {
             turn: Turn { shard, own },
@@ -292,22 +300,22 @@ impl Loop {
             asked_at,
             claimed,
         } = visit.expect("a visit neither panics nor is aborted");
-        // All shards are on one Redis, or on few: the first that is away is news, and the last that
-        // comes back.
-        let all_were_there = self.visits.all_are_there();
+        // All shards are on one Redis or on few. So only the first failure is logged, and the last
+        // recovery.
+        let all_had_answered = self.visits.all_answered();
         match claimed {
             Ok(claimed) => {
-                let full = claimed.jobs.len() == permits.len();
-                // Where it found work it is as eager as who looks after the shard: that one has
-                // more than it can do.
+                let is_full = claimed.jobs.len() == permits.len();
+                // If it found work, it returns as soon as the owner would: the owner has more work
+                // than it can do.
                 let next = self.next_visit(
                     claimed.now,
                     claimed.next_visit,
-                    full,
+                    is_full,
                     own || !claimed.jobs.is_empty(),
                 );
                 self.visits.end(shard, next);
-                if !all_were_there && self.visits.all_are_there() {
+                if !all_had_answered && self.visits.all_answered() {
                     tracing::info!("the store answers again");
                 }
                 permits.truncate(claimed.jobs.len());
@@ -328,11 +336,11 @@ impl Loop {
             }
             Err(err) => {
                 self.visits.fail(shard, Instant::now() + RETRY_PAUSE);
-                if all_were_there {
+                if all_had_answered {
                     if err.may_pass() {
-                        tracing::warn!(%err, "no jobs can be claimed for now");
+                        tracing::warn!(%err, "jobs cannot be claimed at the moment");
                     } else {
-                        tracing::error!(%err, shard, "no jobs can be claimed");
+                        tracing::error!(%err, shard, "jobs cannot be claimed");
                     }
                 }
                 None
@@ -340,8 +348,8 @@ impl Loop {
         }
     }
 
-    /// So many unproven destinations of a shard wait for a place. If none is free, attempts that
-    /// hang have to make room.
+    /// Records how many unproven destinations of a shard wait for a place. If no place is free,
+    /// attempts that hang have to make room.
     fn note_wanted(&mut self, shard: u16, destinations: u64) {
         if destinations == 0 {
             self.wanting.remove(&shard);
@@ -360,20 +368,26 @@ impl Loop {
         &self,
         now: Timestamp,
         next_visit: Option<Timestamp>,
-        full: bool,
-        eager: bool,
+        is_full: bool,
+        is_eager: bool,
     ) -> Instant {
-        let longest = self.worker.settings.poll_max * if eager { 1 } else { OTHERS_POLL };
+        let longest = self.worker.settings.poll_max * if is_eager { 1 } else { OTHERS_POLL };
         let wait = match next_visit {
-            _ if full => Duration::ZERO,
-            // The instant that a shard names is for one worker; the others would only meet there.
-            Some(at) if eager => self.worker.store.clock().real(at.since(now)).min(longest),
+            _ if is_full => Duration::ZERO,
+            // The instant is meant for the shard's owner. If other workers came then too, they
+            // would only compete for the same jobs.
+            Some(at) if is_eager => self
+                .worker
+                .store
+                .clock()
+                .real_duration(at.since(now))
+                .min(longest),
             _ => longest,
         };
         Instant::now() + wait
     }
 
-    /// Starts the attempts of what a visit has claimed.
+    /// Starts the attempts of the jobs that a visit has claimed.
     fn start(&self, taken: Option<Taken>) {
         let Some(Taken {
             claimed,
@@ -385,7 +399,11 @@ impl Loop {
             return;
         };
         for (destination, why) in claimed.corrupt {
-            tracing::error!(%destination, %why, "a job cannot be read; it comes back when its lease has run out");
+            tracing::error!(
+                %destination,
+                %why,
+                "a job cannot be read; it will be claimed again after its lease runs out"
+            );
         }
         let Some(lease) = claimed.jobs.first().map(|leased| leased.lease.key()) else {
             return;
@@ -418,7 +436,7 @@ impl Loop {
             self.worker.settings.lease,
         );
         let held = HeldLease::new(lease, jobs, end.clone());
-        // The settler ends only after this loop and its attempts, so it hears every notice.
+        // The settler ends only after this loop and its attempts, so it receives every notice.
         let _ = self.settler.notices.send(Notice::Claimed(held));
         let jobs = claimed
             .jobs
@@ -454,7 +472,7 @@ impl Loop {
         if timeout_at(grace_end, self.attempts.wait()).await.is_err() {
             tracing::warn!(
                 under_way = self.attempts.len(),
-                "the grace is over; attempts under way are cut off"
+                "the grace period is over; attempts under way are cancelled"
             );
             self.cut.cancel();
             self.attempts.wait().await;
@@ -463,14 +481,14 @@ impl Loop {
     }
 }
 
-/// As many permits as are free, up to `most`.
+/// Returns as many permits as are free, up to `most`.
 fn take(permits: &Arc<Semaphore>, most: usize) -> Vec<OwnedSemaphorePermit> {
     (0..most)
         .map_while(|_| permits.clone().try_acquire_owned().ok())
         .collect()
 }
 
-/// Makes one attempt, and says what came of it, whatever happens in it.
+/// Makes one attempt and returns its result, even if the attempt panics or does not end.
 async fn attempt(
     attempter: &Attempter,
     leased: LeasedJob,
@@ -486,25 +504,28 @@ async fn attempt(
     let mut ended = timeout(longest, &mut attempt).await;
     let is_too_long = ended.is_err();
     if is_too_long {
-        tracing::warn!(%destination, "an attempt takes longer than worker.attempt_max and is cut off");
+        tracing::warn!(
+            %destination,
+            "an attempt takes longer than worker.attempt_max and is cancelled"
+        );
         cut.cancel();
-        // What has got through by now is settled, and not sent again.
+        // Messages that got through by now are settled and not sent again.
         ended = timeout(CUT_MAX, &mut attempt).await;
     }
     match ended {
         Ok(Ok(Some(settlement))) => Notice::Ended(slot, settlement, permit),
         Ok(Ok(None)) if !is_too_long => match contact.given_up() {
             Some(silent_since) => Notice::Unanswered(slot, lease, silent_since),
-            None => Notice::Cut(slot, lease),
+            None => Notice::Untried(slot, lease),
         },
-        Ok(Ok(None)) => Notice::Lost(slot, lease),
+        Ok(Ok(None)) => Notice::Crashed(slot, lease),
         Ok(Err(_)) => {
             tracing::error!(%destination, "an attempt panicked; its job lapses");
-            Notice::Lost(slot, lease)
+            Notice::Crashed(slot, lease)
         }
         Err(_) => {
             tracing::error!(%destination, "an attempt did not end; its job lapses");
-            Notice::Lost(slot, lease)
+            Notice::Crashed(slot, lease)
         }
     }
 }

@@ -1,6 +1,23 @@
-//! The settler: one task per worker that holds its leases. It groups finished attempts and settles
-//! them together, each shard for itself, gives back jobs that were not tried, and lengthens the
-//! leases of those that take long.
+//! The settler: one task per worker that holds its leases. It settles finished attempts in groups,
+//! one shard independently of another. It gives back jobs that were not tried, and extends the
+//! leases of attempts that take long. It does not know what policy decided.
+//!
+//! ```text
+//!  attempt
+//!     │ Notice
+//!     ▼
+//!  on_notice ────▶ PendingReports of its shard
+//!                     │ after `linger`, or when the shard's last report has ended
+//!                     ▼
+//!  start_report ──▶ Stage: Idle ─▶ UnderWay    (one report per shard at a time)
+//!                     │ StoreReporter::report
+//!                     ▼
+//!                  store: settle, then release
+//!                     │ no answer: Stage is Behind, and the call is repeated
+//!                     │ all calls answered: Stage is UnderWay again
+//!                     ▼
+//!  on_answer ◀──── StoreAnswer::Reported;  Stage: UnderWay ─▶ Idle
+//! ```
 
 use std::collections::HashSet;
 use std::mem;
@@ -22,94 +39,100 @@ use tokio::time::{Instant, MissedTickBehavior, interval};
 mod hanging;
 mod held;
 mod reporter;
+mod stage;
 
-use crate::soon::until;
+use crate::soon::wait_until;
+pub use hanging::HangSettings;
 use hanging::Hanging;
-pub use hanging::Patience;
 use held::HeldLeases;
 pub use held::{HeldJob, HeldLease, Slot};
 use reporter::{PendingReports, StoreReporter};
 
-/// How long it takes at most until an attempt is stopped whose address was retired or suppressed
-/// meanwhile: lengthening the lease is how its worker hears of it.
-const VOID_HEARD: Duration = Duration::from_secs(1);
+/// The longest time until an attempt is stopped after its address was retired or suppressed. The
+/// worker learns that from the answer when it extends the lease, so leases are extended at least
+/// this often.
+const VOID_NOTICED_MAX: Duration = Duration::from_secs(1);
 
-/// How many notices are taken at once.
+/// How many notices are read from the channel at once.
 const NOTICES_AT_ONCE: usize = 1_024;
 
-/// What the settler is told. The worker's permits bound how much of it can wait.
+/// What the worker reports to the settler. The worker's permits bound how many notices can wait.
 pub enum Notice {
-    /// Jobs were claimed, under one lease.
+    /// Jobs were claimed under one lease.
     Claimed(HeldLease),
-    /// An attempt ended. The permit goes free when the settlement is in the store, or when the
-    /// store is known to be away: then nothing more is claimed of that shard, and the others need
-    /// the room.
+    /// An attempt ended. Its permit becomes free when the settlement is in the store, or when it is
+    /// known that the store does not answer. In the second case nothing more is claimed of that
+    /// shard, and the other shards need the permits.
     Ended(Slot, Box<Settlement>, OwnedSemaphorePermit),
-    /// An attempt came to nothing that could be settled: the job lapses.
-    Lost(Slot, Lease),
-    /// An attempt was cut off before anything happened, and sends nothing any more: the job is
+    /// An attempt crashed or did not end in time, so there is nothing to settle. The job lapses.
+    Crashed(Slot, Lease),
+    /// An attempt was cancelled before anything was sent, and sends nothing any more. The job is
     /// given back.
-    Cut(Slot, Lease),
-    /// An attempt was given up because its host had not answered since then: the job is given
-    /// back.
+    Untried(Slot, Lease),
+    /// An attempt was given up because its host had not answered since this instant. The job is
+    /// given back.
     Unanswered(Slot, Lease, Instant),
-    /// So many unproven destinations of a shard have due jobs, and this worker has no place for an
-    /// attempt that may hang.
+    /// This many unproven destinations of a shard have due jobs, but every place for an attempt
+    /// that may hang is taken.
     PlacesWanted(u16, u64),
 }
 
-/// How the settler works.
+/// The settings of a settler.
 #[derive(Clone, Debug)]
 pub struct SettlerSettings {
-    /// How long a finished attempt waits for others.
+    /// How long a finished attempt waits for others, so that one call settles them together.
     pub linger: Duration,
     /// How long leases last.
     pub lease: Duration,
-    /// How attempts that hang are dealt with.
-    pub patience: Patience,
+    /// How many attempts may hang, and when an attempt counts as hanging.
+    pub hanging: HangSettings,
 }
 
-/// The worker's end of a settler.
+/// What the worker uses to talk to its settler.
 pub struct SettlerHandle {
-    /// Where notices go. The settler ends, with everything settled or given back, when all its
-    /// senders are gone.
+    /// Sends notices to the settler. When all clones of this sender are dropped, the settler
+    /// settles or gives back everything and ends.
     pub notices: UnboundedSender<Notice>,
-    /// Shards that are worth a visit now. One that finds no room here is visited a little later.
-    pub worth_a_visit: Receiver<u16>,
-    /// The task.
+    /// Shards that are worth a visit now. A shard that does not fit into this channel is visited a
+    /// little later.
+    pub visit_requests: Receiver<u16>,
+    /// The settler's task.
     pub task: JoinHandle<()>,
     reporter: Arc<StoreReporter>,
 }
 
 impl SettlerHandle {
-    /// Whether finished attempts of a shard wait for a store that does not answer. To claim there
-    /// meanwhile would let their leases lapse and repeat them.
+    /// Whether finished attempts of a shard wait for a store that does not answer. Nothing may be
+    /// claimed there meanwhile: the leases of new attempts would lapse before they are settled, and
+    /// the attempts would be repeated.
     pub fn is_behind(&self, shard: u16) -> bool {
         self.reporter.is_behind(shard)
     }
 }
 
-/// What goes on beside the loop, so that no shard waits for another.
-type UnderWay = FuturesUnordered<BoxFuture<'static, Answered>>;
+/// The calls to the store that run concurrently, so that no shard waits for another.
+type StoreCalls = FuturesUnordered<BoxFuture<'static, StoreAnswer>>;
 
-/// What the store has answered.
-enum Answered {
-    /// It knows all that it was told of this shard.
+/// The end of a call to the store.
+enum StoreAnswer {
+    /// The report of this shard has ended.
     Reported(u16),
-    /// It was asked at this time, by [`Clock::running`](domain::clock::Clock::running), to lengthen
-    /// these leases of this shard.
+    /// These leases of this shard were to be extended. The call was made at this time, a value of
+    /// [`Clock::monotonic`](domain::clock::Clock::monotonic).
     Extended(u16, Duration, Vec<(LeaseKey, Extended)>),
     /// These destinations of a shard are silent.
     Silent(u16, HashSet<Destination>),
 }
 
-/// One shard, as far as the store is asked about it.
+/// What is known of one shard, and which calls about it are under way.
 #[derive(Default)]
 struct Shard {
+    /// What has not been reported to the store yet.
     pending: PendingReports,
-    is_told: bool,
-    is_extended: bool,
-    is_asked_for_silence: bool,
+    /// Whether a call that extends the leases is under way.
+    is_extending: bool,
+    /// Whether a call that looks for silent destinations is under way.
+    is_looking_for_silence: bool,
 }
 
 struct Settler {
@@ -118,30 +141,30 @@ struct Settler {
     held: HeldLeases,
     hanging: Hanging,
     shards: Vec<Shard>,
-    under_way: UnderWay,
-    /// When those are told who have waited for others.
+    calls: StoreCalls,
+    /// When the finished attempts that wait for others are reported.
     linger_end: Option<Instant>,
 }
 
-/// Starts a settler.
+/// Starts a settler for all shards of a store.
 pub fn start(store: Store, settings: SettlerSettings) -> SettlerHandle {
     let (notices, receiver) = mpsc::unbounded_channel();
-    let (tell, worth_a_visit) = mpsc::channel(2 * usize::from(store.shards()));
+    let (visit_sender, visit_requests) = mpsc::channel(2 * usize::from(store.shards()));
     let shards = (0..store.shards()).map(|_| Shard::default()).collect();
-    let reporter = Arc::new(StoreReporter::new(store, tell));
-    let hanging = Hanging::new(settings.patience.clone());
+    let reporter = Arc::new(StoreReporter::new(store, visit_sender));
+    let hanging = Hanging::new(settings.hanging.clone());
     let settler = Settler {
         reporter: reporter.clone(),
         settings,
         hanging,
         held: HeldLeases::default(),
         shards,
-        under_way: UnderWay::new(),
+        calls: StoreCalls::new(),
         linger_end: None,
     };
     SettlerHandle {
         notices,
-        worth_a_visit,
+        visit_requests,
         task: tokio::spawn(settler.run(receiver)),
         reporter,
     }
@@ -149,78 +172,82 @@ pub fn start(store: Store, settings: SettlerSettings) -> SettlerHandle {
 
 impl Settler {
     async fn run(mut self, mut notices: UnboundedReceiver<Notice>) {
-        let heartbeat = self.settings.lease.min(3 * VOID_HEARD) / 3;
-        let heartbeat = self
+        let extend_period = self.settings.lease.min(3 * VOID_NOTICED_MAX) / 3;
+        let extend_period = self
             .reporter
             .store
             .clock()
-            .real(heartbeat)
+            .real_duration(extend_period)
             .max(Duration::from_millis(1));
-        let mut heartbeat = interval(heartbeat);
-        heartbeat.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        heartbeat.tick().await;
-        let mut looks = interval(self.hanging.period());
-        looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        let mut taken = Vec::new();
+        let mut extend_ticks = interval(extend_period);
+        extend_ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        extend_ticks.tick().await;
+        let mut hang_checks = interval(self.hanging.check_period());
+        hang_checks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut batch = Vec::new();
         loop {
             tokio::select! {
-                // While some wait for others nobody need be woken for each.
-                count = notices.recv_many(&mut taken, NOTICES_AT_ONCE), if self.linger_end.is_none() => {
+                // While finished attempts wait for others, notices stay in the channel. So this
+                // task is not woken for each of them.
+                count = notices.recv_many(&mut batch, NOTICES_AT_ONCE),
+                    if self.linger_end.is_none() =>
+                {
                     if count == 0 {
                         break;
                     }
-                    taken.drain(..).for_each(|notice| self.take(notice));
+                    batch.drain(..).for_each(|notice| self.on_notice(notice));
                 }
-                () = until(self.linger_end) => {
+                () = wait_until(self.linger_end) => {
                     while let Ok(notice) = notices.try_recv() {
-                        self.take(notice);
+                        self.on_notice(notice);
                     }
                     self.linger_end = None;
-                    self.tell_all();
+                    self.report_all();
                 }
-                Some(answered) = self.under_way.next() => self.note(answered),
-                _ = heartbeat.tick() => {
-                    self.extend();
-                    self.tell_silence();
+                Some(answer) = self.calls.next() => self.on_answer(answer),
+                _ = extend_ticks.tick() => {
+                    self.extend_leases();
+                    self.report_silence();
                 }
-                _ = looks.tick() => self.hanging.relieve(&mut self.held),
+                _ = hang_checks.tick() => self.hanging.assign_or_give_up(&mut self.held),
             }
         }
         self.finish().await;
     }
 
-    fn take(&mut self, notice: Notice) {
+    fn on_notice(&mut self, notice: Notice) {
         match notice {
-            Notice::Claimed(held) => return self.held.take(held),
+            Notice::Claimed(held) => return self.held.insert(held),
             Notice::PlacesWanted(shard, destinations) => {
-                return self.hanging.want(shard, destinations);
+                return self.hanging.note_places_wanted(shard, destinations);
             }
             Notice::Ended(slot, settlement, permit) => {
-                self.held.close(slot);
+                self.held.remove(slot);
                 let pending = &mut self.shards[usize::from(slot.lease.shard)].pending;
                 pending.ended.push(*settlement);
                 if !self.reporter.is_behind(slot.lease.shard) {
                     pending.permits.push(permit);
                 }
             }
-            Notice::Lost(slot, lease) => {
-                self.held.close(slot);
+            Notice::Crashed(slot, lease) => {
+                self.held.remove(slot);
                 self.shards[usize::from(slot.lease.shard)]
                     .pending
                     .crashed
                     .push(lease);
             }
-            // Also where it is held no more: who told that an address wants nothing more waits to
-            // hear that its attempt has stopped.
-            Notice::Cut(slot, lease) => {
-                self.held.close(slot);
+            // Reported even if the lease is no longer held. The job may have ended during its
+            // attempt, for example by a complaint, and that request waits to learn that sending has
+            // stopped.
+            Notice::Untried(slot, lease) => {
+                self.held.remove(slot);
                 self.shards[usize::from(slot.lease.shard)]
                     .pending
                     .untried
                     .push(lease);
             }
             Notice::Unanswered(slot, lease, silent_since) => {
-                self.held.close(slot);
+                self.held.remove(slot);
                 let pending = &mut self.shards[usize::from(slot.lease.shard)].pending;
                 pending.unanswered.push((lease, silent_since));
             }
@@ -229,102 +256,101 @@ impl Settler {
             .get_or_insert_with(|| Instant::now() + self.settings.linger);
     }
 
-    /// Tells the store of all shards that it is not being told of already.
-    fn tell_all(&mut self) {
+    /// Starts a report for every shard that has something pending and no report under way.
+    fn report_all(&mut self) {
         (0..)
             .zip(&mut self.shards)
-            .for_each(|(shard, state)| report(&self.reporter, &self.under_way, shard, state));
+            .for_each(|(shard, state)| start_report(&self.reporter, &self.calls, shard, state));
     }
 
-    fn note(&mut self, answered: Answered) {
-        match answered {
-            Answered::Reported(shard) => {
+    fn on_answer(&mut self, answer: StoreAnswer) {
+        match answer {
+            StoreAnswer::Reported(shard) => {
                 let state = &mut self.shards[usize::from(shard)];
-                state.is_told = false;
-                // What has ended meanwhile has waited long enough; where some still wait for
-                // others, all are told soon.
+                self.reporter.stages.end(shard);
+                // What ended during that report has waited long enough, so it is reported at once.
+                // If a linger time is running, all shards are reported at its end, which is soon.
                 if self.linger_end.is_none() {
-                    report(&self.reporter, &self.under_way, shard, state);
+                    start_report(&self.reporter, &self.calls, shard, state);
                 }
             }
-            Answered::Extended(shard, asked_at, answers) => {
-                self.shards[usize::from(shard)].is_extended = false;
+            StoreAnswer::Extended(shard, asked_at, answers) => {
+                self.shards[usize::from(shard)].is_extending = false;
                 for (lease, extended) in &answers {
                     self.held
                         .note_extended(*lease, asked_at, self.settings.lease, extended);
                 }
             }
-            Answered::Silent(shard, silent) => {
-                self.shards[usize::from(shard)].is_asked_for_silence = false;
+            StoreAnswer::Silent(shard, silent) => {
+                self.shards[usize::from(shard)].is_looking_for_silence = false;
                 self.hanging.note_silent(shard, silent);
             }
         }
     }
 
-    /// Lengthens the leases of attempts that are under way.
-    fn extend(&mut self) {
+    /// Starts a call per shard that extends the leases of attempts that are under way.
+    fn extend_leases(&mut self) {
         for (shard, state) in (0..).zip(&mut self.shards) {
-            // They ended before it was known that the store is away.
+            // These attempts ended before it was known that the store does not answer, so their
+            // permits were kept.
             if self.reporter.is_behind(shard) {
                 state.pending.permits.clear();
             }
         }
-        let (asked_at, length) = (self.reporter.store.clock().running(), self.settings.lease);
+        let asked_at = self.reporter.store.clock().monotonic();
+        let length = self.settings.lease;
         for (shard, leases) in self.held.by_shard() {
             let state = &mut self.shards[usize::from(shard)];
-            if state.is_extended {
+            if state.is_extending {
                 continue;
             }
-            state.is_extended = true;
+            state.is_extending = true;
             let reporter = self.reporter.clone();
-            self.under_way.push(Box::pin(async move {
+            self.calls.push(Box::pin(async move {
                 let answers = reporter.extend(shard, &leases, length).await;
-                Answered::Extended(shard, asked_at, leases.into_iter().zip(answers).collect())
+                let answers = leases.into_iter().zip(answers).collect();
+                StoreAnswer::Extended(shard, asked_at, answers)
             }));
         }
     }
 
-    /// Tells the store where attempts wait long for an answer, so that nothing more is claimed
-    /// there.
-    fn tell_silence(&mut self) {
-        for (shard, waiting) in self.hanging.waiting(&mut self.held) {
+    /// Reports to the store at which destinations attempts have waited long for an answer, so that
+    /// nothing more is claimed at those that are silent.
+    fn report_silence(&mut self) {
+        for (shard, waiting) in self.hanging.waiting_long(&mut self.held) {
             let state = &mut self.shards[usize::from(shard)];
-            if state.is_asked_for_silence || self.reporter.is_behind(shard) {
+            if state.is_looking_for_silence || self.reporter.is_behind(shard) {
                 continue;
             }
-            state.is_asked_for_silence = true;
+            state.is_looking_for_silence = true;
             let reporter = self.reporter.clone();
-            self.under_way.push(Box::pin(async move {
-                Answered::Silent(
-                    shard,
-                    reporter
-                        .tell_silence(shard, waiting.into_iter().collect())
-                        .await,
-                )
+            let waiting = waiting.into_iter().collect();
+            self.calls.push(Box::pin(async move {
+                StoreAnswer::Silent(shard, reporter.report_silence(shard, waiting).await)
             }));
         }
     }
 
-    /// Lets the store know all that has ended. Nothing is held any more: each attempt has said how
-    /// it ended.
+    /// Reports all that is pending, and returns when the store has answered. No lease is held any
+    /// more, because every attempt has reported how it ended.
     async fn finish(mut self) {
-        self.tell_all();
-        while let Some(answered) = self.under_way.next().await {
-            self.note(answered);
+        self.report_all();
+        while let Some(answer) = self.calls.next().await {
+            self.on_answer(answer);
         }
     }
 }
 
-/// Tells the store what it does not know of a shard, unless it is being told already: what comes
-/// meanwhile goes with the next call.
-fn report(reporter: &Arc<StoreReporter>, under_way: &UnderWay, shard: u16, state: &mut Shard) {
-    if state.is_told || state.pending.is_empty() {
+/// Starts the report of what is pending for a shard. Does nothing if another report of the shard is
+/// under way: then it is sent with the next one.
+fn start_report(reporter: &Arc<StoreReporter>, calls: &StoreCalls, shard: u16, state: &mut Shard) {
+    if state.pending.is_empty() || !reporter.stages.begin(shard) {
         return;
     }
-    state.is_told = true;
-    let (reporter, pending) = (reporter.clone(), mem::take(&mut state.pending));
-    under_way.push(Box::pin(async move {
+    let reporter = reporter.clone();
+    let pending = mem::take(&mut state.pending);
+    calls.push(Box::pin(async move {
         reporter.report(shard, pending).await;
-        Answered::Reported(shard)
+        StoreAnswer::Reported(shard)
     }));
 }

@@ -1,6 +1,6 @@
-//! How fast replies are understood: read, given a reason and a row of the policy, on one core and
-//! with no server at all. The replies are the examples of the table of reasons, each with
-//! addresses, hosts and ids of its own, so that no two are alike.
+//! Measures how fast replies are classified: parsed, given a reason and a policy row. It uses one
+//! core and no server. The replies are the examples of the table of reasons. Each gets its own
+//! addresses, hosts and ids, so that no two are the same.
 
 use std::hint::black_box;
 use std::time::Instant;
@@ -14,13 +14,13 @@ use policy::table::Table;
 use super::rig::Random;
 use super::{Figures, figures};
 
-/// How long the longest reply is that is read whole, in bytes.
+/// The length of the longest reply that is read whole, in bytes.
 const LONGEST: usize = 16 * 1024;
 
-/// How many of those are read.
+/// How many replies of that length are read per pattern.
 const LONG_REPLIES: usize = 200;
 
-/// Understands `replies` replies as they come, and then long ones that were made to be slow.
+/// Classifies `replies` ordinary replies, and then long ones that are built to be slow to read.
 pub(crate) fn classify(replies: usize) -> Result<Figures> {
     let table = Table::embedded();
     let lines = lines(replies.max(1));
@@ -71,7 +71,7 @@ pub(crate) fn classify(replies: usize) -> Result<Figures> {
     ]))
 }
 
-/// Replies of the kinds that the table of reasons knows, with what varies in replies.
+/// Returns `count` replies: examples from the table of reasons, with varying users, hosts and ids.
 fn lines(count: usize) -> Vec<String> {
     let examples = reason::examples();
     let mut random = Random::new(11);

@@ -1,5 +1,5 @@
-//! What the mail servers of several benches do alike: read a command, and read a message to its
-//! end.
+//! The SMTP input that the mail servers of several benches share: it reads a command, or a message
+//! to its end.
 
 use std::io;
 
@@ -23,7 +23,8 @@ impl Input {
         }
     }
 
-    /// The verb of the next command, its first four octets. `None` if the client has left.
+    /// Returns the verb of the next command: its first four octets. `None` if the client has
+    /// closed the connection.
     pub(super) async fn verb(&mut self) -> io::Result<Option<&str>> {
         Ok(self
             .next_line()
@@ -31,7 +32,8 @@ impl Input {
             .then(|| self.line.get(..4).unwrap_or_default()))
     }
 
-    /// Reads a message up to its final dot. False if the client left before that.
+    /// Reads a message up to its final dot. Returns false if the client closed the connection
+    /// before that.
     pub(super) async fn skip_message(&mut self) -> io::Result<bool> {
         loop {
             if !self.next_line().await? {
@@ -43,14 +45,14 @@ impl Input {
         }
     }
 
-    /// Reads until the client leaves.
+    /// Reads until the client closes the connection.
     pub(super) async fn skip_all(&mut self) -> io::Result<()> {
         let mut rest = [0; 256];
         while self.reader.read(&mut rest).await? > 0 {}
         Ok(())
     }
 
-    /// Whether there is another line.
+    /// Reads the next line. Returns whether there was one.
     async fn next_line(&mut self) -> io::Result<bool> {
         self.line.clear();
         Ok((&mut self.reader)

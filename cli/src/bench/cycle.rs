@@ -1,4 +1,5 @@
-//! The store's and the worker's speed: taking jobs in, and bringing them from due to delivered.
+//! Measures the speed of the store and the worker: how fast jobs are scheduled, and how fast due
+//! jobs are delivered.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -10,10 +11,10 @@ use super::raw::{PAIRS, pairs_on};
 use super::rig::{Cost, NoSender, Random, Rig, Zipf, arrival};
 use super::{Figures, figures, round};
 
-/// Far enough away not to fall due while a bench runs.
+/// A delay so long that no job falls due while a bench runs.
 const FAR: Duration = Duration::from_secs(30 * 86_400);
 
-/// Schedules `jobs`, shared evenly between so many destinations.
+/// Schedules `jobs` jobs, spread evenly over `destinations` destinations.
 pub(crate) async fn ingest(jobs: usize, destinations: usize) -> Result<Figures> {
     let rig = Rig::new().await?;
     let arrivals: Vec<_> = (0..jobs)
@@ -30,7 +31,7 @@ pub(crate) async fn ingest(jobs: usize, destinations: usize) -> Result<Figures> 
     ]))
 }
 
-/// Brings `jobs` due jobs at so many destinations to delivered.
+/// Delivers `jobs` due jobs. Zipf's law spreads them over `destinations` destinations.
 pub(crate) async fn cycle(jobs: usize, destinations: usize) -> Result<Figures> {
     let rig = Rig::new().await?;
     let raw = pairs_on(&rig, PAIRS).await?;
@@ -41,11 +42,11 @@ pub(crate) async fn cycle(jobs: usize, destinations: usize) -> Result<Figures> {
     let cost = drain(&rig, NoSender::default(), jobs).await?;
     rig.end().await;
     let mut figures = figures_of(cost, jobs);
-    figures.extend(in_proportion(cost, jobs, raw));
+    figures.extend(compared_with_raw(cost, jobs, raw));
     Ok(figures)
 }
 
-/// The same at a thousand destinations, where each job is deferred once by 1 to 1.5 s.
+/// Like `cycle` at a thousand destinations, but each job is deferred once by 1 to 1.5 s.
 pub(crate) async fn retry(jobs: usize) -> Result<Figures> {
     let rig = Rig::new().await?;
     rig.schedule((0..jobs).map(|n| arrival(n, n % 1_000, Duration::ZERO)))
@@ -55,8 +56,8 @@ pub(crate) async fn retry(jobs: usize) -> Result<Figures> {
     Ok(figures_of(cost, jobs))
 }
 
-/// The cycle's rate at a thousand destinations while more and more jobs are pending: all of them
-/// due, and never fewer than the backlog.
+/// Measures the rate of `cycle` at a thousand destinations while more and more jobs are pending.
+/// All of them are due, and never fewer than the backlog are pending.
 pub(crate) async fn backlog(jobs: usize, largest: usize) -> Result<Figures> {
     let rig = Rig::new().await?;
     let (mut scheduled, mut settled) = (0, 0);
@@ -73,10 +74,10 @@ pub(crate) async fn backlog(jobs: usize, largest: usize) -> Result<Figures> {
     rig.end().await;
     let mut list = Figures::new();
     for (pending, rate, redis) in &costs {
-        let beside = round(*pending as f64);
+        let pending = round(*pending as f64);
         list.extend(figures([
-            (&format!("jobs/s, {beside} pending"), *rate),
-            (&format!("redis us/job, {beside} pending"), *redis),
+            (&format!("jobs/s, {pending} pending"), *rate),
+            (&format!("redis us/job, {pending} pending"), *redis),
         ]));
     }
     list.extend(figures([(
@@ -86,20 +87,20 @@ pub(crate) async fn backlog(jobs: usize, largest: usize) -> Result<Figures> {
     Ok(list)
 }
 
-/// Lets a worker bring all `jobs` that there are to delivered.
+/// Lets a worker deliver all jobs of the store, which are `jobs`. Returns what that cost.
 async fn drain(rig: &Rig, sender: NoSender, jobs: usize) -> Result<Cost> {
     Ok(drain_some(rig, sender, jobs).await?.0)
 }
 
-/// Lets a worker bring `jobs` of those that there are to delivered, and tells how many it were in
-/// the end: what is under way when they are done is finished.
+/// Lets a worker deliver at least `jobs` of the jobs in the store. Returns the cost, and how many
+/// were delivered in the end: attempts that are still under way at `jobs` are finished too.
 async fn drain_some(rig: &Rig, sender: NoSender, jobs: usize) -> Result<(Cost, usize)> {
     let sender = Arc::new(sender);
     let stop = CancellationToken::new();
     let start = rig.start().await?;
     let worker = rig.start_worker(sender.clone(), &stop);
     sender.wait_for(jobs).await;
-    // The drain belongs to it: only then is the last of them settled.
+    // The drain is a part of the work: the last jobs are settled only at its end.
     stop.cancel();
     worker.await?;
     Ok((rig.cost(&start).await?, sender.delivered()))
@@ -113,8 +114,9 @@ fn figures_of(cost: Cost, jobs: usize) -> Figures {
     ])
 }
 
-/// How near that comes to what Redis could do at best, by the clock and by Redis's own CPU time.
-fn in_proportion(cost: Cost, jobs: usize, raw: Cost) -> Figures {
+/// Compares a cost with the upper limit of what Redis can do (`raw`), by wall time and by the CPU
+/// time of Redis.
+fn compared_with_raw(cost: Cost, jobs: usize, raw: Cost) -> Figures {
     let by_cpu = Cost::each(raw.redis_cpu, PAIRS) / Cost::each(cost.redis_cpu, jobs);
     figures([
         (

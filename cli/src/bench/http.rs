@@ -1,6 +1,6 @@
-//! How fast bounces come in over HTTP: a scheduler in a process of its own over the bench's Redis,
-//! and a client that posts NDJSON over several connections. All three share the machine, so what
-//! each of them costs is told.
+//! Measures how fast a scheduler accepts bounces over HTTP. The scheduler runs as its own process
+//! over the bench's Redis, and a client posts NDJSON over several connections. All three share the
+//! machine, so the CPU time of each is reported.
 
 use anyhow::{Context, Result, ensure};
 use reqwest::{Client, header};
@@ -14,31 +14,35 @@ mod server;
 use bodies::Bodies;
 use server::Server;
 
-/// Lines of one request.
+/// The most lines in one request.
 const LINES: usize = 100_000;
 
-/// Lines that go ahead: afterwards scripts are loaded, connections made, and the domains of most
-/// bounces placed.
-const AHEAD: usize = 40_000;
+/// Lines that are posted before the measurement starts. After them, scripts are loaded, connections
+/// are open, and the domains of most bounces are placed.
+const WARM_UP_LINES: usize = 40_000;
 
 /// Connections of the client, each with one request under way.
 const CONNECTIONS: usize = 4;
 
-/// What the answer to a bounce begins with that started a job.
+/// The start of the answer to a bounce that started a job.
 const SCHEDULED: &[u8] = br#"{"answer":"scheduled""#;
 
-/// Posts `bounces`, whose domains are so many by Zipf's law.
+/// Posts `bounces` bounces. Zipf's law spreads them over `domains` domains.
 pub(crate) async fn http(bounces: usize, domains: usize) -> Result<Figures> {
     let rig = Rig::new().await?;
     let server = Server::start(&rig.url()).await?;
     let bodies = Bodies::new(domains);
     let client = Client::builder().build()?;
-    post(&client, &server, bodies.body(0..AHEAD), AHEAD).await?;
+    let warm_up = bodies.body(0..WARM_UP_LINES);
+    post(&client, &server, warm_up, WARM_UP_LINES).await?;
 
     let requests = bounces.div_ceil(LINES).max(CONNECTIONS);
     let lines = bounces.div_ceil(requests);
     let mut waiting: Vec<Vec<u8>> = (0..requests)
-        .map(|n| bodies.body(AHEAD + n * lines..AHEAD + (n + 1) * lines))
+        .map(|n| {
+            let first = WARM_UP_LINES + n * lines;
+            bodies.body(first..first + lines)
+        })
         .collect();
     let bytes: usize = waiting.iter().map(Vec::len).sum();
     let mut shares: Vec<Vec<Vec<u8>>> = (0..CONNECTIONS).map(|_| Vec::new()).collect();
@@ -68,7 +72,8 @@ pub(crate) async fn http(bounces: usize, domains: usize) -> Result<Figures> {
     let cores = std::thread::available_parallelism().map_or(1.0, |cores| cores.get() as f64);
     Ok(figures([
         ("bounces per second", cost.rate(bounces)),
-        // The rate on a machine without other load, by CPU time. Redis uses one core at most.
+        // The rate on a machine without other load, computed from CPU times. Redis uses at most
+        // one core.
         (
             "bounces per second by CPU time",
             (cores * 1e6 / all_us).min(1e6 / redis_us),
@@ -82,7 +87,7 @@ pub(crate) async fn http(bounces: usize, domains: usize) -> Result<Figures> {
     ]))
 }
 
-/// Posts one body, and looks at each answer.
+/// Posts one body, and verifies that each of its `lines` bounces was scheduled.
 async fn post(client: &Client, server: &Server, body: Vec<u8>, lines: usize) -> Result<()> {
     let request = client
         .post(server.url())

@@ -1,5 +1,5 @@
-//! How late a worker claims jobs: under a steady load, and while a large backlog is due. The lateness
-//! of each job is read from the journal.
+//! Measures how late a worker claims jobs: under a steady load, and while a large backlog is due.
+//! The lateness of each job is read from the journal.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -20,23 +20,23 @@ use crate::progress::Progress;
 /// Jobs that fall due each second.
 const RATE: usize = 5_000;
 
-/// Over so many destinations.
+/// The number of destinations of these jobs.
 const DESTINATIONS: usize = 1_000;
 
-/// The two destinations with a backlog: one that gets what it can take, and one that an operator
-/// allows little.
+/// The two destinations with a backlog: one with the usual pace, and one that an operator has
+/// throttled.
 const CROWDED: usize = 1_000_000;
 const THROTTLED: usize = 1_000_001;
 
 /// Attempts that the worker may have under way.
 const CONCURRENCY: usize = 1_024;
 
-/// How often the journal is read, and how many entries of each shard at a time.
-const LOOK: Duration = Duration::from_secs(1);
+/// How often the journal is read, and how many entries of each shard are read at a time.
+const POLL_INTERVAL: Duration = Duration::from_secs(1);
 const ENTRIES: usize = 100;
 
-/// What the throttled one may get: ten attempts per second.
-const LITTLE: PaceLimits = PaceLimits {
+/// The limits of the throttled destination: ten attempts per second.
+const THROTTLED_LIMITS: PaceLimits = PaceLimits {
     rate: 10.0,
     burst: 10.0,
     window: 200,
@@ -44,7 +44,7 @@ const LITTLE: PaceLimits = PaceLimits {
 
 /// Lets `jobs` fall due at an even rate.
 pub(crate) async fn lateness(jobs: usize) -> Result<Figures> {
-    let late = Late::measured(jobs, 0).await?;
+    let late = Late::measure(jobs, 0).await?;
     Ok(figures([
         ("ms late, p50", late.at(0.5)),
         ("ms late, p99", late.at(0.99)),
@@ -52,31 +52,32 @@ pub(crate) async fn lateness(jobs: usize) -> Result<Figures> {
     ]))
 }
 
-/// The same alone, and beside two destinations with a `backlog` each.
+/// Measures lateness alone, and then with two more destinations that have a `backlog` each.
 pub(crate) async fn skew(jobs: usize, backlog: usize) -> Result<Figures> {
-    let alone = Late::measured(jobs, 0).await?;
-    let beside = Late::measured(jobs, backlog).await?;
+    let alone = Late::measure(jobs, 0).await?;
+    let loaded = Late::measure(jobs, backlog).await?;
     Ok(figures([
         ("jobs in each backlog", backlog as f64),
         ("alone: ms late, p50", alone.at(0.5)),
         ("alone: ms late, p99", alone.at(0.99)),
-        ("beside: ms late, p50", beside.at(0.5)),
-        ("beside: ms late, p99", beside.at(0.99)),
+        ("beside: ms late, p50", loaded.at(0.5)),
+        ("beside: ms late, p99", loaded.at(0.99)),
         (
             "p99 beside / alone",
-            beside.at(0.99) / alone.at(0.99).max(1.0),
+            loaded.at(0.99) / alone.at(0.99).max(1.0),
         ),
-        ("backlog settled per second", beside.backlog_rate),
-        ("left of the unthrottled backlog", beside.backlog_left),
+        ("backlog settled per second", loaded.backlog_rate),
+        ("left of the unthrottled backlog", loaded.backlog_left),
     ]))
 }
 
-/// How late each job was claimed, in ms and in order.
+/// How late the jobs were claimed.
 struct Late {
+    /// The lateness of each job in ms, sorted.
     ms: Vec<i64>,
-    /// What the backlogs got meanwhile.
+    /// How many jobs of the backlogs were delivered per second meanwhile.
     backlog_rate: f64,
-    /// How many jobs of the unthrottled one still waited at the end: if there are none, the
+    /// How many jobs of the unthrottled backlog still waited at the end. If there are none, the
     /// backlog was too small.
     backlog_left: f64,
 }
@@ -86,16 +87,17 @@ impl Late {
         self.ms[((self.ms.len() - 1) as f64 * share) as usize] as f64
     }
 
-    /// Measures claimed_at - due of `jobs`, by what a worker with the settings that ship, but for
-    /// its size, makes of them. As many jobs as `backlog` says are due from the start at each of
-    /// two more destinations.
-    async fn measured(jobs: usize, backlog: usize) -> Result<Self> {
+    /// Measures `claimed_at - due` of `jobs` jobs. The worker has the default settings, except for
+    /// its concurrency and batch size. At each of two more destinations, `backlog` jobs are due
+    /// from the start.
+    async fn measure(jobs: usize, backlog: usize) -> Result<Self> {
         let rig = Rig::new().await?;
         let crowded = [CROWDED, THROTTLED].map(|n| Destination::named(format!("d{n}.example")));
-        rig.store.override_limits(&crowded[1], Some(LITTLE)).await?;
+        let limits = Some(THROTTLED_LIMITS);
+        rig.store.override_limits(&crowded[1], limits).await?;
         rig.schedule((0..2 * backlog).map(|n| arrival(n, CROWDED + n % 2, Duration::ZERO)))
             .await?;
-        // Time enough to schedule all of them before the first falls due.
+        // Enough time to schedule all jobs before the first falls due.
         let lead = Duration::from_secs(2 + jobs as u64 / 5_000);
         let started = Instant::now();
         let due_in = |n: usize| {
@@ -104,9 +106,9 @@ impl Late {
         };
         rig.schedule((0..jobs).map(|n| arrival(10_000_000 + n, n % DESTINATIONS, due_in(n))))
             .await?;
-        // What was scheduled is no news any more, and would only be in the way.
+        // The events of scheduling are not needed, and would slow down reading.
         rig.store.trim_journal(Duration::ZERO).await?;
-        // Not before: a backlog that is worked off while nothing falls due is in nobody's way.
+        // The worker starts only now: while nothing falls due, a backlog delays no job.
         sleep(lead.saturating_sub(started.elapsed() + Duration::from_millis(100))).await;
         let claiming = Instant::now();
         let stop = CancellationToken::new();
@@ -119,11 +121,11 @@ impl Late {
         let mut delivered = Delivered::since(rig.store.journal_ends().await?);
         let mut progress = Progress::new("claiming", jobs);
         while delivered.late.len() < jobs {
-            sleep(LOOK).await;
+            sleep(POLL_INTERVAL).await;
             delivered.read(&rig, &crowded).await?;
             progress.show(delivered.late.len() as u64, "");
         }
-        let backlog_rate = delivered.besides as f64 / claiming.elapsed().as_secs_f64();
+        let backlog_rate = delivered.from_backlogs as f64 / claiming.elapsed().as_secs_f64();
         let backlog_left = rig.store.waiting(&crowded[0]).await?.jobs as f64;
         stop.cancel();
         worker.await?;
@@ -138,13 +140,13 @@ impl Late {
     }
 }
 
-/// What the journal says of messages that got through.
+/// The deliveries that the journal has recorded so far.
 struct Delivered {
     cursor: Vec<EntryId>,
-    /// How late, in ms, those were that fell due meanwhile.
+    /// The lateness, in ms, of each delivered job that is not of a backlog.
     late: Vec<i64>,
-    /// How many were of the backlogs.
-    besides: usize,
+    /// How many delivered jobs were of the backlogs.
+    from_backlogs: usize,
 }
 
 impl Delivered {
@@ -152,11 +154,11 @@ impl Delivered {
         Self {
             cursor,
             late: Vec::new(),
-            besides: 0,
+            from_backlogs: 0,
         }
     }
 
-    /// Reads on to the end.
+    /// Reads from the cursor to the end of the journal.
     async fn read(&mut self, rig: &Rig, crowded: &[Destination]) -> Result<()> {
         loop {
             let journals = rig.store.read_journal(&self.cursor, ENTRIES).await?;
@@ -173,7 +175,7 @@ impl Delivered {
                     .as_ref()
                     .is_some_and(|place| crowded.contains(place))
                 {
-                    self.besides += 1;
+                    self.from_backlogs += 1;
                 } else {
                     self.late.extend(event.late_ms);
                 }

@@ -1,6 +1,7 @@
-//! How well the pace finds what a server takes: far more jobs than a server with a hard limit of
-//! connections serves, over SMTP. Postfix publishes the same set-up (postfix.org,
-//! SCHEDULER_README): its 1/N feedback defers 16.5 % of deliveries, and its ±1 feedback 49.7 %.
+//! Measures how well the pace adapts to a mail server with a hard limit of connections. Far more
+//! jobs are due than the server can accept at once, over SMTP. Postfix publishes the same set-up
+//! (postfix.org, SCHEDULER_README): its 1/N feedback defers 16.5 % of deliveries, and its ±1
+//! feedback 49.7 %.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -33,60 +34,62 @@ use crate::progress::Progress;
 
 mod server;
 
-/// What a worker would do at once if pace let it: far more than any server here takes.
+/// How many attempts a worker may have in flight. No server here accepts nearly as many, so only
+/// the pace limits them.
 const CONCURRENCY: usize = 256;
 
-/// How often the pace is looked at.
-const LOOK_EVERY: Duration = Duration::from_millis(50);
+/// How often the pace is read.
+const POLL_INTERVAL: Duration = Duration::from_millis(50);
 
-/// Where the server is used badly, what it has taken until then counts.
+/// When a run ends even if the server has not taken all messages. The result covers the attempts up
+/// to then.
 const RUN_MAX: Duration = Duration::from_secs(90);
 
-/// What one run came to.
-struct Found {
+/// The result of one run.
+struct Measured {
     deferred_percent: f64,
     used_percent: f64,
     openings: f64,
 }
 
-/// Lets servers that take 5, 20 and 50 connections each take what they can in about ten seconds,
-/// from one worker and from four; or so many `jobs`.
+/// Measures servers that accept 5, 20 and 50 connections, each with one worker and with four. A
+/// run delivers `jobs` messages; by default as many as the server can take in about ten seconds.
 pub(crate) async fn limit(jobs: Option<usize>) -> Result<Figures> {
     let mut all = Figures::new();
     for limit in [5, 20, 50] {
         for workers in [1, 4] {
-            let found = run(limit, workers, jobs.unwrap_or(limit * 360)).await?;
-            let names = format!(
+            let measured = run(limit, workers, jobs.unwrap_or(limit * 360)).await?;
+            let name = format!(
                 "limit {limit}, {workers} worker{}",
                 if workers == 1 { "" } else { "s" }
             );
             all.extend(figures([
                 (
-                    &format!("{names}: deferred, percent"),
-                    found.deferred_percent,
+                    &format!("{name}: deferred, percent"),
+                    measured.deferred_percent,
                 ),
-                (&format!("{names}: used, percent"), found.used_percent),
-                (&format!("{names}: breaker opened"), found.openings),
+                (&format!("{name}: used, percent"), measured.used_percent),
+                (&format!("{name}: breaker opened"), measured.openings),
             ]));
         }
     }
     Ok(all)
 }
 
-/// Until the server has taken `jobs` messages, of twice as many that are due.
-async fn run(limit: usize, workers: usize, jobs: usize) -> Result<Found> {
+/// Runs until the server has taken `jobs` messages. Twice as many are due.
+async fn run(limit: usize, workers: usize, jobs: usize) -> Result<Measured> {
     let rig = Rig::with_pace(Pace::default()).await?;
     let server = Server::start(limit)
         .await
-        .context("no mail server on loopback")?;
+        .context("cannot start a mail server on loopback")?;
     rig.schedule((0..2 * jobs).map(|n| {
         let mut arrival = arrival(n, 0, Duration::ZERO);
         arrival.message.content = Some(ContentRef::Inline("Subject: hello\n\nhello\n".to_owned()));
         arrival
     }))
     .await?;
-    let tries = Arc::new(Tries::default());
-    let there = Address::parse(&format!("jo@[{}]", server.address.ip()))?;
+    let counts = Arc::new(AttemptCounts::default());
+    let recipient = Address::parse(&format!("jo@[{}]", server.address.ip()))?;
     let stop = CancellationToken::new();
     let started = Instant::now();
     let settings = config::model::Worker {
@@ -95,18 +98,18 @@ async fn run(limit: usize, workers: usize, jobs: usize) -> Result<Found> {
     };
     let tasks: Vec<_> = (0..workers)
         .map(|_| {
-            let sender = Counted {
+            let sender = CountingSender {
                 sender: sender_to(&server),
-                there: there.clone(),
-                tries: tries.clone(),
+                recipient: recipient.clone(),
+                counts: counts.clone(),
             };
             rig.start_worker_with(Arc::new(sender), settings.clone(), &stop)
         })
         .collect();
     let destination = Destination::named("d0.example");
     let mut progress = Progress::new(format!("limit {limit}, {workers} workers"), jobs);
-    while tries.taken() < jobs && started.elapsed() < RUN_MAX {
-        sleep(LOOK_EVERY).await;
+    while counts.taken() < jobs && started.elapsed() < RUN_MAX {
+        sleep(POLL_INTERVAL).await;
         let pace = rig.store.pace(&destination).await?;
         let window = pace.window.unwrap_or_default();
         let breaker = if pace.breaker == BreakerState::Closed {
@@ -115,27 +118,31 @@ async fn run(limit: usize, workers: usize, jobs: usize) -> Result<Found> {
             ", breaker open"
         };
         progress.show(
-            tries.taken() as u64,
-            &format!("{} deferred, window {window:.1}{breaker}", tries.deferred()),
+            counts.taken() as u64,
+            &format!(
+                "{} deferred, window {window:.1}{breaker}",
+                counts.deferred()
+            ),
         );
     }
     let (wall, busy) = (started.elapsed(), server.busy());
-    let (attempts, deferred) = (tries.all() as f64, tries.deferred() as f64);
+    let (attempts, deferred) = (counts.all() as f64, counts.deferred() as f64);
     stop.cancel();
     for task in tasks {
         task.await?;
     }
     let openings = openings(&rig.store).await?;
     rig.end().await;
-    Ok(Found {
+    Ok(Measured {
         deferred_percent: 100.0 * deferred / attempts,
         used_percent: 100.0 * busy.as_secs_f64() / (wall.as_secs_f64() * limit as f64),
         openings,
     })
 }
 
-/// A sender to mail hosts, for it is a host's 421 that says something of it, and not a relay's. No
-/// DNS is asked: the server stands at its address.
+/// Returns a sender to mail hosts. It cannot be a sender to a relay, because a 421 counts against
+/// the destination only if a mail host sends it. DNS is not used: the recipient's domain is the
+/// server's IP address.
 fn sender_to(server: &Server) -> MxSender {
     let mut settings = MxSettings {
         port: server.address.port(),
@@ -149,38 +156,39 @@ fn sender_to(server: &Server) -> MxSender {
     MxSender::new(settings)
 }
 
-/// How often a breaker opened, by the journal.
+/// Counts in the journal how often a breaker opened.
 async fn openings(store: &Store) -> Result<f64> {
     const PAGE: usize = 1_000;
     let mut after = vec![EntryId::default(); usize::from(store.shards())];
     let mut openings = 0;
     loop {
         let pages = store.read_journal(&after, PAGE).await?;
-        let mut any = false;
+        let mut found = false;
         for (after, page) in after.iter_mut().zip(pages) {
             if let Some(last) = page.last() {
-                (*after, any) = (last.id, true);
+                (*after, found) = (last.id, true);
             }
             let events = page.iter().flat_map(|entry| &entry.events);
             openings += events
                 .filter(|event| event.kind == EventKind::BreakerOpened)
                 .count();
         }
-        if !any {
+        if !found {
             return Ok(openings as f64);
         }
     }
 }
 
-/// What came of all attempts, of all workers.
+/// How many attempts all workers made.
 #[derive(Debug, Default)]
-struct Tries {
+struct AttemptCounts {
     all: AtomicU64,
     taken: AtomicU64,
+    /// Attempts that the server did not take, for whatever reason.
     deferred: AtomicU64,
 }
 
-impl Tries {
+impl AttemptCounts {
     fn all(&self) -> usize {
         self.all.load(Ordering::Relaxed) as usize
     }
@@ -194,26 +202,26 @@ impl Tries {
     }
 }
 
-/// Sends over SMTP, and counts.
-struct Counted {
+/// Sends over SMTP, and counts the results.
+struct CountingSender {
     sender: MxSender,
-    /// The recipient, whoever the job's is: at the server.
-    there: Address,
-    tries: Arc<Tries>,
+    /// An address at the server. It replaces the recipient of every job.
+    recipient: Address,
+    counts: Arc<AttemptCounts>,
 }
 
 #[async_trait]
-impl Sender for Counted {
+impl Sender for CountingSender {
     async fn send(&self, attempt: &Attempt) -> Outcome {
         let attempt = Attempt {
-            recipient: self.there.clone(),
+            recipient: self.recipient.clone(),
             ..attempt.clone()
         };
         let outcome = self.sender.send(&attempt).await;
-        self.tries.all.fetch_add(1, Ordering::Relaxed);
+        self.counts.all.fetch_add(1, Ordering::Relaxed);
         let result = match &outcome {
-            Outcome::Delivered(_) | Outcome::Accepted(_) => &self.tries.taken,
-            _ => &self.tries.deferred,
+            Outcome::Delivered(_) | Outcome::Accepted(_) => &self.counts.taken,
+            _ => &self.counts.deferred,
         };
         result.fetch_add(1, Ordering::Relaxed);
         outcome

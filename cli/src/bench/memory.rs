@@ -1,4 +1,4 @@
-//! What a waiting job costs in memory.
+//! Measures how much memory of Redis a waiting job takes.
 
 use std::time::Duration;
 
@@ -7,15 +7,16 @@ use anyhow::Result;
 use super::rig::{Rig, arrival};
 use super::{Figures, figures};
 
-/// Schedules `jobs` over a thousand destinations, and compares what Redis has allocated. The
-/// journal is left out: it holds events for a time, not jobs.
+/// Schedules `jobs` jobs over a thousand destinations, and compares the memory of Redis before and
+/// after. The journal is trimmed first and does not count: it holds events for a limited time, not
+/// jobs.
 pub(crate) async fn memory(jobs: usize) -> Result<Figures> {
     let rig = Rig::new().await?;
     let before = rig.memory().await?;
     let mut data = 0;
     let arrivals = (0..jobs).map(|n| {
         let mut arrival = arrival(n, n % 1_000, Duration::from_secs(86_400));
-        // Padded, so that each job has 300 bytes of data in all: its id and its record.
+        // Padded so that each job has 300 bytes of data in total: its id and its record.
         let size =
             arrival.job.key().len() + arrival.head.line().len() + 1 + arrival.message.line().len();
         arrival.message.stream = Some("n".repeat(300_usize.saturating_sub(size) + 4));

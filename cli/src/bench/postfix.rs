@@ -1,4 +1,4 @@
-//! A Postfix of our own with a deferred queue: what its queue manager and its smtp client make of
+//! A private Postfix with a deferred queue: how fast its queue manager and its SMTP client deliver
 //! the messages that `smtp` delivers.
 
 use std::net::SocketAddr;
@@ -8,13 +8,14 @@ use anyhow::{Result, ensure};
 use private_servers::postfix::{PrivatePostfix, Queue};
 use tokio::time::{Instant, sleep};
 
-use super::smtp::{SESSIONS, feed, free_address};
+use super::feed::{SESSIONS, feed};
+use super::rig::free_address;
 
 /// How long filling or draining the queue may take.
-const MOST: Duration = Duration::from_secs(900);
+const DRAIN_MAX: Duration = Duration::from_secs(900);
 
-/// As Postfix ships, but for as many connections to the sink as we have ourselves, and no limits on
-/// who fills the queue.
+/// Postfix's defaults, except that the client that fills the queue has no limits. The number of
+/// connections to the sink is set to ours in [`drained`].
 const MAIN: &str = "\
 myhostname = bench.example
 smtpd_client_connection_count_limit = 0
@@ -22,8 +23,8 @@ in_flow_delay = 0
 smtp_tls_security_level = none
 ";
 
-/// How long Postfix takes to bring so many deferred messages to the sink, from `postqueue -f` to an
-/// empty queue.
+/// Returns how long Postfix takes to deliver `messages` deferred messages to the sink, from
+/// `postqueue -f` to an empty queue.
 pub(crate) async fn drained(sink: SocketAddr, messages: usize) -> Result<Duration> {
     let address = free_address()?;
     let main = format!(
@@ -34,16 +35,16 @@ pub(crate) async fn drained(sink: SocketAddr, messages: usize) -> Result<Duratio
     let postfix =
         PrivatePostfix::start(address, &format!("{main}defer_transports = smtp\n"), "").await?;
     feed(address, messages).await?;
-    wait_until(&postfix, "has deferred them all", |queue| {
+    wait_until(&postfix, "defer all messages", |queue| {
         queue.deferred == messages && queue.rest == 0
     })
     .await?;
-    // From here on it may send.
+    // From here on Postfix may send.
     postfix.write_main(&main)?;
     postfix.run("postfix", &["reload"]).await?;
     let start = Instant::now();
     postfix.run("postqueue", &["-f"]).await?;
-    wait_until(&postfix, "has sent them all", |queue| {
+    wait_until(&postfix, "send all messages", |queue| {
         queue.deferred + queue.rest == 0
     })
     .await?;
@@ -54,19 +55,19 @@ pub(crate) async fn drained(sink: SocketAddr, messages: usize) -> Result<Duratio
 
 async fn wait_until(
     postfix: &PrivatePostfix,
-    what: &str,
-    is_so: impl Fn(Queue) -> bool,
+    goal: &str,
+    is_reached: impl Fn(Queue) -> bool,
 ) -> Result<()> {
-    let deadline = Instant::now() + MOST;
+    let deadline = Instant::now() + DRAIN_MAX;
     loop {
         let queue = postfix.queue();
-        if is_so(queue) {
+        if is_reached(queue) {
             return Ok(());
         }
         let Queue { deferred, rest } = queue;
         ensure!(
             Instant::now() < deadline,
-            "Postfix has not: {what}; {deferred} deferred, {rest} others"
+            "Postfix did not {goal} in time; {deferred} deferred, {rest} others"
         );
         sleep(Duration::from_millis(50)).await;
     }

@@ -1,7 +1,6 @@
-//! What Redis could do at best: pairs of the two operations that no queue of due jobs can be
-//! without, one ZADD and one ZREM, in pipelines and with nothing around them. Other modes are put
-//! into proportion to it. It speaks RESP itself, so that no client library is measured along with
-//! Redis.
+//! Measures the upper limit of what Redis can do. Every queue of due jobs needs two operations, a
+//! ZADD and a ZREM: here they run in pipelines with nothing else. Other modes are compared with
+//! this. It speaks RESP itself, so that the cost of a client library is not measured too.
 
 use std::io;
 
@@ -12,13 +11,13 @@ use tokio::net::UnixStream;
 use super::rig::{BATCH, Cost, Random, Rig};
 use super::{Figures, figures};
 
-/// Pairs that other modes measure beside their own figures.
+/// The pairs that other modes measure on their own server, for comparison.
 pub(crate) const PAIRS: usize = 100_000;
 
-/// How many members stay in the set all the time, as jobs that wait do.
-const STANDING: usize = 100_000;
+/// How many members stay in the set all the time, like waiting jobs.
+const WAITING: usize = 100_000;
 
-/// ZADD and ZREM of `pairs` random members, in pipelines of 500 each.
+/// Measures ZADD and ZREM of `pairs` random members, in pipelines of 500 each.
 pub(crate) async fn raw(pairs: usize) -> Result<Figures> {
     let rig = Rig::new().await?;
     let cost = pairs_on(&rig, pairs).await?;
@@ -29,13 +28,14 @@ pub(crate) async fn raw(pairs: usize) -> Result<Figures> {
     ]))
 }
 
-/// The same on the server of another mode, which is left as it was.
+/// Like `raw`, but on the server of another mode. Afterwards the server contains the same data as
+/// before.
 pub(crate) async fn pairs_on(rig: &Rig, pairs: usize) -> Result<Cost> {
     let mut stream = UnixStream::connect(rig.socket())
         .await
         .context("cannot reach the bench's own redis")?;
     let mut random = Random::new(7);
-    for _ in (0..STANDING).step_by(BATCH) {
+    for _ in (0..WAITING).step_by(BATCH) {
         let members = members(&mut random);
         call(&mut stream, &zadd(&members), members.len()).await?;
     }
@@ -59,7 +59,7 @@ fn members(random: &mut Random) -> Vec<u64> {
     (0..BATCH).map(|_| (random.next() * 1e15) as u64).collect()
 }
 
-/// Scores are instants in ms, at no order.
+/// Returns the ZADD commands for these members. The scores are instants in ms, in random order.
 fn zadd(members: &[u64]) -> Vec<u8> {
     let mut commands = Vec::new();
     for member in members {
@@ -79,7 +79,7 @@ fn command(wire: &mut Vec<u8>, words: &[&str]) {
     }
 }
 
-/// Sends commands, each of which is answered by one line, and reads the lines.
+/// Sends commands, and reads the answers. Each answer is one line.
 async fn call(stream: &mut UnixStream, commands: &[u8], mut answers: usize) -> Result<()> {
     let (mut input, mut output) = stream.split();
     let read = async {

@@ -1,6 +1,7 @@
-//! What every mode is made of: a Redis of its own, a store, jobs to put into it, and the two clocks
-//! of CPU time.
+//! What most modes need: a private Redis, a store, jobs to put into it, a sender that sends
+//! nothing, and clocks for wall time and CPU time.
 
+use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -38,10 +39,11 @@ use crate::progress::Progress;
 /// Jobs per call to the store.
 pub(crate) const BATCH: usize = 500;
 
-/// What the server of `limit` says to a connection too many.
+/// The reply of `limit`'s server to a connection above its limit.
 pub(crate) const TOO_MANY: &str = "421 4.3.2 too many connections";
 
-/// A deferral waits for 1 to 1.5 s, the least that a schedule may say, so that a bench need not.
+/// The policy of the benches. A deferred job waits for 1 to 1.5 s, the shortest delay that a
+/// schedule allows, so that a bench does not take longer than needed.
 const POLICY: &str = r#"
 [[row]]
 name = "system-full"
@@ -56,20 +58,23 @@ name = "too-many-connections"
 status = ["4.3.2", "421"]
 text = "too many"
 scope = "SCOPE"
-delays = ["1s", "1s", "1s", "1s", "1s", "1s", "1s", "1s", "1s", "1s", "1s", "1s", "1s", "1s", "1s", "1s"]
+delays = [
+    "1s", "1s", "1s", "1s", "1s", "1s", "1s", "1s",
+    "1s", "1s", "1s", "1s", "1s", "1s", "1s", "1s",
+]
 jitter = "+50%"
 hint = "ignore"
 final = "unavailable"
 "#;
 
-/// A Redis of our own with a store in it.
+/// A private Redis with a store in it.
 pub(crate) struct Rig {
     pub(crate) store: Store,
     connections: Connections,
     redis: PrivateRedis,
 }
 
-/// What something cost.
+/// The time that some work took, and the CPU time that Redis and this process spent on it.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Cost {
     pub(crate) wall: Duration,
@@ -77,7 +82,7 @@ pub(crate) struct Cost {
     pub(crate) own_cpu: Duration,
 }
 
-/// The state of the clocks before it.
+/// The state of the clocks before the work.
 pub(crate) struct Start {
     wall: Instant,
     redis_cpu: Duration,
@@ -85,12 +90,12 @@ pub(crate) struct Start {
 }
 
 impl Rig {
-    /// A rig with an empty store, whose pace never says no.
+    /// A rig with an empty store, and no limit on the pace.
     pub(crate) async fn new() -> Result<Self> {
         Self::with_pace(Pace::unbounded()).await
     }
 
-    /// A rig with an empty store.
+    /// A rig with an empty store and this pace.
     pub(crate) async fn with_pace(pace: Pace) -> Result<Self> {
         let redis = PrivateRedis::volatile().await?;
         let mut config = Config::embedded();
@@ -116,18 +121,18 @@ impl Rig {
         })
     }
 
-    /// Redis's URL.
+    /// The URL of the Redis server.
     pub(crate) fn url(&self) -> String {
         self.redis.url()
     }
 
-    /// The path of Redis's socket.
+    /// The path of the Redis server's socket.
     pub(crate) fn socket(&self) -> PathBuf {
         let url = self.redis.url();
         PathBuf::from(url.strip_prefix("redis+unix://").unwrap_or(&url))
     }
 
-    /// Ends it.
+    /// Closes the store and stops Redis.
     pub(crate) async fn end(self) {
         drop((self.store, self.connections));
         self.redis.stop().await;
@@ -147,7 +152,7 @@ impl Rig {
         Ok(())
     }
 
-    /// Starts a worker with this sender on all routes, made for throughput.
+    /// Starts a worker with this sender on all routes, and with settings for high throughput.
     pub(crate) fn start_worker(
         &self,
         sender: Arc<dyn Sender>,
@@ -177,7 +182,7 @@ impl Rig {
         tokio::spawn(worker.run(stop.clone()))
     }
 
-    /// Starts the clocks.
+    /// Reads the clocks before some work.
     pub(crate) async fn start(&self) -> Result<Start> {
         Ok(Start {
             wall: Instant::now(),
@@ -186,7 +191,7 @@ impl Rig {
         })
     }
 
-    /// What has been spent since.
+    /// Returns the time and CPU time spent since `start`.
     pub(crate) async fn cost(&self, start: &Start) -> Result<Cost> {
         Ok(Cost {
             wall: start.wall.elapsed(),
@@ -195,7 +200,7 @@ impl Rig {
         })
     }
 
-    /// Bytes that Redis has allocated.
+    /// Returns how many bytes Redis has allocated.
     pub(crate) async fn memory(&self) -> Result<f64> {
         number(&self.connections.info("memory").await?, "used_memory:")
     }
@@ -207,8 +212,13 @@ impl Rig {
     }
 }
 
-/// The bench's policy. Only its delays are its own: what a connection too many says something
-/// about, the table that ships tells.
+/// Returns an address on loopback that no process listens on.
+pub(crate) fn free_address() -> Result<SocketAddr> {
+    Ok(TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?.local_addr()?)
+}
+
+/// Returns the policy of the benches. It differs from the default table only in its delays: the
+/// scope of a reply to one connection too many is taken from the default table.
 fn policy() -> String {
     let reply = Reply::parse(TOO_MANY);
     let scope = Table::embedded().row(&reply, "", None, "d0.example").scope;
@@ -223,11 +233,11 @@ fn number(info: &str, field: &str) -> Result<f64> {
     value
         .trim()
         .parse()
-        .with_context(|| format!("INFO's {field} is no number"))
+        .with_context(|| format!("INFO's {field} is not a number"))
 }
 
 fn own_cpu() -> Result<Duration> {
-    let usage = getrusage(UsageWho::RUSAGE_SELF).context("the system does not tell CPU times")?;
+    let usage = getrusage(UsageWho::RUSAGE_SELF).context("the system reports no CPU times")?;
     let times = [usage.user_time(), usage.system_time()];
     let micros = times
         .iter()
@@ -237,21 +247,22 @@ fn own_cpu() -> Result<Duration> {
 }
 
 impl Cost {
-    /// Microseconds of a span for each of so many jobs.
+    /// Divides a time by a number of jobs. Returns microseconds per job.
     pub(crate) fn each(span: Duration, jobs: usize) -> f64 {
         span.as_secs_f64() * 1e6 / jobs as f64
     }
 
-    /// So many jobs in this time, per second.
+    /// Returns the jobs per second, if the work was `jobs` jobs.
     pub(crate) fn rate(self, jobs: usize) -> f64 {
         jobs as f64 / self.wall.as_secs_f64()
     }
 }
 
-/// Job number `n` at `destination`, due `delay` after now. Record and ids are about 300 bytes.
+/// Returns job number `n` at `destination`, due `delay` from now. Its record and ids take about 300
+/// bytes.
 pub(crate) fn arrival(n: usize, destination: usize, delay: Duration) -> Arrival {
     let recipient = Address::parse(&format!("{}@d{destination}.example", local_part(n)))
-        .expect("it is an address");
+        .expect("the address is valid");
     let job = JobId {
         account: Account::default(),
         recipient,
@@ -263,7 +274,9 @@ pub(crate) fn arrival(n: usize, destination: usize, delay: Duration) -> Arrival 
         id: format!("<c42.{n}@news.example.org>"),
         bounced_at: now,
         accepted: None,
-        envelope_from: Some(Address::parse("bounce@news.example.org").expect("it is an address")),
+        envelope_from: Some(
+            Address::parse("bounce@news.example.org").expect("the address is valid"),
+        ),
         route: None,
         stream: Some("news".to_owned()),
         expires_at: None,
@@ -283,7 +296,7 @@ pub(crate) fn arrival(n: usize, destination: usize, delay: Duration) -> Arrival 
     }
 }
 
-/// A name with a number, as mailboxes have them, of 8 to 27 characters.
+/// Returns a local part like those of real mailboxes: letters and a number, 8 to 27 characters.
 fn local_part(n: usize) -> String {
     let mixed = (n as u64).wrapping_mul(0x9e37_79b9_7f4a_7c15);
     let letters =
@@ -291,7 +304,8 @@ fn local_part(n: usize) -> String {
     format!("{}.{n}", letters.collect::<String>())
 }
 
-/// Sends nothing, and says that it was delivered; or first that it was deferred, and counts.
+/// Sends nothing, and reports each message as delivered. If `defer_first` is set, it reports the
+/// first attempt of each job as deferred. Counts the deliveries.
 #[derive(Debug, Default)]
 pub(crate) struct NoSender {
     delivered: AtomicU64,
@@ -299,7 +313,7 @@ pub(crate) struct NoSender {
 }
 
 impl NoSender {
-    /// One that defers every first attempt.
+    /// A sender that defers the first attempt of every job.
     pub(crate) fn deferring() -> Self {
         Self {
             defer_first: true,
@@ -307,12 +321,12 @@ impl NoSender {
         }
     }
 
-    /// How many were delivered.
+    /// How many messages were delivered.
     pub(crate) fn delivered(&self) -> usize {
         self.delivered.load(Ordering::Relaxed) as usize
     }
 
-    /// Waits until so many were delivered.
+    /// Waits until `jobs` messages were delivered.
     pub(crate) async fn wait_for(&self, jobs: usize) {
         while self.delivered() < jobs {
             sleep(Duration::from_millis(2)).await;
@@ -331,7 +345,7 @@ impl Sender for NoSender {
     }
 }
 
-/// A small generator of even numbers in 0..1, the same at every run (xorshift64*).
+/// A small generator of uniform numbers in 0..1, the same at every run (xorshift64*).
 pub(crate) struct Random(u64);
 
 impl Random {
@@ -347,13 +361,13 @@ impl Random {
     }
 }
 
-/// Zipf's law with exponent 1: the destination of rank r is r times as rare as the first.
+/// Zipf's law with exponent 1: rank r is r times as rare as the first rank.
 pub(crate) struct Zipf {
     cumulated: Vec<f64>,
 }
 
 impl Zipf {
-    /// So many ranks.
+    /// The distribution over `ranks` ranks.
     pub(crate) fn new(ranks: usize) -> Self {
         let mut sum = 0.0;
         let cumulated = (1..=ranks).map(|rank| {
@@ -365,7 +379,7 @@ impl Zipf {
         }
     }
 
-    /// The rank, from 0, that an even number in 0..1 falls on.
+    /// Returns the rank, counted from 0, for a uniform number in 0..1.
     pub(crate) fn pick(&self, uniform: f64) -> usize {
         let last = self.cumulated.last().copied().unwrap_or_default();
         self.cumulated.partition_point(|sum| *sum < uniform * last)

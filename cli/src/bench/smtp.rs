@@ -1,13 +1,14 @@
-//! What it costs to deliver over SMTP: messages of 4 KiB through claim, content, SMTP and settle to
-//! Postfix's `smtp-sink` on loopback, beside what Postfix's own `smtp-source` does to the same sink
-//! over as many sessions, and what Postfix does with a deferred queue of the same messages.
+//! Measures the cost of delivery over SMTP: messages of 4 KiB pass through claim, content, SMTP and
+//! settle to Postfix's `smtp-sink` on loopback. Two figures are for comparison: Postfix's own
+//! `smtp-source` with the same sink and as many sessions, and a Postfix that delivers the same
+//! messages from its deferred queue.
 
-use std::net::{Ipv4Addr, SocketAddr, TcpListener};
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Context, Result, ensure};
 use async_trait::async_trait;
 use config::model::{Config, Worker};
 use domain::job::ContentRef;
@@ -20,26 +21,21 @@ use senders::settings::smtp::SmtpSettings;
 use senders::smtp::SmtpSender;
 use tokio::net::TcpStream;
 use tokio::process::Child;
-use tokio::time::{Instant, sleep, timeout};
+use tokio::time::{Instant, sleep};
 use tokio_util::sync::CancellationToken;
 
-use super::rig::{Cost, Rig, arrival};
+use super::feed::{SESSIONS, SIZE, feed};
+use super::rig::{Cost, Rig, arrival, free_address};
 use super::{Figures, figures, postfix};
 
-/// Bytes of a message.
-const SIZE: usize = 4 << 10;
-
-/// Sessions at once, ours and `smtp-source`'s alike.
-pub(crate) const SESSIONS: usize = 64;
-
-/// Attempts under way at once. Those that wait to be settled, or to be claimed, leave their
-/// sessions to others.
+/// Attempts under way at once: more than sessions, because an attempt that waits to be claimed or
+/// settled uses no session.
 const ATTEMPTS: usize = 4 * SESSIONS;
 
-/// How long the sink may take to listen.
+/// How long the sink may take until it listens.
 const START_MAX: Duration = Duration::from_secs(5);
 
-/// Delivers `jobs` messages, each a job of its own.
+/// Delivers `jobs` messages, one per job, in each of the three ways.
 pub(crate) async fn smtp(jobs: usize) -> Result<Figures> {
     let sink = Sink::start().await?;
     let source = feed(sink.address, jobs).await?;
@@ -62,13 +58,13 @@ pub(crate) async fn smtp(jobs: usize) -> Result<Figures> {
     };
     let worker = rig.start_worker_with(sender.clone(), settings, &stop);
     sender.wait_for(jobs).await;
-    // The drain belongs to it: only then is the last of them settled.
+    // The drain is a part of the work: the last jobs are settled only at its end.
     stop.cancel();
     worker.await?;
     let cost = rig.cost(&start).await?;
     ensure!(
         sender.failed() == 0,
-        "{} attempts got no yes from smtp-sink",
+        "smtp-sink did not accept {} attempts",
         sender.failed()
     );
     rig.end().await;
@@ -90,7 +86,7 @@ pub(crate) async fn smtp(jobs: usize) -> Result<Figures> {
     ]))
 }
 
-/// A message of [`SIZE`] bytes, with lines as long as people write them.
+/// Returns a message of about [`SIZE`] bytes, with lines of a usual length.
 fn content() -> String {
     const LINE: &str =
         "The quick brown fox jumps over the lazy dog, and then once more the other way.\r\n";
@@ -111,13 +107,11 @@ impl Sink {
     async fn start() -> Result<Self> {
         let address = free_address()?;
         let process = tool("smtp-sink")
-            // It gives up the rights of root, and insists on that.
+            // smtp-sink refuses to run as root: it must get a user to change to.
             .args(["-u", "postfix", &address.to_string(), "1024"])
             .kill_on_drop(true)
             .spawn()
-            .context(
-                "smtp-sink does not start; it is a part of Postfix: apt-get install postfix",
-            )?;
+            .context("cannot start smtp-sink; it is part of Postfix: apt-get install postfix")?;
         let deadline = Instant::now() + START_MAX;
         while TcpStream::connect(address).await.is_err() {
             ensure!(
@@ -133,45 +127,7 @@ impl Sink {
     }
 }
 
-/// An address of loopback that nobody listens on.
-pub(crate) fn free_address() -> Result<SocketAddr> {
-    Ok(TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?.local_addr()?)
-}
-
-/// How long `smtp-source` takes to hand in as many messages of this size, over as many sessions
-/// that it uses again.
-pub(crate) async fn feed(to: SocketAddr, messages: usize) -> Result<Duration> {
-    const MOST: Duration = Duration::from_secs(600);
-    let [sessions, size, messages] = [SESSIONS, SIZE, messages].map(|number| number.to_string());
-    let arguments = ["-d", "-s", &sessions, "-l", &size, "-m", &messages];
-    let addresses = [
-        "-f",
-        "bounce@news.example.org",
-        "-t",
-        "jo@d0.example",
-        "-M",
-        "bench.example",
-    ];
-    let start = Instant::now();
-    let mut source = tool("smtp-source");
-    let source = source
-        .args(arguments)
-        .args(addresses)
-        .arg(to.to_string())
-        .kill_on_drop(true);
-    let ended = timeout(MOST, source.status())
-        .await
-        .context("smtp-source does not end")?;
-    if !ended
-        .context("smtp-source does not start; it is a part of Postfix: apt-get install postfix")?
-        .success()
-    {
-        bail!("smtp-source failed");
-    }
-    Ok(start.elapsed())
-}
-
-/// The real sender, and how its attempts ended.
+/// The real sender, which also counts how its attempts ended.
 struct Counting {
     sender: SmtpSender,
     taken: AtomicU64,
@@ -194,7 +150,7 @@ impl Counting {
         self.failed.load(Ordering::Relaxed)
     }
 
-    /// Waits until so many attempts have ended.
+    /// Waits until `jobs` attempts have ended.
     async fn wait_for(&self, jobs: usize) {
         while self.taken.load(Ordering::Relaxed) + self.failed() < jobs as u64 {
             sleep(Duration::from_millis(2)).await;

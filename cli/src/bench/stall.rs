@@ -1,6 +1,6 @@
-//! How late healthy mail gets when many destinations hang: a worker with the settings that ship
-//! delivers over SMTP to a thousand mail systems, three in ten of which accept connections and
-//! never let a message through. The journal says how late each job was claimed.
+//! Measures how late healthy mail gets when many destinations hang. A worker with the default
+//! settings delivers over SMTP to a thousand mail systems. Three in ten of them accept connections
+//! and never accept a message. The journal records how late each job was claimed.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -38,39 +38,40 @@ mod servers;
 const TICK: Duration = Duration::from_millis(100);
 const ENTRIES: usize = 1_000;
 
-/// How long after the last job's due time deliveries are still waited for. A job that is not
-/// claimed by then counts as late as it is then.
+/// How long deliveries are waited for after the last job's due time. A job that is not claimed by
+/// then counts with its lateness at that moment.
 const AFTER: Duration = Duration::from_secs(15);
 
 /// The size of `stall`.
 #[derive(Clone, Debug, Args)]
 pub(crate) struct StallArguments {
     /// stall: how many destinations there are
-    #[arg(long, default_value_t = 1_000, value_parser = clap::value_parser!(u32).range(1..=100_000))]
+    #[arg(long, default_value_t = 1_000)]
+    #[arg(value_parser = clap::value_parser!(u32).range(1..=100_000))]
     destinations: u32,
 
     /// stall: how many of them hang
     #[arg(long, default_value_t = 300)]
     hanging: u32,
 
-    /// stall: how many jobs fall due each second, of all destinations together
+    /// stall: how many jobs fall due each second, at all destinations together
     #[arg(long, default_value_t = 200, value_parser = clap::value_parser!(u32).range(1..=10_000))]
     rate: u32,
 
-    /// stall: for how many seconds the cold start lasts, the first part of each run
+    /// stall: how many seconds the cold start lasts, the first part of each run
     #[arg(long, default_value_t = 180)]
     warm_up: u64,
 
-    /// stall: for how many seconds it goes on after the warm-up
+    /// stall: how many seconds the run continues after the warm-up
     #[arg(long, default_value_t = 120)]
     measured: u64,
 
-    /// stall: with how many attempts at once the worker runs, one run for each
+    /// stall: how many attempts the worker may have under way; one run for each number
     #[arg(long, value_delimiter = ',', default_values_t = [64, 256])]
     permits: Vec<usize>,
 }
 
-/// One run for each number of permits.
+/// Measures one run for each number of permits.
 pub(crate) async fn stall(arguments: &StallArguments) -> Result<Figures> {
     let mut all = Figures::new();
     for permits in &arguments.permits {
@@ -93,12 +94,14 @@ pub(crate) async fn stall(arguments: &StallArguments) -> Result<Figures> {
     Ok(all)
 }
 
-/// How late healthy mail was, in ms: what fell due in the warm-up, and after it.
+/// How late healthy mail was, in ms.
 #[derive(Default)]
 struct Late {
+    /// The jobs that fell due during the warm-up.
     cold: Vec<i64>,
+    /// The jobs that fell due after the warm-up.
     warm: Vec<i64>,
-    /// How many of these were not claimed at all.
+    /// How many of all these jobs were never claimed.
     missing: usize,
 }
 
@@ -121,7 +124,7 @@ async fn run(arguments: &StallArguments, permits: usize) -> Result<Late> {
     let rig = Rig::with_pace(Pace::default()).await?;
     let servers = Servers::start()
         .await
-        .context("no mail servers on loopback")?;
+        .context("cannot start mail servers on loopback")?;
     let stop = CancellationToken::new();
     let settings = config::model::Worker {
         concurrency: permits,
@@ -136,7 +139,7 @@ async fn run(arguments: &StallArguments, permits: usize) -> Result<Late> {
     Ok(late)
 }
 
-/// Lets jobs fall due at an even rate, and notes how late those of healthy destinations are
+/// Lets jobs fall due at an even rate. Returns how late the jobs of healthy destinations were
 /// claimed.
 async fn measure(arguments: &StallArguments, permits: usize, rig: &Rig) -> Result<Late> {
     let StallArguments {
@@ -184,7 +187,7 @@ async fn measure(arguments: &StallArguments, permits: usize, rig: &Rig) -> Resul
         }
         progress.show(
             scheduled as u64,
-            &format!("{} of healthy destinations wait", waiting.len()),
+            &format!("{} jobs of healthy destinations wait", waiting.len()),
         );
     }
     late.missing = waiting.len();
@@ -195,7 +198,8 @@ async fn measure(arguments: &StallArguments, permits: usize, rig: &Rig) -> Resul
     Ok(late)
 }
 
-/// Reads the journal on to its end: which jobs got through, and how late they were claimed.
+/// Reads the journal from the cursor to its end. Returns the jobs that were delivered, and how late
+/// each was claimed, in ms.
 async fn delivered(rig: &Rig, cursor: &mut [EntryId]) -> Result<Vec<(String, i64)>> {
     let mut delivered = Vec::new();
     loop {
@@ -215,18 +219,19 @@ async fn delivered(rig: &Rig, cursor: &mut [EntryId]) -> Result<Vec<(String, i64
     }
 }
 
-/// Sends over SMTP. One healthy server and two that hang play the mail systems of all domains.
+/// Sends over SMTP. One healthy server and two that hang represent the mail systems of all domains.
 struct ToServers {
     sender: MxSender,
     hanging: usize,
-    /// Recipients at the healthy server and at those that hang.
-    healthy_one: Address,
-    hanging_ones: Vec<Address>,
+    /// A recipient at the healthy server.
+    healthy_recipient: Address,
+    /// A recipient at each server that hangs.
+    hanging_recipients: Vec<Address>,
 }
 
 impl ToServers {
-    /// No DNS is asked: the servers are named by their addresses. They stand for many, so each
-    /// takes as many connections as the worker makes.
+    /// A sender to these servers. DNS is not used: the recipients' domains are IP addresses. Each
+    /// server represents many, so it may get as many connections as the worker makes.
     fn new(servers: &Servers, hanging: u32, permits: usize) -> Result<Self> {
         let mut settings = MxSettings {
             port: servers.port,
@@ -241,8 +246,8 @@ impl ToServers {
         Ok(Self {
             sender: MxSender::new(settings),
             hanging: hanging as usize,
-            healthy_one: recipient(servers.healthy)?,
-            hanging_ones: servers
+            healthy_recipient: recipient(servers.healthy)?,
+            hanging_recipients: servers
                 .hanging
                 .into_iter()
                 .map(recipient)
@@ -250,18 +255,18 @@ impl ToServers {
         })
     }
 
-    /// The recipient to use instead of this one, at the server that plays its mail system. The
-    /// number in `…@d12.example` decides which server that is.
-    fn there(&self, recipient: &Address) -> &Address {
+    /// Returns the recipient to use instead of this one: an address at the server that represents
+    /// its mail system. The number in `…@d12.example` decides which server that is.
+    fn recipient_at_server(&self, recipient: &Address) -> &Address {
         let number = recipient
             .domain()
             .strip_prefix('d')
             .and_then(|rest| rest.split('.').next()?.parse::<usize>().ok());
         match number {
             Some(number) if number < self.hanging => {
-                &self.hanging_ones[number % self.hanging_ones.len()]
+                &self.hanging_recipients[number % self.hanging_recipients.len()]
             }
-            _ => &self.healthy_one,
+            _ => &self.healthy_recipient,
         }
     }
 }
@@ -274,7 +279,7 @@ impl Sender for ToServers {
 
     async fn send_traced(&self, attempt: &Attempt) -> (Outcome, Option<Transcript>) {
         let attempt = Attempt {
-            recipient: self.there(&attempt.recipient).clone(),
+            recipient: self.recipient_at_server(&attempt.recipient).clone(),
             ..attempt.clone()
         };
         self.sender.send_traced(&attempt).await

@@ -1,8 +1,8 @@
-//! What each figure is to reach, and the table of docs/BENCHMARKS.md that says how far it is.
+//! The target of each figure, and the rows of the table in docs/guides/benchmarks.md.
 
 use super::round;
 
-/// Where a figure is to be.
+/// The bound that a figure should keep.
 #[derive(Clone, Copy, Debug)]
 enum Target {
     AtLeast(f64),
@@ -11,7 +11,7 @@ enum Target {
 
 use Target::{AtLeast, AtMost};
 
-/// The targets, by mode and figure. Figures that are not here are there to be known.
+/// The targets, by mode and figure. Figures that are not listed are for information only.
 const TARGETS: [(&str, &str, Target); 32] = [
     ("ingest", "redis us per job", AtMost(10.0)),
     ("cycle", "jobs per second", AtLeast(100_000.0)),
@@ -87,7 +87,7 @@ const TARGETS: [(&str, &str, Target); 32] = [
 pub(crate) const HEAD: &str =
     "| mode | figure | measured | to reach | |\n| --- | --- | --- | --- | --- |";
 
-/// A row of it: the median of a figure, with the least and the most, beside its target.
+/// Returns a row of the table: the median of a figure, its least and most value, and its target.
 pub(crate) fn row(mode: &str, figure: &str, [least, median, most]: [f64; 3]) -> String {
     let target = TARGETS
         .iter()

@@ -1,4 +1,4 @@
-//! Posting the campaign, as a platform would: one request of NDJSON.
+//! Posts the campaign like a platform does: as one NDJSON request.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -8,11 +8,11 @@ use serde_json::Value;
 
 use crate::figures::thousands;
 
-/// How many bounces got which answer.
+/// The number of bounces for each kind of answer.
 #[derive(Debug, Default)]
 pub(crate) struct Answers {
     counts: BTreeMap<String, usize>,
-    /// Why the first refused line was refused.
+    /// The first answer to a bounce that was not scheduled or joined, and is no duplicate.
     refusal: Option<String>,
 }
 
@@ -25,15 +25,19 @@ pub(crate) async fn post(api: &str, bounces: String) -> Result<Answers> {
         .body(bounces)
         .send()
         .await
-        .context("the campaign could not be posted")?;
+        .context("cannot post the campaign")?;
     let status = response.status();
-    let text = response.text().await.context("the answers broke off")?;
+    let text = response
+        .text()
+        .await
+        .context("the answers to the campaign are incomplete")?;
     if status.is_server_error() {
-        bail!("the campaign was answered {status}: {text}");
+        bail!("the scheduler answered {status} to the campaign: {text}");
     }
     let mut answers = Answers::default();
     for line in text.lines() {
-        let answer: Value = serde_json::from_str(line).context("an answer is not JSON")?;
+        let answer: Value =
+            serde_json::from_str(line).context("an answer to the campaign is not JSON")?;
         let word = answer["answer"].as_str().unwrap_or("problem").to_owned();
         if answers.refusal.is_none()
             && !matches!(word.as_str(), "scheduled" | "joined" | "duplicate")
@@ -50,8 +54,8 @@ impl Answers {
         words.iter().filter_map(|word| self.counts.get(*word)).sum()
     }
 
-    /// Bounces that Redeliver answers for from here.
-    pub(crate) fn taken_in(&self) -> usize {
+    /// Bounces that Redeliver has accepted and is responsible for.
+    pub(crate) fn accepted(&self) -> usize {
         self.count(&["scheduled", "joined", "dropped", "retired"])
     }
 
@@ -80,7 +84,7 @@ impl fmt::Display for Answers {
             counts.join(", ")
         )?;
         match &self.refusal {
-            Some(line) => write!(f, "\nThe first of the others: {line}"),
+            Some(line) => write!(f, "\nThe first of the other answers: {line}"),
             None => Ok(()),
         }
     }

@@ -1,5 +1,5 @@
-//! The schedule at work: a line per status, redrawn in place on a terminal, and a line now and then
-//! elsewhere.
+//! Shows the progress of the demo: on a terminal a line per status, redrawn in place; elsewhere one
+//! line every few seconds.
 
 use std::collections::HashMap;
 use std::time::Duration;
@@ -7,13 +7,13 @@ use std::time::Duration;
 use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
 use tokio::time::Instant;
 
-use super::score::{Label, Score};
+use super::results::{Label, Results};
 use crate::figures::thousands;
 
-/// How often a line is written where nothing can be redrawn.
+/// How often a line is written if the output is not a terminal.
 const LINE_EVERY: Duration = Duration::from_secs(5);
 
-/// Shows how the demo goes.
+/// Shows the progress of the demo.
 pub(crate) struct Display {
     lines: Option<Lines>,
     last_line: Instant,
@@ -26,7 +26,7 @@ struct Lines {
     rows: HashMap<Label, ProgressBar>,
 }
 
-/// How the jobs of one status stand.
+/// The number of jobs of one status in each state.
 #[derive(Default)]
 struct Counts {
     waiting: usize,
@@ -37,7 +37,7 @@ struct Counts {
 }
 
 impl Display {
-    /// A display for so many messages.
+    /// A display for `messages` messages.
     pub(crate) fn new(terminal: bool, messages: u64) -> Self {
         Self {
             lines: terminal.then(|| Lines::new(messages)),
@@ -45,31 +45,33 @@ impl Display {
         }
     }
 
-    /// Shows the score. `leased` are the jobs in flight, `elapsed` is in the demo's time.
-    pub(crate) fn show(&mut self, score: &Score, leased: &[String], elapsed: Duration) {
+    /// Shows the results so far. `leased` are the jobs in flight, and `elapsed` is in the demo's
+    /// time.
+    pub(crate) fn show(&mut self, results: &Results, leased: &[String], elapsed: Duration) {
         let hours = elapsed.as_secs() / 3_600;
         let time = format!("day {:>2}, {:02} h", hours / 24, hours % 24);
-        let attempts = thousands(score.attempts());
+        let attempts = thousands(results.attempts());
         if let Some(lines) = &mut self.lines {
-            lines.overview.set_position(score.ended() as u64);
+            lines.overview.set_position(results.ended() as u64);
             lines
                 .overview
                 .set_message(format!("{time}   {attempts} attempts"));
-            lines.show_rows(score, leased);
+            lines.show_rows(results, leased);
         } else if self.last_line.elapsed() >= LINE_EVERY {
             self.last_line = Instant::now();
             let (ended, open) = (
-                thousands(score.ended() as u64),
-                thousands(score.open() as u64),
+                thousands(results.ended() as u64),
+                thousands(results.open() as u64),
             );
             eprintln!(
-                "{time}: {ended} messages ended, {open} wait, {} jobs in flight, {attempts} attempts",
+                "{time}: {ended} messages ended, {open} wait, {} jobs in flight, \
+                 {attempts} attempts",
                 leased.len()
             );
         }
     }
 
-    /// Takes the display away.
+    /// Removes the display from the terminal.
     pub(crate) fn finish(self) {
         if let Some(lines) = self.lines {
             let _ = lines.all.clear();
@@ -97,22 +99,22 @@ impl Lines {
         }
     }
 
-    fn show_rows(&mut self, score: &Score, leased: &[String]) {
+    fn show_rows(&mut self, results: &Results, leased: &[String]) {
         let mut in_flight: HashMap<&Label, usize> = HashMap::new();
-        for story in leased.iter().filter_map(|job| score.story(job)) {
-            *in_flight.entry(&story.label).or_default() += 1;
+        for job in leased.iter().filter_map(|job| results.job(job)) {
+            *in_flight.entry(&job.label).or_default() += 1;
         }
         self.head.set_message(format!(
             "  {:<8}{:<24}{:>9}{:>11}{:>11}{:>9}{:>10}",
             "status", "policy row", "waiting", "in flight", "delivered", "retired", "given up"
         ));
-        for (label, stories) in score.by_label() {
+        for (label, jobs) in results.by_label() {
             let mut counts = Counts {
                 in_flight: in_flight.get(label).copied().unwrap_or(0),
                 ..Counts::default()
             };
-            for story in stories {
-                match (story.over, story.retired, story.delivered_at) {
+            for job in jobs {
+                match (job.over, job.retired, job.delivered_at) {
                     (false, ..) => counts.waiting += 1,
                     (_, Some(_), _) => counts.retired += 1,
                     (.., Some(_)) => counts.delivered += 1,

@@ -1,5 +1,5 @@
-//! The report at the end of the demo. Every figure comes from the journal, but for one check
-//! against the cast: what the journal calls delivered must have arrived.
+//! The report at the end of the demo. Every figure comes from the journal, with one exception: a
+//! check that the delivered messages of the journal have arrived at the mail servers.
 
 use std::collections::HashSet;
 use std::fmt::Write;
@@ -9,47 +9,47 @@ use anstyle::{AnsiColor, Style};
 use domain::standing::Standing;
 
 use super::campaign::Answers;
-use super::cast::Member;
-use super::score::{Score, Story};
+use super::mail_servers::MailServer;
+use super::results::{JobResult, Results};
 use crate::figures::thousands;
 
-/// From here on, in the demo's time, lateness changes the story: a retry comes when the trouble is
-/// over.
+/// A lateness above this, in the demo's time, changes the result: a late retry may come only after
+/// a server's trouble is over.
 const LATE_MS: i64 = 3 * 3_600_000;
 
-/// Tries beyond this share a column.
+/// Tries with this number or a higher one share a column.
 const TRIES_SHOWN: u32 = 4;
 
-/// The report, and whether all its checks hold.
+/// Writes the report. Returns its text, and whether all its checks passed.
 pub(crate) fn write(
-    score: &Score,
+    results: &Results,
     answers: &Answers,
-    members: &[Member],
+    servers: &[MailServer],
     took: Duration,
     speed: u32,
 ) -> (String, bool) {
     let mut text = String::new();
-    write_statuses(&mut text, score);
+    write_statuses(&mut text, results);
     let days = (took * speed).as_secs_f64() / 86_400.0;
     let _ = writeln!(text, "\n{days:.1} days in {:.1} s.", took.as_secs_f64());
     let checks = [
-        ended_once(score, answers),
-        never_early(score),
-        arrived(score, members),
+        ended_once(results, answers),
+        never_early(results),
+        arrived(results, servers),
     ];
-    for (holds, said) in &checks {
+    for (holds, line) in &checks {
         let (mark, color) = if *holds {
             ("ok  ", AnsiColor::Green)
         } else {
             ("FAIL", AnsiColor::Red)
         };
         let style = Style::new().bold().fg_color(Some(color.into()));
-        let _ = writeln!(text, "{style}{mark}{style:#} {said}");
+        let _ = writeln!(text, "{style}{mark}{style:#} {line}");
     }
     (text, checks.iter().all(|(holds, _)| *holds))
 }
 
-fn write_statuses(text: &mut String, score: &Score) {
+fn write_statuses(text: &mut String, results: &Results) {
     let bold = Style::new().bold();
     let _ = writeln!(
         text,
@@ -76,53 +76,50 @@ fn write_statuses(text: &mut String, score: &Score) {
         "tries/job",
         "earliest"
     );
-    let groups = score.by_label();
-    for (label, stories) in &groups {
-        write_row(text, &label.status, &label.policy, stories);
+    let groups = results.by_label();
+    for (label, jobs) in &groups {
+        write_row(text, &label.status, &label.policy, jobs);
     }
-    let all: Vec<&Story> = score.stories().filter(|story| story.scheduled).collect();
+    let all: Vec<&JobResult> = results.jobs().filter(|job| job.scheduled).collect();
     write_row(text, "all", "", &all);
     let _ = writeln!(
         text,
-        "\nearliest: how long after its due time the earliest attempt was claimed, in the demo's time"
+        "\nearliest: how long after its due time the earliest attempt was claimed, \
+         in the demo's time"
     );
 }
 
-fn write_row(text: &mut String, status: &str, policy: &str, stories: &[&Story]) {
-    let count = |keep: &dyn Fn(&Story) -> bool| {
-        thousands(stories.iter().filter(|story| keep(story)).count() as u64)
+fn write_row(text: &mut String, status: &str, policy: &str, jobs: &[&JobResult]) {
+    let count = |keep: &dyn Fn(&JobResult) -> bool| {
+        thousands(jobs.iter().filter(|job| keep(job)).count() as u64)
     };
-    let at_try = |n: u32| count(&|story| story.retired.is_none() && story.delivered_at == Some(n));
-    let later = count(&|story| {
-        story.retired.is_none() && story.delivered_at.is_some_and(|n| n >= TRIES_SHOWN)
-    });
-    let retired = |standing| count(&|story| story.retired == Some(standing));
-    let given_up =
-        count(&|story| story.over && story.retired.is_none() && story.delivered_at.is_none());
-    let tries: u32 = stories.iter().map(|story| story.attempts).sum();
+    let at_try = |n: u32| count(&|job| job.retired.is_none() && job.delivered_at == Some(n));
+    let later =
+        count(&|job| job.retired.is_none() && job.delivered_at.is_some_and(|n| n >= TRIES_SHOWN));
+    let retired = |standing| count(&|job| job.retired == Some(standing));
+    let given_up = count(&|job| job.over && job.retired.is_none() && job.delivered_at.is_none());
+    let tries: u32 = jobs.iter().map(|job| job.attempts).sum();
     let _ = writeln!(
         text,
-        "{status:<8}{policy:<24}{:>6}{:>6}{:>6}{:>6}{later:>6} {:>12}{:>9}{given_up:>9}{:>10.2}{:>10}",
-        thousands(stories.len() as u64),
+        "{status:<8}{policy:<24}{:>6}{:>6}{:>6}{:>6}{later:>6} \
+         {:>12}{:>9}{given_up:>9}{:>10.2}{:>10}",
+        thousands(jobs.len() as u64),
         at_try(1),
         at_try(2),
         at_try(3),
         retired(Standing::Unavailable),
         retired(Standing::Inactive),
-        f64::from(tries) / stories.len().max(1) as f64,
-        earliest(stories).map_or_else(|| "-".to_owned(), after_due),
+        f64::from(tries) / jobs.len().max(1) as f64,
+        earliest(jobs).map_or_else(|| "-".to_owned(), after_due),
     );
 }
 
-fn earliest(stories: &[&Story]) -> Option<i64> {
-    stories
-        .iter()
-        .flat_map(|story| &story.late_ms)
-        .min()
-        .copied()
+fn earliest(jobs: &[&JobResult]) -> Option<i64> {
+    jobs.iter().flat_map(|job| &job.late_ms).min().copied()
 }
 
-/// How long after (or, with a minus, before) its due time, in the demo's time.
+/// Formats how long after its due time an attempt was claimed, in the demo's time. A minus means
+/// before.
 fn after_due(late_ms: i64) -> String {
     let sign = if late_ms < 0 { '-' } else { '+' };
     let ms = late_ms.unsigned_abs();
@@ -133,78 +130,81 @@ fn after_due(late_ms: i64) -> String {
     }
 }
 
-fn ended_once(score: &Score, answers: &Answers) -> (bool, String) {
+fn ended_once(results: &Results, answers: &Answers) -> (bool, String) {
     let mut counts = [0_u64; 4];
     let (mut twice, mut messages) = (0_u64, 0_usize);
-    for ending in score.messages() {
-        messages += usize::from(ending.waited);
-        counts[0] += u64::from(ending.delivered);
-        counts[1] += u64::from(ending.dropped);
-        counts[2] += u64::from(ending.expired);
-        counts[3] += u64::from(ending.times() == 0);
-        twice += u64::from(ending.times() > 1);
+    for message in results.messages() {
+        messages += usize::from(message.waited);
+        counts[0] += u64::from(message.delivered);
+        counts[1] += u64::from(message.dropped);
+        counts[2] += u64::from(message.expired);
+        counts[3] += u64::from(message.times() == 0);
+        twice += u64::from(message.times() > 1);
     }
     let [delivered, dropped, expired, open] = counts.map(thousands);
     let holds = counts[3] == 0 && twice == 0 && messages == answers.waiting();
-    let said = format!(
-        "every bounce ended exactly once: {} waited, {} of them in the journal: {delivered} delivered, {dropped} dropped, \
-         {expired} expired; {open} open, {twice} ended twice",
+    let line = format!(
+        "every bounce ended exactly once: {} waited, {} of them in the journal: \
+         {delivered} delivered, {dropped} dropped, {expired} expired; \
+         {open} open, {twice} ended twice",
         thousands(answers.waiting() as u64),
         thousands(messages as u64),
     );
-    (holds, said)
+    (holds, line)
 }
 
-fn never_early(score: &Score) -> (bool, String) {
-    let stories: Vec<&Story> = score.stories().collect();
-    let early = stories
+fn never_early(results: &Results) -> (bool, String) {
+    let jobs: Vec<&JobResult> = results.jobs().collect();
+    let early = jobs
         .iter()
-        .flat_map(|story| &story.late_ms)
+        .flat_map(|job| &job.late_ms)
         .filter(|late_ms| **late_ms < 0)
         .count();
-    let latest = stories
+    let latest = jobs
         .iter()
-        .flat_map(|story| &story.late_ms)
+        .flat_map(|job| &job.late_ms)
         .max()
         .copied()
         .unwrap_or_default();
-    let first = earliest(&stories).map_or_else(|| "no attempt".to_owned(), after_due);
-    let attempts = thousands(score.attempts());
-    let mut said = format!(
-        "no attempt before it was due: {attempts} attempts, {early} early, the earliest {first} after"
+    let first = earliest(&jobs).map_or_else(|| "no attempt".to_owned(), after_due);
+    let attempts = thousands(results.attempts());
+    let mut line = format!(
+        "no attempt before it was due: {attempts} attempts, {early} early, \
+         the earliest {first} after"
     );
     if latest > LATE_MS {
         let _ = write!(
-            said,
-            "\n     but the latest {}: this machine fell behind the demo's time, so some mail got through at an earlier \
-             try than it would have; a smaller --speed is truer",
+            line,
+            "\n     but the latest attempt {} after its due time: this machine is too slow for \
+             this --speed, so some mail was delivered at an earlier try than in reality; a \
+             smaller --speed gives better figures",
             after_due(latest)
         );
     }
-    (early == 0, said)
+    (early == 0, line)
 }
 
-fn arrived(score: &Score, members: &[Member]) -> (bool, String) {
-    let delivered: u64 = score
+fn arrived(results: &Results, servers: &[MailServer]) -> (bool, String) {
+    let delivered: u64 = results
         .messages()
-        .map(|ending| u64::from(ending.delivered))
+        .map(|message| u64::from(message.delivered))
         .sum();
-    let taken: Vec<_> = members.iter().flat_map(Member::taken).collect();
-    let distinct = taken.iter().collect::<HashSet<_>>().len();
-    let connections: u64 = members.iter().map(Member::connections).sum();
-    let refusals: u64 = members.iter().map(Member::refusals).sum();
-    let said = format!(
-        "what the journal calls delivered arrived, and once: {} delivered, the servers took {} ({} distinct) and refused \
-         {}, on {} connections",
+    let accepted: Vec<_> = servers.iter().flat_map(MailServer::accepted).collect();
+    let distinct = accepted.iter().collect::<HashSet<_>>().len();
+    let connections: u64 = servers.iter().map(MailServer::connections).sum();
+    let refusals: u64 = servers.iter().map(MailServer::refusals).sum();
+    let line = format!(
+        "what the journal calls delivered arrived, and once: {} delivered, \
+         the servers took {} ({} distinct) and refused {}, on {} connections",
         thousands(delivered),
-        thousands(taken.len() as u64),
+        thousands(accepted.len() as u64),
         thousands(distinct as u64),
         thousands(refusals),
         thousands(connections),
     );
     (
-        taken.len() as u64 == delivered && distinct == taken.len(),
-        said,
+        accepted.len() as u64 == delivered && distinct == accepted.len(),
+        line,
     )
 }
 

@@ -1,4 +1,5 @@
-//! `redeliver destinations list`: over the API, those in trouble first, then those with work.
+//! `redeliver destinations list`: lists the destinations in trouble first, then those with work. It
+//! uses the API.
 
 use anyhow::Result;
 use domain::clock::{Clock, Timestamp};
@@ -52,7 +53,7 @@ fn row([destination, waiting, next_due, in_flight, trouble]: [&str; 5]) -> Strin
     format!("{destination:<32} {waiting:>9}  {next_due:<25} {in_flight:>9}  {trouble}\n")
 }
 
-/// What keeps attempts from it.
+/// Returns what prevents attempts at a destination: its breaker and its hold.
 fn trouble(one: &Value) -> String {
     let hold = hold(&one["hold"]).map(|hold| format!("held {hold}"));
     let breaker = match one["breaker"]["state"].as_str() {
@@ -74,20 +75,36 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_list_has_a_line_for_each_and_columns_that_stand_below_each_other() {
+    fn the_list_has_a_line_for_each_destination_and_aligned_columns() {
         let closed = json!({"state": "closed"});
         let due = "2026-11-23T02:41:11.904Z";
         let answer = json!({"next": "work/7/one.example", "destinations": [
-            {"destination": "google", "waiting": 12_345, "next_due": due, "in_flight": 5, "window": 20,
-             "breaker": {"state": "half_open", "times": 2}, "hold": {"reason": "they asked", "until": null}},
-            {"destination": "one.example", "waiting": 0, "next_due": null, "in_flight": 1, "window": 200,
-             "breaker": closed, "hold": null},
+            {
+                "destination": "google",
+                "waiting": 12_345,
+                "next_due": due,
+                "in_flight": 5,
+                "window": 20,
+                "breaker": {"state": "half_open", "times": 2},
+                "hold": {"reason": "they asked", "until": null},
+            },
+            {
+                "destination": "one.example",
+                "waiting": 0,
+                "next_due": null,
+                "in_flight": 1,
+                "window": 200,
+                "breaker": closed,
+                "hold": null,
+            },
         ]});
         let now = Timestamp::parse("2026-11-22T00:00:00Z").unwrap();
         let wanted = [
-            "DESTINATION                        WAITING  NEXT DUE                  IN FLIGHT  TROUBLE",
-            "google                              12,345  2026-11-23T02:41:11.904Z       5/20  breaker one attempt is out, \
-             the others wait for what it brings; opened 2 in a row; held until it is released: they asked",
+            "DESTINATION                        WAITING  NEXT DUE                  \
+             IN FLIGHT  TROUBLE",
+            "google                              12,345  2026-11-23T02:41:11.904Z       5/20  \
+             breaker one attempt is out, the others wait for its result; opened 2 in a row; \
+             held until it is released: they asked",
             "one.example                              0  -                             1/200  -",
             "there may be more: --after 'work/7/one.example'",
         ];

@@ -1,5 +1,5 @@
-//! `redeliver dsn --submit`: hands reports to a scheduler, as a mail server's pipe wants it: what
-//! cannot be had now is to be tried again, and only that (exit statuses of `sysexits.h`).
+//! `redeliver dsn --submit`: sends reports to a scheduler. It is made for the pipe of a mail
+//! server: its exit status (`sysexits.h`) asks for another try only if a later try can succeed.
 
 use std::process::ExitCode;
 
@@ -11,7 +11,7 @@ use serde_json::Value;
 use crate::api::Api;
 use crate::process;
 
-/// `EX_DATAERR`: the input is wrong, and will be so the next time.
+/// `EX_DATAERR`: the input is wrong, and another try would fail too.
 const EX_DATAERR: u8 = 65;
 
 /// `EX_TEMPFAIL`: try again later.
@@ -19,7 +19,7 @@ const EX_TEMPFAIL: u8 = 75;
 
 #[derive(Debug, Args)]
 pub(crate) struct Submission {
-    /// Hand the reports to a scheduler instead of printing what they say
+    /// Send the reports to a scheduler instead of printing their content
     #[arg(long)]
     pub(super) submit: bool,
 
@@ -27,7 +27,7 @@ pub(crate) struct Submission {
     #[arg(long, value_name = "ADDRESS", requires = "submit")]
     to: Option<String>,
 
-    /// With --submit: the account of mail whose return path does not say
+    /// With --submit: the account of mail whose return path names none
     #[arg(long, requires = "submit")]
     account: Option<String>,
 
@@ -35,12 +35,12 @@ pub(crate) struct Submission {
     api: Api,
 }
 
-/// Hands in messages one by one, and prints what became of each. Ends with the worst that was met:
-/// a message that is to be tried again goes before one that was refused.
+/// Sends messages one by one, and prints the answer to each. The exit status is that of the worst
+/// result: a message to be tried again is worse than a refused one.
 pub(super) async fn run(submission: &Submission, messages: &[&[u8]]) -> Result<ExitCode> {
     let mut worst = 0;
     for message in messages {
-        let code = match hand_in(submission, message).await {
+        let code = match send(submission, message).await {
             Ok((status, answer)) => {
                 process::print(&format!("{answer}\n"))?;
                 exit_status(status)
@@ -55,7 +55,7 @@ pub(super) async fn run(submission: &Submission, messages: &[&[u8]]) -> Result<E
     Ok(ExitCode::from(worst))
 }
 
-async fn hand_in(submission: &Submission, message: &[u8]) -> Result<(StatusCode, Value)> {
+async fn send(submission: &Submission, message: &[u8]) -> Result<(StatusCode, Value)> {
     let Submission {
         to, account, api, ..
     } = submission;
@@ -70,12 +70,12 @@ async fn hand_in(submission: &Submission, message: &[u8]) -> Result<(StatusCode,
     let answer = response
         .json()
         .await
-        .map_err(|_| anyhow!("the answer is not a scheduler's; is --api the right one?"))?;
+        .map_err(|_| anyhow!("the answer is not JSON, as a scheduler sends it; is --api right?"))?;
     Ok((status, answer))
 }
 
-/// What a mail server is told. Whoever may not come in, or calls at the wrong door, is set up
-/// wrongly: its reports wait until that is put right.
+/// Returns the exit status for the mail server. A missing permission or a wrong URL is a mistake in
+/// the set-up, so the reports are to be tried again until that is corrected.
 fn exit_status(status: StatusCode) -> u8 {
     match status {
         status if status.is_success() => 0,
@@ -92,7 +92,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_what_would_be_refused_again_is_not_tried_again() {
+    fn only_a_report_that_would_be_refused_again_is_not_tried_again() {
         for (status, code) in [
             (202, 0),
             (400, 65),

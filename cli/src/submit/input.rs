@@ -1,5 +1,4 @@
-//! What is submitted: the lines of a file or of standard input, read in pieces and gathered into
-//! batches.
+//! Reads the lines of a file or of standard input, and collects their bounces into batches.
 
 use std::io::{self, Read};
 use std::mem;
@@ -7,25 +6,25 @@ use std::mem;
 use scheduler::intake::lines::{Line, Lines, Numbered};
 use scheduler::intake::maillog::LogReader;
 
-/// Lines of one request: few enough to be answered soon, and many enough to be worth one.
+/// The bounces of one request, about: few enough for a quick answer, many enough to be efficient.
 const BATCH: usize = 2_000;
 
-/// Bytes of one request, about.
+/// The bytes of one request, about.
 const BATCH_BYTES: usize = 4 << 20;
 
-/// The longest line that is read. A scheduler has a bound of its own, `scheduler.line_max`.
+/// The longest line that is read. A scheduler has its own limit, `scheduler.line_max`.
 const LINE_MAX: usize = 16 << 20;
 
 const CHUNK: usize = 256 << 10;
 
-/// One bounce on its way.
+/// One bounce to submit.
 #[derive(Debug)]
 pub(super) struct Item {
-    /// The number of the line that told of it.
+    /// The number of its line.
     pub(super) line: u64,
-    /// That line, as it was.
+    /// The line, unchanged.
     pub(super) raw: Vec<u8>,
-    /// The bounce as it is sent, or why the line holds none.
+    /// The bounce as it is sent, or the reason why the line is refused.
     pub(super) bounce: Result<Vec<u8>, String>,
 }
 
@@ -33,19 +32,19 @@ pub(super) struct Item {
 #[derive(Debug, Default)]
 pub(super) struct Batch {
     pub(super) items: Vec<Item>,
-    /// The last line that was read for it.
+    /// The last line that was read for this batch.
     pub(super) last_line: u64,
-    /// How much of the input had been read by then, in bytes.
+    /// How many bytes of the input had been read by then.
     pub(super) read: u64,
 }
 
-/// Reads batches.
+/// Reads batches from a source.
 pub(super) struct Input<R> {
     source: R,
-    /// How lines become bounces; none where each is one.
+    /// Turns log lines into bounces. `None` if each line is a bounce already.
     reader: Option<Box<dyn LogReader>>,
     lines: Lines,
-    /// Lines up to this one have been answered in an earlier run.
+    /// Lines up to this one were answered in an earlier run.
     done: u64,
     found: Vec<Numbered>,
     read: u64,
@@ -65,7 +64,8 @@ impl<R: Read> Input<R> {
         }
     }
 
-    /// The next batch; none at the end. One that has no item still tells how far it came.
+    /// Reads the next batch. Returns `None` at the end. A batch without items still contains how
+    /// far the input was read.
     pub(super) fn next(&mut self) -> io::Result<Option<Batch>> {
         if self.ended {
             return Ok(None);
@@ -96,7 +96,7 @@ impl<R: Read> Input<R> {
                 }
             }
             batch.read = self.read;
-            // Who writes little by little shall not have to wait for a batch to be full.
+            // If the input comes slowly, bounces are sent before the batch is full.
             if self.ended || (size < CHUNK && !batch.items.is_empty()) {
                 break;
             }
@@ -158,7 +158,7 @@ mod tests {
     }
 
     #[test]
-    fn lines_keep_their_numbers_and_those_that_are_done_are_left_out() {
+    fn lines_keep_their_numbers_and_lines_already_done_are_skipped() {
         let text = "one\n\ntwo\r\nthree";
         let all = [
             (1, "one".to_owned()),

@@ -1,5 +1,5 @@
-//! Posting a batch until it is answered. A scheduler that is away or has too much to do is asked
-//! again: to repeat a bounce does no harm.
+//! Posts a batch until it is answered. If a scheduler is unavailable or overloaded, the batch is
+//! posted again. Posting a bounce twice does no harm.
 
 use std::time::Duration;
 
@@ -12,29 +12,29 @@ use crate::api::Api;
 
 const NDJSON: &str = "application/x-ndjson";
 
-/// The pause before a scheduler is asked again, where it names none; doubled each time.
+/// The first pause before a retry, if the scheduler names none. It is doubled each time.
 const PAUSE: Duration = Duration::from_millis(250);
 const PAUSE_MAX: Duration = Duration::from_secs(10);
 
-/// The answers after which the scheduler is asked again.
-const AGAIN: [StatusCode; 4] = [
+/// The answers that are followed by a retry.
+const RETRIED: [StatusCode; 4] = [
     StatusCode::SERVICE_UNAVAILABLE,
     StatusCode::TOO_MANY_REQUESTS,
     StatusCode::REQUEST_TIMEOUT,
     StatusCode::INSUFFICIENT_STORAGE,
 ];
 
-/// What became of one try.
+/// The result of one try.
 enum Try {
     Answered(Vec<Value>),
-    Again(Option<Duration>, anyhow::Error),
+    /// A failure to retry, with the pause that the scheduler asks for, and the reason.
+    Retry(Option<Duration>, anyhow::Error),
 }
 
-/// Posts bounces, one per line, and returns the answer to each. Tries again for as long as
-/// `patience`.
+/// Posts bounces, one per line, and returns the answer to each. Retries for as long as `patience`.
 ///
 /// # Errors
-/// Where the scheduler says no for good, or did not answer for all that time.
+/// If the scheduler rejects the request for good, or did not answer for all that time.
 pub(super) async fn post(api: &Api, bounces: &[&[u8]], patience: Duration) -> Result<Vec<Value>> {
     let mut body = bounces.join(&b'\n');
     body.push(b'\n');
@@ -45,20 +45,20 @@ pub(super) async fn post(api: &Api, bounces: &[&[u8]], patience: Duration) -> Re
             Try::Answered(answers) if answers.len() == bounces.len() => return Ok(answers),
             Try::Answered(answers) => {
                 bail!(
-                    "{} bounces were sent and {} answers came; is --api the right one?",
+                    "{} bounces were sent, but {} answers came; is --api right?",
                     bounces.len(),
                     answers.len()
                 )
             }
-            Try::Again(named, why) => {
-                pause = named.unwrap_or(pause);
+            Try::Retry(retry_after, why) => {
+                pause = retry_after.unwrap_or(pause);
                 why
             }
         };
         if Instant::now() + pause > deadline {
             return Err(why);
         }
-        tracing::debug!(%why, "asked again soon");
+        tracing::debug!(%why, "the batch is posted again soon");
         sleep(pause).await;
         pause = (2 * pause).clamp(PAUSE, PAUSE_MAX);
     }
@@ -67,7 +67,7 @@ pub(super) async fn post(api: &Api, bounces: &[&[u8]], patience: Duration) -> Re
 async fn try_once(api: &Api, body: Vec<u8>) -> Result<Try> {
     let response = match api.post("bounces", &[], NDJSON, body).await {
         Ok(response) => response,
-        Err(err) => return Ok(Try::Again(None, err)),
+        Err(err) => return Ok(Try::Retry(None, err)),
     };
     let status = response.status();
     let content_type = response
@@ -81,11 +81,11 @@ async fn try_once(api: &Api, body: Vec<u8>) -> Result<Try> {
                     .map(serde_json::from_str)
                     .collect::<Result<_, _>>()?,
             )),
-            Err(err) => Ok(Try::Again(None, err.into())),
+            Err(err) => Ok(Try::Retry(None, err.into())),
         };
     }
-    let again = AGAIN.contains(&status);
-    let named = retry_after(&response);
+    let is_retried = RETRIED.contains(&status);
+    let retry_after = retry_after(&response);
     let detail = response
         .json::<Value>()
         .await
@@ -93,10 +93,10 @@ async fn try_once(api: &Api, body: Vec<u8>) -> Result<Try> {
         .and_then(|problem| Some(problem["detail"].as_str()?.to_owned()));
     let why = anyhow!(
         "the scheduler answers {status}: {}",
-        detail.unwrap_or_else(|| "it does not say why".to_owned())
+        detail.unwrap_or_else(|| "it gives no reason".to_owned())
     );
-    if again {
-        Ok(Try::Again(named, why))
+    if is_retried {
+        Ok(Try::Retry(retry_after, why))
     } else {
         Err(why)
     }

@@ -1,4 +1,5 @@
-//! How far a submission has come, kept beside its file, so that one that was cut short can go on.
+//! Keeps the progress of a submission in a file next to its input, so that an interrupted one can
+//! continue.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -9,17 +10,17 @@ use anyhow::{Context, Result, bail};
 use serde::{Deserialize, Serialize};
 use tempfile::NamedTempFile;
 
-/// How much of the input is compared to know it again.
+/// How many bytes of the input are read to recognize it again.
 const HEAD: u64 = 4 << 10;
 
 /// What has been answered so far.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Done {
-    /// All lines up to this one.
+    /// All lines up to this one are answered.
     pub(super) line: u64,
-    /// How many bounces got which answer.
+    /// The number of bounces for each kind of answer.
     pub(super) answers: BTreeMap<String, u64>,
-    /// What the input starts with, as a hash.
+    /// A hash of the start of the input.
     head: String,
 }
 
@@ -30,25 +31,26 @@ impl Done {
     }
 }
 
-/// The file that keeps it.
+/// The file that contains the progress.
 #[derive(Debug)]
 pub(super) struct ProgressFile {
     path: PathBuf,
 }
 
 impl ProgressFile {
-    /// The one that belongs to an input.
-    pub(super) fn beside(input: &Path) -> Self {
+    /// The progress file of an input: its path with `.progress` added.
+    pub(super) fn of(input: &Path) -> Self {
         let mut path = input.as_os_str().to_owned();
         path.push(".progress");
         Self { path: path.into() }
     }
 
-    /// Where a submission of `input` starts: at its beginning, or where an earlier one ended.
+    /// Returns where a submission of `input` starts: at its beginning, or after the lines that an
+    /// earlier run has submitted.
     ///
     /// # Errors
-    /// Where an earlier one was cut short and nobody said what to do, or the input is another one
-    /// by now.
+    /// If an earlier run was interrupted and `resume` is not set, or if the input has changed
+    /// since.
     pub(super) fn start(&self, input: &Path, resume: bool) -> Result<Done> {
         let head = head_of(input).with_context(|| format!("cannot read {}", input.display()))?;
         let path = self.path.display();
@@ -63,22 +65,27 @@ impl ProgressFile {
         };
         if !resume {
             bail!(
-                "an earlier run was cut short: go on with --resume, or remove {path} to start anew"
+                "an earlier run was interrupted: continue it with --resume, \
+                 or remove {path} to start from the beginning"
             );
         }
         let done: Done = serde_json::from_str(&kept).with_context(|| {
-            format!("{path} is not understood; remove it to start anew, which does no harm")
+            format!(
+                "{path} is not a progress file; remove it to start from the beginning, \
+                 which does no harm"
+            )
         })?;
         if done.head != head {
             bail!(
-                "{} starts otherwise than it did; remove {path} to start anew",
+                "the first line of {} is not the same as in the earlier run; \
+                 remove {path} to start from the beginning",
                 input.display()
             );
         }
         Ok(done)
     }
 
-    /// Keeps it, at once or not at all.
+    /// Writes the progress, atomically.
     pub(super) fn keep(&self, done: &Done) -> Result<()> {
         let folder = self
             .path
@@ -94,7 +101,7 @@ impl ProgressFile {
         write().with_context(|| format!("cannot write {}", self.path.display()))
     }
 
-    /// There is nothing left to go on with.
+    /// Removes the file, after everything was submitted.
     pub(super) fn remove(&self) {
         let _ = fs::remove_file(&self.path);
     }
@@ -103,7 +110,7 @@ impl ProgressFile {
 fn head_of(input: &Path) -> io::Result<String> {
     let mut head = Vec::new();
     fs::File::open(input)?.take(HEAD).read_to_end(&mut head)?;
-    // A file that is still written to may have grown beyond the head since.
+    // Only the first line counts: a file that is still being written grows after it.
     let line = head
         .iter()
         .position(|byte| *byte == b'\n')
@@ -119,16 +126,16 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_run_that_was_cut_short_goes_on_only_when_told_and_only_with_the_same_input() {
+    fn an_interrupted_run_continues_only_with_resume_and_only_with_the_same_input() {
         let folder = tempfile::tempdir().unwrap();
         let input = folder.path().join("bounces.ndjson");
         fs::write(&input, "one\ntwo\n").unwrap();
-        let file = ProgressFile::beside(&input);
+        let file = ProgressFile::of(&input);
         let mut done = file.start(&input, false).unwrap();
         assert_eq!(
             (done.line, file.start(&input, true).unwrap()),
             (0, done.clone()),
-            "there is nothing to go on with"
+            "without an earlier run, --resume starts at the first line"
         );
 
         done.line = 2;
@@ -142,13 +149,13 @@ mod tests {
         );
         assert_eq!(file.start(&input, true).unwrap(), done);
         fs::write(&input, "one\ntwo\nthree\n").unwrap();
-        assert_eq!(file.start(&input, true).unwrap(), done, "it has grown");
+        assert_eq!(file.start(&input, true).unwrap(), done, "the input grew");
         fs::write(&input, "1\n2\n").unwrap();
         assert!(
             file.start(&input, true)
                 .unwrap_err()
                 .to_string()
-                .contains("starts otherwise")
+                .contains("is not the same as in the earlier run")
         );
         file.remove();
         assert_eq!(file.start(&input, false).unwrap().line, 0);

@@ -1,4 +1,4 @@
-//! What is known of addresses.
+//! Addresses: shows what is known about one, checks many, suppresses and reinstates one.
 
 use axum::Json;
 use axum::extract::rejection::{PathRejection, QueryRejection};
@@ -18,10 +18,10 @@ use super::Api;
 use super::fields::{Body, Object};
 use super::problem::Problem;
 
-/// How many addresses one check takes.
+/// How many addresses one check may have.
 const CHECK_MAX: usize = 10_000;
 
-/// The query of a request that is about one address.
+/// The query of a request about one address.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct AccountQuery {
@@ -36,7 +36,7 @@ pub struct Check {
     addresses: Vec<String>,
 }
 
-/// `GET /v1/addresses/{address}`: its standing, and its job where it has one.
+/// `GET /v1/addresses/{address}`: its standing, and its job if it has one.
 pub async fn get(
     State(api): State<Api>,
     address: Result<Path<String>, PathRejection>,
@@ -51,14 +51,13 @@ pub async fn get(
     Ok(Json(wire))
 }
 
-/// `POST /v1/addresses/check`: which of these addresses are not active, so that a campaign can
-/// leave them out.
+/// `POST /v1/addresses/check`: lists which of these addresses are not active, so that a campaign
+/// can leave them out.
 pub async fn check(State(api): State<Api>, body: Body) -> Result<Json<Value>, Problem> {
     let Object(fields) = body?;
     let read = Check::deserialize(Value::Object(fields));
-    // Its own text speaks of our types.
-    let wrong =
-        "the body has not the fields that are documented: account, and addresses, a list of texts";
+    // Serde's own text would name our types.
+    let wrong = "the body must have the documented fields: addresses, a list of texts, and account";
     let Check { account, addresses } = read.map_err(|_| Problem::bad_request(wrong))?;
     if addresses.len() > CHECK_MAX {
         let detail = format!(
@@ -93,7 +92,7 @@ pub async fn check(State(api): State<Api>, body: Body) -> Result<Json<Value>, Pr
                 .as_ref()
                 .filter(|record| record.at(now) != Standing::Active)?;
             let mut wire = describe(id, Some(record), &api);
-            // As the platform wrote it, so that it finds it again.
+            // As the platform wrote it, so that the platform recognises it.
             wire["address"] = address.as_str().into();
             Some(wire)
         })
@@ -103,7 +102,8 @@ pub async fn check(State(api): State<Api>, body: Body) -> Result<Json<Value>, Pr
     ))
 }
 
-/// `POST /v1/addresses/{address}/suppress`: it gets no more mail, and what waits for it is dropped.
+/// `POST /v1/addresses/{address}/suppress`: the address gets no more mail. Waiting messages are
+/// dropped.
 pub async fn suppress(
     State(api): State<Api>,
     address: Result<Path<String>, PathRejection>,
@@ -112,7 +112,7 @@ pub async fn suppress(
     apply(&api, read_id(address, query)?, FactOrCommand::Suppress).await
 }
 
-/// `POST /v1/addresses/{address}/reinstate`: it is active again, whatever it was before.
+/// `POST /v1/addresses/{address}/reinstate`: the address is active again, from any standing.
 pub async fn reinstate(
     State(api): State<Api>,
     address: Result<Path<String>, PathRejection>,
@@ -121,13 +121,15 @@ pub async fn reinstate(
     apply(&api, read_id(address, query)?, FactOrCommand::Reinstate).await
 }
 
-async fn apply(api: &Api, id: JobId, word: FactOrCommand) -> Result<Json<Value>, Problem> {
-    api.accept.apply_operator_command(id.clone(), word).await?;
+async fn apply(api: &Api, id: JobId, command: FactOrCommand) -> Result<Json<Value>, Problem> {
+    api.accept
+        .apply_operator_command(id.clone(), command)
+        .await?;
     let report = api.store.address(&id).await?;
     Ok(Json(describe(&id, report.standing.as_ref(), api)))
 }
 
-/// The job that a path's address and a query's account name.
+/// Reads the id of a job: the address is in the path, and the account in the query.
 pub(super) fn read_id(
     address: Result<Path<String>, PathRejection>,
     query: Result<Query<AccountQuery>, QueryRejection>,
@@ -142,7 +144,7 @@ pub(super) fn read_id(
     })
 }
 
-/// The account that a request names, or the default one.
+/// Returns the account that a request names, or the default one.
 fn read_account(account: Option<&str>) -> Result<Account, Problem> {
     account.map_or_else(
         || Ok(Account::default()),
@@ -171,8 +173,12 @@ fn describe_job(report: &JobReport, table: &Table) -> Value {
         .iter()
         .map(|message| {
             json!({
-                "message_id": message.id, "bounced_at": message.bounced_at, "expires_at": message.expires_at.map(|at| at.0),
-                "stream": message.stream, "route": message.route, "metadata": message.metadata,
+                "message_id": message.id,
+                "bounced_at": message.bounced_at,
+                "expires_at": message.expires_at.map(|at| at.0),
+                "stream": message.stream,
+                "route": message.route,
+                "metadata": message.metadata,
             })
         })
         .collect();
@@ -183,11 +189,19 @@ fn describe_job(report: &JobReport, table: &Table) -> Value {
         .map(|Try { attempt, at, reply }| json!({"attempt": attempt, "at": at, "reply": reply}))
         .collect();
     json!({
-        "id": job.id.key(), "destination": job.head.destination, "attempt": job.head.attempt,
-        "max_attempts": table.named(&job.head.policy).map(|row| row.delays.len()), "due": report.due, "leased_until": report.leased_until,
-        "quarantined_since": report.quarantined_since, "waits_for": report.waits_for.as_ref().map(describe_wait),
-        "status": job.head.status, "policy": job.head.policy, "created": job.head.created,
-        "messages": messages, "history": history,
+        "id": job.id.key(),
+        "destination": job.head.destination,
+        "attempt": job.head.attempt,
+        "max_attempts": table.named(&job.head.policy).map(|row| row.delays.len()),
+        "due": report.due,
+        "leased_until": report.leased_until,
+        "quarantined_since": report.quarantined_since,
+        "waits_for": report.waits_for.as_ref().map(describe_wait),
+        "status": job.head.status,
+        "policy": job.head.policy,
+        "created": job.head.created,
+        "messages": messages,
+        "history": history,
     })
 }
 

@@ -7,14 +7,14 @@ use serde_json::Value;
 use store::error::StoreError;
 
 use super::Api;
-use super::items::{Item, take_in};
+use super::items::{self, Item};
 use super::problem::Problem;
 use crate::intake::accept::{Answered, SentTo};
 use crate::intake::json::Refusal;
 
 /// `POST /v1/bounces`.
 pub async fn post(State(api): State<Api>, request: Request) -> Result<Response, Problem> {
-    take_in::<Bounce>(&api, request).await
+    items::receive::<Bounce>(&api, request).await
 }
 
 impl Item for Bounce {
@@ -30,7 +30,7 @@ impl Item for Bounce {
         api.reader.read_text(text, api.store.clock().now())
     }
 
-    async fn take_in(api: &Api, batch: Vec<Self>) -> Result<(Vec<Answered>, SentTo), StoreError> {
+    async fn process(api: &Api, batch: Vec<Self>) -> Result<(Vec<Answered>, SentTo), StoreError> {
         Ok((api.accept.accept(batch).await?, SentTo::new()))
     }
 }

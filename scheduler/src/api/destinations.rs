@@ -1,6 +1,6 @@
-//! Destinations, for operators: how one fares, holding it, letting it go, and giving it other
-//! limits. A destination is named as it is placed (`google`); somebody who names a domain
-//! (`gmail.com`) means the place where that one is.
+//! Destinations, for operators: shows the state of one, holds and releases it, and overrides its
+//! limits. A destination has a name of its own (`google`). The name of a domain (`gmail.com`)
+//! stands for the destination of that domain.
 
 use axum::Json;
 use axum::extract::rejection::PathRejection;
@@ -17,26 +17,26 @@ use super::problem::Problem;
 
 pub mod list;
 
-/// How long the reason of a hold may be, in characters.
+/// The longest reason of a hold, in characters.
 const REASON_CHARS_MAX: usize = 500;
 
-/// What a request's path names: `{name}` as it came.
+/// The `{name}` in the path of a request.
 type Name = Result<Path<String>, PathRejection>;
 
-/// A destination, and what it was asked for as.
+/// A destination, and the name by which the request asked for it.
 struct Found {
     asked: String,
     destination: Destination,
 }
 
-/// `GET /v1/destinations/{name}`: its pace as it is now.
+/// `GET /v1/destinations/{name}`: its current pace.
 pub async fn get(State(api): State<Api>, name: Name) -> Result<Json<Value>, Problem> {
     let found = find(&api, name).await?;
     describe(&api, &found).await
 }
 
-/// `PUT /v1/destinations/{name}/hold`: no attempt goes out until an instant, or until it is
-/// released.
+/// `PUT /v1/destinations/{name}/hold`: no attempts are made until an instant, or until the
+/// destination is released.
 pub async fn hold(State(api): State<Api>, name: Name, body: Body) -> Result<Json<Value>, Problem> {
     let found = find(&api, name).await?;
     let fields = Fields::read(body, &["reason", "until"])?;
@@ -44,14 +44,14 @@ pub async fn hold(State(api): State<Api>, name: Name, body: Body) -> Result<Json
     let reason = fields.line("reason", REASON_CHARS_MAX)?.ok_or_else(|| {
         Problem::bad_field(
             "reason",
-            "every hold needs one, for those who find it later",
+            "every hold needs a reason, for other operators who see the hold later",
         )
     })?;
     api.store.hold(&found.destination, until, &reason).await?;
     describe(&api, &found).await
 }
 
-/// `DELETE /v1/destinations/{name}/hold`: attempts go out again at once.
+/// `DELETE /v1/destinations/{name}/hold`: attempts are made again at once.
 pub async fn release(State(api): State<Api>, name: Name) -> Result<Json<Value>, Problem> {
     let found = find(&api, name).await?;
     if !api.store.unhold(&found.destination).await? {
@@ -63,14 +63,14 @@ pub async fn release(State(api): State<Api>, name: Name) -> Result<Json<Value>, 
     describe(&api, &found).await
 }
 
-/// `PUT /v1/destinations/{name}/limits`: these win over the configuration. What is left out is as
-/// it is there.
+/// `PUT /v1/destinations/{name}/limits`: these limits override the configuration. A limit that is
+/// left out stays as configured.
 pub async fn limit(State(api): State<Api>, name: Name, body: Body) -> Result<Json<Value>, Problem> {
     let found = find(&api, name).await?;
     let fields = Fields::read(body, &["rate", "burst", "window"])?;
     if fields.is_empty() {
         return Err(Problem::bad_request(
-            "name at least one of rate, burst and window; DELETE takes them all back",
+            "set at least one of rate, burst and window; DELETE removes all of them",
         ));
     }
     let (rate, burst) = (
@@ -91,7 +91,7 @@ pub async fn limit(State(api): State<Api>, name: Name, body: Body) -> Result<Jso
     describe(&api, &found).await
 }
 
-/// `DELETE /v1/destinations/{name}/limits`: those of the configuration hold again.
+/// `DELETE /v1/destinations/{name}/limits`: the limits of the configuration apply again.
 pub async fn unlimit(State(api): State<Api>, name: Name) -> Result<Json<Value>, Problem> {
     let found = find(&api, name).await?;
     if api
@@ -102,7 +102,7 @@ pub async fn unlimit(State(api): State<Api>, name: Name) -> Result<Json<Value>, 
         .is_none()
     {
         let detail = format!(
-            "{} has no limits of an operator; there is nothing to take back",
+            "no operator has set limits for {}; there is nothing to remove",
             found.destination
         );
         return Err(Problem::not_found(detail));
@@ -111,9 +111,9 @@ pub async fn unlimit(State(api): State<Api>, name: Name) -> Result<Json<Value>, 
     describe(&api, &found).await
 }
 
-/// The destination of a name: a domain's is where it is placed, any other must be one that there
-/// is. A misspelt provider is not taken for a host without a dot, because a hold of that one would
-/// hold nobody.
+/// Finds the destination of a name. The name of a domain stands for the destination where the
+/// domain is placed. Any other name must be a known destination. So a misspelt provider is not read
+/// as a host name without a dot: a hold of that destination would have no effect.
 async fn find(api: &Api, name: Name) -> Result<Found, Problem> {
     let Path(asked) = name?;
     let found = |destination| Found {
@@ -142,8 +142,9 @@ async fn find(api: &Api, name: Name) -> Result<Found, Problem> {
     }
     match domain {
         Ok(_) => Err(Problem::not_found(format!(
-            "there is neither a provider nor a destination \"{asked}\"; name one as addresses' jobs have it, google say, \
-             or a domain, gmail.com say"
+            "there is neither a provider nor a destination \"{asked}\"; \
+             name one as addresses' jobs have it, for example google, \
+             or a domain, for example gmail.com"
         ))),
         Err(why) => Err(Problem::bad_field(
             "name",
@@ -165,20 +166,34 @@ async fn describe(api: &Api, found: &Found) -> Result<Json<Value>, Problem> {
     let pace = api.store.pace(destination).await?;
     let waiting = api.store.waiting(destination).await?;
     let (limits, from) = api.store.limits_in_force(destination, &pace);
-    let mut wire = in_short(api, destination, &pace, waiting);
+    let mut wire = describe_in_short(api, destination, &pace, waiting);
     wire["asked"] = json!(asked);
-    wire["limits"] = json!({"rate": limits.rate, "burst": limits.burst, "window": limits.window, "from": from.as_str()});
+    wire["limits"] = json!({
+        "rate": limits.rate,
+        "burst": limits.burst,
+        "window": limits.window,
+        "from": from.as_str(),
+    });
     wire["tokens"] = json!(pace.tokens_at(limits, api.store.clock().now()));
     wire["delivered"] = json!(pace.delivered);
     Ok(Json(wire))
 }
 
-/// How a destination fares: what waits, what is under way, and what keeps attempts back.
-fn in_short(api: &Api, destination: &Destination, pace: &PaceReport, waiting: Waiting) -> Value {
+/// Describes a destination: the jobs that wait, the attempts in progress, and what holds back
+/// further attempts.
+fn describe_in_short(
+    api: &Api,
+    destination: &Destination,
+    pace: &PaceReport,
+    waiting: Waiting,
+) -> Value {
     let hold = pace.hold_at(api.store.clock().now());
     json!({
-        "destination": destination, "waiting": waiting.jobs, "next_due": waiting.next_due,
-        "in_flight": pace.in_flight, "window": api.store.window_in_force(destination, pace),
+        "destination": destination,
+        "waiting": waiting.jobs,
+        "next_due": waiting.next_due,
+        "in_flight": pace.in_flight,
+        "window": api.store.window_in_force(destination, pace),
         "breaker": describe_breaker(pace.breaker),
         "hold": hold.map(|hold| json!({"reason": hold.reason, "until": hold.until})),
     })

@@ -1,4 +1,4 @@
-//! `POST /v1/dsn`: one delivery report, as the mail that it came as.
+//! `POST /v1/dsn`: one delivery report, as the mail in which it arrived.
 
 use axum::Json;
 use axum::extract::rejection::QueryRejection;
@@ -13,26 +13,26 @@ use super::items::collect;
 use super::problem::Problem;
 use crate::intake::dsn::Origin;
 
-/// Content types that a report comes as.
+/// The content types that a report may have.
 const TYPES: [&str; 2] = ["message/rfc822", "message/global"];
 
-/// What can stand in the query.
+/// The query.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct Asked {
-    /// The account of mail whose return path does not say.
+pub struct ReportQuery {
+    /// The account of mail whose return path names none.
     account: Option<String>,
-    /// The address that the report came to.
+    /// The address that the report was sent to.
     to: Option<String>,
 }
 
 /// `POST /v1/dsn`.
 pub async fn post(
     State(api): State<Api>,
-    asked: Result<Query<Asked>, QueryRejection>,
+    query: Result<Query<ReportQuery>, QueryRejection>,
     request: Request,
 ) -> Result<Response, Problem> {
-    let Query(asked) = asked?;
+    let Query(query) = query?;
     let content_type = request
         .headers()
         .get(header::CONTENT_TYPE)
@@ -46,32 +46,34 @@ pub async fn post(
         .to_ascii_lowercase();
     if !TYPES.contains(&essence.as_str()) {
         return Err(Problem::unsupported(format!(
-            "content type \"{essence}\"; send the mail as {}",
+            "the content type \"{essence}\" is not supported; send the mail as {}",
             TYPES[0]
         )));
     }
-    let account = asked.account.as_deref().map(Account::parse).transpose();
+    let account = query.account.as_deref().map(Account::parse).transpose();
     let account = account
         .map_err(|why| Problem::bad_field("account", why.to_string()))?
         .unwrap_or_default();
     let message = collect(&api, request.into_body()).await?;
     if message.is_empty() {
-        return Err(Problem::bad_request("the body holds no mail"));
+        return Err(Problem::bad_request(
+            "the body is empty; send the mail with the report in it",
+        ));
     }
-    let taken = api
+    let answer = api
         .reports
-        .take(
+        .process(
             api.reports.read(message).await,
             &Origin {
                 account,
-                return_path: asked.to,
+                return_path: query.to,
             },
         )
         .await?;
-    let status = if taken.refusal().is_some() {
+    let status = if answer.refusal().is_some() {
         StatusCode::UNPROCESSABLE_ENTITY
     } else {
         StatusCode::ACCEPTED
     };
-    Ok((status, Json(taken.to_wire())).into_response())
+    Ok((status, Json(answer.to_wire())).into_response())
 }

@@ -1,6 +1,6 @@
-//! `GET /v1/events`: the journal as server-sent events. A client that comes back with the last id
-//! that it saw misses nothing that the journal still holds, and gets nothing twice. If what it saw
-//! last is gone, it is told so.
+//! `GET /v1/events`: the journal as server-sent events. A client that reconnects with the last id
+//! that it saw misses no event that the journal still has, and gets none twice. If the event that
+//! it saw last is gone, it gets an `EventsMissing`.
 
 use std::collections::VecDeque;
 use std::convert::Infallible;
@@ -30,40 +30,40 @@ use super::problem::Problem;
 /// How many entries of each shard are read at once.
 const READ_COUNT: usize = 8;
 
-/// How long to wait before a journal without news is read again.
+/// How long to wait before a journal without new entries is read again.
 const POLL: Duration = Duration::from_millis(200);
 
-/// The type of what tells a client that something is missing. It is in no journal, and goes to this
-/// client alone.
+/// The type of the event which reports that events are missing. It is in no journal, and goes only
+/// to the client that misses them.
 const EVENTS_MISSING: &str = "EventsMissing";
 
-/// What is sent to a client, with its kind if it is an event of the journal.
-type Wired = (Option<EventKind>, sse::Event);
+/// An event to be sent, with its kind if it is an event of the journal.
+type WireEvent = (Option<EventKind>, sse::Event);
 
 /// The query of `GET /v1/events`.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct Wanted {
-    /// Names of the kinds wanted, with commas between; all where absent.
+pub struct EventQuery {
+    /// The names of the kinds wanted, with commas between them. All kinds if absent.
     types: Option<String>,
-    /// Where to start: an id, or `start` for all that the journal holds; from now on where absent.
+    /// Where to start: after this id, or at the `start` of the journal. From now on if absent.
     after: Option<String>,
 }
 
-/// Where a client is in the journals of all shards.
+/// The place of a client in the journals of all shards.
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct Cursor(Vec<Place>);
 
-/// Where a client is in the journal of one shard: the last entry that it has seen something of.
+/// The place of a client in the journal of one shard: the last entry of which it has seen an event.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 struct Place {
     entry: EntryId,
-    /// How many of its events have been seen; none said means all.
+    /// How many events of the entry the client has seen. `None` means all.
     seen: Option<usize>,
 }
 
 impl Place {
-    /// The entry behind which to read on.
+    /// Returns the entry after which to continue reading.
     fn after(self) -> EntryId {
         if self.seen.is_some() {
             self.entry.before()
@@ -76,10 +76,10 @@ impl Place {
 /// `GET /v1/events`.
 pub async fn get(
     State(api): State<Api>,
-    query: Result<Query<Wanted>, QueryRejection>,
+    query: Result<Query<EventQuery>, QueryRejection>,
     headers: HeaderMap,
 ) -> Result<Sse<impl Stream<Item = Result<sse::Event, Infallible>>>, Problem> {
-    let Query(Wanted { types, after }) = query?;
+    let Query(EventQuery { types, after }) = query?;
     let kinds = read_kinds(types.as_deref())?;
     let shards = usize::from(api.store.shards());
     let last_seen = headers
@@ -91,51 +91,55 @@ pub async fn get(
     } else {
         "after"
     };
-    // How many incidents there were when it was last sure that the journal has what the client has
-    // seen.
-    let mut looked_at = None;
+    // The number of incidents when it was last checked that the journal still has the entries that
+    // the client has seen.
+    let mut checked_at = None;
     let cursor = match last_seen.or(after.as_deref()) {
         None => {
-            looked_at = Some(api.store.incidents());
+            checked_at = Some(api.store.incidents());
             let ends = api.store.journal_ends().await?;
-            Cursor(ends.into_iter().map(|entry| Place { entry, seen: None }).collect())
+            let place = |entry| Place { entry, seen: None };
+            Cursor(ends.into_iter().map(place).collect())
         }
         Some("start") => Cursor(vec![Place::default(); shards]),
-        Some(id) => id.parse().ok().filter(|cursor: &Cursor| cursor.0.len() == shards).ok_or_else(|| {
-            Problem::bad_field(
-                field,
-                "this is no id of the stream of this store; use one that came with an event, or start",
-            )
-        })?,
+        Some(id) => id
+            .parse()
+            .ok()
+            .filter(|cursor: &Cursor| cursor.0.len() == shards)
+            .ok_or_else(|| {
+                let detail =
+                    "this is no id of this store's stream; use the id of an event, or start";
+                Problem::bad_field(field, detail)
+            })?,
     };
     let stop = api.stop.clone();
     let events = stream::unfold(
-        (api, cursor, VecDeque::new(), looked_at),
+        (api, cursor, VecDeque::new(), checked_at),
         |state| async move {
-            let (api, mut cursor, mut entries, mut looked_at) = state;
+            let (api, mut cursor, mut entries, mut checked_at) = state;
             let mut batch = Vec::new();
             while entries.is_empty() && batch.is_empty() {
                 let incidents = api.store.incidents();
-                if looked_at == Some(incidents) {
+                if checked_at == Some(incidents) {
                     match next_entries(&api, &cursor, incidents).await {
                         Some(next) => entries = next,
-                        None => looked_at = None,
+                        None => checked_at = None,
                     }
                 } else if let Some(missing) = missing_events(&api, &mut cursor).await {
-                    (batch, looked_at) = (missing, Some(incidents));
+                    (batch, checked_at) = (missing, Some(incidents));
                 }
             }
             if let Some((shard, entry)) = entries.pop_front() {
                 batch = wire_events(shard, &entry, &mut cursor);
             }
-            // A long journal is read to many; between its entries it is others' turn.
+            // A long journal may be read by many clients. Other tasks get a turn between entries.
             tokio::task::yield_now().await;
-            Some((stream::iter(batch), (api, cursor, entries, looked_at)))
+            Some((stream::iter(batch), (api, cursor, entries, checked_at)))
         },
     )
     .flatten()
     .filter(move |(kind, _)| {
-        // All clients are told that something is missing.
+        // `EventsMissing` has no kind, and goes to all clients.
         let is_wanted = kinds.is_empty() || kind.is_none_or(|kind| kinds.contains(&kind));
         futures::future::ready(is_wanted)
     })
@@ -159,16 +163,16 @@ fn read_kinds(types: Option<&str>) -> Result<Vec<EventKind>, Problem> {
                     .collect();
                 Problem::bad_field(
                     "types",
-                    format!("there is no event {name}; there are {}", known.join(", ")),
+                    format!("there is no event {name}; choose from {}", known.join(", ")),
                 )
             })
         })
         .collect()
 }
 
-/// Returns the entries after the cursor, with their shards. Waits until there are some, also while
-/// the store cannot be reached. Returns `None` if Redis has lost, or may have lost, entries that
-/// the client has seen.
+/// Returns the entries after the cursor, with their shards. Waits until there are some, even if the
+/// store cannot be reached. Returns `None` if Redis has lost, or may have lost, entries that the
+/// client has seen.
 async fn next_entries(
     api: &Api,
     cursor: &Cursor,
@@ -180,7 +184,7 @@ async fn next_entries(
             Ok(None) => return None,
             Ok(Some(entries)) if !entries.is_empty() => return Some(entries.into()),
             Ok(Some(_)) => {}
-            Err(err) => tracing::warn!(%err, "a stream of events waits"),
+            Err(err) => tracing::warn!(%err, "a stream of events waits, because the store failed"),
         }
         sleep(POLL).await;
     }
@@ -188,16 +192,16 @@ async fn next_entries(
 }
 
 /// Reads the entries after the cursor, in the order of time. Returns `None` if a shard has new
-/// entries, but has lost the entry that the client has seen last. This is often found before the
-/// look for lost writes finds it.
+/// entries, but has lost the entry that the client has seen last. This check often finds a loss
+/// before the regular search for lost writes does.
 async fn read_on(
     api: &Api,
     cursor: &Cursor,
     after: &[EntryId],
 ) -> Result<Option<Vec<(usize, Entry)>>, StoreError> {
     let journals = api.store.read_journal(after, READ_COUNT).await?;
-    let has_news = journals.iter().any(|journal| !journal.is_empty());
-    if has_news && has_lost_place(api, cursor, &journals).await? {
+    let has_new = journals.iter().any(|journal| !journal.is_empty());
+    if has_new && has_lost_place(api, cursor, &journals).await? {
         return Ok(None);
     }
     let journals = journals.into_iter().enumerate();
@@ -209,7 +213,7 @@ async fn read_on(
 }
 
 /// Whether a shard with new entries has lost the entry that the client has seen last. A trimmed
-/// entry does not count as lost: a client that reads all the time has missed nothing by it.
+/// entry does not count as lost: a client that reads all the time has missed nothing.
 async fn has_lost_place(
     api: &Api,
     cursor: &Cursor,
@@ -240,19 +244,19 @@ async fn has_lost_place(
 /// Returns an `EventsMissing` for each shard in which the entry at the cursor is gone. Moves the
 /// cursor to the newest entry before it that is still there. Returns `None` if the store cannot be
 /// reached.
-async fn missing_events(api: &Api, cursor: &mut Cursor) -> Option<Vec<Wired>> {
+async fn missing_events(api: &Api, cursor: &mut Cursor) -> Option<Vec<WireEvent>> {
     let seen: Vec<EntryId> = cursor.0.iter().map(|place| place.entry).collect();
     let gaps = match api.store.journal_gaps(&seen).await {
         Ok(gaps) => gaps,
         Err(StoreError::Refused(why)) => {
             tracing::error!(
                 why,
-                "a stream of events cannot tell whether something is missing in it"
+                "it cannot be checked whether a stream of events misses some"
             );
             vec![None; seen.len()]
         }
         Err(err) => {
-            tracing::warn!(%err, "a stream of events waits");
+            tracing::warn!(%err, "a stream of events waits, because the store failed");
             sleep(POLL).await;
             return None;
         }
@@ -298,9 +302,9 @@ async fn missing_events(api: &Api, cursor: &mut Cursor) -> Option<Vec<Wired>> {
     Some(missing)
 }
 
-/// The events of an entry that the client has not seen. Afterwards it has seen the whole entry,
-/// whatever was in it.
-fn wire_events(shard: usize, entry: &Entry, cursor: &mut Cursor) -> Vec<Wired> {
+/// Returns the events of an entry that the client has not seen. Moves the cursor to the end of the
+/// entry, even if there are none.
+fn wire_events(shard: usize, entry: &Entry, cursor: &mut Cursor) -> Vec<WireEvent> {
     let place = cursor.0[shard];
     let seen = if place.entry == entry.id {
         place.seen.unwrap_or(0)
@@ -308,7 +312,7 @@ fn wire_events(shard: usize, entry: &Entry, cursor: &mut Cursor) -> Vec<Wired> {
         0
     };
     let count = entry.events.len();
-    let mut wired = Vec::with_capacity(count.saturating_sub(seen));
+    let mut unseen = Vec::with_capacity(count.saturating_sub(seen));
     for (n, event) in entry.events.iter().enumerate().skip(seen) {
         cursor.0[shard] = Place {
             entry: entry.id,
@@ -319,13 +323,13 @@ fn wire_events(shard: usize, entry: &Entry, cursor: &mut Cursor) -> Vec<Wired> {
             .id(cursor.to_string())
             .event(event.kind.name())
             .data(wire.to_string());
-        wired.push((Some(event.kind), sent));
+        unseen.push((Some(event.kind), sent));
     }
     cursor.0[shard] = Place {
         entry: entry.id,
         seen: None,
     };
-    wired
+    unseen
 }
 
 impl fmt::Display for Cursor {
@@ -367,7 +371,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn cursors_read_back() {
+    fn a_cursor_is_read_as_it_is_written() {
         for text in ["1763716200000-0", "0-0,1763716200000-3~2,5-0"] {
             assert_eq!(text.parse::<Cursor>().unwrap().to_string(), text);
         }

@@ -1,4 +1,5 @@
-//! `POST /v1/facts`: signs of life, complaints and unsubscribes, in the forms that bounces come in.
+//! `POST /v1/facts`: signs of life, complaints and unsubscribes, as one object, an array, or
+//! NDJSON.
 
 use axum::extract::{Request, State};
 use axum::response::Response;
@@ -7,7 +8,7 @@ use serde_json::Value;
 use store::error::StoreError;
 
 use super::Api;
-use super::items::{Item, take_in};
+use super::items::{self, Item};
 use super::problem::Problem;
 use crate::intake::accept::{FactAnswered, SentTo};
 use crate::intake::facts::read;
@@ -15,7 +16,7 @@ use crate::intake::json::Refusal;
 
 /// `POST /v1/facts`.
 pub async fn post(State(api): State<Api>, request: Request) -> Result<Response, Problem> {
-    take_in::<Fact>(&api, request).await
+    items::receive::<Fact>(&api, request).await
 }
 
 impl Item for Fact {
@@ -27,7 +28,7 @@ impl Item for Fact {
         read(item)
     }
 
-    async fn take_in(
+    async fn process(
         api: &Api,
         facts: Vec<Self>,
     ) -> Result<(Vec<FactAnswered>, SentTo), StoreError> {

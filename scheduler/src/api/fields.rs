@@ -1,6 +1,6 @@
-//! The fields of a small JSON body, read one by one, so that a wrong one is refused by name and
-//! with what is allowed. A `null` counts as absent. A body takes no longer than any other that
-//! comes in, and has each key once.
+//! The fields of a small JSON body, read one by one. A wrong field is refused with its name and
+//! with what is allowed. `null` counts as absent. A body has the same time limit as any other
+//! request, and no repeated keys.
 
 use std::ops::RangeInclusive;
 
@@ -13,14 +13,14 @@ use super::items::{DOCUMENT, collect, essence};
 use super::problem::Problem;
 use crate::intake::json::unique::Parsed;
 
-/// How much of an unknown field's name is given back, in characters.
+/// How many characters of an unknown field's name are given back.
 const NAME_CHARS: usize = 80;
 
 /// A body that is a JSON object.
 #[derive(Debug)]
 pub struct Object(pub Map<String, Value>);
 
-/// A body that is a JSON object, or what is wrong with it.
+/// A body that is a JSON object, or the problem with it.
 pub type Body = Result<Object, Problem>;
 
 impl FromRequest<Api> for Object {
@@ -30,23 +30,23 @@ impl FromRequest<Api> for Object {
         let content_type = essence(request.headers());
         if content_type != DOCUMENT {
             return Err(Problem::unsupported(format!(
-                "content type \"{content_type}\"; send {DOCUMENT}"
+                "the content type \"{content_type}\" is not supported; send {DOCUMENT}"
             )));
         }
         let bytes = collect(api, request.into_body()).await?;
         match Parsed::read(&bytes).map_err(|refusal| Problem::wrong_body(&refusal))? {
             Value::Object(map) => Ok(Self(map)),
-            _ => Err(Problem::bad_request("the body is no JSON object")),
+            _ => Err(Problem::bad_request("the body must be a JSON object")),
         }
     }
 }
 
-/// The fields of a body, none of which is unknown.
+/// The fields of a body. All of them are known.
 #[derive(Debug)]
 pub struct Fields(Map<String, Value>);
 
 impl Fields {
-    /// Reads a body that may have these fields and no other.
+    /// Reads a body that may have only these fields.
     pub fn read(body: Body, allowed: &[&str]) -> Result<Self, Problem> {
         let Object(mut fields) = body?;
         fields.retain(|_, value| !value.is_null());
@@ -55,19 +55,19 @@ impl Fields {
                 let name: String = unknown.chars().take(NAME_CHARS).collect();
                 Err(Problem::bad_field(
                     name,
-                    format!("there is no such field; allowed are {}", allowed.join(", ")),
+                    format!("is not a known field; allowed are {}", allowed.join(", ")),
                 ))
             }
             None => Ok(Self(fields)),
         }
     }
 
-    /// Whether no field is there.
+    /// Whether there is no field.
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()
     }
 
-    /// One line of text that is not blank, of at most so many characters.
+    /// Returns one line of text of at most `chars_max` characters, which must not be blank.
     pub fn line(&self, name: &'static str, chars_max: usize) -> Result<Option<String>, Problem> {
         let Some(value) = self.0.get(name) else {
             return Ok(None);
@@ -86,7 +86,7 @@ impl Fields {
         Ok(Some(text.to_owned()))
     }
 
-    /// A number within `allowed` that need not be whole.
+    /// Returns a number within `allowed`. It may have a fraction.
     pub fn number(
         &self,
         name: &'static str,
@@ -105,7 +105,7 @@ impl Fields {
         Ok(Some(number))
     }
 
-    /// A whole number within `allowed`.
+    /// Returns a whole number within `allowed`.
     pub fn whole(
         &self,
         name: &'static str,
@@ -127,7 +127,7 @@ impl Fields {
         Ok(Some(number))
     }
 
-    /// An instant later than `now`.
+    /// Returns an instant, which must be later than `now`.
     pub fn instant_after(
         &self,
         name: &'static str,

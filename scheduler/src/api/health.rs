@@ -1,16 +1,16 @@
-//! For those who watch the process: is it alive, and can it work.
+//! Health checks: whether the process is alive, and whether it can work.
 
 use axum::extract::State;
 
 use super::Api;
 use super::problem::Problem;
 
-/// `GET /healthz`: the process answers.
+/// `GET /healthz`: the process is alive.
 pub async fn alive() -> &'static str {
     "ok\n"
 }
 
-/// `GET /readyz`: the store answers too.
+/// `GET /readyz`: the process is alive, and the store answers.
 pub async fn ready(State(api): State<Api>) -> Result<&'static str, Problem> {
     api.store.ping().await?;
     Ok("ready\n")

@@ -1,5 +1,5 @@
-//! `POST /v1/hooks/{service}`: the events of a mail service, which proves itself in its own way.
-//! `GET /v1/hooks`: what came in by them.
+//! `POST /v1/hooks/{service}`: the webhook of a mail service. Each service authenticates its
+//! requests in its own way. `GET /v1/hooks`: counts of what arrived by each webhook.
 
 use axum::Json;
 use axum::extract::rejection::PathRejection;
@@ -12,7 +12,7 @@ use serde_json::{Map, Value, json};
 use super::Api;
 use super::items::collect;
 use super::problem::Problem;
-use crate::intake::webhook::{Delivery, Denied};
+use crate::intake::webhook::{Denied, ReceiveError, WebhookRequest};
 
 /// `POST /v1/hooks/{service}`.
 pub async fn post(
@@ -24,7 +24,7 @@ pub async fn post(
     let Some(service) = Service::parse(&name) else {
         let known = Service::ALL.map(Service::as_str).join(", ");
         return Err(Problem::not_found(format!(
-            "there is no hook of this name; there are {known}"
+            "there is no hook of this name; choose one of {known}"
         )));
     };
     let Some(hook) = api.webhooks.hook(service) else {
@@ -37,11 +37,11 @@ pub async fn post(
     };
     let (head, body) = request.into_parts();
     let body = collect(&api, body).await?;
-    let delivery = Delivery {
+    let request = WebhookRequest {
         headers: &head.headers,
         body: &body,
     };
-    match api.webhooks.take(service, hook, &delivery).await? {
+    match api.webhooks.receive(service, hook, &request).await {
         Ok(mut received) => {
             let status = if received.is_unknown() {
                 StatusCode::ACCEPTED
@@ -50,25 +50,30 @@ pub async fn post(
             };
             Ok((status, Json(received.to_wire())).into_response())
         }
-        Err(Denied::Unproven(why)) => Err(Problem::unauthorized(why, challenge(service))),
-        Err(Denied::Unreadable(why)) => Err(Problem::bad_request(why)),
-        Err(Denied::UnderWay) => Err(Problem::unavailable(
-            "this very request is being taken in; try again later",
-        )),
-        Err(Denied::Undecided(why)) => {
+        Err(ReceiveError::Store(err)) => Err(err.into()),
+        Err(ReceiveError::Denied(denied)) => Err(denied_problem(service, denied)),
+    }
+}
+
+fn denied_problem(service: Service, denied: Denied) -> Problem {
+    match denied {
+        Denied::Unverified(why) => Problem::unauthorized(why, challenge(service)),
+        Denied::Unreadable(why) => Problem::bad_request(why),
+        Denied::UnderWay => Problem::unavailable(
+            "this very request is being processed at this moment; try again later",
+        ),
+        Denied::Undecided(why) => {
             tracing::warn!(
                 service = service.as_str(),
                 why,
-                "a webhook could not be verified for now"
+                "a webhook request could not be verified for now"
             );
-            Err(Problem::unavailable(
-                "it could not be verified for now; try again later",
-            ))
+            Problem::unavailable("the request could not be verified for now; try again later")
         }
     }
 }
 
-/// `GET /v1/hooks`: which are configured, and what came in by each since this process started.
+/// `GET /v1/hooks`: whether each hook is configured, and its counts since this process started.
 pub async fn list(State(api): State<Api>) -> Json<Value> {
     let describe = |service: Service| {
         let mut wire = api.webhooks.counts().to_wire(service);
@@ -83,7 +88,7 @@ pub async fn list(State(api): State<Api>) -> Json<Value> {
     ))
 }
 
-/// How a service could prove itself (RFC 9110, section 11.6.1).
+/// Returns the authentication that a service has to use (RFC 9110, section 11.6.1).
 fn challenge(service: Service) -> &'static str {
     match service {
         Service::Postmark | Service::SparkPost => "Basic realm=\"redeliver hooks\"",

@@ -1,5 +1,5 @@
-//! What comes in one by one or many at once: one object, an array, or NDJSON of any length. Each
-//! item gets its own answer, in the form and order in which it came.
+//! Requests with one or many items: one object, an array, or NDJSON of any length. Each item gets
+//! its own answer, in the form and order of the request. Knows no kind of item.
 
 use axum::body::{Body, BodyDataStream, Bytes};
 use axum::extract::Request;
@@ -24,28 +24,29 @@ mod lines;
 /// The content type of one JSON document.
 pub(super) const DOCUMENT: &str = "application/json";
 
-/// The content type of items that are a line each.
+/// The content type of items on a line each.
 pub(super) const NDJSON: &str = "application/x-ndjson";
 
-/// Something with an answer of its own.
+/// One item of a request. It gets an answer of its own.
 pub(super) trait Item: Sized + Send + 'static {
-    /// What several of them are called.
+    /// The name of several items, like `bounces`.
     const PLURAL: &'static str;
 
-    /// What becomes of one.
+    /// The answer to one item.
     type Answer: Serialize + Send + 'static;
 
-    /// Reads one.
+    /// Reads one item.
     fn read(api: &Api, item: Value) -> Result<Self, Refusal>;
 
-    /// Reads the text of one.
+    /// Reads the text of one item.
     fn read_text(api: &Api, text: &[u8]) -> Result<Self, Refusal> {
         Self::read(api, Parsed::read(text)?)
     }
 
-    /// Takes in a batch, and answers each in the order given. What workers still send to is waited
-    /// for when all of the request is in, so that nothing else waits for it.
-    fn take_in(
+    /// Processes a batch. Returns one answer for each item, in the order given, and the addresses
+    /// that workers may still be sending to. The caller waits for those workers at the end of the
+    /// request, so that no other item waits for them.
+    fn process(
         api: &Api,
         batch: Vec<Self>,
     ) -> impl Future<Output = Result<(Vec<Self::Answer>, SentTo), StoreError>> + Send;
@@ -58,18 +59,18 @@ struct Tally {
     refused: usize,
 }
 
-/// Takes in a request of items, in whatever form it came.
-pub(super) async fn take_in<I: Item>(api: &Api, request: Request) -> Result<Response, Problem> {
+/// Processes a request of items in any of the forms.
+pub(super) async fn receive<I: Item>(api: &Api, request: Request) -> Result<Response, Problem> {
     let is_document = is_document(request.headers())?;
     let body = request.into_body();
     if is_document {
-        document::take_in::<I>(api, body).await
+        document::receive::<I>(api, body).await
     } else {
-        lines::take_in::<I>(api, body).await
+        lines::receive::<I>(api, body).await
     }
 }
 
-/// The whole of a body, within `scheduler.body_max`.
+/// Reads a whole body. It must be within `scheduler.body_max`.
 pub(super) async fn collect(api: &Api, body: Body) -> Result<Vec<u8>, Problem> {
     let limit = api.limits.body;
     let mut chunks = body.into_data_stream();
@@ -77,7 +78,7 @@ pub(super) async fn collect(api: &Api, body: Body) -> Result<Vec<u8>, Problem> {
     while let Some(chunk) = next_chunk(api, &mut chunks).await? {
         if bytes.len() + chunk.len() > limit {
             return Err(Problem::too_large(format!(
-                "a document may have {limit} bytes (scheduler.body_max)"
+                "the document is longer than {limit} bytes (scheduler.body_max)"
             )));
         }
         bytes.extend_from_slice(&chunk);
@@ -85,7 +86,7 @@ pub(super) async fn collect(api: &Api, body: Body) -> Result<Vec<u8>, Problem> {
     Ok(bytes)
 }
 
-/// The content type without its parameters, in lower case.
+/// Returns the content type without its parameters, in lower case.
 pub(super) fn essence(headers: &HeaderMap) -> String {
     let content_type = headers
         .get(header::CONTENT_TYPE)
@@ -104,30 +105,34 @@ fn is_document(headers: &HeaderMap) -> Result<bool, Problem> {
         DOCUMENT => Ok(true),
         NDJSON | "application/ndjson" | "application/jsonl" => Ok(false),
         other => Err(Problem::unsupported(format!(
-            "content type \"{other}\"; send application/json (an object or an array) or {NDJSON} (one object per line)"
+            "the content type \"{other}\" is not supported; \
+             send {DOCUMENT} (an object or an array) or {NDJSON} (one object per line)"
         ))),
     }
 }
 
-/// The next piece of a body; `None` at its end. A client that stands still is not waited for
-/// without end.
+/// Returns the next piece of a body, or `None` at its end. Fails if the client sends nothing for
+/// too long.
 async fn next_chunk(api: &Api, chunks: &mut BodyDataStream) -> Result<Option<Bytes>, Problem> {
     match timeout(api.limits.idle, chunks.next()).await {
         Ok(None) => Ok(None),
         Ok(Some(Ok(chunk))) => Ok(Some(chunk)),
-        Ok(Some(Err(err))) => Err(Problem::bad_request(format!("the body broke off: {err}"))),
+        Ok(Some(Err(err))) => Err(Problem::bad_request(format!(
+            "the body is incomplete: {err}"
+        ))),
         Err(_) => Err(Problem::timed_out(format!(
-            "nothing of the body came for {:?}",
+            "nothing of the body arrived for {:?}",
             api.limits.idle
         ))),
     }
 }
 
-/// Takes in one batch, and gives `each` the answer to each item as JSON, in order.
-async fn answer<I: Item>(
+/// Processes one batch. Writes the answer to each item as JSON to `answers`, in order, and calls
+/// `end_answer` after each.
+async fn answer_batch<I: Item>(
     api: &Api,
     items: Vec<Result<I, Refusal>>,
-    mut each: impl FnMut(&mut Vec<u8>),
+    mut end_answer: impl FnMut(&mut Vec<u8>),
     answers: &mut Vec<u8>,
 ) -> Result<(Tally, SentTo), StoreError> {
     let mut tally = Tally {
@@ -143,7 +148,7 @@ async fn answer<I: Item>(
         }
     }
     tally.refused = refusals.len();
-    let (answered, sent_to) = I::take_in(api, batch).await?;
+    let (answered, sent_to) = I::process(api, batch).await?;
     let mut answered = answered.into_iter();
     let mut refusals = refusals.into_iter().peekable();
     for place in 0..tally.read {
@@ -154,7 +159,7 @@ async fn answer<I: Item>(
                 &answered.next().expect("there is one answer per item"),
             ),
         }
-        each(answers);
+        end_answer(answers);
     }
     Ok((tally, sent_to))
 }

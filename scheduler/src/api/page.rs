@@ -1,4 +1,5 @@
-//! Long lists are handed out in pages: `limit` says how much at most, and `after` where to go on.
+//! Pages of long lists: `limit` is the largest number of entries, and `after` the place to continue
+//! from.
 
 use axum::extract::Query;
 use axum::extract::rejection::QueryRejection;
@@ -7,7 +8,7 @@ use store::batch::BATCH_MAX;
 
 use super::problem::Problem;
 
-/// How much a page has where nobody says.
+/// How many entries a page has if the request has no limit.
 const PAGE: usize = 100;
 
 /// The query of a request for a list.
@@ -18,7 +19,7 @@ pub struct Page {
     after: Option<String>,
 }
 
-/// What is asked for: how much at most, and behind which place.
+/// Reads the largest number of entries, and the place after which the page starts.
 pub(super) fn read<P>(
     query: Result<Query<Page>, QueryRejection>,
     read_place: impl FnOnce(&str) -> Option<P>,
@@ -33,7 +34,7 @@ pub(super) fn read<P>(
     let no_place = || {
         Problem::bad_field(
             "after",
-            "this is no place in the list; use the next of an answer",
+            "this is no place in the list; use the field next of an earlier answer",
         )
     };
     let limit = limit.map_or(Some(PAGE), |text| {

@@ -1,4 +1,4 @@
-//! Problem documents (RFC 9457).
+//! Problem documents (RFC 9457): the errors that a client gets. Knows no handler.
 
 use std::borrow::Cow;
 use std::time::Duration;
@@ -13,25 +13,25 @@ use store::error::StoreError;
 
 use crate::intake::json::Refusal;
 
-/// For how long a client shall stay away while the store does, in seconds.
+/// When a client should try again if the store cannot be reached, in seconds.
 const RETRY_AFTER_S: u64 = 2;
 
-/// An error, as a client gets it.
+/// An error in the form that a client gets.
 #[derive(Clone, Debug)]
 pub struct Problem {
     status: StatusCode,
     detail: String,
     field: Option<Cow<'static, str>>,
-    /// The answer to the one item that was sent, whose members the document has too.
+    /// An answer whose members become members of the document.
     answer: Option<Box<Value>>,
-    /// How a client could prove who it is.
+    /// The authentication that the client has to use.
     challenge: Option<&'static str>,
-    /// When it shall try again, in seconds.
+    /// When the client should try again, in seconds.
     retry_after_s: Option<u64>,
 }
 
 impl Problem {
-    /// The request is wrong; `detail` says what is and what is allowed.
+    /// The request is wrong. `detail` states what is wrong and what is allowed.
     pub fn bad_request(detail: impl Into<String>) -> Self {
         let (status, detail) = (StatusCode::BAD_REQUEST, detail.into());
         Self {
@@ -52,8 +52,8 @@ impl Problem {
         }
     }
 
-    /// The one item that was sent is none. Its answer is in the document, for whoever reads answers
-    /// of items.
+    /// The only item of the request is refused. The document also has the members of its answer,
+    /// for clients that read answers of items.
     pub(crate) fn refused(refusal: &Refusal) -> Self {
         Self {
             answer: Some(Box::new(refusal.to_wire())),
@@ -61,7 +61,7 @@ impl Problem {
         }
     }
 
-    /// The body as a whole is not what it has to be.
+    /// The body as a whole is refused.
     pub(crate) fn wrong_body(refusal: &Refusal) -> Self {
         let field = refusal.field.clone().map(Cow::Owned);
         Self {
@@ -78,7 +78,8 @@ impl Problem {
         }
     }
 
-    /// The answers to a request of many lines could not be kept. All lines up to `taken_in` are in.
+    /// The answers to a request of many lines could not be kept. All lines up to `taken_in` have
+    /// been processed.
     pub(crate) fn insufficient_storage(detail: impl Into<String>, taken_in: u64) -> Self {
         let answer = Some(Box::new(json!({"taken_in": taken_in})));
         Self {
@@ -88,7 +89,7 @@ impl Problem {
         }
     }
 
-    /// The body is of a kind that nobody here reads.
+    /// The body has a content type that is not supported here.
     pub fn unsupported(detail: impl Into<String>) -> Self {
         Self {
             status: StatusCode::UNSUPPORTED_MEDIA_TYPE,
@@ -96,7 +97,7 @@ impl Problem {
         }
     }
 
-    /// The client stood still for too long.
+    /// The client sent nothing for too long.
     pub fn timed_out(detail: impl Into<String>) -> Self {
         Self {
             status: StatusCode::REQUEST_TIMEOUT,
@@ -104,7 +105,7 @@ impl Problem {
         }
     }
 
-    /// It is not known who asks; `challenge` says how that could be proven (RFC 9110, section
+    /// The client is not authenticated. `challenge` states how it could be (RFC 9110, section
     /// 11.6.1).
     pub fn unauthorized(detail: impl Into<String>, challenge: &'static str) -> Self {
         Self {
@@ -114,7 +115,7 @@ impl Problem {
         }
     }
 
-    /// Whoever asks may not have it.
+    /// The client is not allowed to do this.
     pub fn forbidden(detail: impl Into<String>) -> Self {
         Self {
             status: StatusCode::FORBIDDEN,
@@ -122,7 +123,8 @@ impl Problem {
         }
     }
 
-    /// Too many requests; the next one may come after `wait` (RFC 6585, section 4).
+    /// The client sends too many requests. The next one is allowed after `wait` (RFC 6585, section
+    /// 4).
     pub fn too_many(detail: impl Into<String>, wait: Duration) -> Self {
         let retry_after_s = Some(wait.as_secs_f64().ceil().max(1.0) as u64);
         Self {
@@ -132,7 +134,7 @@ impl Problem {
         }
     }
 
-    /// It cannot be done now, and may be later.
+    /// The request cannot be processed now, but perhaps later.
     pub fn unavailable(detail: impl Into<String>) -> Self {
         let retry_after_s = Some(RETRY_AFTER_S);
         Self {
@@ -142,7 +144,7 @@ impl Problem {
         }
     }
 
-    /// There is nothing here.
+    /// The path, or the thing that it names, does not exist.
     pub fn not_found(detail: impl Into<String>) -> Self {
         Self {
             status: StatusCode::NOT_FOUND,
@@ -150,9 +152,10 @@ impl Problem {
         }
     }
 
-    /// The path takes other methods.
+    /// The path does not support this method.
     pub fn method_not_allowed() -> Self {
-        let detail = "this path takes another method; the Allow header says which";
+        let detail =
+            "this path does not support this method; the Allow header lists those that it does";
         Self {
             status: StatusCode::METHOD_NOT_ALLOWED,
             ..Self::bad_request(detail)
@@ -164,23 +167,23 @@ impl From<StoreError> for Problem {
     fn from(err: StoreError) -> Self {
         match err {
             err @ StoreError::UnderWay => {
-                tracing::warn!(%err, "a request was turned away");
+                tracing::warn!(%err, "a request could not be processed for now");
                 Self::unavailable(err.to_string())
             }
             err if err.may_pass() => {
-                tracing::warn!(%err, "a request was turned away");
-                // What the system says of a connection is for the log alone.
+                tracing::warn!(%err, "a request could not be processed for now");
+                // The text of a connection error is only for the log.
                 let answer = match named(&err) {
                     Some(named) => format!("the store answers {named}"),
                     None => "the store does not answer".to_owned(),
                 };
                 Self::unavailable(format!(
-                    "{answer}; try again later, nothing of this request is lost by repeating it"
+                    "{answer}; repeat the whole request later, nothing is lost by that"
                 ))
             }
             err => {
                 tracing::error!(%err, "a request failed");
-                let detail = "the store answered something unexpected; the log says more";
+                let detail = "the store gave an unexpected answer; the log has the details";
                 Self {
                     status: StatusCode::INTERNAL_SERVER_ERROR,
                     ..Self::bad_request(detail)

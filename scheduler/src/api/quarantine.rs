@@ -1,4 +1,4 @@
-//! Quarantine, for operators: which jobs are in it, and putting one back.
+//! Quarantine, for operators: lists the jobs in it, and releases one.
 
 use axum::Json;
 use axum::extract::rejection::{PathRejection, QueryRejection};
@@ -13,7 +13,7 @@ use super::addresses::{AccountQuery, read_id};
 use super::page::{self, Page};
 use super::problem::Problem;
 
-/// `GET /v1/quarantine`: the jobs that are in it, those first that have been there longest.
+/// `GET /v1/quarantine`: the jobs in it. Those that have been there longest come first.
 pub async fn list(
     State(api): State<Api>,
     query: Result<Query<Page>, QueryRejection>,
@@ -26,7 +26,12 @@ pub async fn list(
         .iter()
         .zip(destinations)
         .map(|(one, destination)| {
-            json!({"job": one.job.key(), "destination": destination, "since": one.since, "lapses": one.lapses})
+            json!({
+                "job": one.job.key(),
+                "destination": destination,
+                "since": one.since,
+                "lapses": one.lapses,
+            })
         })
         .collect();
     let next = found
@@ -36,8 +41,8 @@ pub async fn list(
     Ok(Json(json!({"jobs": jobs, "next": next})))
 }
 
-/// `POST /v1/quarantine/{address}/release`: the address's job is due now, and may lapse as often as
-/// any other.
+/// `POST /v1/quarantine/{address}/release`: the address's job is due now. Its lapses are counted
+/// from zero again.
 pub async fn release(
     State(api): State<Api>,
     address: Result<Path<String>, PathRejection>,
@@ -46,7 +51,7 @@ pub async fn release(
     let id = read_id(address, query)?;
     if !api.store.put_back(&id).await? {
         return Err(Problem::not_found(
-            "this address has no job in quarantine; GET /v1/quarantine says which there are",
+            "this address has no job in quarantine; GET /v1/quarantine lists those that have one",
         ));
     }
     let job = api.store.address(&id).await?.job;
@@ -57,7 +62,7 @@ pub async fn release(
     ))
 }
 
-/// A place in the list: the instant and the id of the last job seen.
+/// Returns the place after a job in the list: its instant and its id.
 fn write_place(last: &Quarantined) -> String {
     format!("{}/{}", last.since.ms(), last.job.key())
 }

@@ -1,5 +1,5 @@
-//! Accepting connections. If the process has no descriptors left it waits, instead of asking again
-//! at once without end, and an idle connection gives its own up.
+//! Accepts connections. If the process has no file descriptors left, this makes an idle connection
+//! leave and waits, instead of trying again at once without end.
 
 use std::io::{self, ErrorKind};
 use std::net::SocketAddr;
@@ -13,24 +13,25 @@ use super::Gate;
 /// How long to wait before the next try.
 const PAUSE: Duration = Duration::from_millis(100);
 
-/// How long nothing may have failed until trouble is over: each connection that leaves lets one in.
+/// How long accepting must succeed until the trouble counts as over. A single success is not
+/// enough, because each connection that leaves lets one in.
 const OVER_AFTER: Duration = Duration::from_secs(1);
 
-/// How long a connection takes to leave that has been told to.
+/// How long to wait for a connection that has to leave.
 const LEAVING: Duration = Duration::from_millis(5);
 
-/// A listener that does not fail.
+/// A listener whose errors are handled here.
 #[derive(Debug)]
 pub struct Acceptor {
     listener: TcpListener,
-    /// What the connections are called in the log.
+    /// The kind of connections, for the log.
     kind: &'static str,
-    /// When it failed last, until that is over.
+    /// The time of the last failure, until the trouble is over.
     failed_at: Option<Instant>,
 }
 
 impl Acceptor {
-    /// Accepts on this socket.
+    /// Accepts connections on this socket.
     pub fn new(listener: TcpListener, kind: &'static str) -> Self {
         Self {
             listener,
@@ -39,7 +40,7 @@ impl Acceptor {
         }
     }
 
-    /// The next connection. It can be given up.
+    /// Returns the next connection. Cancel-safe.
     pub async fn next(&mut self, gate: &Gate) -> (TcpStream, SocketAddr) {
         let kind = self.kind;
         loop {
@@ -51,14 +52,15 @@ impl Acceptor {
                     }
                     return accepted;
                 }
-                Err(err) if is_over_already(&err) => {}
+                Err(err) if is_about_one_connection(&err) => {}
                 Err(err) => {
                     if self.failed_at.is_none() {
                         tracing::warn!(
                             kind,
                             %err,
-                            "connections cannot be accepted for now; if there are too many open files, raise their limit \
-                             (ulimit -n) or lower scheduler.connections"
+                            "connections cannot be accepted for now; \
+                             if there are too many open files, raise their limit (ulimit -n) \
+                             or lower scheduler.connections"
                         );
                     }
                     self.failed_at = Some(Instant::now());
@@ -69,8 +71,8 @@ impl Acceptor {
     }
 }
 
-/// Whether an error is about one connection that its client has given up.
-fn is_over_already(err: &io::Error) -> bool {
+/// Whether an error is only about one connection, which its client has closed already.
+fn is_about_one_connection(err: &io::Error) -> bool {
     matches!(
         err.kind(),
         ErrorKind::ConnectionAborted

@@ -1,5 +1,5 @@
-//! Serves HTTP on the connections that may come in. A connection costs little until its first byte
-//! is there, and only then has buffers.
+//! Serves HTTP on the connections that are admitted. A connection has buffers only from its first
+//! byte on, so an idle one costs little. Knows no route.
 
 use std::convert::Infallible;
 use std::pin::{Pin, pin};
@@ -23,38 +23,38 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use super::accept::Acceptor;
-use super::patient::Patient;
-use super::{Gate, Seat, UnderWay};
+use super::timed_stream::TimedStream;
+use super::{Busy, Gate, Place};
 
-/// The largest buffer of a connection, in bytes, and with it the longest head of a request.
+/// The largest buffer of a connection, in bytes. This also bounds the head of a request.
 const BUFFER_MAX: usize = 64 << 10;
 
-/// How long a connection of the reserve may take for its request. Health checks ask at once.
+/// How long a client in the reserve may take to send its request. Health checks send it at once.
 const RESERVE_HEAD: Duration = Duration::from_secs(1);
 
-/// How long clients may take.
+/// The time limits for clients.
 #[derive(Clone, Copy, Debug)]
-pub struct Patience {
-    /// For the head of a request.
+pub struct ClientTimeouts {
+    /// For sending the head of a request.
     pub head: Duration,
     /// Between two requests.
     pub keep_alive: Duration,
-    /// To take anything of an answer.
+    /// For accepting any bytes of an answer.
     pub write: Duration,
 }
 
-/// What is served, and how patiently.
+/// What is served, and with which time limits.
 #[derive(Clone, Debug)]
 pub struct Served {
-    /// What answers.
+    /// The routes.
     pub router: Router,
-    /// What answers on connections of the reserve.
+    /// The routes on connections in the reserve.
     pub reserve: Router,
-    /// How long clients may take.
-    pub patience: Patience,
+    /// The time limits for clients.
+    pub timeouts: ClientTimeouts,
 }
 
-/// Serves until `stop` is cancelled, and then until the requests under way have been answered.
+/// Serves until `stop` is cancelled, and then until the requests in progress are answered.
 pub async fn serve(
     listener: TcpListener,
     gate: Arc<Gate>,
@@ -64,8 +64,8 @@ pub async fn serve(
     let mut acceptor = Acceptor::new(listener, "HTTP");
     let (connections, served) = (TaskTracker::new(), Arc::new(served));
     while let Some((stream, address)) = stop.run_until_cancelled(acceptor.next(&gate)).await {
-        if let Some(seat) = gate.admit(address.ip()) {
-            connections.spawn(connection(stream, seat, served.clone(), stop.clone()));
+        if let Some(place) = gate.admit(address.ip()) {
+            connections.spawn(connection(stream, place, served.clone(), stop.clone()));
         }
     }
     drop(acceptor);
@@ -75,59 +75,61 @@ pub async fn serve(
 
 async fn connection(
     stream: TcpStream,
-    seat: Arc<Seat>,
+    place: Arc<Place>,
     served: Arc<Served>,
     stop: CancellationToken,
 ) {
-    let patience = if seat.is_reserve() {
-        served.patience.of_the_reserve()
+    let timeouts = if place.is_reserve() {
+        served.timeouts.for_reserve()
     } else {
-        served.patience
+        served.timeouts
     };
     let has_begun = tokio::select! {
-        readable = timeout(patience.keep_alive, stream.readable()) => matches!(readable, Ok(Ok(()))),
-        () = seat.has_to_leave() => false,
+        readable = timeout(timeouts.keep_alive, stream.readable()) => {
+            matches!(readable, Ok(Ok(())))
+        }
+        () = place.must_leave() => false,
         () = stop.cancelled() => false,
     };
     if has_begun {
-        Box::pin(requests(stream, seat, served, patience, stop)).await;
+        Box::pin(requests(stream, place, served, timeouts, stop)).await;
     }
 }
 
 async fn requests(
     stream: TcpStream,
-    seat: Arc<Seat>,
+    place: Arc<Place>,
     served: Arc<Served>,
-    patience: Patience,
+    timeouts: ClientTimeouts,
     stop: CancellationToken,
 ) {
-    let router = if seat.is_reserve() {
+    let router = if place.is_reserve() {
         &served.reserve
     } else {
         &served.router
     };
     let requests = Requests {
         router: TowerToHyperService::new(router.clone()),
-        seat: seat.clone(),
+        place: place.clone(),
     };
-    let stream = TokioIo::new(Patient::new(
+    let stream = TokioIo::new(TimedStream::new(
         stream,
-        seat.clone(),
-        patience.head,
-        patience.write,
+        place.clone(),
+        timeouts.head,
+        timeouts.write,
     ));
     let mut http = http1::Builder::new();
     http.timer(TokioTimer::new())
-        .header_read_timeout(patience.keep_alive)
+        .header_read_timeout(timeouts.keep_alive)
         .max_buf_size(BUFFER_MAX);
-    http.keep_alive(!seat.is_reserve());
+    http.keep_alive(!place.is_reserve());
     let mut connection = pin!(http.serve_connection(stream, requests));
     let mut is_stopping = false;
     loop {
         tokio::select! {
-            // A client that breaks off, or takes too long, has had what it could get.
+            // An error is ignored: a client that disconnects or takes too long gets no more answer.
             _ = connection.as_mut() => return,
-            () = seat.has_to_leave() => return,
+            () = place.must_leave() => return,
             () = stop.cancelled(), if !is_stopping => {
                 is_stopping = true;
                 connection.as_mut().graceful_shutdown();
@@ -136,8 +138,8 @@ async fn requests(
     }
 }
 
-impl Patience {
-    /// That of a scheduler.
+impl ClientTimeouts {
+    /// The time limits of a scheduler.
     pub fn from_config(settings: &config::model::Scheduler) -> Self {
         let config::connections::Connections {
             header_timeout: head,
@@ -151,7 +153,7 @@ impl Patience {
         }
     }
 
-    fn of_the_reserve(self) -> Self {
+    fn for_reserve(self) -> Self {
         Self {
             head: RESERVE_HEAD,
             keep_alive: RESERVE_HEAD,
@@ -163,7 +165,7 @@ impl Patience {
 /// The requests of one connection.
 struct Requests {
     router: TowerToHyperService<Router>,
-    seat: Arc<Seat>,
+    place: Arc<Place>,
 }
 
 impl Service<Request<Incoming>> for Requests {
@@ -172,23 +174,20 @@ impl Service<Request<Incoming>> for Requests {
     type Future = BoxFuture<'static, Result<Response, Infallible>>;
 
     fn call(&self, request: Request<Incoming>) -> Self::Future {
-        let under_way = self.seat.begin();
+        let busy = self.place.set_busy();
         let answer = self.router.call(request);
         Box::pin(async move {
-            Ok(answer.await?.map(|body| {
-                Body::new(Answer {
-                    body,
-                    _under_way: under_way,
-                })
-            }))
+            Ok(answer
+                .await?
+                .map(|body| Body::new(Answer { body, _busy: busy })))
         })
     }
 }
 
-/// The body of an answer: until it is out, the request is under way.
+/// The body of an answer. The request is in progress until the body is sent.
 struct Answer {
     body: Body,
-    _under_way: UnderWay,
+    _busy: Busy,
 }
 
 impl hyper::body::Body for Answer {

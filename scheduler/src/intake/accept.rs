@@ -1,6 +1,6 @@
-//! The one door for bounces: policy judges each, and the store takes the batch.
+//! Accepts bounces: the policy judges each one, and the store records the batch. Every adapter goes
+//! through here. Knows no adapter.
 
-use std::sync::Arc;
 use std::time::Duration;
 
 use domain::bounce::Bounce;
@@ -9,75 +9,37 @@ use domain::destination::Destination;
 use domain::job::{Head, JobId};
 use domain::standing::StandingRecord;
 use policy::decide::{Case, Verdict};
-use policy::rulings::Rulings;
-use policy::table::Table;
+use policy::rulings::RowCache;
 use serde::ser::{Serialize, SerializeMap, Serializer};
 use serde_json::Value;
 use store::error::StoreError;
-use store::handle::Store;
 use store::schedule::{Answer, Arrival, Purpose};
 
-use crate::placement::Placer;
-
 mod facts;
+mod handle;
 mod refute;
 
 pub use facts::{FactAnswered, SentTo};
+pub use handle::Accept;
 
-/// How long to wait for workers, where nothing else is said.
-const SUPPRESS_TIMEOUT: Duration = Duration::from_secs(5);
-
-/// Judges bounces and hands them to the store.
-#[derive(Clone, Debug)]
-pub struct Accept {
-    store: Store,
-    table: Arc<Table>,
-    placer: Placer,
-    suppress_timeout: Duration,
-}
-
-/// What became of one bounce, as the API says it.
+/// The answer to one bounce.
 #[derive(Clone, Debug)]
 pub struct Answered {
-    /// What the store answered.
+    /// The answer of the store.
     pub answer: Answer,
-    /// The job that it belongs to.
+    /// The job that the bounce belongs to.
     pub job: String,
-    /// The policy row that judged it.
+    /// The policy row that judged the bounce.
     pub policy: String,
 }
 
 impl Accept {
-    /// The door to this store, under this policy, with domains placed so.
-    pub fn new(store: Store, table: Arc<Table>, placer: Placer) -> Self {
-        Self {
-            store,
-            table,
-            placer,
-            suppress_timeout: SUPPRESS_TIMEOUT,
-        }
-    }
-
-    /// The same, which waits so long for workers to stop where an address is suppressed under their
-    /// hands.
-    #[must_use]
-    pub fn with_suppress_timeout(self, suppress_timeout: Duration) -> Self {
-        Self {
-            suppress_timeout,
-            ..self
-        }
-    }
-
-    /// The policy in force.
-    pub fn table(&self) -> &Table {
-        &self.table
-    }
-
-    /// Takes in bounces and answers each, in the order given. When it returns, Redis has them.
+    /// Accepts bounces. Returns one answer for each, in the order given. When this returns, Redis
+    /// has them.
     ///
     /// # Errors
-    /// Those of the store; the call may be made again, and what had been taken in is then a
-    /// duplicate.
+    /// If the store fails. The call may then be repeated: a bounce that was accepted before is
+    /// answered as a duplicate.
     pub async fn accept(&self, bounces: Vec<Bounce>) -> Result<Vec<Answered>, StoreError> {
         let domains: Vec<&str> = bounces
             .iter()
@@ -85,14 +47,14 @@ impl Accept {
             .collect();
         let destinations = self.placer.place(&domains).await?;
         let now = self.store.clock().now();
-        let mut rulings = Rulings::new(&self.table);
+        let mut rulings = RowCache::new(&self.table);
         let placed = bounces.into_iter().zip(destinations);
         let arrivals: Vec<Arrival> = placed
             .map(|(bounce, destination)| judge(bounce, destination, &mut rulings, now))
             .collect();
         drop(rulings);
         let answers = self
-            .refute(&arrivals, self.store.schedule(&arrivals).await?)
+            .refute_all(&arrivals, self.store.schedule(&arrivals).await?)
             .await?;
         let answered = |(arrival, answer): (Arrival, Answer)| Answered {
             answer,
@@ -103,11 +65,11 @@ impl Accept {
     }
 }
 
-/// A bounce is the outcome of attempt 0, and is judged like any other.
+/// Judges a bounce. It is the outcome of attempt 0, and is judged like that of any other attempt.
 fn judge(
     bounce: Bounce,
     destination: Destination,
-    rulings: &mut Rulings<'_>,
+    rulings: &mut RowCache<'_>,
     now: Timestamp,
 ) -> Arrival {
     let Bounce {
@@ -126,7 +88,7 @@ fn judge(
         destination: destination.as_str(),
         attempt: 0,
         created: now,
-        delivered_there: None,
+        last_delivery_there: None,
         confirm: Duration::ZERO,
     };
     let (verdict, row) = rulings.judge(&case, &reply, now);
@@ -149,13 +111,13 @@ fn judge(
 }
 
 impl Answered {
-    /// The answer as the API gives it.
+    /// Returns the answer in the form of the API.
     pub fn to_wire(&self) -> Value {
         serde_json::to_value(self).expect("texts and instants always serialize")
     }
 }
 
-/// As the API gives it.
+/// Writes the answer in the form of the API.
 impl Serialize for Answered {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         let word = match &self.answer {
@@ -166,7 +128,7 @@ impl Serialize for Answered {
             Answer::Retired(_) => "retired",
             Answer::Dropped => "dropped",
             Answer::Deferred { .. } => "deferred",
-            // It is judged before it gets here.
+            // `refute_all` has replaced this answer by another.
             Answer::Accepted(_) => "duplicate",
         };
         let mut wire = serializer.serialize_map(None)?;

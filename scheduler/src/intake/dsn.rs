@@ -1,6 +1,6 @@
-//! Delivery reports become bounces: each recipient that failed is one, of the message that the
-//! report is about. Which message that is says a return path that we signed, else the original's
-//! envelope id, else its message id.
+//! Turns delivery reports into bounces: one for each recipient that failed. The message is
+//! identified by a return path that we signed. Without one, the original's envelope id identifies
+//! it, and without that its Message-ID.
 
 use std::sync::Arc;
 
@@ -20,13 +20,13 @@ use store::handle::Store;
 use super::accept::{Accept, Answered};
 use super::json::Refusal;
 
-/// Jobs that are looked up at once for one report.
+/// How many jobs are looked up at once for one report.
 const LOOKUPS: usize = 16;
 
-/// A report's date names a second, which ends so much later, in ms.
+/// How much later than its start a second ends, in ms. The date of a report is a whole second.
 const SECOND_ENDS_MS: i64 = 999;
 
-/// Takes delivery reports in.
+/// Reads delivery reports, and accepts the bounces that they report.
 #[derive(Clone, Debug)]
 pub struct Reports {
     accept: Accept,
@@ -35,33 +35,33 @@ pub struct Reports {
     required: bool,
 }
 
-/// What is known of a report beside the message itself.
+/// What the caller knows about a report, apart from the mail itself.
 #[derive(Clone, Debug, Default)]
 pub struct Origin {
-    /// The tenant of mail whose return path does not say.
+    /// The account of mail whose return path names none.
     pub account: Account,
-    /// The address that the report came to, where whoever brings it knows.
+    /// The address that the report was sent to, if the caller knows it.
     pub return_path: Option<String>,
 }
 
-/// What became of one report.
+/// The result of one report.
 #[derive(Clone, Debug)]
-pub struct Taken {
+pub struct ReportAnswer {
     report: Report,
     answers: Vec<RecipientAnswer>,
 }
 
-/// What became of one recipient of a report.
+/// The answer to one recipient of a report.
 #[derive(Clone, Debug)]
 enum RecipientAnswer {
     Bounce(Answered),
     Refused(Refusal),
-    /// It starts nothing, because nothing failed.
-    Nothing(&'static str),
+    /// Nothing failed, so there is no bounce. Contains what the report states instead.
+    NoBounce(&'static str),
 }
 
 impl Reports {
-    /// Reports go through this door.
+    /// Bounces go to `accept`. Waiting messages are looked up in `store`.
     pub fn new(accept: Accept, store: Store, config: &Config) -> Self {
         Self {
             accept,
@@ -71,35 +71,39 @@ impl Reports {
         }
     }
 
-    /// Whether mail to this address can be a report of ours.
+    /// Checks whether mail to this address can be a report about our mail.
     ///
     /// # Errors
-    /// Why not.
+    /// The reason why it cannot.
     pub fn expects(&self, address: &str) -> Result<(), &'static str> {
         let Some(verp) = &self.verp else {
             return Ok(());
         };
         let domain = address.rsplit_once('@').map_or("", |(_, domain)| domain);
         if !domain.eq_ignore_ascii_case(verp.domain()) {
-            Err("this is not the domain of our return paths")
+            Err("the domain is not the one of our return paths")
         } else if self.required && verp.decode(address, self.now()).is_none() {
-            Err("this is not a return path of ours, or not any more")
+            Err("the address is not a return path of ours, or has expired")
         } else {
             Ok(())
         }
     }
 
-    /// Reads one message, which may take some milliseconds, without holding others up.
+    /// Reads one report. This may take some milliseconds, so it runs on a thread for blocking work.
     pub async fn read(&self, message: Vec<u8>) -> Report {
         let reading = tokio::task::spawn_blocking(move || Report::read(&message)).await;
         reading.expect("reading a report does not panic")
     }
 
-    /// Takes in what a report says. When this returns, Redis has it.
+    /// Accepts the bounces that a report describes. When this returns, Redis has them.
     ///
     /// # Errors
-    /// Those of the store; the call may be made again.
-    pub async fn take(&self, report: Report, origin: &Origin) -> Result<Taken, StoreError> {
+    /// If the store fails. The call may then be repeated.
+    pub async fn process(
+        &self,
+        report: Report,
+        origin: &Origin,
+    ) -> Result<ReportAnswer, StoreError> {
         let token = self.token(&report, origin);
         let account = token
             .as_ref()
@@ -108,7 +112,7 @@ impl Reports {
         for recipients in report.recipients.chunks(LOOKUPS) {
             let each = recipients
                 .iter()
-                .map(|recipient| self.about(&report, recipient, token.as_ref(), account));
+                .map(|recipient| self.read_recipient(&report, recipient, token.as_ref(), account));
             read.extend(try_join_all(each).await?);
         }
         let bounces = read
@@ -123,32 +127,32 @@ impl Reports {
                     Ok(Some(_)) => RecipientAnswer::Bounce(
                         answered.next().expect("there is one answer per bounce"),
                     ),
-                    Ok(None) => RecipientAnswer::Nothing(
+                    Ok(None) => RecipientAnswer::NoBounce(
                         recipient
                             .action
                             .map_or(report.kind.as_str(), reports::report::Action::as_str),
                     ),
                     Err(refusal) => RecipientAnswer::Refused(refusal),
                 });
-        Ok(Taken {
+        Ok(ReportAnswer {
             answers: answers.collect(),
             report,
         })
     }
 
-    /// What a return path that we signed says, be it where the report came to, or the original's
-    /// envelope id.
+    /// Returns the token of a return path that we signed. It is in an address that the report was
+    /// sent to, or in the original's envelope id. `None` if there is none.
     fn token(&self, report: &Report, origin: &Origin) -> Option<Token> {
         let verp = self.verp.as_ref()?;
-        let (now, known) = (self.now(), origin.return_path.iter());
-        let paths = known
-            .chain(&report.came_to)
-            .find_map(|path| verp.decode(path, now));
-        paths.or_else(|| verp.decode_token(report.envelope_id.as_deref()?, now))
+        let now = self.now();
+        let mut paths = origin.return_path.iter().chain(&report.delivered_to);
+        let token = paths.find_map(|path| verp.decode(path, now));
+        token.or_else(|| verp.decode_token(report.envelope_id.as_deref()?, now))
     }
 
-    /// The bounce that a recipient is; none where nothing failed.
-    async fn about(
+    /// Returns the bounce of a recipient, or `None` if nothing failed. The inner error is a refusal
+    /// of this recipient alone.
+    async fn read_recipient(
         &self,
         report: &Report,
         recipient: &Recipient,
@@ -176,8 +180,8 @@ impl Reports {
         ))))
     }
 
-    /// Whom the mail was for: of all whom the report names, the one that the return path was made
-    /// for.
+    /// Returns the recipient of the original mail. With a token, it is the address in the report
+    /// that the return path was made for. Without one, it is the recipient that the report names.
     fn address(
         &self,
         report: &Report,
@@ -187,14 +191,14 @@ impl Reports {
         let Some(token) = token else {
             if self.required {
                 return Err(Refusal::whole(
-                    "the report came back to no return path that was signed here",
+                    "the report was sent to no return path that was signed here",
                 ));
             }
             let address = recipient
                 .address()
                 .ok_or_else(|| Refusal::whole("the report names no recipient"))?;
             return Address::parse(address)
-                .map_err(|why| Refusal::whole(format!("the recipient is none: {why}")));
+                .map_err(|why| Refusal::whole(format!("the recipient is not an address: {why}")));
         };
         let named = recipient
             .original
@@ -205,13 +209,12 @@ impl Reports {
         addresses
             .find(|address| token.is_for(address))
             .ok_or_else(|| {
-                Refusal::whole(
-                    "the report speaks of nobody whom the mail with this return path was for",
-                )
+                Refusal::whole("the report names no recipient that this return path was made for")
             })
     }
 
-    /// The id of the message, as the job that holds it has it; else as the report has it.
+    /// Returns the id of the message. It is written as in the job that holds the message, if there
+    /// is one, and otherwise as in the report.
     async fn message_id(
         &self,
         report: &Report,
@@ -219,8 +222,8 @@ impl Reports {
         token: Option<&Token>,
         job: &JobId,
     ) -> Result<String, StoreError> {
-        let told = [report.envelope_id.as_deref(), report.message_id.as_deref()];
-        if token.is_some() || told.iter().any(Option::is_some) {
+        let reported = [report.envelope_id.as_deref(), report.message_id.as_deref()];
+        if token.is_some() || reported.iter().any(Option::is_some) {
             let waiting = self
                 .store
                 .address(job)
@@ -231,22 +234,19 @@ impl Reports {
             let waiting: Vec<&str> = waiting.iter().map(|message| message.id.as_str()).collect();
             let named = match token {
                 Some(token) => waiting.into_iter().find(|id| token.names(id)),
-                None => first_named(told, &waiting),
+                None => find_waiting_message(reported, &waiting),
             };
             if let Some(id) = named {
                 return Ok(id.to_owned());
             }
         }
-        Ok(match (token, told) {
+        Ok(match (token, reported) {
             (Some(token), [_, Some(id)]) if token.names(id) => format!("<{id}>"),
             (Some(token), _) => token.message_name(),
             (None, [Some(id), _]) => id.to_owned(),
             (None, [None, Some(id)]) => format!("<{id}>"),
             (None, [None, None]) => {
-                let written = report
-                    .written_at
-                    .map(|at| at.to_string())
-                    .unwrap_or_default();
+                let written = report.dated.map(|at| at.to_string()).unwrap_or_default();
                 let distinct = [
                     job.account.as_str(),
                     job.recipient.as_str(),
@@ -267,11 +267,11 @@ impl Reports {
         id: String,
     ) -> Bounce {
         let now = self.now();
-        // A report to a path of ours is about mail that is out: when it was written is by another
-        // machine's clock, and must not make it look older than the delivery to the relay that it
-        // takes back.
+        // The date of a report is by the clock of another machine. If the return path is ours, the
+        // report is about mail that has been sent, and the date is ignored. Otherwise the report
+        // could seem older than the delivery to the relay that it revokes.
         let written = report
-            .written_at
+            .dated
             .filter(|_| !signed)
             .map(|at| Timestamp::from_ms(at.ms() + SECOND_ENDS_MS));
         let occurred_at = written.map(|at| at.min(now));
@@ -302,15 +302,15 @@ impl Reports {
     }
 }
 
-impl Taken {
-    /// The report and its answers as the API gives them.
+impl ReportAnswer {
+    /// Returns the report and its answers in the form of the API.
     pub fn to_wire(&self) -> Value {
         let Self { report, answers } = self;
         let recipients = report
             .recipients
             .iter()
             .zip(answers)
-            .map(|(recipient, told)| {
+            .map(|(recipient, answer)| {
                 let mut wire = json!({
                     "recipient": recipient.address(),
                     "action": recipient.action.map(reports::report::Action::as_str),
@@ -318,13 +318,13 @@ impl Taken {
                     "code": recipient.reply.code,
                     "remote_mta": recipient.remote_mta,
                 });
-                let told = match told {
+                let answer = match answer {
                     RecipientAnswer::Bounce(answered) => answered.to_wire(),
                     RecipientAnswer::Refused(refusal) => refusal.to_wire(),
-                    RecipientAnswer::Nothing(word) => json!({"answer": word}),
+                    RecipientAnswer::NoBounce(word) => json!({"answer": word}),
                 };
-                if let (Value::Object(wire), Value::Object(told)) = (&mut wire, told) {
-                    wire.extend(told);
+                if let (Value::Object(wire), Value::Object(answer)) = (&mut wire, answer) {
+                    wire.extend(answer);
                 }
                 wire
             });
@@ -336,30 +336,33 @@ impl Taken {
         })
     }
 
-    /// Why nothing of what had failed was taken in.
+    /// Returns the first refusal if no bounce was accepted. `None` if one was, or if none was
+    /// refused.
     pub fn refusal(&self) -> Option<&str> {
-        let taken = self
-            .answers
-            .iter()
-            .any(|told| matches!(told, RecipientAnswer::Bounce(_)));
-        let refusals = self.answers.iter().filter_map(|told| match told {
+        let is_bounce = |answer: &RecipientAnswer| matches!(answer, RecipientAnswer::Bounce(_));
+        if self.answers.iter().any(is_bounce) {
+            return None;
+        }
+        self.answers.iter().find_map(|answer| match answer {
             RecipientAnswer::Refused(refusal) => Some(refusal.reason.as_str()),
             _ => None,
-        });
-        refusals.take(usize::from(!taken)).next()
+        })
     }
 }
 
-/// The message among those that wait which is told of, by the first of the names that is one of
-/// theirs: a Message-ID may be that of a whole campaign, an envelope id is that of one mail.
-fn first_named<'w>(told: [Option<&str>; 2], waiting: &[&'w str]) -> Option<&'w str> {
-    told.into_iter()
-        .flatten()
-        .find_map(|told| waiting.iter().copied().find(|id| bare(id) == bare(told)))
+/// Finds the waiting message that the report is about. The envelope id is tried first, because a
+/// Message-ID may be shared by a whole campaign.
+fn find_waiting_message<'w>(reported: [Option<&str>; 2], waiting: &[&'w str]) -> Option<&'w str> {
+    reported.into_iter().flatten().find_map(|reported| {
+        waiting
+            .iter()
+            .copied()
+            .find(|id| without_brackets(id) == without_brackets(reported))
+    })
 }
 
-/// An id without the angle brackets that some write and some do not.
-fn bare(id: &str) -> &str {
+/// Returns an id without angle brackets, because not all systems write them.
+fn without_brackets(id: &str) -> &str {
     id.trim_matches(['<', '>'])
 }
 
@@ -368,9 +371,9 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_envelope_id_goes_before_a_message_id_whichever_message_waits_longer() {
+    fn an_envelope_id_has_priority_over_a_message_id() {
         let both = [Some("m2"), Some("m1")];
-        for (told, waiting, expected) in [
+        for (reported, waiting, expected) in [
             (both, vec!["<m1>", "<m2>", "m3"], Some("<m2>")),
             (both, vec!["m2", "m1"], Some("m2")),
             (both, vec!["m3", "<m1>"], Some("<m1>")),
@@ -380,9 +383,9 @@ mod tests {
             ([None, None], vec!["m1"], None),
         ] {
             assert_eq!(
-                first_named(told, &waiting),
+                find_waiting_message(reported, &waiting),
                 expected,
-                "{told:?} {waiting:?}"
+                "{reported:?} {waiting:?}"
             );
         }
     }

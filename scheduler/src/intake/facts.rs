@@ -1,5 +1,5 @@
-//! The JSON adapter of facts: one object of the wire format is one fact. Whatever is wrong is
-//! refused with the field's name, its value, and what is allowed there.
+//! The JSON adapter of facts: one object of the wire format is one fact. A wrong fact is refused
+//! with the field's name, its value, and what is allowed there. Knows no store.
 
 use domain::account::Account;
 use domain::fact::{Fact, FactKind};
@@ -9,7 +9,7 @@ use serde_json::Value;
 use super::json::Refusal;
 use super::json::field::{Field, Kind, Text, object};
 
-/// Every field that a fact can have.
+/// All fields that a fact may have.
 const FIELDS: [(&str, Kind); 5] = [
     ("type", Kind::Text),
     ("recipient", Kind::Text),
@@ -18,7 +18,7 @@ const FIELDS: [(&str, Kind); 5] = [
     ("message_id", Kind::Text),
 ];
 
-/// A fact as it came.
+/// A fact as it was sent.
 #[derive(Deserialize)]
 struct Draft<'i> {
     #[serde(rename = "type", borrow)]
@@ -36,18 +36,20 @@ struct Draft<'i> {
 /// Reads one fact.
 ///
 /// # Errors
-/// What is wrong with it.
+/// If it is wrong. The refusal names the field and what is allowed.
 pub fn read(item: Value) -> Result<Fact, Refusal> {
     let item = object(item, "a fact", &FIELDS, "")?;
-    let draft = Draft::deserialize(item).map_err(|_| Refusal::whole("it is not a fact"))?;
-    let words = || FactKind::ALL.map(FactKind::as_str).join(", ");
+    let draft = Draft::deserialize(item).map_err(|_| Refusal::whole("the item is not a fact"))?;
+    let kinds = || FactKind::ALL.map(FactKind::as_str).join(", ");
     let kind = Field::new("type", draft.kind.as_ref())
-        .parse(|word| FactKind::parse(word).ok_or_else(|| format!("must be one of {}", words())))?
-        .ok_or_else(|| Refusal::of("type", None, format!("every fact needs one of {}", words())))?;
-    let recipient = Field::new("recipient", draft.recipient.as_ref()).address()?.ok_or_else(|| {
-        let reason = "every fact needs one: messages are known by their address, and not by their id alone";
-        Refusal::of("recipient", None, reason)
-    })?;
+        .parse(|kind| FactKind::parse(kind).ok_or_else(|| format!("must be one of {}", kinds())))?
+        .ok_or_else(|| Refusal::of("type", None, format!("is required; use one of {}", kinds())))?;
+    let recipient = Field::new("recipient", draft.recipient.as_ref())
+        .address()?
+        .ok_or_else(|| {
+            let reason = "is required; a message is found by its address, not by its id alone";
+            Refusal::of("recipient", None, reason)
+        })?;
     let account = Field::new("account", draft.account.as_ref())
         .parse(Account::parse)?
         .unwrap_or_default();
@@ -92,7 +94,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_wrong_is_named_with_its_field() {
+    fn a_refusal_names_the_wrong_field() {
         for (item, field) in [
             (json!([]), None),
             (json!({"recipient": "jo@example.com"}), Some("type")),

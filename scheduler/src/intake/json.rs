@@ -1,5 +1,5 @@
-//! The JSON adapter: one object of the wire format is one bounce. Whatever is wrong is refused with
-//! the field's name, its value, and what is allowed there.
+//! The JSON adapter of bounces: one object of the wire format is one bounce. A wrong bounce is
+//! refused with the field's name, its value, and what is allowed there. Knows no store.
 
 use std::io::{self, Write};
 use std::sync::Arc;
@@ -23,14 +23,14 @@ use field::{Field, Kind, Text, object};
 pub use refusal::Refusal;
 use unique::Parsed;
 
-/// Bytes of a bounce's metadata, as JSON.
+/// How large a bounce's metadata may be, in bytes of JSON.
 const METADATA_MAX: usize = 4 << 10;
 
-/// How deep a bounce's metadata may be nested. Within events it stands deeper, and JSON is read to
-/// a depth of 127 only.
+/// How deep a bounce's metadata may be nested. Events contain it at a greater depth, and JSON is
+/// read only to a depth of 127.
 pub(super) const METADATA_DEPTH_MAX: usize = 32;
 
-/// Every field that a bounce can have.
+/// All fields that a bounce may have.
 const FIELDS: [(&str, Kind); 14] = [
     ("recipient", Kind::Text),
     ("reply", Kind::Text),
@@ -48,16 +48,16 @@ const FIELDS: [(&str, Kind); 14] = [
     ("metadata", Kind::Object),
 ];
 
-/// Reads bounces as a scheduler takes them: with inline content of a bounded size, and with routes
-/// that there are.
+/// Reads the bounces that a scheduler accepts: their inline content is bounded, and their routes
+/// must be configured.
 #[derive(Clone, Debug)]
 pub struct Reader {
     inline_max: usize,
     routes: Arc<[String]>,
 }
 
-/// A bounce as it came: its fields are of the right kind, and what is in them has not been looked
-/// at.
+/// A bounce as it was sent. Its fields have the right kinds of values, but the values are not
+/// checked yet.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Draft<'i> {
@@ -92,39 +92,39 @@ struct Draft<'i> {
 }
 
 impl Reader {
-    /// One for messages that leave by these routes, with at most so many bytes of inline content.
+    /// A reader for these routes, and for inline content of at most `inline_max` bytes.
     pub fn new(inline_max: usize, routes: Arc<[String]>) -> Self {
         Self { inline_max, routes }
     }
 
-    /// Reads one bounce. `now` stands for the time of one that does not tell its own.
+    /// Reads one bounce. One without `occurred_at` bounced at `now`.
     ///
     /// # Errors
-    /// What is wrong with it.
+    /// If it is wrong. The refusal names the field and what is allowed.
     pub fn read(&self, item: Value, now: Timestamp) -> Result<Bounce, Refusal> {
-        self.on_a_route(read(item, now, self.inline_max)?)
+        self.check_route(read(item, now, self.inline_max)?)
     }
 
-    /// The same for the text of one. Nearly all are bounces, so it is read at once into what a
-    /// bounce is made of, and looked at piece by piece only where that fails.
+    /// Reads the text of one bounce. Nearly all texts are right, so a text is read directly into a
+    /// draft. Only if that fails it is read field by field, to find out what is wrong.
     ///
     /// # Errors
-    /// What is wrong with it.
+    /// The same as those of [`Self::read`].
     pub fn read_text(&self, text: &[u8], now: Timestamp) -> Result<Bounce, Refusal> {
-        // An array would be taken for an object whose fields have no names.
+        // Serde would read an array as an object whose fields have no names.
         if text.trim_ascii_start().first() == Some(&b'{')
             && let Ok(draft) = serde_json::from_slice::<Draft<'_>>(text)
         {
-            return self.on_a_route(draft.bounce(now, self.inline_max)?);
+            return self.check_route(draft.bounce(now, self.inline_max)?);
         }
         self.read(Parsed::read(text)?, now)
     }
 
-    fn on_a_route(&self, bounce: Bounce) -> Result<Bounce, Refusal> {
+    fn check_route(&self, bounce: Bounce) -> Result<Bounce, Refusal> {
         match &bounce.message.route {
             Some(route) if !self.routes.contains(route) => {
                 let reason = format!(
-                    "there is no such route; configured are: {}",
+                    "the route is not configured; configured are: {}",
                     self.routes.join(", ")
                 );
                 Err(Refusal::of(
@@ -138,14 +138,14 @@ impl Reader {
     }
 }
 
-/// Reads one bounce, whatever its route. `now` stands for the time of a bounce that does not tell
-/// its own; `inline_max` bounds inline content in bytes.
+/// Reads one bounce, with any route. One without `occurred_at` bounced at `now`. `inline_max`
+/// bounds inline content in bytes.
 ///
 /// # Errors
-/// What is wrong with it.
+/// If it is wrong. The refusal names the field and what is allowed.
 pub fn read(item: Value, now: Timestamp, inline_max: usize) -> Result<Bounce, Refusal> {
     let item = object(item, "a bounce", &FIELDS, "put it into metadata, or ")?;
-    let draft = Draft::deserialize(item).map_err(|_| Refusal::whole("it is not a bounce"))?;
+    let draft = Draft::deserialize(item).map_err(|_| Refusal::whole("the item is not a bounce"))?;
     draft.bounce(now, inline_max)
 }
 
@@ -155,7 +155,7 @@ impl Draft<'_> {
         let recipient = Field::new("recipient", self.recipient.as_ref());
         let recipient = recipient
             .address()?
-            .ok_or_else(|| recipient.refuse("every bounce needs one"))?;
+            .ok_or_else(|| recipient.refuse("is required"))?;
         let account = Field::new("account", self.account.as_ref())
             .parse(Account::parse)?
             .unwrap_or_default();
@@ -208,34 +208,34 @@ impl Draft<'_> {
     }
 }
 
-/// The reply, with the status where one is given beside it. A reply may be of many lines, so it is
-/// not a plain text.
+/// Reads the reply, together with the field `status` if there is one. A reply may have several
+/// lines, so control characters are allowed in it.
 fn reply(reply: Field<'_>, status: Field<'_>) -> Result<Reply, Refusal> {
     let given = status.parse(str::parse::<EnhancedStatus>)?;
     let mut read = match (reply.raw(), given) {
         (None, None) => {
-            return Err(reply.refuse("every bounce needs a reply, or at least a status"));
+            return Err(reply.refuse("is required, unless there is a status"));
         }
         (Some(raw), None) if raw.trim().is_empty() => {
-            return Err(reply.refuse("is empty; say what the mail system said, or give a status"));
+            return Err(reply.refuse("is empty; send the reply of the mail system, or a status"));
         }
         (raw, _) => Reply::parse(raw.unwrap_or_default()),
     };
     if given.is_some() {
-        // The platform's word goes before a code that says success; with both, nobody could tell
-        // what happened.
+        // The status of the platform overrides a code that means success. With both, it would not
+        // be clear what happened.
         read.status = given;
         read.code = read.code.filter(|code| *code >= 400);
     }
-    if read.says_nothing() {
+    if read.is_unreadable() {
         return Err(reply.refuse(
-            "has neither a code, nor a status, nor a word; say what the mail system said",
+            "has neither a code, nor a status, nor a word; send the reply of the mail system",
         ));
     }
     if read.class() == Some(StatusClass::Success) {
-        let said = if given.is_some() { status } else { reply };
+        let field = if given.is_some() { status } else { reply };
         return Err(
-            said.refuse("says that the mail got through; a bounce is a failure, 4xx or 5xx")
+            field.refuse("means that the mail was delivered; a bounce is a failure, 4xx or 5xx")
         );
     }
     Ok(read)
@@ -245,8 +245,8 @@ fn metadata(map: Option<Map<String, Value>>) -> Result<Map<String, Value>, Refus
     let Some(map) = map else {
         return Ok(Map::new());
     };
-    let mut room = Room { left: METADATA_MAX };
-    let reason = if serde_json::to_writer(&mut room, &map).is_err() {
+    let mut counter = BoundedCounter { left: METADATA_MAX };
+    let reason = if serde_json::to_writer(&mut counter, &map).is_err() {
         format!("is longer than {METADATA_MAX} bytes of JSON")
     } else if map
         .values()
@@ -259,7 +259,7 @@ fn metadata(map: Option<Map<String, Value>>) -> Result<Map<String, Value>, Refus
     Err(Refusal::of("metadata", Some(&Value::Object(map)), reason))
 }
 
-/// Whether there are more than so many levels of arrays and objects in a value.
+/// Whether a value has more than `levels` levels of arrays and objects.
 pub(super) fn is_deeper(value: &Value, levels: usize) -> bool {
     let inner = |value: &Value| is_deeper(value, levels - 1);
     match value {
@@ -269,12 +269,12 @@ pub(super) fn is_deeper(value: &Value, levels: usize) -> bool {
     }
 }
 
-/// Takes so many bytes, and keeps none.
-struct Room {
+/// Accepts a bounded number of bytes, and keeps none of them.
+struct BoundedCounter {
     left: usize,
 }
 
-impl Write for Room {
+impl Write for BoundedCounter {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         self.left = self
             .left
@@ -306,11 +306,19 @@ mod tests {
     fn the_documented_example_is_a_bounce() {
         let bounce = read(
             json!({
-                "recipient": "jo@Example.com", "reply": "452 4.3.1 Insufficient system storage",
-                "message_id": "<c42.9@news.example.org>", "occurred_at": "2026-11-21T09:30:00Z", "account": "acme",
-                "stream": "newsletter", "route": "relay", "envelope_from": "bounce@news.example.org",
-                "content": {"inline": "From: …"}, "expires_at": "2026-12-01T00:00:00Z", "status": "4.3.1",
-                "remote_mta": "mx1.example.com", "metadata": {"campaign": "c42"},
+                "recipient": "jo@Example.com",
+                "reply": "452 4.3.1 Insufficient system storage",
+                "message_id": "<c42.9@news.example.org>",
+                "occurred_at": "2026-11-21T09:30:00Z",
+                "account": "acme",
+                "stream": "newsletter",
+                "route": "relay",
+                "envelope_from": "bounce@news.example.org",
+                "content": {"inline": "From: …"},
+                "expires_at": "2026-12-01T00:00:00Z",
+                "status": "4.3.1",
+                "remote_mta": "mx1.example.com",
+                "metadata": {"campaign": "c42"},
                 "traceparent": "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01",
             }),
             NOW,
@@ -331,7 +339,12 @@ mod tests {
         for item in [
             json!({"recipient": "jo@example.com", "reply": "452 full"}),
             json!({"recipient": "jo@example.com", "status": "4.3.1"}),
-            json!({"recipient": "jo@example.com", "reply": "Briefkasten voll", "envelope_from": "<>", "route": null}),
+            json!({
+                "recipient": "jo@example.com",
+                "reply": "Briefkasten voll",
+                "envelope_from": "<>",
+                "route": null,
+            }),
         ] {
             let bounce = read(item.clone(), NOW, 16).unwrap();
             assert_eq!(bounce.account, Account::default());
@@ -345,7 +358,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_wrong_is_named_with_its_field() {
+    fn a_refusal_names_the_wrong_field() {
         let ok = |key: &str, value: Value| {
             let mut item = json!({"recipient": "jo@example.com", "reply": "452 full"});
             item[key] = value;
@@ -401,7 +414,7 @@ mod tests {
     }
 
     #[test]
-    fn a_reply_of_words_alone_will_do_in_whatever_language() {
+    fn a_reply_may_be_words_alone_in_any_language() {
         for reply in ["no", "не доставлено", "配送不能", "550", "5.1.1"] {
             let item = json!({"recipient": "jo@example.com", "reply": reply});
             assert_eq!(
@@ -412,7 +425,7 @@ mod tests {
     }
 
     #[test]
-    fn a_refusal_gives_the_value_back_shortened() {
+    fn a_refusal_contains_the_value_shortened() {
         let refusal = read(
             json!({"recipient": "é".repeat(500), "reply": "452 x"}),
             NOW,
@@ -422,13 +435,13 @@ mod tests {
         assert_eq!(refusal.value.unwrap().chars().count(), VALUE_CHARS);
     }
 
-    /// Arrays within arrays, so many of them.
+    /// Returns so many arrays within each other.
     fn nested(levels: usize) -> Value {
         (0..levels).fold(json!(1), |inner, _| json!([inner]))
     }
 
     #[test]
-    fn a_status_goes_before_a_code_that_says_success() {
+    fn a_status_overrides_a_code_that_means_success() {
         for (reply, expected) in [
             ("226 full", "4.2.2 full"),
             ("354 go on", "4.2.2 go on"),
@@ -461,13 +474,16 @@ mod tests {
     }
 
     #[test]
-    fn a_text_is_read_at_once_as_it_is_read_piece_by_piece() {
+    fn a_text_is_read_the_same_directly_and_field_by_field() {
         let reader = Reader::new(16, ["relay".to_owned()].into());
         let full = r#"{"recipient":"jo@example.com","reply":"452 full""#;
         let texts = [
             format!("{full}}}"),
             format!(" \t{full},\"route\":\"relay\",\"stream\":null}}\r"),
-            format!("{full},\"message_id\":\"<\\u00e9\\\"@example.org>\",\"metadata\":{{\"a\":[1.50,\"\\n\"]}}}}"),
+            format!(
+                "{full},\"message_id\":\"<\\u00e9\\\"@example.org>\",\
+                 \"metadata\":{{\"a\":[1.50,\"\\n\"]}}}}"
+            ),
             format!("{full},\"content\":{{\"inline\":\"Subject: x\"}}}}"),
             format!("{full},\"occurred_at\":\"2026-11-21T09:30:00Z\",\"status\":\"4.3.1\"}}"),
             format!("{full},\"account\":7}}"),
@@ -475,14 +491,14 @@ mod tests {
             format!("{full},\"recipent\":\"jo@example.com\"}}"),
             format!("{full},\"metadata\":[]}}"),
             format!("{full},\"account\":\"a/b\"}}"),
-            // One value for each field that there is.
-            r#"["jo@example.com","452 full",null,null,null,null,null,null,null,null,null,null,null,null]"#.to_owned(),
+            // One value for each field.
+            format!("[\"jo@example.com\",\"452 full\"{}]", ",null".repeat(12)),
             "7".to_owned(),
         ];
         for text in &texts {
-            let at_once = reader.read_text(text.as_bytes(), NOW);
-            let piecewise = reader.read(serde_json::from_str(text).unwrap(), NOW);
-            assert_eq!(format!("{at_once:?}"), format!("{piecewise:?}"), "{text}");
+            let direct = reader.read_text(text.as_bytes(), NOW);
+            let by_field = reader.read(serde_json::from_str(text).unwrap(), NOW);
+            assert_eq!(format!("{direct:?}"), format!("{by_field:?}"), "{text}");
         }
         let read = |text: &str| reader.read_text(text.as_bytes(), NOW);
         assert_eq!(read(&texts[6]).unwrap_err().field.as_deref(), Some("route"));

@@ -1,22 +1,22 @@
-//! Splits a stream of bytes into lines, in constant memory: of a line that is too long only the
-//! fact is kept.
+//! Splits a stream of bytes into lines, in constant memory: a line that is too long is reported,
+//! but its bytes are not kept.
 
 use bytes::{Buf, Bytes, BytesMut};
 
-/// One line of input, with its number from 1. Blank lines count and are left out.
+/// A line of input, with its number. The first line is 1. Blank lines are counted, but left out.
 pub type Numbered = (u64, Line);
 
-/// What a line holds.
+/// The content of a line.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Line {
-    /// Its bytes, without the line end.
+    /// Its bytes, without the line feed.
     Whole(Bytes),
-    /// It was longer than allowed, and is gone.
+    /// The line was longer than allowed. Its bytes are gone.
     TooLong,
 }
 
 impl Line {
-    /// How many bytes are kept of it.
+    /// Returns how many bytes of the line are kept.
     pub fn size(&self) -> usize {
         match self {
             Self::Whole(bytes) => bytes.len(),
@@ -25,7 +25,7 @@ impl Line {
     }
 }
 
-/// Collects bytes and gives out lines.
+/// Collects bytes and returns them as lines.
 #[derive(Debug)]
 pub struct Lines {
     held: BytesMut,
@@ -35,7 +35,7 @@ pub struct Lines {
 }
 
 impl Lines {
-    /// Lines of at most `max` bytes.
+    /// Splits into lines of at most `max` bytes.
     pub fn new(max: usize) -> Self {
         Self {
             held: BytesMut::new(),
@@ -45,7 +45,7 @@ impl Lines {
         }
     }
 
-    /// Adds bytes, and gives each line that they complete to `line`.
+    /// Adds bytes. Calls `line` with each line that they complete.
     pub fn push(&mut self, mut chunk: &[u8], mut line: impl FnMut(Numbered)) {
         while let Some(end) = chunk.iter().position(|byte| *byte == b'\n') {
             self.hold(&chunk[..end]);
@@ -55,7 +55,7 @@ impl Lines {
         self.hold(chunk);
     }
 
-    /// Ends the input, and gives the last line to `line` where it had no line end.
+    /// Ends the input. Calls `line` with the last line if it had no line end.
     pub fn finish(&mut self, mut line: impl FnMut(Numbered)) {
         let held = self.held.split();
         self.number += 1;
@@ -102,7 +102,10 @@ mod tests {
                 ],
                 "in chunks of {size}"
             );
-            assert!(lines.held.capacity() < 64, "what was skipped is not kept");
+            assert!(
+                lines.held.capacity() < 64,
+                "the bytes of a line that is too long are not kept"
+            );
         }
     }
 }

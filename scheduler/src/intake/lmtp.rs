@@ -1,13 +1,12 @@
-//! The LMTP listener (RFC 2033): the mail server of the return path's domain delivers reports here.
-//! It says yes to a message only when Redis has what it reports, so that the mail server keeps it
-//! where the store is away.
+//! The LMTP listener (RFC 2033). The mail server of the return path's domain delivers reports here.
+//! A message is accepted only when Redis has what it reports. So if the store cannot be reached,
+//! the mail server keeps the message.
 
 use std::io::Write;
 use std::sync::Arc;
 use std::time::Duration;
 
-use config::returned::Lmtp;
-use domain::account::Account;
+use config::lmtp::Lmtp;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
@@ -15,21 +14,24 @@ use tokio_util::task::TaskTracker;
 
 use super::dsn::Reports;
 use crate::connections::accept::Acceptor;
-use crate::connections::{Gate, Places};
+use crate::connections::{ConnectionLimits, Gate};
 
 pub mod dialogue;
 mod lines;
 mod session;
+mod settings;
 
 use session::Session;
+use settings::Settings;
 
-/// How long one connection may last, however busy it is.
+/// How long one connection may last, even if it is busy.
 const SESSION_MAX: Duration = Duration::from_secs(3_600);
 
-/// What a client hears if all connections are busy.
-const FULL: &[u8] = b"421 4.3.2 there are too many connections; try again later\r\n";
+/// The reply to a client if all connections are busy.
+const TOO_MANY_CONNECTIONS: &[u8] =
+    b"421 4.3.2 there are too many connections; try again later\r\n";
 
-/// Takes reports from a mail server.
+/// Accepts reports from a mail server.
 #[derive(Debug)]
 pub struct Listener {
     listener: TcpListener,
@@ -37,19 +39,8 @@ pub struct Listener {
     settings: Arc<Settings>,
 }
 
-/// What all sessions share.
-#[derive(Debug)]
-struct Settings {
-    reports: Reports,
-    host: String,
-    account: Account,
-    message_max: usize,
-    recipients_max: usize,
-    idle_max: Duration,
-}
-
 impl Listener {
-    /// Listens on this socket, and hands what comes to `reports`.
+    /// Listens on this socket. Hands the messages that arrive to `reports`.
     pub fn new(listener: TcpListener, reports: Reports, config: &Lmtp) -> Self {
         let Lmtp {
             host,
@@ -68,7 +59,7 @@ impl Listener {
             idle_max,
         };
         let (max, per_peer) = (config.connections, config.connections_per_peer);
-        let gate = Gate::new(Places {
+        let gate = Gate::new(ConnectionLimits {
             max,
             per_peer,
             reserve: 0,
@@ -81,7 +72,7 @@ impl Listener {
         }
     }
 
-    /// Serves until `stop` is cancelled, and then until the messages under way have been answered.
+    /// Serves until `stop` is cancelled, and then until the messages in progress are answered.
     pub async fn run(self, stop: CancellationToken) {
         let Self {
             listener,
@@ -91,12 +82,12 @@ impl Listener {
         let mut acceptor = Acceptor::new(listener, "LMTP");
         let sessions = TaskTracker::new();
         while let Some((stream, address)) = stop.run_until_cancelled(acceptor.next(&gate)).await {
-            let Some(seat) = gate.admit(address.ip()) else {
-                turn_away(stream);
+            let Some(place) = gate.admit(address.ip()) else {
+                refuse_connection(stream);
                 continue;
             };
-            let session = Session::new(stream, seat, settings.clone()).run(stop.clone());
-            // A client that goes away in the midst of it has been promised nothing.
+            let session = Session::new(stream, place, settings.clone()).run(stop.clone());
+            // An error is ignored: a client that disconnects midway has been promised nothing.
             sessions.spawn(timeout(SESSION_MAX, session));
         }
         sessions.close();
@@ -104,9 +95,9 @@ impl Listener {
     }
 }
 
-/// Says that there is no room, without waiting for a client that does not listen.
-fn turn_away(stream: TcpStream) {
+/// Answers that there is no room, without waiting for a client that does not read.
+fn refuse_connection(stream: TcpStream) {
     if let Ok(mut stream) = stream.into_std() {
-        let _ = stream.write_all(FULL);
+        let _ = stream.write_all(TOO_MANY_CONNECTIONS);
     }
 }

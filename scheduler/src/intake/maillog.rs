@@ -1,5 +1,5 @@
-//! The logs of mail systems as a source of bounces: each adapter reads one line at a time and gives
-//! bounces in the wire format. They know nothing of files or of the store.
+//! Logs of mail systems as a source of bounces. Each adapter reads one line at a time, and returns
+//! bounces in the wire format. Knows nothing of files or of the store.
 
 use chrono::{DateTime, SecondsFormat};
 use serde_json::Value;
@@ -7,16 +7,16 @@ use serde_json::Value;
 pub mod kumomta;
 pub mod postfix;
 
-/// Reads the lines of one log, in their order.
+/// Reads the lines of one log, in order.
 pub trait LogReader: Send {
-    /// The bounces that this line tells of, in the wire format; mostly none.
+    /// Returns the bounces that this line reports, in the wire format. Most lines report none.
     ///
     /// # Errors
-    /// Where the line is not one of such a log; the text says what was expected.
+    /// If the line does not belong to a log of this kind. The text explains what was expected.
     fn bounces(&mut self, line: &str) -> Result<Vec<Value>, String>;
 }
 
-/// An instant as the wire has it.
+/// Returns an instant in the wire format, or `None` if it is out of range.
 fn instant(ms: i64) -> Option<String> {
     Some(DateTime::from_timestamp_millis(ms)?.to_rfc3339_opts(SecondsFormat::Millis, true))
 }

@@ -1,5 +1,6 @@
-//! The stream adapter: takes in what mail systems add to the intake stream. An entry leaves the
-//! stream only when the store has its bounce, or when it was put aside because it holds none.
+//! The stream adapter: accepts the bounces that mail systems add to the intake stream. An entry
+//! leaves the stream only when the store has its bounce, or when it was put aside because it is no
+//! bounce.
 
 use std::time::Duration;
 
@@ -8,7 +9,7 @@ use domain::event::Event;
 use serde_json::{Map, Value};
 use store::error::StoreError;
 use store::handle::Store;
-use store::intake::{IntakeEntry, LeftEntry};
+use store::intake::{IntakeEntry, UnfinishedEntry};
 use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
@@ -17,18 +18,18 @@ use super::accept::Accept;
 use super::json::unique::{Parsed, repeated};
 use super::json::{Reader, Refusal};
 
-/// How long to wait for an entry. Shorter than an answer of Redis may take, and than anybody waits
-/// for us to stop.
+/// How long to wait for an entry. This is less than the time-out for an answer of Redis, and short
+/// enough for a prompt stop.
 const WAIT: Duration = Duration::from_secs(1);
 
-/// How long a reader may have an entry before another takes it over.
+/// How long a reader may hold an entry before another reader takes it over.
 const IDLE: Duration = Duration::from_secs(30);
 
-/// How often an entry is handed out before it counts as what kills its readers. Tries that failed
-/// because the store was away are not among them.
+/// How often an entry is handed out before it counts as the cause of its readers' crashes. Tries
+/// that failed because the store could not be reached are not counted.
 const HANDED_OUT_MAX: usize = 5;
 
-/// How long to wait before a store that did not answer is asked again.
+/// How long to wait before the next request to a store that did not answer.
 const PAUSE: Duration = Duration::from_millis(500);
 
 /// Reads the intake stream.
@@ -43,7 +44,7 @@ pub struct StreamReader {
 }
 
 impl StreamReader {
-    /// One with a name of its own, which reads at most `batch` entries at a time.
+    /// A reader with a unique name, which reads at most `batch` entries at a time.
     pub fn new(store: Store, accept: Accept, reader: Reader, batch: usize) -> Self {
         Self {
             store,
@@ -55,25 +56,26 @@ impl StreamReader {
         }
     }
 
-    /// The same reader, which takes over what others have had for so long.
+    /// The same reader, but it takes over entries that another reader has held for `idle`.
     #[must_use]
-    pub fn taking_over_after(self, idle: Duration) -> Self {
+    pub fn with_idle_limit(self, idle: Duration) -> Self {
         Self { idle, ..self }
     }
 
-    /// Reads until `stop` is cancelled. What was read is dealt with first; what others left waits
-    /// for the next reader. New entries and those of other readers are looked after side by side,
-    /// so that trouble with the ones does not hold up the others.
+    /// Reads until `stop` is cancelled. Finishes the entries that were read; entries that other
+    /// readers left wait for the next reader. New entries and left entries are processed
+    /// concurrently, so that trouble with the ones does not delay the others.
     pub async fn run(self, stop: CancellationToken) {
-        tokio::join!(self.read_new(&stop), self.look_back(&stop));
+        tokio::join!(self.read_new(&stop), self.take_over_left(&stop));
     }
 
     async fn read_new(&self, stop: &CancellationToken) {
-        let (mut is_open, mut told) = (false, false);
+        let mut is_open = false;
+        let mut is_logged = false;
         while !stop.is_cancelled() {
             let read = self.read_some(is_open).await;
             is_open = read.is_ok();
-            self.pause_after("read", read, &mut told, stop).await;
+            self.pause_after("read", read, &mut is_logged, stop).await;
         }
     }
 
@@ -82,53 +84,54 @@ impl StreamReader {
             self.store.open_intake().await?;
         }
         let entries = self.store.read_intake(&self.name, self.batch, WAIT).await?;
-        self.deal_with(entries, 0).await
+        self.process(entries, 0).await
     }
 
-    async fn look_back(&self, stop: &CancellationToken) {
-        let mut told = false;
+    async fn take_over_left(&self, stop: &CancellationToken) {
+        let mut is_logged = false;
         while !stop.is_cancelled() {
-            let looked = self.take_over(stop).await;
-            if looked.is_ok() {
+            let taken_over = self.take_over(stop).await;
+            if taken_over.is_ok() {
                 stop.run_until_cancelled(sleep(self.idle / 3)).await;
             }
             self.pause_after(
                 "taken over from readers that are gone",
-                looked,
-                &mut told,
+                taken_over,
+                &mut is_logged,
                 stop,
             )
             .await;
         }
     }
 
-    /// Says once that something does not work for now, and waits before it is tried again.
+    /// After a failure, waits before the next try. Logs only the first of several failures in a
+    /// row.
     async fn pause_after(
         &self,
         what: &str,
-        ended: Result<(), StoreError>,
-        told: &mut bool,
+        result: Result<(), StoreError>,
+        is_logged: &mut bool,
         stop: &CancellationToken,
     ) {
-        let Err(err) = ended else {
-            *told = false;
+        let Err(err) = result else {
+            *is_logged = false;
             return;
         };
-        if !std::mem::replace(told, true) {
-            tracing::warn!(%err, what, "entries of the intake stream wait");
+        if !std::mem::replace(is_logged, true) {
+            tracing::warn!(%err, what, "entries of the intake stream wait: the store failed");
         }
         stop.run_until_cancelled(sleep(PAUSE)).await;
     }
 
-    /// What a reader left that died, or this one when the store was away. What may have killed a
-    /// reader is handed out alone, the least suspicious first, so that nothing else dies with it.
-    /// Ends early once `stop` is cancelled: a reader leaves many entries, and what is not taken
-    /// over stays pending.
+    /// Takes over the entries that a crashed reader left, or this reader while the store could not
+    /// be reached. An entry that may have crashed its reader is handed out alone, the least
+    /// suspicious first, so that a crash affects no other entry. Ends early if `stop` is cancelled:
+    /// there may be many entries, and those not taken over stay pending.
     async fn take_over(&self, stop: &CancellationToken) -> Result<(), StoreError> {
         self.store.open_intake().await?;
         self.store.forget_readers().await?;
         loop {
-            let mut left = self.store.left_in_intake(self.batch, self.idle).await?;
+            let mut left = self.store.unfinished_intake(self.batch, self.idle).await?;
             if left.is_empty() {
                 return Ok(());
             }
@@ -148,70 +151,71 @@ impl StreamReader {
         }
     }
 
-    /// Entries that were all handed out equally often.
-    async fn take_over_together(&self, left: &[LeftEntry]) -> Result<(), StoreError> {
+    /// Takes over and processes entries that were all handed out equally often.
+    async fn take_over_together(&self, left: &[UnfinishedEntry]) -> Result<(), StoreError> {
         let ids: Vec<&str> = left.iter().map(|entry| entry.id.as_str()).collect();
         let entries = self
             .store
             .take_over_intake(&self.name, &ids, self.idle)
             .await?;
-        self.deal_with(entries, left[0].times).await
+        self.process(entries, left[0].times).await
     }
 
-    /// Deals with entries that had been handed out `times` times before. Where the store is away
-    /// this time does not count: it says nothing of the entries.
-    async fn deal_with(&self, entries: Vec<IntakeEntry>, times: usize) -> Result<(), StoreError> {
+    /// Processes entries that had been handed out `times` times before. If the store cannot be
+    /// reached, this time is not counted, because the entries are not the cause.
+    async fn process(&self, entries: Vec<IntakeEntry>, times: usize) -> Result<(), StoreError> {
         let ids: Vec<String> = entries.iter().map(|entry| entry.id.clone()).collect();
-        let dealt_with = if times < HANDED_OUT_MAX {
-            self.take_in(entries).await
+        let processed = if times < HANDED_OUT_MAX {
+            self.accept_bounces(entries).await
         } else {
             self.put_aside_all(
                 &entries,
-                &format!("it was handed out {times} times and never dealt with"),
+                &format!("it was handed out {times} times, and no reader finished it"),
             )
             .await
         };
-        if dealt_with.as_ref().is_err_and(StoreError::may_pass) && !ids.is_empty() {
-            // Where the stream cannot be reached either, nobody else counts meanwhile: this is one
-            // time too many at most.
+        if processed.as_ref().is_err_and(StoreError::may_pass) && !ids.is_empty() {
+            // An error is ignored: if the stream cannot be reached either, no other reader counts
+            // meanwhile. At most this one time is counted too many.
             let _ = self.store.excuse_intake(&self.name, &ids, times).await;
         }
-        dealt_with
+        processed
     }
 
-    async fn take_in(&self, entries: Vec<IntakeEntry>) -> Result<(), StoreError> {
-        let (mut taken, mut bounces) = (Vec::new(), Vec::new());
+    async fn accept_bounces(&self, entries: Vec<IntakeEntry>) -> Result<(), StoreError> {
+        let mut readable = Vec::new();
+        let mut bounces = Vec::new();
         for entry in entries {
             match self.bounce(&entry) {
                 Ok(bounce) => {
-                    taken.push(entry);
+                    readable.push(entry);
                     bounces.push(bounce);
                 }
                 Err(refusal) => self.put_aside(&entry, &refusal.without_value()).await?,
             }
         }
         match self.accept.accept(bounces).await {
-            // One that the store refuses must not take the others with it.
-            Err(err) if !err.may_pass() && taken.len() > 1 => {
-                for entry in taken {
-                    Box::pin(self.take_in(vec![entry])).await?;
+            // An entry that the store refuses must not affect the others.
+            Err(err) if !err.may_pass() && readable.len() > 1 => {
+                for entry in readable {
+                    Box::pin(self.accept_bounces(vec![entry])).await?;
                 }
                 Ok(())
             }
-            Err(err) if !err.may_pass() && taken.len() == 1 => {
-                self.put_aside(&taken[0], &err.to_string()).await
+            Err(err) if !err.may_pass() && readable.len() == 1 => {
+                self.put_aside(&readable[0], &err.to_string()).await
             }
             Err(err) => Err(err),
             Ok(_) => {
-                self.store
-                    .finish_intake(&taken.into_iter().map(|entry| entry.id).collect::<Vec<_>>())
-                    .await
+                let ids: Vec<String> = readable.into_iter().map(|entry| entry.id).collect();
+                self.store.finish_intake(&ids).await
             }
         }
     }
 
-    /// The bounce of an entry: its field `bounce` as JSON, or else its fields, as far as they are
-    /// no text as JSON.
+    /// Reads the bounce of an entry. It is the entry's field `bounce`, as JSON. Without that field,
+    /// the fields of the entry are the fields of the bounce; `content` and `metadata` are then
+    /// JSON.
     fn bounce(&self, entry: &IntakeEntry) -> Result<Bounce, Refusal> {
         let now = self.store.clock().now();
         let mut whole = entry.fields.iter().filter(|(field, _)| field == b"bounce");
@@ -226,10 +230,10 @@ impl StreamReader {
             match (field, std::str::from_utf8(text)) {
                 ("content" | "metadata", _) => Parsed::read(text),
                 (_, Ok(text)) => Ok(text.into()),
-                // Servers speak other charsets; the codes can be read all the same.
+                // A reply may be in another charset. Its codes can be read all the same.
                 ("reply", Err(_)) => Ok(String::from_utf8_lossy(text).into()),
-                // Replaced bytes would make one name of two.
-                (_, Err(_)) => Err(Refusal::whole("is no UTF-8")),
+                // With its wrong bytes replaced, the text could be equal to another address or id.
+                (_, Err(_)) => Err(Refusal::whole("is not UTF-8")),
             }
         };
         let mut fields = Map::with_capacity(entry.fields.len());
@@ -258,10 +262,15 @@ impl StreamReader {
                 reason,
                 "an entry of the intake stream was put aside"
             ),
-            // It stays in the stream, and is tried again when it has been idle; the others of its
-            // batch go on.
+            // The entry stays in the stream, and is tried again after the idle time. The others of
+            // its batch continue.
             Err(err) if !err.may_pass() => {
-                tracing::error!(entry = entry.id, reason, %err, "an entry of the intake stream cannot be put aside");
+                tracing::error!(
+                    entry = entry.id,
+                    reason,
+                    %err,
+                    "an entry of the intake stream cannot be put aside"
+                );
                 return Ok(());
             }
             Err(err) => return Err(err),

@@ -1,5 +1,5 @@
-//! Asks the DNS where a domain's mail goes. Bounded in time and in number, and left alone for a
-//! while where it does not answer at all: ingest must not wait for it.
+//! Looks up the mail hosts of domains in the DNS. Lookups are bounded in time and number. If the
+//! DNS does not answer at all, lookups pause for a while, because intake must not wait for it.
 
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Mutex, PoisonError};
@@ -14,36 +14,37 @@ use system::troubles::{News, Troubles};
 use tokio::sync::Semaphore;
 use tokio::time::{Instant, timeout, timeout_at};
 
-/// How many lookups in a row must stay without an answer before none are made for a while.
-const SILENT_MAX: u32 = 16;
+/// How many lookups in a row must fail before lookups pause.
+const FAILURES_MAX: u32 = 16;
 
-/// How long that is, in timeouts: ingest then waits at most a small part of its time.
-const REST_TIMEOUTS: u32 = 10;
+/// How long lookups pause, in time-outs. So intake spends only a small part of its time waiting.
+const PAUSE_TIMEOUTS: u32 = 10;
 
-/// How long a domain waits for its turn to be asked for, in timeouts. Where the DNS is silent
-/// nobody waits that long, for then it is left alone.
+/// How long a lookup waits for its turn, in time-outs. If the DNS does not answer, no lookup waits
+/// that long, because lookups pause then.
 const QUEUE_TIMEOUTS: u32 = 5;
 
-/// Answers that are kept: a placement is kept for good, so a domain is asked for once in a
-/// process's life or twice.
+/// How many answers are cached. A placement is kept for good, so a process looks up a domain only
+/// once or twice.
 const KEPT_MAX: u64 = 8_192;
 
-/// The DNS, as far as it is asked for mail hosts.
+/// Looks up mail hosts in the DNS.
 #[derive(Debug)]
 pub struct Dns {
     dns: dns::Dns,
     permits: Semaphore,
     timeout: Duration,
-    silent: AtomicU32,
-    rests_until: Mutex<Option<Instant>>,
+    /// How many lookups in a row have failed.
+    failures: AtomicU32,
+    paused_until: Mutex<Option<Instant>>,
     troubles: Troubles<Option<&'static str>>,
 }
 
 impl Dns {
-    /// The DNS by these settings. Asks nothing yet; needs a Tokio runtime.
+    /// The DNS with these settings. Sends no query yet, but needs a Tokio runtime.
     ///
     /// # Errors
-    /// Where the system's servers are to be asked and are not known; the text says what to set.
+    /// If the DNS servers of the system are needed and not known. The text names the keys to set.
     pub fn new(settings: &Placement) -> Result<Self, String> {
         let Placement {
             nameservers,
@@ -58,23 +59,23 @@ impl Dns {
             at_once_max: *lookups_max,
         };
         let dns = dns::Dns::new(asked).map_err(|why| {
-            format!("{why}; name some in placement.nameservers, or set placement.mx = false")
+            format!("{why}; set placement.nameservers, or set placement.mx = false")
         })?;
         let permits = Semaphore::new(settings.lookups_max);
         Ok(Self {
             dns,
             permits,
             timeout: settings.timeout,
-            silent: AtomicU32::new(0),
-            rests_until: Mutex::default(),
+            failures: AtomicU32::new(0),
+            paused_until: Mutex::default(),
             troubles: Troubles::default(),
         })
     }
 
-    /// What the DNS says of domains, in the order given. Each has one timeout from when it is asked
-    /// for, and a few in which to be asked for at all.
+    /// Returns the mail hosts of domains, in the order given. A lookup may take one time-out, and
+    /// may wait a few time-outs for its turn before that.
     pub async fn mail_hosts(&self, domains: &[&str]) -> Vec<MailHosts> {
-        if domains.is_empty() || self.rests() {
+        if domains.is_empty() || self.is_paused() {
             return vec![MailHosts::Unanswered; domains.len()];
         }
         let deadline = Instant::now() + self.timeout * QUEUE_TIMEOUTS;
@@ -85,11 +86,12 @@ impl Dns {
         if domain.starts_with('[') {
             return MailHosts::NotAsked;
         }
-        // That our own queue is long says nothing of the DNS.
+        // A lookup that did not get its turn in our own queue does not count as a failure of the
+        // DNS.
         let Ok(Ok(_permit)) = timeout_at(deadline, self.permits.acquire()).await else {
             return MailHosts::Unanswered;
         };
-        if self.rests() {
+        if self.is_paused() {
             return MailHosts::Unanswered;
         }
         let hosts = match timeout(self.timeout, self.dns.mail_hosts(domain)).await {
@@ -100,28 +102,28 @@ impl Dns {
                 MailHosts::Answered(Default::default())
             }
             Ok(Err(DnsError::Failed(fault))) if fault.side == Side::Theirs => {
-                tracing::debug!(domain, %fault, "the DNS cannot say where mail goes");
+                tracing::debug!(domain, %fault, "the DNS has no answer for a domain");
                 MailHosts::Unanswered
             }
             Ok(Err(DnsError::Failed(fault))) => {
-                self.failed(&fault);
+                self.record_failure(&fault);
                 return MailHosts::Unanswered;
             }
             Err(_) => {
-                self.failed(&dns::late());
+                self.record_failure(&dns::late());
                 return MailHosts::Unanswered;
             }
         };
-        self.answered();
+        self.record_answer();
         hosts
     }
 
-    fn answered(&self) {
-        self.silent.store(0, Ordering::Relaxed);
+    fn record_answer(&self) {
+        self.failures.store(0, Ordering::Relaxed);
         self.log(None);
     }
 
-    /// Logs trouble with the resolver when it begins and when it is over.
+    /// Logs trouble with the DNS when it begins and when it is over.
     fn log(&self, fault: Option<&Fault>) {
         for news in self
             .troubles
@@ -130,49 +132,51 @@ impl Dns {
             match (news, fault) {
                 (News::Begun, Some(fault)) => tracing::warn!(
                     %fault,
-                    "the DNS cannot be asked where mail goes; new domains are placed by their own names, and stay there"
+                    "mail hosts cannot be looked up in the DNS; \
+                     new domains are placed under their own names, and stay there"
                 ),
                 (News::Begun, None) => {}
                 (News::Over { lasted, times }, _) => {
                     tracing::info!(
                         lasted_s = lasted.as_secs(),
                         times,
-                        "a trouble with the DNS is over"
+                        "mail hosts can be looked up in the DNS again"
                     );
                 }
             }
         }
     }
 
-    /// A resolver did not answer, or refused to.
-    fn failed(&self, fault: &Fault) {
+    /// Records that a resolver did not answer, or refused to.
+    fn record_failure(&self, fault: &Fault) {
         self.log(Some(fault));
-        if self.silent.fetch_add(1, Ordering::Relaxed) + 1 != SILENT_MAX {
+        if self.failures.fetch_add(1, Ordering::Relaxed) + 1 != FAILURES_MAX {
             return;
         }
-        let rest = self.timeout * REST_TIMEOUTS;
+        let pause = self.timeout * PAUSE_TIMEOUTS;
         tracing::warn!(
-            ?rest,
-            "the DNS does not answer and is left alone; domains that are new meanwhile are placed by their own names"
+            ?pause,
+            "the DNS does not answer, so lookups of mail hosts pause; \
+             domains that are new meanwhile are placed under their own names"
         );
         *self
-            .rests_until
+            .paused_until
             .lock()
-            .unwrap_or_else(PoisonError::into_inner) = Some(Instant::now() + rest);
+            .unwrap_or_else(PoisonError::into_inner) = Some(Instant::now() + pause);
     }
 
-    /// Whether the DNS is left alone. After its rest it has to stay silent as often as before to
-    /// get another.
-    fn rests(&self) -> bool {
+    /// Whether lookups pause. After a pause, as many lookups as before must fail until the next
+    /// one.
+    fn is_paused(&self) -> bool {
         let mut until = self
-            .rests_until
+            .paused_until
             .lock()
             .unwrap_or_else(PoisonError::into_inner);
-        let rests = until.is_some_and(|until| Instant::now() < until);
-        if until.is_some() && !rests {
+        let is_paused = until.is_some_and(|until| Instant::now() < until);
+        if until.is_some() && !is_paused {
             *until = None;
-            self.silent.store(0, Ordering::Relaxed);
+            self.failures.store(0, Ordering::Relaxed);
         }
-        rests
+        is_paused
     }
 }

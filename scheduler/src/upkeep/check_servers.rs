@@ -7,7 +7,7 @@ use store::server_checks::Severity;
 
 use super::Task;
 
-/// The task. It warns of each finding, and writes an event when one appears and when it is gone.
+/// The task. It logs each finding, and writes an event when a finding appears and when it is gone.
 #[derive(Debug)]
 pub struct CheckServers;
 

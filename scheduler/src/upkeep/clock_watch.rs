@@ -1,6 +1,6 @@
-//! Notices that the clock of a Redis server was set, or that another server with another clock has
-//! taken over: then what was computed by the old clock has to be looked at now, and not when the
-//! clock has caught up.
+//! Detects that the clock of a Redis server was set, or that a server with another clock has taken
+//! over. Instants that were computed by the old clock must then be checked now, and not only when
+//! the new clock reaches them.
 
 use std::time::Duration;
 
@@ -8,18 +8,19 @@ use domain::clock::Timestamp;
 use store::error::StoreError;
 use store::handle::Store;
 
-/// How often the clocks are looked at, in real time.
+/// How often the clocks are read, in real time.
 pub(super) const WATCH: Duration = Duration::from_secs(5);
 
-/// By how much a clock may be off without having been set.
+/// How far a clock may be off without counting as set, in ms.
 const TOLERANCE_MS: i64 = 1_000;
 
-/// By how much the server of each shard was ahead of this process's running time when it was last
-/// asked.
+/// For each shard, how far the clock of its server was ahead of this process's running time when it
+/// was last read.
 #[derive(Debug, Default)]
 pub(super) struct ClockWatch(Vec<Option<Lead>>);
 
-/// Between which bounds a lead is, in ms: the answer was made at some time while it was waited for.
+/// The bounds of a lead, in ms. It is not exact, because the server read its clock at some time
+/// while we waited for the answer.
 #[derive(Clone, Copy, Debug)]
 struct Lead {
     least: i64,
@@ -27,24 +28,27 @@ struct Lead {
 }
 
 impl ClockWatch {
-    /// Asks each shard's server. Tells by how many ms a clock was set since the last time, if one
-    /// was: the largest such step.
+    /// Reads the clock of each shard's server. Returns by how many ms a clock was set since the
+    /// last time, or `None` if none was. If several were set, it is the largest step.
     ///
     /// # Errors
-    /// If a server did not answer and no clock of the others was set.
+    /// If a server did not answer, and no clock of the others was set.
     pub(super) async fn look(&mut self, store: &Store) -> Result<Option<i64>, StoreError> {
         let mut answers = Vec::new();
         for shard in 0..store.shards() {
-            let before = store.clock().running();
+            let before = store.clock().monotonic();
             let now = store.clock_of(shard).await;
-            answers.push(now.map(|now| Lead::new(now, before, store.clock().running())));
+            answers.push(now.map(|now| Lead::new(now, before, store.clock().monotonic())));
         }
-        self.note(answers)
+        self.record(answers)
     }
 
-    /// Takes over what each shard's server answered. A step is told at once, because it is not
-    /// found again: an error of another shard must not keep it back.
-    fn note(&mut self, answers: Vec<Result<Lead, StoreError>>) -> Result<Option<i64>, StoreError> {
+    /// Records the answers of the servers. A step is returned even if another server did not
+    /// answer, because the same step is not found again.
+    fn record(
+        &mut self,
+        answers: Vec<Result<Lead, StoreError>>,
+    ) -> Result<Option<i64>, StoreError> {
         self.0.resize(answers.len(), None);
         let (mut largest, mut failed): (Option<i64>, _) = (None, None);
         for (known, answer) in self.0.iter_mut().zip(answers) {
@@ -75,7 +79,8 @@ impl Lead {
         }
     }
 
-    /// By how much the clock was set at least to get from here to there.
+    /// Returns by how much the clock must at least have been set between these two leads. `None` if
+    /// it need not have been set.
     fn step_to(self, later: Self) -> Option<i64> {
         let (ahead, back) = (later.least - self.most, self.least - later.most);
         match (ahead > TOLERANCE_MS, back > TOLERANCE_MS) {
@@ -91,7 +96,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_step_is_told_from_an_answer_that_takes_long() {
+    fn a_slow_answer_is_not_a_step_of_the_clock() {
         let second = Duration::from_secs(1);
         let lead = |now_ms, before_s, after_s| {
             Lead::new(
@@ -115,7 +120,7 @@ mod tests {
     }
 
     #[test]
-    fn a_step_is_told_although_other_shards_do_not_answer() {
+    fn a_step_is_found_even_if_other_shards_do_not_answer() {
         let at = |now_ms| {
             Ok(Lead::new(
                 Timestamp::from_ms(now_ms),
@@ -125,20 +130,22 @@ mod tests {
         };
         let away = || Err(StoreError::Unavailable("no connection".to_owned()));
         let mut watch = ClockWatch::default();
-        assert_eq!(watch.note(vec![at(0), at(0), at(0)]).unwrap(), None);
+        assert_eq!(watch.record(vec![at(0), at(0), at(0)]).unwrap(), None);
         assert_eq!(
-            watch.note(vec![away(), at(5_000), away()]).unwrap(),
+            watch.record(vec![away(), at(5_000), away()]).unwrap(),
             Some(5_000)
         );
         assert!(
-            watch.note(vec![away(), at(5_000), at(0)]).is_err(),
+            watch.record(vec![away(), at(5_000), at(0)]).is_err(),
             "no step was found"
         );
-        let steps = watch.note(vec![at(-9_000), at(5_000), at(2_000)]).unwrap();
+        let steps = watch
+            .record(vec![at(-9_000), at(5_000), at(2_000)])
+            .unwrap();
         assert_eq!(
             steps,
             Some(-9_000),
-            "the largest, also of a shard that was away"
+            "the largest step, also of a shard that did not answer before"
         );
     }
 }

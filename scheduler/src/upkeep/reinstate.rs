@@ -1,4 +1,4 @@
-//! Makes addresses active again whose unavailable time is over.
+//! Makes addresses active again when the time for which they are unavailable has passed.
 
 use async_trait::async_trait;
 use store::error::StoreError;
@@ -6,7 +6,7 @@ use store::handle::Store;
 
 use super::Task;
 
-/// The task.
+/// The upkeep task `reinstate`.
 #[derive(Debug)]
 pub struct Reinstate;
 

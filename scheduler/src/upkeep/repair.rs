@@ -1,19 +1,20 @@
-//! Puts right what should never be wrong, and says so: lost jobs, destinations that nobody would
-//! visit, counts of attempts under way. Beside that it forgets what is over, and lets destinations
-//! follow the configured rules.
+//! Repairs what should never be wrong, and logs it: lost jobs, destinations that no worker would
+//! visit, wrong counts of attempts in progress. Also removes data that is no longer needed, and
+//! applies the configured rules to destinations.
 
 use async_trait::async_trait;
 use store::error::StoreError;
 use store::handle::Store;
-use store::over_shards::OverShards;
+use store::over_shards::SumOverShards;
 use store::repair::Repaired;
 
 use super::Task;
 
-/// How many destinations are named per pass and shard; of the others only the number is told.
+/// How many destinations are logged by name per pass and shard. Of the others only the number is
+/// logged.
 const NAMED_MAX: usize = 100;
 
-/// The task. It passes over the whole store, one shard after the other.
+/// The task. It goes through the whole store, one shard after the other.
 #[derive(Debug)]
 pub struct Repair;
 
@@ -24,19 +25,20 @@ impl Task for Repair {
     }
 
     async fn run_once(&self, store: &Store) -> Result<u64, StoreError> {
-        let mut dealt_with = OverShards::default();
-        dealt_with.add(store.limit().await);
+        let mut repaired = SumOverShards::default();
+        repaired.add(store.limit().await);
         for shard in 0..store.shards() {
-            dealt_with.add(repair(store, shard).await);
+            repaired.add(repair(store, shard).await);
         }
-        dealt_with.end()
+        repaired.end()
     }
 }
 
 async fn repair(store: &Store, shard: u16) -> Result<u64, StoreError> {
     let repaired = store.repair(shard).await?;
     alert(&repaired);
-    // After the repair, which removes leases that such a mark is still of use against.
+    // Marks are trimmed after the repair, because a mark is still needed against leases that the
+    // repair removes.
     Ok(count(&repaired) + store.trim_marks(shard).await? + store.trim_trouble(shard).await?)
 }
 
@@ -51,7 +53,8 @@ fn count(
     recovered.values().sum::<u64>() + (woken.len() + recounted.len()) as u64 + swept
 }
 
-/// None of this can happen by what we know, so somebody has to look at it. No address is named.
+/// Logs what was repaired. As far as we know none of it can happen, so a person has to look at it.
+/// No address is logged.
 fn alert(
     Repaired {
         recovered,
@@ -61,31 +64,42 @@ fn alert(
     }: &Repaired,
 ) {
     for (destination, jobs) in recovered.iter().take(NAMED_MAX) {
-        tracing::error!(%destination, jobs, "jobs were lost, and are due again; this is a fault, please report it");
+        tracing::error!(
+            %destination,
+            jobs,
+            "jobs were lost, and are due again; this is a fault, please report it"
+        );
     }
     for destination in woken.iter().take(NAMED_MAX) {
-        tracing::error!(%destination, "due jobs were not in the agenda, and are now; this is a fault, please report it");
+        tracing::error!(
+            %destination,
+            "due jobs were not in the agenda, and are now; this is a fault, please report it"
+        );
     }
     for recount in recounted.iter().take(NAMED_MAX) {
-        let (destination, said, counted) = (&recount.destination, recount.said, recount.counted);
-        tracing::error!(%destination, said, counted, "attempts under way were miscounted; this is a fault, please report it");
+        tracing::error!(
+            destination = %recount.destination,
+            recorded = recount.recorded,
+            counted = recount.counted,
+            "attempts in progress were miscounted; this is a fault, please report it"
+        );
     }
     if *swept > 0 {
         tracing::error!(
             leases = swept,
-            "leases had jobs and no end, and are removed; this is a fault, please report it"
+            "leases without a deadline were removed; this is a fault, please report it"
         );
     }
     for (what, found) in [
         ("lost jobs", recovered.len()),
-        ("no agenda", woken.len()),
+        ("not in the agenda", woken.len()),
         ("miscounted", recounted.len()),
     ] {
         if found > NAMED_MAX {
             tracing::error!(
                 what,
                 destinations = found - NAMED_MAX,
-                "and at more destinations, which are not named"
+                "the same at more destinations, which are not logged by name"
             );
         }
     }

@@ -1,5 +1,5 @@
-//! Forgets deliveries that no bounce can be older than: their use is to recognise bounces that come
-//! late.
+//! Removes the records of old deliveries. A record is needed only to recognise a late bounce, which
+//! happened before the delivery.
 
 use async_trait::async_trait;
 use store::error::StoreError;
@@ -7,8 +7,8 @@ use store::handle::Store;
 
 use super::Task;
 
-/// The task. A delivery is remembered for a week at least; a bounce that is told later counts as
-/// news.
+/// The task. A delivery is remembered for at least a week. A bounce that is reported later counts
+/// as new.
 #[derive(Debug)]
 pub struct TrimDelivered;
 

@@ -1,4 +1,4 @@
-//! Forgets events that are older than the journal is to be kept.
+//! Removes events that are older than the configured age from the journal.
 
 use std::time::Duration;
 

@@ -1,40 +1,41 @@
-//! The fingerprint of a reply: its text without what differs from one mail to the next, so that
-//! replies which say the same group under one text. It is for counting: what a reply means is read
-//! from the reply itself.
+//! The fingerprint of a reply: its text without the parts that differ from one mail to the next. So
+//! replies with the same meaning are grouped under one text. It is only for counting: what a reply
+//! means is read from the reply itself.
 
 use std::net::{IpAddr, Ipv4Addr};
 
-/// The letters of the longest word that varies with nothing in it that [`may_vary`] looks for: one
-/// less than a UUID's.
+/// The length of the longest word without a digit or mark that is kept unchecked (see
+/// [`may_vary`]): one less than a UUID without hyphens.
 const PLAIN_MAX: usize = 31;
 
-/// The digits of the longest number that says something, a status say.
+/// The number of digits and marks of the longest number that has a meaning, such as a status.
 const SHORT_NUMBER_MAX: usize = 6;
 
-/// How many letters and digits make an id at least.
+/// The smallest number of letters and digits in an id.
 const ID_MIN: usize = 8;
 
-/// How often an id goes from letters to digits or back at least; product names and error codes
-/// (`OFR006_102`) do it less.
+/// How often an id changes between letters and digits, at least. Product names and error codes
+/// (`OFR006_102`) change less often.
 const ID_TURNS_MIN: usize = 3;
 
-/// How many digits make a number that means nothing without the mail it is about.
+/// From this number of digits on, a number has no meaning outside its mail.
 const NUMBER_MIN: usize = 7;
 
-/// How deep `a=b=c` is looked into.
+/// How many levels of `a=b=c` are examined.
 const DEPTH_MAX: u8 = 3;
 
-/// Units of time by their words. A number before one of them is a span.
+/// Words for units of time. A number before one of them is a span of time.
 const UNITS: [&str; 22] = [
     "s", "sec", "secs", "second", "seconds", "m", "min", "mins", "minute", "minutes", "h", "hr",
     "hrs", "hour", "hours", "d", "day", "days", "week", "weeks", "month", "year",
 ];
 
-/// `text`, its words parted by one space each, with addresses, IP addresses, hosts with numbers in
-/// their names, ids, times and spans of time replaced by `{email}`, `{ipaddr}`, `{host}`, `{uuid}`,
-/// `{base64}`, `{hash}`, `{number}`, `{timestamp}` and `{duration}`. What stands around a replaced
-/// word goes with it; of links the place stays and what varies in them goes. Takes time linear in
-/// the text.
+/// Returns `text` with one space between words and the varying parts replaced.
+///
+/// Addresses, IP addresses, hosts with numbers in their names, ids, times and spans of time become
+/// `{email}`, `{ipaddr}`, `{host}`, `{uuid}`, `{base64}`, `{hash}`, `{number}`, `{timestamp}` and
+/// `{duration}`. Punctuation around a replaced word is removed with it. Of a link, only the varying
+/// parts are replaced. Takes time linear in the text.
 pub fn fingerprint(text: &str) -> String {
     let mut result = String::with_capacity(text.len());
     let mut words = text.split_ascii_whitespace().peekable();
@@ -46,7 +47,7 @@ pub fn fingerprint(text: &str) -> String {
         if number
             && words
                 .peek()
-                .is_some_and(|next| is_unit(next.trim_end_matches(is_around)))
+                .is_some_and(|next| is_unit(next.trim_end_matches(is_enclosing)))
         {
             words.next();
             result.push_str("{duration}");
@@ -57,17 +58,17 @@ pub fn fingerprint(text: &str) -> String {
     result
 }
 
-/// Appends `word`, or what stands for it.
+/// Appends `word`, or its placeholder.
 fn push_word(result: &mut String, word: &str, depth: u8) {
-    // Words of letters alone are what most texts consist of, and vary with nothing.
+    // Fast path: most words consist of letters only and are kept.
     if word
         .bytes()
         .all(|b| b.is_ascii_alphabetic() || !b.is_ascii())
     {
         return result.push_str(word);
     }
-    let bare = word.trim_matches(is_around);
-    // Two colons around a word are a part of it: `::1`.
+    let bare = word.trim_matches(is_enclosing);
+    // Two colons at the edge of a word are part of it: `::1`.
     let colons = word.as_bytes().windows(2).any(|pair| pair == b"::");
     if !colons && !may_vary(bare) {
         result.push_str(word);
@@ -100,8 +101,8 @@ fn push_word(result: &mut String, word: &str, depth: u8) {
     }
 }
 
-/// Appends the parts of `word` between `marks`, each replaced where it varies, and the marks as
-/// they are.
+/// Appends the parts of `word` between `marks`, each replaced if it varies, and the marks
+/// themselves.
 fn push_parts(result: &mut String, word: &str, marks: &[char], depth: u8) {
     for part in word.split_inclusive(marks) {
         let value = part.trim_end_matches(marks);
@@ -118,8 +119,9 @@ fn push_parts(result: &mut String, word: &str, marks: &[char], depth: u8) {
     }
 }
 
-/// What may stand around a part that varies, and goes with it: `<jo@example.com>:`, `[192.0.2.1].`
-fn is_around(c: char) -> bool {
+/// Whether `c` is punctuation that may enclose a varying part and is removed with it:
+/// `<jo@example.com>:`, `[192.0.2.1].`
+fn is_enclosing(c: char) -> bool {
     matches!(
         c,
         '<' | '>'
@@ -140,8 +142,8 @@ fn is_around(c: char) -> bool {
     )
 }
 
-/// Whether a word can be, or have in it, anything that varies. All kinds have a digit, `@`, `:` or
-/// `=`, or are long; codes and statuses are short numbers.
+/// Whether a word can vary, or contain a part that does. All varying kinds contain a digit, `@`,
+/// `:` or `=`, or are long. Codes and statuses are short numbers.
 fn may_vary(word: &str) -> bool {
     if word.len() > PLAIN_MAX {
         return true;
@@ -154,15 +156,15 @@ fn may_vary(word: &str) -> bool {
     marks && (letters || word.len() > SHORT_NUMBER_MAX)
 }
 
-/// Tells whether a word is of one kind.
-type Is = fn(&str) -> bool;
+/// Tests whether a word is of one kind.
+type KindTest = fn(&str) -> bool;
 
-/// What stands for `word`, if it is of a kind that varies.
+/// Returns the placeholder for `word` if it is of a varying kind.
 fn token(word: &str) -> Option<&'static str> {
     if word.is_empty() {
         return None;
     }
-    let kinds: [(&str, Is); 9] = [
+    let kinds: [(&str, KindTest); 9] = [
         ("{email}", is_email),
         ("{uuid}", is_uuid),
         ("{ipaddr}", is_ip),
@@ -189,7 +191,7 @@ fn is_email(word: &str) -> bool {
     !local.is_empty() && !domain.is_empty() && host && !local.contains("://")
 }
 
-/// With hyphens or without, as the field writes it.
+/// Whether a word is a UUID, with or without hyphens. Both forms occur in replies.
 fn is_uuid(word: &str) -> bool {
     let hyphens: &[usize] = match word.len() {
         36 => &[8, 13, 18, 23],
@@ -204,7 +206,7 @@ fn is_uuid(word: &str) -> bool {
     found.eq(hyphens.iter().copied()) && word.bytes().all(|b| b.is_ascii_hexdigit() || b == b'-')
 }
 
-/// An IP address, perhaps with a port or the mask of a network.
+/// Whether a word is an IP address, possibly with a port or a network mask.
 fn is_ip(word: &str) -> bool {
     let word = word.strip_prefix("IPv6:").unwrap_or(word);
     if word.len() > 64 || !word.bytes().any(|b| b == b'.' || b == b':') {
@@ -229,7 +231,8 @@ fn is_ip(word: &str) -> bool {
     is && more.bytes().all(|b| b.is_ascii_digit())
 }
 
-/// A date as in RFC 3339, with or without the time of day, or the time of day alone.
+/// Whether a word is a date as in RFC 3339, with or without the time of day, or a time of day
+/// alone.
 fn is_timestamp(word: &str) -> bool {
     let bytes = word.as_bytes();
     let digits = |from: usize, to: usize| {
@@ -256,7 +259,7 @@ fn is_timestamp(word: &str) -> bool {
     }
 }
 
-/// `5m`, `1h30m`, `3days` and `P1DT2H` (ISO 8601).
+/// Whether a word is a duration such as `5m`, `1h30m`, `3days` or `P1DT2H` (ISO 8601).
 fn is_duration(word: &str) -> bool {
     if let Some(parts) = word.strip_prefix('P') {
         let mut counted = false;
@@ -295,7 +298,7 @@ fn is_unit(word: &str) -> bool {
         || matches!(word, "ms" | "us" | "ns")
 }
 
-/// Base64 in either alphabet: padded, or of letters whose case goes up and down as in no word.
+/// Whether a word is Base64 in either alphabet: padded, or with changes of case that no word has.
 fn is_base64(word: &str) -> bool {
     let body = word.trim_end_matches('=');
     let padding = word.len() - body.len();
@@ -315,7 +318,7 @@ fn is_base64(word: &str) -> bool {
     padding > 0 || (mixed && ups >= 2)
 }
 
-/// A host out of many: with a number in its name, of which there are three parts and more.
+/// Whether a word is one host of many: a name of at least three parts, with a digit in it.
 fn is_numbered_host(word: &str) -> bool {
     let mut labels = word.rsplit('.');
     let top = labels.next().unwrap_or_default();
@@ -328,14 +331,14 @@ fn is_numbered_host(word: &str) -> bool {
         && labels.any(|label| label.bytes().any(|b| b.is_ascii_digit()))
 }
 
-/// `host[192.0.2.1]`, with a port perhaps.
+/// Splits `host[192.0.2.1]`, possibly with a port, into the host and a placeholder for the address.
 fn host_and_ip(word: &str) -> Option<(&str, &'static str)> {
     let (host, ip) = word.split_once('[')?;
     (!host.is_empty() && is_ip(ip.trim_end_matches(']'))).then_some((host, "[{ipaddr}]"))
 }
 
-/// Letters and digits in turns, with `.`, `-` and `_` between them: ids of queues, sessions and
-/// transactions.
+/// Whether a word is the id of a queue entry, session or transaction: letters and digits that
+/// alternate, with `.`, `-` and `_` between them.
 fn is_id(word: &str) -> bool {
     let (mut letters, mut digits, mut turns) = (0, 0, 0);
     let mut last = None;
@@ -353,7 +356,8 @@ fn is_id(word: &str) -> bool {
     letters + digits >= ID_MIN && letters > 1 && digits > 1 && turns >= ID_TURNS_MIN
 }
 
-/// A number of many digits, perhaps in groups: an id, a size, a count of seconds.
+/// Whether a word is a number of many digits, possibly in groups: an id, a size, a count of
+/// seconds.
 fn is_long_number(word: &str) -> bool {
     word.bytes().all(|b| b.is_ascii_digit() || b == b'-')
         && word.bytes().filter(u8::is_ascii_digit).count() >= NUMBER_MIN
@@ -364,7 +368,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_varies_is_replaced_and_the_rest_stays() {
+    fn varying_parts_are_replaced_and_the_rest_stays() {
         for (text, expected) in [
             (
                 "550 5.1.1 <jo@example.com>: no such user",
@@ -406,7 +410,7 @@ mod tests {
                 "see https://example.com/query/{ipaddr}",
             ),
             ("too  many   spaces", "too many spaces"),
-            // Codes that say why stay.
+            // Codes that name a cause are kept.
             (
                 "OFR006_102 [102] S3140 TSS04 4.7.650 P2 5xx",
                 "OFR006_102 [102] S3140 TSS04 4.7.650 P2 5xx",
@@ -423,10 +427,12 @@ mod tests {
     }
 
     #[test]
-    fn replies_that_say_the_same_have_one_fingerprint() {
+    fn replies_with_the_same_meaning_have_the_same_fingerprint() {
         let fingerprints = [
-            "452 4.2.2 <a@example.com> is over quota, session 4XyzB71qZ2m9 at mx1.in.example.com[192.0.2.1]",
-            "452 4.2.2 <b@example.net> is over quota, session 9Ab7cDe3f5G2 at mx12.in.example.com[2001:db8::7]",
+            "452 4.2.2 <a@example.com> is over quota, \
+             session 4XyzB71qZ2m9 at mx1.in.example.com[192.0.2.1]",
+            "452 4.2.2 <b@example.net> is over quota, \
+             session 9Ab7cDe3f5G2 at mx12.in.example.com[2001:db8::7]",
         ]
         .map(fingerprint);
         assert_eq!(fingerprints[0], fingerprints[1]);

@@ -1,23 +1,26 @@
-//! Retry hints: "try again in 300 seconds". Receiving servers say in the reply's text how long to
-//! stay away.
+//! Retry hints such as "try again in 300 seconds": how long the receiving server asks us to wait.
 
 use std::sync::LazyLock;
 use std::time::Duration;
 
 use regex::Regex;
 
-/// A word that asks to stay away, then the span: "300 seconds", or hours, minutes and seconds as
-/// milter-greylist has them.
+/// A word that asks to wait, then the span: "300 seconds", or hours, minutes and seconds as
+/// milter-greylist writes them.
 static HINT: LazyLock<Regex> = LazyLock::new(|| {
-    Regex::new(
-        r"(?i)\b(?:again|retry|try|wait|gr[ae]ylist\w*|delay(?:ed)?|deferred|come back|resend|back)\b[^0-9]{0,32}?(?:(\d{1,6})\s*(s|m|h|d|secs?|mins?|hrs?|seconds?|minutes?|hours?|days?)\b|(\d{1,3}):(\d\d):(\d\d)\b)",
-    )
+    Regex::new(concat!(
+        r"(?i)\b(?:again|retry|try|wait|gr[ae]ylist\w*|delay(?:ed)?|deferred",
+        r"|come back|resend|back)\b",
+        r"[^0-9]{0,32}?",
+        r"(?:(\d{1,6})\s*(s|m|h|d|secs?|mins?|hrs?|seconds?|minutes?|hours?|days?)\b",
+        r"|(\d{1,3}):(\d\d):(\d\d)\b)",
+    ))
     .expect("the pattern is a constant that the tests compile")
 });
 
-/// The span of time that the reply's text asks for, if it asks for one.
+/// Returns the span of time that the reply's text asks for, if any.
 pub fn hint(text: &str) -> Option<Duration> {
-    // Most replies have no digits in them, and a look is cheaper than a match.
+    // Most replies contain no digit, and this check is cheaper than a match.
     if !text.bytes().any(|b| b.is_ascii_digit()) {
         return None;
     }
@@ -40,25 +43,25 @@ pub fn hint(text: &str) -> Option<Duration> {
     Some(Duration::from_secs(seconds))
 }
 
-/// What stands before a span that the peer asked for in so many words, where it can say so apart
-/// from the reply.
-const ASKED: &str = "retry-after: ";
+/// The prefix of a span that the peer asked for outside its reply's text, in an HTTP header for
+/// example.
+const RETRY_AFTER: &str = "retry-after: ";
 
-/// The most that can be asked for, in seconds; policy's bounds are far below.
-const ASKED_MAX_S: u64 = 999_999;
+/// The largest span that is recorded, in seconds. The limits of the policy are far below.
+const RETRY_AFTER_MAX_S: u64 = 999_999;
 
-/// A reply's text with the span that the peer asked for beside it, in seconds. It stands first,
-/// because a text may name other times; [`hint`] finds it too.
+/// Returns the reply's text with the span that the peer asked for separately, in seconds. The span
+/// comes first, because the text may contain other times. [`hint`] finds it too.
 pub fn asking(text: &str, retry_after_s: Option<u64>) -> String {
     match retry_after_s {
-        Some(seconds) => format!("{ASKED}{}s; {text}", seconds.min(ASKED_MAX_S)),
+        Some(seconds) => format!("{RETRY_AFTER}{}s; {text}", seconds.min(RETRY_AFTER_MAX_S)),
         None => text.to_owned(),
     }
 }
 
-/// The span that the peer asked for beside its reply, as [`asking`] has written it down.
+/// Returns the span that the peer asked for separately, as [`asking`] has written it.
 pub fn asked(text: &str) -> Option<Duration> {
-    let (seconds, _) = text.strip_prefix(ASKED)?.split_once("s; ")?;
+    let (seconds, _) = text.strip_prefix(RETRY_AFTER)?.split_once("s; ")?;
     seconds.parse().ok().map(Duration::from_secs)
 }
 
@@ -93,7 +96,7 @@ mod tests {
     }
 
     #[test]
-    fn what_was_asked_for_beside_the_text_is_told_from_what_the_text_says() {
+    fn a_separate_retry_after_is_distinguished_from_a_hint_in_the_text() {
         let both = asking("try again in 5 minutes", Some(90));
         assert_eq!(
             (asked(&both), hint(&both)),
@@ -101,7 +104,7 @@ mod tests {
         );
         assert_eq!(
             asked(&asking("", Some(u64::MAX))),
-            Some(Duration::from_secs(ASKED_MAX_S))
+            Some(Duration::from_secs(RETRY_AFTER_MAX_S))
         );
         for text in [
             "try again in 5 minutes",

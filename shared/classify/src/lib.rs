@@ -1,5 +1,6 @@
-//! What the text of a reply tells: why mail failed, when the server wants the next try, and which
-//! replies are the same but for names and numbers. What is done about it is for the policy to say.
+//! Reads the text of a reply: why mail failed, when the server wants the next try, and a
+//! fingerprint that is equal for replies that differ only in names and numbers. What to do about it
+//! is decided in the crate `policy`.
 
 pub mod fingerprint;
 pub mod hint;

@@ -1,6 +1,6 @@
-//! Why mail failed, read from a reply's text, code and status. One ordered table, `reasons.toml`,
-//! in which the first row that matches wins; what is done about a reason is the policy table's
-//! business. Knows neither.
+//! Reads why mail failed from a reply's text, code and status. It uses one ordered table,
+//! `reasons.toml`, in which the first row that matches wins. It must not know what is done about a
+//! reason: that is in the policy table.
 
 use std::fmt;
 use std::ops::Range;
@@ -17,25 +17,25 @@ mod load;
 mod pieces;
 mod texts;
 
-/// The rows, in order, each with an example that the tests check.
+/// The rows in order, each with examples that the tests verify.
 const ROWS: &str = include_str!("reasons.toml");
 
 static TABLE: LazyLock<Reasons> = LazyLock::new(|| {
     load::reasons(ROWS).expect("the tests load the table of reasons, which ships with the program")
 });
 
-/// Declares [`Reason`] and the words for it side by side, so that neither can be forgotten.
+/// Declares each [`Reason`] together with its word, so that neither can be forgotten.
 macro_rules! reasons {
     ($($(#[doc = $doc:literal])* $name:ident = $word:literal,)*) => {
-        /// Why a message failed, by the field's names.
+        /// Why a message failed, in the usual terms of email delivery.
         #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
         pub enum Reason { $($(#[doc = $doc])* $name,)* }
 
-        /// Reasons by their words.
+        /// All reasons with their words.
         pub const REASONS: &[(&str, Reason)] = &[$(($word, Reason::$name),)*];
 
         impl Reason {
-            /// The word used in files and JSON.
+            /// Returns the word used in files and JSON.
             pub const fn as_str(self) -> &'static str {
                 match self { $(Self::$name => $word,)* }
             }
@@ -44,71 +44,71 @@ macro_rules! reasons {
 }
 
 reasons! {
-    /// There is no such recipient.
+    /// The recipient does not exist.
     UserUnknown = "user_unknown",
     /// The recipient's domain or host does not exist.
     HostUnknown = "host_unknown",
-    /// The recipient is not here any more.
+    /// The recipient has left this address.
     Moved = "moved",
-    /// The recipient's domain takes no mail at all (RFC 7504, RFC 7505).
+    /// The recipient's domain accepts no mail at all (RFC 7504, RFC 7505).
     NotAccepting = "not_accepting",
     /// The mailbox is over its quota.
     MailboxFull = "mailbox_full",
-    /// The mailbox is there and switched off, locked or suspended.
+    /// The mailbox exists, but is disabled, locked or suspended.
     MailboxDisabled = "mailbox_disabled",
-    /// The mailbox is there, and nobody has fetched its mail for a month or longer.
+    /// The mailbox exists, but its mail has not been fetched for a month or longer.
     MailboxAbandoned = "mailbox_abandoned",
-    /// The mail system has no room.
+    /// The mail system has no space left.
     SystemFull = "system_full",
-    /// The mail system takes no mail at the moment.
+    /// The mail system accepts no mail at the moment.
     SystemNotAccepting = "system_not_accepting",
-    /// We are to come again, and nobody says why.
+    /// The server asks us to try again later, without a reason.
     TryLater = "try_later",
-    /// The mail system is at fault itself.
+    /// The mail system has a fault of its own.
     SystemError = "system_error",
-    /// Our IP address or host is on a list or has a bad name.
+    /// Our IP address or host is on a blocklist or has a bad reputation.
     Blocked = "blocked",
-    /// Our host has no name in the DNS, or not the one that it says.
+    /// Our host has no name in the DNS, or a different one from the one it announces.
     ReverseDns = "reverse_dns",
-    /// SPF, DKIM or DMARC says that the mail is not ours to send.
+    /// SPF, DKIM or DMARC does not allow us to send this mail.
     AuthFailure = "auth_failure",
-    /// The sender's address or domain is refused.
+    /// The sender's address or domain is rejected.
     SenderRejected = "sender_rejected",
-    /// The server does not handle mail for this domain, or wants us to log in.
+    /// The server does not handle mail for this domain, or requires a login.
     RelayingDenied = "relaying_denied",
-    /// The server asks for TLS, or TLS failed.
+    /// The server requires TLS, or TLS failed.
     TlsFailure = "tls_failure",
-    /// We send faster than the recipient or the server takes it.
+    /// We send faster than the recipient or the server accepts.
     RateLimited = "rate_limited",
-    /// We have too many connections open, or too much was sent on one.
+    /// We have too many connections open, or sent too much on one.
     TooManyConnections = "too_many_connections",
-    /// A stranger has to come again.
+    /// The server defers unknown senders and expects them to try again (greylisting).
     Greylisted = "greylisted",
     /// The message is larger than allowed.
     TooBig = "too_big",
     /// The message has more recipients than allowed.
     TooManyRecipients = "too_many_recipients",
-    /// The message is taken for spam.
+    /// The message was classified as spam.
     Spam = "spam",
-    /// The message is taken for a virus.
+    /// The message was classified as a virus.
     Virus = "virus",
-    /// The message's form or content is refused.
+    /// The message's format or content is rejected.
     Content = "content",
     /// The recipient does not want this mail.
     Filtered = "filtered",
     /// A rule of the recipient's mail system forbids it.
     Policy = "policy",
-    /// Somebody on the way tried until the time was over.
+    /// A mail system on the way tried until the message expired.
     Expired = "expired",
-    /// A connection could not be made or kept.
+    /// A connection could not be opened or was lost.
     NetworkError = "network_error",
     /// A name could not be looked up at the moment.
     LookupFailed = "lookup_failed",
-    /// The message went in circles.
+    /// The message was routed in a loop.
     RoutingLoop = "routing_loop",
-    /// Client and server did not understand each other.
+    /// Client and server did not understand each other's commands.
     ProtocolError = "protocol_error",
-    /// It failed for good, and nobody says why.
+    /// The message failed permanently, without a reason.
     Unexplained = "unexplained",
 }
 
@@ -124,14 +124,13 @@ impl Serialize for Reason {
     }
 }
 
-/// Why the mail failed, if the reply says so. Pure, and linear in the text, of which a reply has at
-/// most 1 KiB.
+/// Returns why the mail failed, if the reply contains a reason. Pure, and linear in the text, which
+/// has at most 1 KiB.
 pub fn of(reply: &Reply) -> Option<Reason> {
     Some(TABLE.of(reply)?.in_reply_to(reply))
 }
 
-/// The replies that the table gives as examples of its rows, one after the other: for measuring,
-/// and for tests.
+/// Returns the example replies of all rows, in the order of the rows: for benches and tests.
 pub fn examples() -> Vec<String> {
     load::examples(ROWS)
         .into_iter()
@@ -139,28 +138,28 @@ pub fn examples() -> Vec<String> {
         .collect()
 }
 
-/// The rows of the table, in their order.
+/// The rows of the table, in order.
 struct Reasons {
     texts: Texts,
     /// At most [`ROWS_MAX`].
     rows: Vec<Row>,
-    /// The row of each text.
+    /// For each text, the number of its row.
     row_of: Vec<usize>,
-    /// The rows without a text, as bits.
+    /// The rows without a text, as a bit set.
     textless: u128,
 }
 
-/// How many rows there can be.
+/// The largest number of rows.
 const ROWS_MAX: usize = u128::BITS as usize;
 
-/// One row: what has to match, and what it then is.
+/// One row: the conditions, and the reason if they match.
 struct Row {
     reason: Reason,
-    /// Its texts, of which one must match; none where any text will do.
+    /// Its texts, of which one must match. If empty, every text matches.
     texts: Range<usize>,
-    /// One of these must match; any status will do where there is none.
+    /// The statuses, of which one must match. If empty, every status matches.
     status: Vec<StatusPattern>,
-    /// Whether it means so in answer to the content as well.
+    /// Whether the reason also holds for a reply to the content.
     after_content: bool,
 }
 
@@ -188,7 +187,7 @@ impl Reasons {
         let text = reply.text.to_ascii_lowercase();
         let text = text.as_bytes();
         let candidates = self.texts.candidates(text);
-        // Only the rows that have a candidate, or no text at all, can match.
+        // Only rows with a candidate text, or without any text, can match.
         let mut rows = self.textless;
         for text in candidates.all() {
             rows |= 1 << self.row_of[text];
@@ -208,9 +207,10 @@ impl Reasons {
 }
 
 impl Row {
-    /// Its reason in a reply that notes what it answered. A name that is unknown in answer to the
-    /// sender is the sender's. In answer to the content it is a filter's word, since the recipient
-    /// had been accepted before, unless the row knows better.
+    /// Returns the row's reason, corrected by the stage that the reply answered. In answer to the
+    /// sender, "unknown" is about the sender. In answer to the content, "unknown" is the word of a
+    /// content filter, because the recipient had been accepted before. The exception is a row with
+    /// `after_content`.
     fn in_reply_to(&self, reply: &Reply) -> Reason {
         use Reason::{
             Filtered, HostUnknown, MailboxAbandoned, MailboxDisabled, Moved, NotAccepting,
@@ -248,7 +248,7 @@ mod tests {
     }
 
     #[test]
-    fn what_a_reply_answered_is_a_part_of_its_reason() {
+    fn the_stage_that_a_reply_answered_changes_its_reason() {
         for (raw, in_reply_to, reason) in [
             ("550 user unknown", "MAIL FROM", "sender_rejected"),
             ("550 5.1.1 sorry", "MAIL FROM", "sender_rejected"),
@@ -322,7 +322,7 @@ mod tests {
     }
 
     #[test]
-    fn a_reply_that_says_nothing_has_no_reason() {
+    fn a_reply_without_any_explanation_has_no_reason() {
         for raw in [
             "",
             "550",

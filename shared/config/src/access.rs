@@ -1,4 +1,4 @@
-//! `[access]`: whose tokens the API takes.
+//! `[access]`: which tokens the API accepts.
 
 use std::path::PathBuf;
 
@@ -9,13 +9,14 @@ use typed_toml::set::set;
 /// `[access]`
 #[derive(Clone, Debug, Default)]
 pub struct Access {
-    /// Whether who comes without a token may do everything, wherever the scheduler listens.
+    /// Whether requests without a token may do everything, on any address that the scheduler
+    /// listens on.
     pub open: bool,
-    /// The file that has a grant on each line; it is read again when it changes.
+    /// The file with one grant per line. It is read again when it changes.
     pub tokens_file: Option<PathBuf>,
-    /// Grants of the configuration itself, or of the environment.
+    /// Grants in the configuration itself or in the environment.
     pub tokens: Vec<Grant>,
-    /// Requests per second of each token that has no limit of its own; none: no limit.
+    /// Requests per second for each token without a limit of its own. If `None`, there is no limit.
     pub rate: Option<f64>,
 }
 
@@ -40,7 +41,7 @@ impl Access {
         }
     }
 
-    /// Whether any token is asked for.
+    /// Whether any tokens are configured.
     pub fn has_tokens(&self) -> bool {
         self.tokens_file.is_some() || !self.tokens.is_empty()
     }

@@ -1,4 +1,4 @@
-//! The keys of `[scheduler]` that bound its connections.
+//! The keys of `[scheduler]` that limit its connections.
 
 use std::net::IpAddr;
 use std::time::Duration;
@@ -9,14 +9,15 @@ use typed_toml::set::{SECOND, set, set_number};
 
 const HOUR: Duration = Duration::from_secs(3_600);
 
-/// What bounds the connections of a scheduler.
+/// The limits on a scheduler's connections.
 #[derive(Clone, Debug, Default)]
 pub struct Connections {
-    /// Connections at once; 0: as many as the process's file descriptors allow.
-    pub max: usize,
-    /// Connections of one peer at once; 0: a quarter of all.
-    pub per_peer: usize,
-    /// The networks of proxies that many clients come through: they have no limit of their own.
+    /// How many connections may be open at once. If 0, the process's file descriptors decide.
+    pub connections: usize,
+    /// How many connections one peer may have at once. If 0, a quarter of all.
+    pub connections_per_peer: usize,
+    /// The networks of proxies that many clients come through. The limit per peer does not apply to
+    /// them.
     pub trusted_proxies: Vec<IpNet>,
     /// How long a client may take for the head of a request.
     pub header_timeout: Duration,
@@ -25,31 +26,35 @@ pub struct Connections {
 }
 
 impl Connections {
-    /// What a process may have whose file descriptors are bounded so.
+    /// Returns how many connections a process with this many file descriptors may have.
     pub fn max_for(&self, descriptors: u64) -> usize {
         const SHARE: u64 = 2;
         const FEWEST: u64 = 16;
         const MOST: u64 = 10_000;
-        if self.max > 0 {
-            return self.max;
+        if self.connections > 0 {
+            return self.connections;
         }
-        usize::try_from((descriptors / SHARE).clamp(FEWEST, MOST)).expect("it is at most MOST")
+        usize::try_from((descriptors / SHARE).clamp(FEWEST, MOST))
+            .expect("the value is at most MOST")
     }
 
-    /// What a peer may have of so many.
+    /// Returns how many of `max` connections one peer may have.
     pub fn per_peer_of(&self, max: usize) -> usize {
         const SHARE: usize = 4;
-        if self.per_peer > 0 {
-            self.per_peer
+        if self.connections_per_peer > 0 {
+            self.connections_per_peer
         } else {
             (max / SHARE).max(1)
         }
     }
 
     pub(crate) fn read(&mut self, section: &mut Section<'_, '_>) {
-        set_number(&mut self.max, section.number("connections", 0..=1_000_000));
         set_number(
-            &mut self.per_peer,
+            &mut self.connections,
+            section.number("connections", 0..=1_000_000),
+        );
+        set_number(
+            &mut self.connections_per_peer,
             section.number("connections_per_peer", 0..=1_000_000),
         );
         set(
@@ -69,14 +74,17 @@ impl Connections {
                 Some(network) => self.trusted_proxies.push(network),
                 None => section.fault(
                     "trusted_proxies",
-                    format!("\"{text}\" is no network like \"10.0.0.0/8\", nor an address like \"192.0.2.1\""),
+                    format!(
+                        "\"{text}\" is neither a network like \"10.0.0.0/8\" nor an address like \
+                         \"192.0.2.1\""
+                    ),
                 ),
             }
         }
     }
 }
 
-/// A network, or one address.
+/// Reads a network. A single address counts as a network of one.
 fn network(text: &str) -> Option<IpNet> {
     text.parse()
         .ok()
@@ -88,7 +96,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_not_configured_comes_from_the_descriptors() {
+    fn limits_that_are_not_configured_depend_on_the_file_descriptors() {
         for (max, per_peer, descriptors, places) in [
             (0, 0, 1_024, (512, 128)),
             (0, 0, 20, (16, 4)),
@@ -98,8 +106,8 @@ mod tests {
             (0, 50, 1_024, (512, 50)),
         ] {
             let settings = Connections {
-                max,
-                per_peer,
+                connections: max,
+                connections_per_peer: per_peer,
                 ..Connections::default()
             };
             let max = settings.max_for(descriptors);
@@ -108,7 +116,7 @@ mod tests {
     }
 
     #[test]
-    fn a_network_is_one_or_an_address() {
+    fn a_network_and_a_single_address_are_read() {
         for (text, is_one) in [
             ("10.0.0.0/8", true),
             ("2001:db8::/32", true),

@@ -1,4 +1,4 @@
-//! `[content]`: where the content of messages may be read from, and how much of it is kept.
+//! `[content]`: where the content of messages may be read from, and how much of it stays in memory.
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -12,17 +12,17 @@ use url::Url;
 /// `[content]`
 #[derive(Clone, Debug, Default)]
 pub struct Content {
-    /// Folders that files may lie in.
+    /// The folders that content files may be in.
     pub roots: Vec<PathBuf>,
-    /// What the URLs of content may begin with.
+    /// The beginnings that URLs of content may have.
     pub stores: Vec<Url>,
-    /// Bytes of one message's content.
+    /// The maximum size of one message's content, in bytes.
     pub max: usize,
-    /// Bytes that content takes in memory in all: what attempts hold, and what is kept.
+    /// How many bytes of content may be in memory in all: in attempts and in the cache.
     pub memory: usize,
-    /// Bytes of it that are kept for other messages that have the same content.
+    /// How many of these bytes the cache keeps, for other messages with the same content.
     pub cache: usize,
-    /// For how long.
+    /// How long the cache keeps a content.
     pub cache_for: Duration,
     /// How long reading one content may take.
     pub timeout: Duration,
@@ -40,7 +40,7 @@ impl Content {
                 section.fault(
                     "roots",
                     format!(
-                        "{:?} is no absolute path like \"/srv/mail\"",
+                        "{:?} is not an absolute path like \"/srv/mail\"",
                         root.display()
                     ),
                 );
@@ -53,15 +53,20 @@ impl Content {
             match parse_url(text) {
                 Some(url) if url.scheme() == "http" && !is_this_machine(&url) => section.fault(
                     "stores",
-                    format!("\"{text}\" has no TLS; write https://, for http:// is for stores on this machine alone"),
+                    format!(
+                        "\"{text}\" does not use TLS; write https://, because http:// is only \
+                         allowed for stores on this machine"
+                    ),
                 ),
-                Some(url) if CONTENT_SCHEMES.contains(&url.scheme()) && url.host_str().is_some() => {
+                Some(url)
+                    if CONTENT_SCHEMES.contains(&url.scheme()) && url.host_str().is_some() =>
+                {
                     self.stores.push(url);
                 }
                 _ => section.fault(
                     "stores",
                     format!(
-                        "{text:?} is no URL like \"s3://bucket/folder\"; schemes are {}",
+                        "{text:?} is not a URL like \"s3://bucket/folder\"; allowed schemes are {}",
                         CONTENT_SCHEMES.join(", ")
                     ),
                 ),
@@ -70,12 +75,13 @@ impl Content {
         set(&mut self.max, section.size("max", 1 << 10..=1 << 30));
         set(&mut self.cache, section.size("cache", 0..=1 << 40));
         set(&mut self.memory, section.size("memory", 1 << 10..=1 << 40));
-        // While content is read it may be there three times: as it came, and as it goes out.
+        // While a content is read it needs up to 3 times its size: once as it came, and up to twice
+        // with every line end made CRLF.
         let least = self.cache.saturating_add(self.max.saturating_mul(3));
         if self.memory < least {
             section.fault(
                 "memory",
-                format!("has to be at least cache and 3 times max, which are {least} bytes"),
+                format!("must be at least the cache plus 3 times max, {least} bytes"),
             );
         }
         set(

@@ -3,14 +3,15 @@
 use typed_toml::section::Section;
 use typed_toml::set::SECOND;
 
-/// How seldom a periodic task may run: once within this.
+/// The longest allowed time between two runs of a task, in seconds.
 const YEAR: u32 = 366 * 86_400;
 
-/// Reads a cron expression. One that fires less than once a year is a mistake, such as 30 February.
+/// Reads a cron expression. One that fires less than once a year, such as 30 February, is reported
+/// as a mistake.
 pub(crate) fn read_cron<'a>(section: &mut Section<'a, '_>, key: &'static str) -> Option<&'a str> {
     let expression = section.text(key)?;
     match expression.parse::<cron::Schedule>() {
-        Err(_) => section.fault(key, why_no_cron(expression)),
+        Err(_) => section.fault(key, why_invalid(expression)),
         Ok(schedule) => {
             let now = chrono::Utc::now();
             let fires = schedule.after(&now).next().is_some_and(|next| {
@@ -21,22 +22,21 @@ pub(crate) fn read_cron<'a>(section: &mut Section<'a, '_>, key: &'static str) ->
             }
             section.fault(
                 key,
-                format!(
-                    "{expression:?} does not fire within a year; the task has to run now and then"
-                ),
+                format!("{expression:?} does not fire within a year; the task must run regularly"),
             );
         }
     }
     None
 }
 
-/// Why an expression is none. What the parser says of it has lines and carets, and is not shown.
-fn why_no_cron(expression: &str) -> String {
+/// Returns why an expression is invalid. The parser's own message has several lines and carets, and
+/// is not shown.
+fn why_invalid(expression: &str) -> String {
     let fields = expression.split_whitespace().count();
-    // A year may follow, and `@daily` is one word.
+    // A year may follow, and `@daily` is a single word.
     if matches!(fields, 6 | 7) || expression.trim_start().starts_with('@') {
         return format!(
-            "{expression:?} is no cron expression; its fields are second minute hour day month \
+            "{expression:?} is not a cron expression; its fields are second minute hour day month \
              weekday, and a year may follow"
         );
     }

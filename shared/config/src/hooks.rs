@@ -1,5 +1,5 @@
-//! `[intake.hooks.<service>]`: which mail services may post their events, and what each proves
-//! itself with.
+//! `[intake.hooks.<service>]`: which mail services may post their events, and how each one
+//! authenticates its requests.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -11,11 +11,10 @@ use typed_toml::secret::Secret;
 use typed_toml::section::Section;
 use typed_toml::set::{SECOND, set};
 
-/// For how long after it was signed a request is taken where nobody says; some services try again
-/// for eight hours.
+/// The default of `window`. Some services retry for eight hours.
 const WINDOW: Duration = Duration::from_secs(12 * 3_600);
 
-/// The longest window: what was told is remembered for at least as long.
+/// The longest window. Seen requests are remembered for at least as long.
 const WINDOW_MAX: Duration = Duration::from_secs(7 * 86_400);
 
 /// A mail service that posts events.
@@ -40,16 +39,16 @@ pub enum Service {
 pub struct Hook {
     /// The tenant that its mail belongs to.
     pub account: Account,
-    /// Whether a message that the service still tries itself starts a job.
+    /// Whether a message that the service itself still retries starts a job.
     pub deferrals: bool,
-    /// SES: the topics that are listened to; one that ends with `*` stands for all that start so.
+    /// SES: the accepted topics. One that ends with `*` accepts every topic with that beginning.
     pub topics: Vec<String>,
-    /// Postmark, SparkPost: the user of basic authentication.
+    /// Postmark, SparkPost: the user in basic authentication.
     pub user: Option<String>,
-    /// What the service signs or proves itself with: a public key, a signing key, a password or a
+    /// The secret that proves the service's requests: a public key, a signing key, a password or a
     /// token.
     pub secret: Option<Secret>,
-    /// SES, SendGrid, Mailgun: for how long after it was signed a request is taken.
+    /// SES, SendGrid, Mailgun: how long after its signing a request is accepted.
     pub window: Duration,
 }
 
@@ -68,7 +67,7 @@ impl Service {
         Self::KumoMta,
     ];
 
-    /// Its name in paths, keys and documents.
+    /// Returns its name in URLs, configuration keys and documents.
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::Ses => "ses",
@@ -80,14 +79,14 @@ impl Service {
         }
     }
 
-    /// Reads a name.
+    /// Returns the service with this name.
     pub fn parse(name: &str) -> Option<Self> {
         Self::ALL
             .into_iter()
             .find(|service| service.as_str() == name)
     }
 
-    /// The key that has to be set before its requests are taken, with its section.
+    /// Returns the key, with its section, that must be set before requests are accepted.
     pub const fn key(self) -> &'static str {
         match self {
             Self::Ses => "intake.hooks.ses.topics",
@@ -99,7 +98,7 @@ impl Service {
         }
     }
 
-    /// The keys of its secret: the one that holds it, and the one that names its file.
+    /// Returns the keys of its secret: the key for the secret itself, and the key for its file.
     const fn secret_keys(self) -> Option<[&'static str; 2]> {
         match self {
             Self::Ses => None,
@@ -133,12 +132,12 @@ impl Default for Hook {
 }
 
 impl Hooks {
-    /// The hook of a service, where it is configured.
+    /// Returns the hook of a service, if it is configured.
     pub fn of(&self, service: Service) -> Option<&Hook> {
         self.0.get(&service)
     }
 
-    /// Configures a hook.
+    /// Sets the hook of a service.
     pub fn set(&mut self, service: Service, hook: Hook) {
         self.0.insert(service, hook);
     }
@@ -156,22 +155,20 @@ impl Hooks {
         }
     }
 
-    /// What can only be seen when all layers are read.
+    /// Reports faults that only show once all layers are read.
     pub(crate) fn check(&self, faults: &mut Vec<SettingsFault>) {
         for (service, hook) in &self.0 {
-            let lacks = match service {
+            let is_incomplete = match service {
                 Service::Ses => hook.topics.is_empty(),
                 service => hook.secret.is_none() || (service.has_user() && hook.user.is_none()),
             };
-            if lacks {
+            if is_incomplete {
                 let user = if service.has_user() {
-                    "; it and user are both needed"
+                    "; this key and user are both needed"
                 } else {
                     ""
                 };
-                let text = format!(
-                    "is not set, so that nobody could tell its requests from forged ones{user}"
-                );
+                let text = format!("is not set, so forged requests could not be detected{user}");
                 faults.push(SettingsFault {
                     file: "all files".to_owned(),
                     key: service.key().to_owned(),
@@ -199,7 +196,7 @@ impl Hook {
                 .collect();
             for topic in topics.iter().filter(|topic| !is_topic(topic)) {
                 let text = format!(
-                    "{topic:?} is no topic like \"arn:aws:sns:eu-west-1:123456789012:bounces\""
+                    "{topic:?} is not a topic like \"arn:aws:sns:eu-west-1:123456789012:bounces\""
                 );
                 section.fault("topics", text);
             }
@@ -212,7 +209,7 @@ impl Hook {
             if user.is_some_and(|user| user.contains(':')) {
                 section.fault(
                     "user",
-                    "cannot hold a colon, which ends the user in basic authentication",
+                    "must not contain a colon, which ends the user in basic authentication",
                 );
             }
             set(&mut self.user, user.map(|user| Some(user.to_owned())));
@@ -235,7 +232,7 @@ impl Hook {
     }
 }
 
-/// Whether a text can be the name of a topic, or begin one that ends with a star.
+/// Whether a text can be the name of a topic, or the beginning of one followed by a star.
 fn is_topic(text: &str) -> bool {
     let name = text.strip_suffix('*').unwrap_or(text);
     name.starts_with("arn:")
@@ -268,7 +265,8 @@ mod tests {
         let file = folder.path().join("key");
         std::fs::write(&file, "geheim\n").unwrap();
         let text = format!(
-            "[intake.hooks.mailgun]\naccount = \"acme\"\nsigning_key_file = \"{}\"\n[intake.hooks.postmark]\nuser = \"pm\"",
+            "[intake.hooks.mailgun]\naccount = \"acme\"\nsigning_key_file = \"{}\"\n\
+             [intake.hooks.postmark]\nuser = \"pm\"",
             file.display()
         );
         let config = read(
@@ -299,7 +297,7 @@ mod tests {
     }
 
     #[test]
-    fn a_hook_that_anybody_could_forge_is_a_fault() {
+    fn a_hook_whose_requests_could_be_forged_is_a_fault() {
         for (text, key) in [
             ("[intake.hooks.ses]\ntopics = []", "intake.hooks.ses.topics"),
             (

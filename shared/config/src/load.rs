@@ -1,4 +1,4 @@
-//! The configuration: every key, read from the defaults, a file, and the environment, in this
+//! Loads the configuration: every key, from the defaults, a file and the environment, in this
 //! order. All faults are reported at once.
 
 use std::env;
@@ -14,21 +14,22 @@ use typed_toml::fault::{SettingsFault, SettingsFaults};
 use crate::model::Config;
 use crate::read::{from_variables, pace};
 
-/// The defaults' text: reference, documentation and data in one.
+/// The text of the defaults, which is also their documentation.
 pub const DEFAULT: &str = include_str!("default.toml");
 
 const ENVIRONMENT: &str = "environment";
 
 impl Config {
-    /// The defaults alone.
+    /// Returns the defaults alone.
     pub fn embedded() -> Self {
-        Self::from_layers(&[("default.toml", DEFAULT)], &[]).expect("the tests read the defaults")
+        Self::from_layers(&[("default.toml", DEFAULT)], &[])
+            .expect("the defaults are valid, which a test checks")
     }
 
-    /// The defaults, then the file where one is named, then the environment's
-    /// `REDELIVER_SECTION__KEY` variables.
+    /// Reads the defaults, then the file if one is given, then the environment variables
+    /// `REDELIVER_SECTION__KEY`.
     pub fn load(file: Option<&Path>) -> Result<Self, SettingsFaults> {
-        // Of the others' variables, some may be no text at all.
+        // Other variables may not be valid UTF-8 and are skipped.
         let variables: Vec<(String, String)> = env::vars_os()
             .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)))
             .collect();
@@ -46,8 +47,8 @@ impl Config {
         })?;
         let mut config =
             Self::from_layers(&[("default.toml", DEFAULT), (&name, &text)], &variables)?;
-        // A path in a file is meant from where the file is.
-        if let (Some(policy), Some(folder)) = (&mut config.policy_file, path.parent()) {
+        // A relative path in a file is relative to the file's folder.
+        if let (Some(policy), Some(folder)) = (&mut config.policy.file, path.parent()) {
             *policy = folder.join(&*policy);
         }
         if let (Some(tokens), Some(folder)) = (&mut config.access.tokens_file, path.parent()) {
@@ -56,9 +57,9 @@ impl Config {
         Ok(config)
     }
 
-    /// The policy table in force: the default one, with the rows of `policy.file` over it.
+    /// Returns the policy table in use: the default table, with the rows of `policy.file` added.
     pub fn policy(&self) -> Result<std::sync::Arc<PolicyTable>, SettingsFaults> {
-        let Some(path) = &self.policy_file else {
+        let Some(path) = &self.policy.file else {
             return Ok(PolicyTable::embedded());
         };
         let name = path.display().to_string();
@@ -72,7 +73,7 @@ impl Config {
         PolicyTable::with_file(&name, &text).map(Into::into)
     }
 
-    /// The bounds that the store keeps, by this configuration and a policy table.
+    /// Returns the limits that the store enforces, from this configuration and a policy table.
     pub fn limits(&self, table: &PolicyTable) -> Limits {
         Limits {
             max_messages: self.job.max_messages,
@@ -105,8 +106,8 @@ impl Config {
             }
         }
         config.read(ENVIRONMENT, &from_variables(variables), &mut faults);
-        // The route that ships only logs mail: where another one is the default, no message is to
-        // get there by its name.
+        // The built-in route only logs mail. If another route is the default, messages must not
+        // reach the built-in one by its name.
         let is_wanted = |route: &Route| {
             route.name == config.worker.route
                 && !config.routes.iter().any(|known| known.name == route.name)
@@ -127,8 +128,8 @@ impl Config {
             });
         }
         if faults.is_empty() && config.job.inline_max > config.job.record_max {
-            let text = "is larger than job.record_max, so that no job could hold such a message"
-                .to_owned();
+            let text =
+                "is larger than job.record_max, so no job could contain such a message".to_owned();
             faults.push(SettingsFault {
                 file: "all files".to_owned(),
                 key: "job.inline_max".to_owned(),
@@ -147,7 +148,7 @@ impl Config {
                 .map(|route| route.name.as_str())
                 .collect();
             let text = format!(
-                "\"{}\" is not a route; there are: {}",
+                "\"{}\" is not a route; the routes are: {}",
                 config.worker.route,
                 names.join(", ")
             );

@@ -1,4 +1,4 @@
-//! What is configured, section by section.
+//! The whole configuration, section by section.
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -15,8 +15,9 @@ use crate::access::Access;
 use crate::connections::Connections;
 use crate::content::Content;
 use crate::hooks::Hooks;
+use crate::lmtp::Lmtp;
 use crate::redis::Redis;
-use crate::returned::{Lmtp, Returned};
+use crate::return_paths::ReturnPaths;
 use crate::stream::Stream;
 
 /// The whole configuration.
@@ -40,10 +41,10 @@ pub struct Config {
     pub destinations: Vec<DestinationRule>,
     /// `[content]`
     pub content: Content,
-    /// `[policy]` file
-    pub policy_file: Option<PathBuf>,
-    /// `[journal]` keep
-    pub journal_keep: Duration,
+    /// `[policy]`
+    pub policy: Policy,
+    /// `[journal]`
+    pub journal: Journal,
     /// `[upkeep]`
     pub upkeep: Upkeep,
     /// `[log]`
@@ -51,105 +52,119 @@ pub struct Config {
     /// `[placement]`
     pub placement: Placement,
     /// `[verp]`
-    pub verp: Returned,
+    pub verp: ReturnPaths,
     /// `[intake.lmtp]`
     pub lmtp: Lmtp,
     /// `[intake.stream]`
     pub stream: Stream,
     /// `[[route]]`
     pub routes: Vec<Route>,
-    /// `[[provider]]`, over those that ship.
+    /// `[[provider]]`, in addition to the built-in ones.
     pub providers: Providers,
+}
+
+/// `[policy]`
+#[derive(Clone, Debug, Default)]
+pub struct Policy {
+    /// The file whose rows replace or add to the built-in ones.
+    pub file: Option<PathBuf>,
+}
+
+/// `[journal]`
+#[derive(Clone, Debug, Default)]
+pub struct Journal {
+    /// How long events are kept.
+    pub keep: Duration,
 }
 
 /// `[scheduler]`
 #[derive(Clone, Debug, Default)]
 pub struct Scheduler {
-    /// Where it listens.
+    /// The address that it listens on.
     pub listen: Option<SocketAddr>,
-    /// Bytes of a request that is one document.
+    /// The maximum size of a request with one document, in bytes.
     pub body_max: usize,
-    /// Bytes of one line of NDJSON.
+    /// The maximum size of one line of NDJSON, in bytes.
     pub line_max: usize,
-    /// Bounces that are taken in together.
+    /// How many bounces are processed together.
     pub batch: usize,
-    /// Batches of NDJSON under way at once, of all requests together.
+    /// How many batches of NDJSON run at once, for all requests together.
     pub batches: usize,
-    /// Bytes of answers kept in memory.
+    /// How many bytes of answers one request keeps in memory.
     pub answers_in_memory: usize,
-    /// Bytes of answers kept in temporary files, of all requests together.
+    /// How many bytes of answers are kept in temporary files, for all requests together.
     pub answers_max: usize,
-    /// Bounces of one document.
+    /// How many bounces one document may contain.
     pub items_max: usize,
-    /// How long a request may stand still.
+    /// How long a client may send or read nothing during a request.
     pub idle_max: Duration,
     /// How long a complaint waits for a worker to stop sending to its address.
     pub suppress_timeout: Duration,
-    /// How long requests under way may go on after SIGTERM.
+    /// How long running requests may continue after SIGTERM.
     pub grace: Duration,
-    /// How many connections it has, and how patient it is with them.
+    /// The limits and timeouts of its connections.
     pub connections: Connections,
 }
 
 /// `[job]`
 #[derive(Clone, Debug, Default)]
 pub struct Job {
-    /// Messages that a job holds at most.
+    /// How many messages a job holds at most.
     pub max_messages: usize,
-    /// Bytes of its record, content included.
+    /// The maximum size of a job's record, including content, in bytes.
     pub record_max: usize,
-    /// Bytes of one message's inline content.
+    /// The maximum size of one message's inline content, in bytes.
     pub inline_max: usize,
-    /// Lapses in a row that put it into quarantine.
+    /// How many lapses in a row put it into quarantine.
     pub max_lapses: u32,
 }
 
 /// `[worker]`
 #[derive(Clone, Debug, Default)]
 pub struct Worker {
-    /// Attempts under way at once.
+    /// How many attempts run at once.
     pub concurrency: usize,
-    /// SMTP connections of all routes together, idle ones included.
+    /// How many SMTP connections all routes have together, including idle ones.
     pub connections_max: usize,
     /// Jobs per claim.
     pub batch: usize,
     /// Jobs of one destination per claim.
     pub share: usize,
-    /// How long a lease lasts before it has to be lengthened.
+    /// How long a lease lasts before it has to be extended.
     pub lease: Duration,
-    /// How long an idle worker sleeps at most, for the shards that are its own.
+    /// How long an idle worker waits at most before it checks its own shards again.
     pub poll_max: Duration,
-    /// How often it says that it is alive.
+    /// How often it sends a heartbeat.
     pub heartbeat: Duration,
-    /// How long a finished attempt waits for others.
+    /// How long a finished attempt waits for others, to settle them together.
     pub settle_linger: Duration,
-    /// The share of the attempts at once that those at unproven destinations, and those that wait
-    /// long for an answer, may have together.
+    /// The share of `concurrency` for two kinds of attempts together: those at unproven
+    /// destinations, and those that wait long for an answer.
     pub unproven_share: f64,
     /// How long a host may be silent until its attempt counts as waiting long.
     pub patience: Duration,
-    /// How long one attempt may take, with all messages that follow its probe.
+    /// How long one attempt may take, including all messages that follow its probe.
     pub attempt_max: Duration,
-    /// How long attempts under way may go on after SIGTERM.
+    /// How long running attempts may continue after SIGTERM.
     pub grace: Duration,
     /// The route of messages that name none.
     pub route: String,
-    /// The hosts that http routes may post to. None: wherever their URLs say.
+    /// The hosts that http routes may post to. If empty, all hosts are allowed.
     pub http_hosts: Vec<HostRule>,
 }
 
 /// `[upkeep]`: a cron expression per task.
 #[derive(Clone, Debug, Default)]
 pub struct Upkeep {
-    /// Lifting `unavailable` where its time is over.
+    /// When addresses whose `unavailable` time is over become active again.
     pub reinstate: String,
-    /// Forgetting old events.
+    /// When old events are deleted.
     pub trim_journal: String,
-    /// Forgetting old deliveries.
+    /// When old deliveries are deleted.
     pub trim_delivered: String,
-    /// Checking the settings of the servers.
+    /// When the settings of the Redis servers are checked.
     pub check_servers: String,
-    /// Putting right what should never be wrong.
+    /// When all jobs are checked and inconsistencies are repaired.
     pub repair: String,
 }
 
@@ -158,20 +173,20 @@ pub struct Upkeep {
 pub struct Placement {
     /// Whether domains are grouped by their mail hosts.
     pub mx: bool,
-    /// Which DNS servers are asked; none: those of the system.
+    /// The DNS servers to use. If empty, those of the system are used.
     pub nameservers: Vec<SocketAddr>,
     /// How long all lookups of one batch may take.
     pub timeout: Duration,
-    /// Lookups under way at once.
+    /// How many lookups run at once at most.
     pub lookups_max: usize,
-    /// Placements that Redis keeps.
+    /// How many placements Redis keeps.
     pub kept_max: u64,
-    /// Placements that a process has in memory.
+    /// How many placements a process keeps in memory.
     pub cached_max: usize,
 }
 
 impl Placement {
-    /// The bounds that the store keeps.
+    /// Returns the limits on placements that the store enforces.
     pub fn bounds(&self) -> PlaceBounds {
         PlaceBounds {
             kept_max: self.kept_max,

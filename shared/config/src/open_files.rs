@@ -1,27 +1,27 @@
-//! Fits what opens files into the limit that the process has, so that a worker does less at once
-//! and never runs out.
+//! Fits the number of open files into the limit of the process. A worker does less at once instead
+//! of running out of files.
 
 use senders::settings::route::SenderSettings;
 
 use crate::model::Config;
 
-/// Files that are open whatever a process does: logs, listeners, timers, and some to spare.
+/// Files that are always open: logs, listeners, timers, and some to spare.
 const RESERVED: usize = 32;
 
 /// The sockets that one lookup needs.
 const LOOKUP_SOCKETS: usize = 2;
 
 impl Config {
-    /// Lowers what opens files at once, if it does not fit into this limit: half of what Redis
-    /// leaves is for attempts, five eighths for SMTP connections with those that are idle, and two
-    /// eighths for lookups. Returns whether `worker.concurrency` was lowered.
+    /// Lowers the settings that open files, if together they exceed this limit. Of the files that
+    /// Redis leaves, half are for attempts. SMTP connections, including idle ones, get five
+    /// eighths, and lookups two eighths. Returns whether `worker.concurrency` was lowered.
     pub fn fit_open_files(&mut self, limit: usize) -> bool {
         let left = limit.saturating_sub(RESERVED + self.redis.pool_max).max(8);
         let lookups = (left / 4 / LOOKUP_SOCKETS).max(1);
         let connections = left / 8 * 5;
         let worker = &mut self.worker;
-        let wanted = worker.concurrency;
-        worker.concurrency = wanted.min(left / 2);
+        let configured = worker.concurrency;
+        worker.concurrency = configured.min(left / 2);
         worker.connections_max = worker.connections_max.min(connections);
         self.placement.lookups_max = self.placement.lookups_max.min(lookups);
         for route in &mut self.routes {
@@ -29,7 +29,7 @@ impl Config {
                 settings.lookups_max = settings.lookups_max.min(lookups);
             }
         }
-        self.worker.concurrency < wanted
+        self.worker.concurrency < configured
     }
 }
 
@@ -38,7 +38,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_opens_files_fits_into_the_limit() {
+    fn attempts_connections_and_lookups_fit_into_the_limit_of_open_files() {
         for (limit, concurrency, attempts, connections, lookups) in [
             (1 << 20, 64, 64, 10_000, 256),
             (1_024, 64, 64, 610, 122),
@@ -63,7 +63,7 @@ mod tests {
         config.fit_open_files(1_024);
         assert_eq!(
             config.worker.connections_max, 100,
-            "what is configured is kept if it fits"
+            "a configured value that fits is kept"
         );
     }
 }

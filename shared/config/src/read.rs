@@ -1,4 +1,4 @@
-//! Reads one layer of configuration into the settings, with the bounds of every key.
+//! Reads one layer of configuration into the settings, and checks the bounds of every key.
 
 use std::net::SocketAddr;
 use std::str::FromStr;
@@ -10,73 +10,62 @@ use typed_toml::set::{DAY, SECOND, set, set_number};
 pub(crate) mod pace;
 
 use senders::settings::route::read_route;
-use telemetry::log::Log;
+use telemetry::log::{Format, Log};
 use typed_toml::fault::SettingsFault;
 use typed_toml::hosts::HostRule;
 use typed_toml::names::nameserver;
 use typed_toml::section::Section;
 
 use crate::cron::read_cron;
-use crate::model::{Config, Job, Placement, Scheduler, Upkeep, Worker};
+use crate::model::{Config, Job, Journal, Placement, Policy, Scheduler, Upkeep, Worker};
+
+/// Reads the keys of one section.
+type Reader = fn(&mut Config, &mut Section<'_, '_>);
+
+/// Each section of the file with its reader, in the order of `default.toml`.
+const SECTIONS: [(&str, Reader); 15] = [
+    ("redis", |config, section| config.redis.read(section)),
+    ("scheduler", |config, section| {
+        config.scheduler.read(section)
+    }),
+    ("access", |config, section| config.access.read(section)),
+    ("intake", |config, section| {
+        section.within("hooks", |hooks| config.hooks.read(hooks));
+        section.within("lmtp", |lmtp| config.lmtp.read(lmtp));
+        section.within("stream", |stream| config.stream.read(stream));
+    }),
+    ("job", |config, section| config.job.read(section)),
+    ("worker", |config, section| config.worker.read(section)),
+    ("pace", |config, section| {
+        pace::read_pace(&mut config.pace, section)
+    }),
+    ("breaker", |config, section| {
+        pace::read_breaker(&mut config.pace.breaker, section)
+    }),
+    ("content", |config, section| config.content.read(section)),
+    ("policy", |config, section| config.policy.read(section)),
+    ("journal", |config, section| config.journal.read(section)),
+    ("upkeep", |config, section| config.upkeep.read(section)),
+    ("log", |config, section| read_log(&mut config.log, section)),
+    ("placement", |config, section| {
+        config.placement.read(section)
+    }),
+    ("verp", |config, section| config.verp.read(section)),
+];
 
 impl Config {
-    /// Takes over what one layer says.
+    /// Reads the keys that one layer sets.
     pub(crate) fn read(&mut self, file: &str, table: &Table, faults: &mut Vec<SettingsFault>) {
         let mut top = Section::new(file, "", table, faults);
-        let names = [
-            "redis",
-            "scheduler",
-            "access",
-            "intake",
-            "job",
-            "worker",
-            "pace",
-            "breaker",
-            "content",
-            "policy",
-            "journal",
-            "upkeep",
-            "log",
-            "placement",
-            "verp",
-        ];
-        let sections = names.map(|name| (name, top.table(name)));
+        let sections = SECTIONS.map(|(name, read)| (name, read, top.table(name)));
         let routes = top.tables("route");
         let providers = top.tables("provider");
         let destinations = top.tables("destination");
         top.finish();
-        for (name, table) in sections
-            .into_iter()
-            .filter_map(|(name, table)| Some((name, table?)))
-        {
+        for (name, read, table) in sections {
+            let Some(table) = table else { continue };
             let mut section = Section::new(file, name, table, faults);
-            match name {
-                "redis" => self.redis.read(&mut section),
-                "scheduler" => self.scheduler.read(&mut section),
-                "access" => self.access.read(&mut section),
-                "intake" => {
-                    section.within("hooks", |hooks| self.hooks.read(hooks));
-                    section.within("lmtp", |lmtp| self.lmtp.read(lmtp));
-                    section.within("stream", |stream| self.stream.read(stream));
-                }
-                "job" => self.job.read(&mut section),
-                "worker" => self.worker.read(&mut section),
-                "pace" => pace::read_pace(&mut self.pace, &mut section),
-                "breaker" => pace::read_breaker(&mut self.pace.breaker, &mut section),
-                "upkeep" => self.upkeep.read(&mut section),
-                "log" => read_log(&mut self.log, &mut section),
-                "placement" => self.placement.read(&mut section),
-                "verp" => self.verp.read(&mut section),
-                "content" => self.content.read(&mut section),
-                "policy" => set(
-                    &mut self.policy_file,
-                    section.text("file").map(|file| Some(file.into())),
-                ),
-                _ => set(
-                    &mut self.journal_keep,
-                    section.duration("keep", 60 * SECOND..=3_660 * DAY),
-                ),
-            }
+            read(self, &mut section);
             section.finish();
         }
         let mut named = Vec::new();
@@ -101,7 +90,7 @@ impl Config {
             if named.contains(&label) {
                 section.fault(
                     "name",
-                    "another [[route]] of this file has this name; keep one of them",
+                    "another [[route]] in this file has this name; keep one of them",
                 );
             }
             named.push(label);
@@ -120,7 +109,6 @@ impl Config {
     }
 }
 
-/// Takes a value over, where a layer has one.
 impl Scheduler {
     fn read(&mut self, section: &mut Section<'_, '_>) {
         if let Some(text) = section.text("listen") {
@@ -270,11 +258,25 @@ impl Upkeep {
     }
 }
 
+impl Policy {
+    fn read(&mut self, section: &mut Section<'_, '_>) {
+        let file = section.text("file");
+        set(&mut self.file, file.map(|file| Some(file.into())));
+    }
+}
+
+impl Journal {
+    fn read(&mut self, section: &mut Section<'_, '_>) {
+        let allowed = 60 * SECOND..=3_660 * DAY;
+        set(&mut self.keep, section.duration("keep", allowed));
+    }
+}
+
 /// Reads `[log]`.
 fn read_log(log: &mut Log, section: &mut Section<'_, '_>) {
     set(
-        &mut log.json,
-        section.choice("format", &[("text", false), ("json", true)]),
+        &mut log.format,
+        section.choice("format", &[("text", Format::Text), ("json", Format::Json)]),
     );
     set(&mut log.filter, section.text("filter").map(str::to_owned));
 }
@@ -293,7 +295,7 @@ impl Placement {
                     section.fault(
                         "nameservers",
                         format!(
-                            "\"{text}\" is no address like \"192.0.2.53\" or \"127.0.0.1:5353\""
+                            "\"{text}\" is not an address like \"192.0.2.53\" or \"127.0.0.1:5353\""
                         ),
                     );
                 }
@@ -318,9 +320,9 @@ impl Placement {
     }
 }
 
-/// `REDELIVER_REDIS__URL=…` as `[redis] url = …`, and with more double underscores as deeper
-/// sections. A value that reads as TOML is taken so, any other as text. Variables without a double
-/// underscore are not ours: Kubernetes sets some that start like them.
+/// Reads `REDELIVER_REDIS__URL=…` as `[redis] url = …`; more double underscores mean deeper
+/// sections. A value that is valid TOML is read as TOML, and any other value as text. Variables
+/// without a double underscore are ignored: Kubernetes sets some with our prefix.
 pub(crate) fn from_variables(variables: &[(String, String)]) -> Table {
     let mut table = Table::new();
     for (name, value) in variables {

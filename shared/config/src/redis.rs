@@ -1,4 +1,4 @@
-//! `[redis]`: where the servers are, who we are to them, and what they have to promise.
+//! `[redis]`: the servers' addresses, the login, and the guarantees that are required of them.
 
 use std::time::Duration;
 
@@ -14,45 +14,45 @@ use typed_toml::secret::{Secret, read_file};
 use typed_toml::section::Section;
 use typed_toml::set::{SECOND, set, set_number};
 
-/// The keys that say where Redis is, of which a layer has one at most.
+/// The keys for the address of Redis. A layer may set one of them.
 const PLACES: [&str; 4] = ["url", "url_file", "cluster", "sentinel"];
 
 /// `[redis]`
 #[derive(Clone, Debug, Default)]
 pub struct Redis {
-    /// Where Redis is.
+    /// The servers' addresses.
     pub servers: Servers,
-    /// The user and password of the servers, where they are not in their URLs.
+    /// The user and password of the servers, if they are not in the URLs.
     pub login: Login,
-    /// The user and password of the sentinels, where they are not in their URLs.
+    /// The user and password of the sentinels, if they are not in the URLs.
     pub sentinel_login: Login,
-    /// The files of TLS.
+    /// The certificates and the key for TLS.
     pub tls: TlsFiles,
-    /// What all keys start with.
+    /// The prefix of all keys.
     pub prefix: String,
-    /// How many shards there are.
+    /// The number of shards.
     pub shards: u16,
     /// How many connections a process has at most.
     pub pool_max: usize,
     /// How long connecting may take.
     pub connect_timeout: Duration,
-    /// How long one answer may take.
+    /// The time limit for one answer.
     pub response_timeout: Duration,
-    /// What a write has to reach before it counts as stored.
+    /// Where a write must be stored before it counts.
     pub durability: Durability,
-    /// How long that may take.
+    /// The time limit for that.
     pub durability_timeout: Duration,
-    /// Whether a server may evict keys all the same.
+    /// Whether servers that may evict keys are accepted.
     pub allow_eviction: bool,
 }
 
 impl Redis {
-    /// Where it is, without user and password.
+    /// Returns the servers' addresses without users and passwords.
     pub fn place(&self) -> String {
         self.servers.place()
     }
 
-    /// The servers, with the users and passwords that belong to them.
+    /// Returns the servers, with their users and passwords.
     pub fn servers(&self) -> Servers {
         self.servers
             .clone()
@@ -60,17 +60,18 @@ impl Redis {
             .with_sentinel_login(&self.sentinel_login)
     }
 
-    /// Takes a server of our own instead, which nobody else reaches and which promises what it can.
+    /// Uses a private server of this process instead. It is not shared, and it cannot persist
+    /// writes, so the durability becomes `memory`.
     ///
     /// # Panics
-    /// Where `url` is none.
+    /// If `url` is invalid.
     pub fn use_private(&mut self, url: &str) {
-        self.servers = Servers::single(url).expect("a server of our own has a good URL");
+        self.servers = Servers::single(url).expect("a private server has a valid URL");
         (self.login, self.sentinel_login, self.tls) = Default::default();
         self.durability = Durability::Memory;
     }
 
-    /// How connections are made and used.
+    /// Returns how connections are opened and used.
     pub fn connections(&self) -> ConnectionSettings {
         ConnectionSettings {
             pool_max: self.pool_max,
@@ -126,7 +127,7 @@ impl Redis {
         }
     }
 
-    /// What can only be seen when all layers are read.
+    /// Reports faults that only show once all layers are read.
     pub(crate) fn check(&self, faults: &mut Vec<SettingsFault>) {
         let mut fault = |key: &str, text: &str| {
             let (file, key) = ("all files".to_owned(), format!("redis.{key}"));
@@ -147,26 +148,26 @@ impl Redis {
         if !self.login.is_empty() && in_urls && !sentinel {
             fault(
                 "password",
-                "stands beside a URL that has a user or password of its own; keep one of them",
+                "is set, but a URL also contains a user or password; keep one of them",
             );
         }
         if !self.sentinel_login.is_empty() {
             if !sentinel {
                 fault(
                     "sentinel_password",
-                    "there is no redis.sentinel that it could be for",
+                    "is set, but there is no redis.sentinel",
                 );
             } else if in_urls {
                 fault(
                     "sentinel_password",
-                    "stands beside a URL that has a user or password of its own; keep one of them",
+                    "is set, but a URL also contains a user or password; keep one of them",
                 );
             }
         }
         if !self.tls.is_empty() && !self.servers.has_tls() {
             fault(
                 "tls_ca_file",
-                "has no effect, for no URL starts with rediss://",
+                "has no effect, because no URL starts with rediss://",
             );
         }
         if let Servers::Cluster(nodes) = &self.servers {
@@ -178,13 +179,13 @@ impl Redis {
             if !nodes.windows(2).all(|pair| same(&pair[0], &pair[1])) {
                 fault(
                     "cluster",
-                    "the nodes differ in user, password or TLS; all nodes of a Cluster have the same",
+                    "the nodes differ in user, password or TLS; all nodes must have the same",
                 );
             }
             if nodes.iter().any(|node| node.redis_settings().db() != 0) {
                 fault(
                     "cluster",
-                    "a Cluster has database 0 only; leave the number out of the URLs",
+                    "a Cluster has only database 0; remove the number from the URLs",
                 );
             }
         }
@@ -194,7 +195,7 @@ impl Redis {
         let named: Vec<&str> = PLACES.into_iter().filter(|key| section.has(key)).collect();
         if let [_, .., second] = named.as_slice() {
             let text = format!(
-                "only one of {} says where Redis is; keep one of them",
+                "only one of {} may be set; keep one of them",
                 named.join(", ")
             );
             section.fault(second, text);
@@ -205,7 +206,7 @@ impl Redis {
         if let Some(url) = read_file(section, "url_file") {
             self.set_url(section, "url_file", String::from_utf8_lossy(&url).trim());
         }
-        // Asked whether or not it is there, a key is known.
+        // Reading the key marks it as known, even if it is empty.
         if !section.texts("cluster").is_empty() || section.has("cluster") {
             let nodes = read_nodes(section, "cluster");
             if nodes
@@ -214,7 +215,7 @@ impl Redis {
             {
                 section.fault(
                     "cluster",
-                    "the nodes of a Cluster are not reached by a Unix socket",
+                    "the nodes of a Cluster cannot be reached through a Unix socket",
                 );
             }
             self.servers = Servers::Cluster(nodes);
@@ -235,10 +236,7 @@ impl Redis {
 fn read_sentinels(section: &mut Section<'_, '_>) -> Option<Sentinels> {
     let master = read_plain(section, "master").unwrap_or_default();
     if !section.has("master") {
-        section.fault(
-            "master",
-            "the sentinels have to be asked for a master by its name",
-        );
+        section.fault("master", "the sentinels need the master by its name");
     }
     let nodes: Vec<ConnectionInfo> = read_nodes(section, "nodes");
     let tls = section
@@ -246,7 +244,7 @@ fn read_sentinels(section: &mut Section<'_, '_>) -> Option<Sentinels> {
         .unwrap_or_else(|| nodes.iter().any(is_tls));
     let database = section.number("database", 0..=1_023).unwrap_or(0);
     let login = nodes.first()?.redis_settings().clone();
-    // Of the sentinels' own settings only the protocol is the master's too.
+    // Of the sentinels' own settings, only the protocol also applies to the master.
     let login = RedisConnectionInfo::default()
         .set_protocol(login.protocol())
         .set_db(i64::try_from(database).unwrap_or_default());
@@ -322,7 +320,7 @@ mod tests {
     }
 
     #[test]
-    fn users_and_passwords_reach_whom_they_are_for_and_are_never_printed() {
+    fn users_and_passwords_are_sent_only_to_their_servers_and_never_printed() {
         let file = "[redis]\nusername = \"ann\"\nsentinel_username = \"sue\"\n\
                     sentinel = { master = \"mail\", nodes = [\"redis://s1:26379\"] }";
         let passwords = [
@@ -349,7 +347,7 @@ mod tests {
     }
 
     #[test]
-    fn a_password_is_what_was_written_and_only_a_file_s_line_end_is_not_of_it() {
+    fn a_password_is_used_exactly_as_written_without_the_last_line_end_of_its_file() {
         assert_eq!(
             read("[redis]\npassword = \" open sesame \"", &[])
                 .unwrap()
@@ -376,7 +374,7 @@ mod tests {
     }
 
     #[test]
-    fn what_contradicts_itself_is_a_fault_that_says_so_and_shows_no_secret() {
+    fn contradicting_keys_are_faults_that_show_no_secret() {
         let cases = [
             (
                 "url = \"redis://h\"\ncluster = [\"redis://h\"]",

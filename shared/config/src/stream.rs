@@ -1,4 +1,4 @@
-//! `[intake.stream]`: whether bounces are taken from Redis, and how many at a time.
+//! `[intake.stream]`: whether bounces are read from a Redis stream, and how many at a time.
 
 use typed_toml::section::Section;
 use typed_toml::set::{set, set_number};
@@ -8,7 +8,7 @@ use typed_toml::set::{set, set_number};
 pub struct Stream {
     /// Whether this scheduler reads the stream.
     pub enabled: bool,
-    /// Entries that it reads at a time.
+    /// How many entries it reads at a time.
     pub batch: usize,
 }
 

@@ -1,15 +1,15 @@
-//! The tenant that mail belongs to.
+//! The account: the tenant that mail belongs to.
 
 use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-/// The tenant of the platform that mail belongs to: 1 to 64 of `A-Z a-z 0-9 . _ -`.
+/// The tenant of the platform that mail belongs to: 1 to 64 characters of `A-Z a-z 0-9 . _ -`.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub struct Account(String);
 
-/// Why a text is no account.
+/// Why a text is not an account.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("an account has 1 to 64 characters of A-Z a-z 0-9 . _ -")]
 pub struct NotAnAccount;
@@ -25,7 +25,7 @@ impl Account {
         }
     }
 
-    /// Its name.
+    /// Returns its name.
     pub fn as_str(&self) -> &str {
         &self.0
     }

@@ -1,6 +1,6 @@
-//! A mailbox such as `jo@example.com` in the one canonical form that job ids, keys and standings
-//! are made of (RFC 5321, section 4.1.2; RFC 6531). Addresses are personal data: printing one shows
-//! it redacted, and only [`Address::as_str`] gives it whole.
+//! A mailbox such as `jo@example.com`, in the one canonical form that job ids, Redis keys and
+//! standings use (RFC 5321, section 4.1.2; RFC 6531). Addresses are personal data: printing one
+//! shows it redacted, and only [`Address::as_str`] returns it whole.
 
 use std::borrow::Cow;
 use std::fmt;
@@ -19,31 +19,33 @@ mod characters;
 pub const MAX_LOCAL: usize = 64;
 
 /// The longest address, in octets: a path has 256 with its angle brackets (RFC 5321, section
-/// 4.5.3.1.3). It is tighter than the 255 that section 4.5.3.1.2 allows a domain.
+/// 4.5.3.1.3). This is a tighter limit than the 255 octets that section 4.5.3.1.2 allows for a
+/// domain.
 pub const MAX_ADDRESS: usize = 254;
 
-/// The longest text that is looked at. A domain written in Unicode takes more octets than its ASCII
-/// form.
+/// The longest text that is parsed at all, in bytes. It is larger than [`MAX_ADDRESS`] because a
+/// domain in Unicode may take more octets than its ASCII form.
 const MAX_INPUT: usize = 1024;
 
-/// A mailbox in canonical form. Two spellings of one mailbox are equal; cloning is cheap.
+/// A mailbox in canonical form. Two spellings of one mailbox are equal. Cloning is cheap.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Address {
     text: Arc<str>,
-    /// Where the `@` is that parts local part and domain; a quoted local part may have others.
+    /// Byte position of the `@` between local part and domain. A quoted local part may contain
+    /// others.
     at: usize,
 }
 
-/// Why text is not an [`Address`]. The messages never repeat the text.
+/// Why a text is not an [`Address`]. The messages never repeat the text.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum AddressError {
-    /// There is nothing in it, or nothing within its angle brackets.
+    /// The text is empty, or its angle brackets are.
     #[error("the address is empty: write local@domain")]
     Empty,
-    /// It has a control character, such as a line end, which could break out of an SMTP command.
+    /// It contains a control character, such as a line end, which could inject an SMTP command.
     #[error("the address has a control character: none is allowed, nor a line break")]
     ControlCharacter,
-    /// It has no `@`.
+    /// It contains no `@`.
     #[error("the address has no @: write local@domain")]
     NoAt,
     /// It is longer than [`MAX_ADDRESS`].
@@ -52,37 +54,39 @@ pub enum AddressError {
     /// The local part is longer than [`MAX_LOCAL`].
     #[error("the local part is too long: at most {MAX_LOCAL} octets are allowed before the @")]
     LocalTooLong,
-    /// The local part has a character that cannot be told from others, or from nothing.
+    /// The local part contains an invisible character, or one that readers cannot distinguish from
+    /// another.
     #[error(
-        "the local part has a character that is invisible, is not assigned, or stands for bytes that could not be \
-         read: letters, marks, digits, punctuation and symbols are allowed"
+        "the local part has a character that is invisible, is not assigned, or replaces bytes \
+         that could not be decoded: letters, marks, digits, punctuation and symbols are allowed"
     )]
     Character,
     /// The local part is neither a dot-string nor a quoted string.
     #[error(
-        "the local part is not valid: letters, digits and !#$%&'*+-/=?^_`{{|}}~ are allowed, with single dots between \
-         them; anything else needs double quotes around the whole"
+        "the local part is not valid: letters, digits and !#$%&'*+-/=?^_`{{|}}~ are allowed, with \
+         single dots between them; anything else needs double quotes around the whole"
     )]
     Local,
     /// The domain is not a host name.
     #[error(
-        "the domain is not valid: labels of letters, digits and inner hyphens are allowed, with single dots between \
-         them, 63 octets each and 253 in all; an IP address needs square brackets"
+        "the domain is not valid: labels of letters, digits and inner hyphens are allowed, with \
+         single dots between them, 63 octets each and 253 in all; an IP address needs square \
+         brackets"
     )]
     Domain,
-    /// What is in square brackets is not an IP address.
+    /// The text in square brackets is not an IP address.
     #[error("the domain literal is not valid: [192.0.2.1] and [IPv6:2001:db8::1] are allowed")]
     Literal,
 }
 
 impl Address {
-    /// Reads an address and brings it into canonical form:
+    /// Reads an address and returns it in canonical form:
     ///
-    /// - spaces around it and one pair of angle brackets are dropped, and nothing else is repaired;
-    /// - the local part keeps its case (RFC 5321, section 2.4), goes to NFC, and has quotes only
-    ///   where it needs them;
-    /// - the domain goes to lower-case ASCII by UTS 46 without its trailing dot, or is an IP
-    ///   address in brackets.
+    /// - Spaces around it and one pair of angle brackets are removed. Nothing else is repaired.
+    /// - The local part keeps its case (RFC 5321, section 2.4), is normalized to NFC, and is quoted
+    ///   only if it needs quotes.
+    /// - The domain becomes lower-case ASCII by UTS 46, without a trailing dot, or is an IP address
+    ///   in brackets.
     pub fn parse(text: &str) -> Result<Self, AddressError> {
         if text.len() > MAX_INPUT {
             return Err(AddressError::TooLong);
@@ -98,7 +102,7 @@ impl Address {
         if text.is_empty() {
             return Err(AddressError::Empty);
         }
-        // A domain has no @, a quoted local part may have some.
+        // A domain contains no @, but a quoted local part may.
         let (local, domain) = text.rsplit_once('@').ok_or(AddressError::NoAt)?;
         let local = canonical_local(local)?;
         let domain = match domain.strip_prefix('[') {
@@ -118,9 +122,9 @@ impl Address {
         })
     }
 
-    /// Reads an address that is in canonical form already, because this program wrote it: a small
-    /// part of the work of [`Self::parse`], and yet nothing that could break out of an SMTP command
-    /// passes.
+    /// Reads an address that this program wrote, so it is already in canonical form. This is much
+    /// cheaper than [`Self::parse`], but still rejects everything that could inject an SMTP
+    /// command.
     pub fn from_canonical(text: &str) -> Result<Self, AddressError> {
         if text.bytes().any(|b| b.is_ascii_control()) {
             return Err(AddressError::ControlCharacter);
@@ -132,31 +136,31 @@ impl Address {
         })
     }
 
-    /// The whole address, `local@domain`: for SMTP and the store, never for logs.
+    /// Returns the whole address, `local@domain`: for SMTP and the store, never for logs.
     pub fn as_str(&self) -> &str {
         &self.text
     }
 
-    /// What is before the `@`, with its quotes where it needs them.
+    /// Returns the part before the `@`, with quotes if it needs them.
     pub fn local(&self) -> &str {
         &self.text[..self.at]
     }
 
-    /// The domain in lower-case ASCII, or the IP address with its square brackets.
+    /// Returns the domain in lower-case ASCII, or the IP address with its square brackets.
     pub fn domain(&self) -> &str {
         &self.text[self.at + 1..]
     }
 
-    /// Whether the address can be sent to without SMTPUTF8 (RFC 6531).
+    /// Whether mail can be sent to the address without SMTPUTF8 (RFC 6531).
     pub fn is_ascii(&self) -> bool {
         self.text.is_ascii()
     }
 }
 
-/// The local part as a dot-string where it can be one, else as a quoted string with no more escapes
-/// than needed.
+/// Returns the local part as a dot-string if possible, else as a quoted string with as few escapes
+/// as possible.
 fn canonical_local(local: &str) -> Result<Cow<'_, str>, AddressError> {
-    // Nearly all are so, and are as they are.
+    // Fast path: nearly all local parts are canonical ASCII dot-strings already.
     if local.is_ascii() && is_dot_string(local) {
         return if local.len() > MAX_LOCAL {
             Err(AddressError::LocalTooLong)
@@ -168,8 +172,8 @@ fn canonical_local(local: &str) -> Result<Cow<'_, str>, AddressError> {
         Some(quoted) => Cow::Owned(unquote(quoted).ok_or(AddressError::Local)?),
         None => Cow::Borrowed(local),
     };
-    // NFC turns some characters into ASCII (U+037E into a semicolon), so what is allowed is asked
-    // after it.
+    // NFC turns some characters into ASCII (U+037E into a semicolon), so characters are checked
+    // after normalization.
     let content = ComposingNormalizer::new_nfc().normalize(&content);
     if !characters::are_visible(&content) {
         return Err(AddressError::Character);
@@ -188,8 +192,8 @@ fn canonical_local(local: &str) -> Result<Cow<'_, str>, AddressError> {
     }
 }
 
-/// What a quoted string holds, given what follows its opening quote; `None` where it does not end
-/// with a closing one.
+/// Returns the content of a quoted string, given the text after its opening quote. Returns `None`
+/// unless the text ends with the closing quote.
 fn unquote(quoted: &str) -> Option<String> {
     let mut content = String::with_capacity(quoted.len());
     let mut chars = quoted.chars();
@@ -212,9 +216,9 @@ fn is_dot_string(local: &str) -> bool {
         .all(|atom| !atom.is_empty() && atom.chars().all(is_atext))
 }
 
-/// Whether a domain is a host name that [`canonical_domain`] would leave as it is, as nearly all
-/// are: labels of lower-case letters, digits and inner hyphens, none of them in Punycode, and the
-/// last one not of digits alone.
+/// Whether a domain is a host name that [`canonical_domain`] would not change, as nearly all are:
+/// labels of lower-case letters, digits and inner hyphens, no label in Punycode, and a last label
+/// that is not all digits.
 fn is_plain_host(domain: &str) -> bool {
     let is_plain = |label: &str| {
         (1..=63).contains(&label.len())
@@ -232,7 +236,7 @@ fn is_plain_host(domain: &str) -> bool {
     domain.len() <= 253 && !numeric && domain.split('.').all(is_plain)
 }
 
-/// The host name in lower-case ASCII (UTS 46, non-transitional), without the dot of the root.
+/// Returns the host name in lower-case ASCII (UTS 46, non-transitional), without the root's dot.
 fn canonical_domain(domain: &str) -> Option<String> {
     let ascii = Uts46::new()
         .to_ascii(
@@ -243,14 +247,14 @@ fn canonical_domain(domain: &str) -> Option<String> {
         )
         .ok()?;
     let host = ascii.strip_suffix('.').unwrap_or(&ascii);
-    // Top-level domains are not numeric (RFC 1123, section 2.1): this is an IP address that lacks
+    // Top-level domains are not numeric (RFC 1123, section 2.1), so this is an IP address without
     // its brackets.
     let last = host.rsplit('.').next()?;
     (!last.bytes().all(|b| b.is_ascii_digit())).then(|| host.to_owned())
 }
 
-/// The address literal (RFC 5321, section 4.1.3) in the one spelling of its IP address, given what
-/// follows its bracket.
+/// Returns the address literal (RFC 5321, section 4.1.3) with its IP address in standard spelling,
+/// given the text after the opening bracket.
 fn canonical_literal(literal: &str) -> Option<String> {
     const IPV6_TAG: &str = "IPv6:";
     let ip = literal.strip_suffix(']')?;
@@ -263,7 +267,7 @@ fn canonical_literal(literal: &str) -> Option<String> {
     }
 }
 
-/// Redacted, as `j…@example.com`.
+/// Redacted: `j…@example.com`.
 impl fmt::Display for Address {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let first = self
@@ -276,14 +280,14 @@ impl fmt::Display for Address {
     }
 }
 
-/// Redacted, as `j…@example.com`.
+/// Redacted: `j…@example.com`.
 impl fmt::Debug for Address {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         fmt::Display::fmt(self, f)
     }
 }
 
-/// Reads addresses that are in canonical form already, as the records in Redis have them.
+/// Serde functions for addresses that are already in canonical form, as in the records in Redis.
 pub mod canonical {
     use super::{Address, Deserialize, Deserializer, Serializer, de};
 
@@ -334,7 +338,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn addresses_come_into_canonical_form() {
+    fn addresses_are_brought_into_canonical_form() {
         for (text, canonical) in [
             ("jo@example.com", "jo@example.com"),
             ("  <Jo.Doe+tag@EXAMPLE.com.> ", "Jo.Doe+tag@example.com"),
@@ -379,7 +383,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_not_an_address_is_refused() {
+    fn a_text_that_is_not_an_address_is_rejected() {
         use AddressError::*;
         for (text, error) in [
             ("", Empty),
@@ -473,7 +477,7 @@ mod tests {
     }
 
     #[test]
-    fn printing_shows_no_more_than_a_first_character_and_the_domain() {
+    fn printing_shows_only_the_first_character_and_the_domain() {
         for (text, redacted) in [
             ("jo.doe@example.com", "j…@example.com"),
             ("用户@example.com", "用…@example.com"),

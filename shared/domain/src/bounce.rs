@@ -9,23 +9,23 @@ use crate::clock::Timestamp;
 use crate::job::{JobId, Message};
 use crate::reply::Reply;
 
-/// One soft or hard failure of one message for one recipient, checked and ready to be judged.
+/// One soft or hard failure of one message for one recipient, verified and ready for policy.
 #[derive(Clone, Debug)]
 pub struct Bounce {
     /// The tenant that the mail belongs to.
     pub account: Account,
-    /// Whom the mail was for.
+    /// The address that the mail was for.
     pub recipient: Address,
-    /// What the recipient's mail system said.
+    /// The reply of the recipient's mail system.
     pub reply: Reply,
-    /// When, where the platform knows it.
+    /// When it happened, if the platform knows it.
     pub occurred_at: Option<Timestamp>,
-    /// The mail that waits to be sent again.
+    /// The message that waits to be sent again.
     pub message: Message,
 }
 
 impl Bounce {
-    /// The id of the job that this bounce belongs to.
+    /// Returns the id of the job that this bounce belongs to.
     pub fn job_id(&self) -> JobId {
         JobId {
             account: self.account.clone(),
@@ -34,9 +34,9 @@ impl Bounce {
     }
 }
 
-/// A message id for a bounce that came without one: the same bounce told twice gets the same id, so
-/// that a repeated request is recognised. `distinct` lists what tells two messages to one recipient
-/// apart.
+/// Returns a message id for a bounce that came without one. The same bounce sent twice gets the
+/// same id, so that a repeated request is recognised. `distinct` lists the values that distinguish
+/// two messages to one recipient.
 pub fn derived_message_id(distinct: &[&str]) -> String {
     format!("derived-{:032x}", xxh3_128(distinct.join("\0").as_bytes()))
 }

@@ -1,6 +1,5 @@
-//! Instants, and the trait for where "now" comes from. In production the clock of Redis decides.
-//! Tests and the demo pass their own instants in. The clocks of the machine are in the crate
-//! `system`.
+//! Instants, and the trait for the source of "now". In production the clock of Redis decides. Tests
+//! and the demo pass in their own instants. The machine's clocks are in the crate `system`.
 
 use std::fmt;
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
@@ -16,22 +15,22 @@ const NANOS_PER_SECOND: u32 = 1_000_000_000;
 pub struct Timestamp(i64);
 
 impl Timestamp {
-    /// The instant `ms` milliseconds after the Unix epoch.
+    /// Returns the instant `ms` milliseconds after the Unix epoch.
     pub const fn from_ms(ms: i64) -> Self {
         Self(ms)
     }
 
-    /// Milliseconds since the Unix epoch.
+    /// Returns the milliseconds since the Unix epoch.
     pub const fn ms(self) -> i64 {
         self.0
     }
 
-    /// Reads RFC 3339 text with any offset, to the millisecond; `None` if it is not such an
-    /// instant. Second 60 is allowed at the end of a month in UTC, the only place for a leap second
-    /// (RFC 3339, appendix D), and counts as the second after it.
+    /// Reads RFC 3339 text with any offset, to the millisecond. Returns `None` if it is not such an
+    /// instant. Second 60 is allowed only at the end of a month in UTC, because leap seconds occur
+    /// only there (RFC 3339, appendix D). It is read as the second after it.
     pub fn parse(text: &str) -> Option<Self> {
         let instant = DateTime::parse_from_rfc3339(text).ok()?.to_utc();
-        // `chrono` has it as second 59 with more than a second of nanoseconds.
+        // `chrono` represents a leap second as second 59 with more than a second of nanoseconds.
         if instant.timestamp_subsec_nanos() >= NANOS_PER_SECOND {
             let after = DateTime::<Utc>::from_timestamp_secs(instant.timestamp() + 1)?;
             let ends_a_month = after.day() == 1 && after.num_seconds_from_midnight() == 0;
@@ -40,12 +39,12 @@ impl Timestamp {
         Some(Self(instant.timestamp_millis()))
     }
 
-    /// The time from `earlier` to here; zero where `earlier` is later.
+    /// Returns the time from `earlier` to this instant; zero if `earlier` is later.
     pub fn since(self, earlier: Self) -> Duration {
         Duration::from_millis(self.0.saturating_sub(earlier.0).try_into().unwrap_or(0))
     }
 
-    /// This instant moved later by `span`.
+    /// Returns this instant moved later by `span`.
     pub fn plus(self, span: Duration) -> Self {
         Self(
             self.0
@@ -76,7 +75,7 @@ impl<'de> Deserialize<'de> for Timestamp {
     }
 }
 
-/// Serializes a [`Timestamp`] as a bare number of milliseconds, as the records in Redis have it.
+/// Serializes a [`Timestamp`] as a plain number of milliseconds, as in the records in Redis.
 pub mod as_ms {
     use super::{Deserialize, Deserializer, Serializer, Timestamp};
 
@@ -91,24 +90,25 @@ pub mod as_ms {
     }
 }
 
-/// Where the instants of a process come from.
+/// The source of a process's instants.
 pub trait Clock: fmt::Debug + Send + Sync {
-    /// This clock's present instant.
+    /// Returns the current instant of this clock.
     fn now(&self) -> Timestamp;
 
-    /// The instant to hand to the store's scripts, or `None` where Redis shall read its own clock.
-    fn passed_in(&self) -> Option<Timestamp>;
+    /// Returns the instant to pass to the store's scripts, or `None` if Redis is to read its own
+    /// clock.
+    fn instant_for_scripts(&self) -> Option<Timestamp>;
 
-    /// How much time has passed on this clock since an instant of its own. It goes on while the
-    /// machine is suspended, and setting the clock back or ahead does not move it. Only the
-    /// difference of two such times means anything.
-    fn running(&self) -> Duration;
+    /// Returns how much time has passed on this clock since a start of its own. It continues while
+    /// the machine is suspended, and setting the clock does not change it. Only the difference of
+    /// two such values has a meaning.
+    fn monotonic(&self) -> Duration;
 
-    /// How much real time it takes until `span` has passed on this clock.
-    fn real(&self, span: Duration) -> Duration;
+    /// Returns how much real time it takes until `span` has passed on this clock.
+    fn real_duration(&self, span: Duration) -> Duration;
 }
 
-/// A clock that stands still until it is moved: the tests'.
+/// A clock that shows the same instant until it is moved, for tests.
 #[derive(Debug)]
 pub struct ManualClock {
     now_ms: AtomicI64,
@@ -116,7 +116,7 @@ pub struct ManualClock {
 }
 
 impl ManualClock {
-    /// A clock that shows `now` until it is moved.
+    /// Returns a clock that shows `now` until it is moved.
     pub fn new(now: Timestamp) -> Self {
         Self {
             now_ms: AtomicI64::new(now.ms()),
@@ -129,8 +129,8 @@ impl ManualClock {
         self.set(self.now().plus(span));
     }
 
-    /// Moves the clock to `now`. Time passes if that is later; if it is earlier the clock is set
-    /// back.
+    /// Moves the clock to `now`. A later instant counts as time that has passed. An earlier one
+    /// only sets the clock back.
     pub fn set(&self, now: Timestamp) {
         let before = Timestamp::from_ms(self.now_ms.swap(now.ms(), Ordering::SeqCst));
         let passed = now.since(before).as_millis().try_into().unwrap_or(u64::MAX);
@@ -143,16 +143,16 @@ impl Clock for ManualClock {
         Timestamp::from_ms(self.now_ms.load(Ordering::SeqCst))
     }
 
-    fn passed_in(&self) -> Option<Timestamp> {
+    fn instant_for_scripts(&self) -> Option<Timestamp> {
         Some(self.now())
     }
 
-    fn running(&self) -> Duration {
+    fn monotonic(&self) -> Duration {
         Duration::from_millis(self.running_ms.load(Ordering::SeqCst))
     }
 
-    fn real(&self, _span: Duration) -> Duration {
-        // Nobody can tell when a standing clock will be moved, so its waiters look again soon.
+    fn real_duration(&self, _span: Duration) -> Duration {
+        // It is unknown when the test will move the clock, so waiting code checks again soon.
         Duration::from_millis(1)
     }
 }
@@ -162,17 +162,17 @@ mod tests {
     use super::*;
 
     #[test]
-    fn time_that_has_passed_is_not_taken_back_when_the_clock_is_set_back() {
+    fn setting_the_clock_back_does_not_undo_passed_time() {
         let clock = ManualClock::new(Timestamp::from_ms(5_000));
         clock.advance(Duration::from_secs(3));
         clock.set(Timestamp::from_ms(1_000));
-        assert_eq!(clock.running(), Duration::from_secs(3));
+        assert_eq!(clock.monotonic(), Duration::from_secs(3));
         clock.set(Timestamp::from_ms(2_000));
-        assert_eq!(clock.running(), Duration::from_secs(4));
+        assert_eq!(clock.monotonic(), Duration::from_secs(4));
     }
 
     #[test]
-    fn instants_read_and_print_as_rfc_3339() {
+    fn instants_are_read_and_printed_as_rfc_3339() {
         for (text, printed) in [
             ("2026-11-21T09:30:00Z", "2026-11-21T09:30:00.000Z"),
             ("2026-11-21T10:30:00.250+01:00", "2026-11-21T09:30:00.250Z"),
@@ -192,7 +192,7 @@ mod tests {
     }
 
     #[test]
-    fn a_leap_second_is_read_only_where_there_can_be_one() {
+    fn a_leap_second_is_read_only_at_the_end_of_a_month() {
         for (text, printed) in [
             ("2016-12-31T23:59:60Z", Some("2017-01-01T00:00:00.000Z")),
             ("2015-06-30T23:59:60.25Z", Some("2015-07-01T00:00:00.250Z")),
@@ -223,7 +223,7 @@ mod tests {
     }
 
     #[test]
-    fn spans_never_go_below_zero_nor_overflow() {
+    fn durations_never_go_below_zero_and_never_overflow() {
         let noon = Timestamp::from_ms(1_000);
         assert_eq!(noon.since(Timestamp::from_ms(4_000)), Duration::ZERO);
         assert_eq!(

@@ -1,5 +1,5 @@
-//! The destination of an address: the mail system that its attempts go to, whose pace and trouble
-//! it shares. The shard of a destination holds all its keys.
+//! The destination of an address: the mail system that its attempts go to. All addresses of a
+//! destination share its pace and its breaker. All Redis keys of a destination are on one shard.
 
 use std::fmt;
 use std::sync::Arc;
@@ -9,24 +9,25 @@ use xxhash_rust::xxh3::xxh3_64;
 
 use crate::address::Address;
 
-/// What pace belongs to: the mail system that the attempts go to. Its name is a provider's
-/// (`google`), those of the mail hosts that a domain shares with others
+/// The mail system that attempts go to. Pace and breaker belong to it. Its name is one of three: a
+/// provider (`google`), the mail hosts that a domain shares with others
 /// (`mx1.example.net+mx2.example.net`), or the recipient's domain.
 ///
-/// The three cannot be mistaken for each other: a provider's name has neither dot nor bracket, all
-/// others have one. A single host that is a domain too is the same mail system under either name.
+/// The three kinds of name cannot be confused: a provider's name contains no dot or bracket, and
+/// all others contain one. A domain and a single mail host of the same name are one destination.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct Destination(Arc<str>);
 
 impl Destination {
-    /// The destination that a recipient's domain is of its own, where it belongs to no other.
+    /// Returns the destination that consists of the recipient's domain alone. It is for a domain
+    /// that belongs to no provider and shares no mail hosts.
     pub fn own(recipient: &Address) -> Self {
         Self::own_name(recipient.domain())
     }
 
-    /// The destination of a domain, or of a mail host, by its own name. One without a dot
-    /// (`localhost`) gets the dot of the DNS's root, so that `jo@google` is not taken for a
+    /// Returns the destination of a domain, or of a mail host, under its own name. A name without a
+    /// dot (`localhost`) gets the dot of the DNS root, so that `jo@google` is not taken for a
     /// customer of Google.
     pub fn own_name(domain: &str) -> Self {
         let bare = !domain.contains('.') && !domain.starts_with('[');
@@ -37,32 +38,32 @@ impl Destination {
         })
     }
 
-    /// The destination of this name, as a record in Redis has it.
+    /// Returns the destination with this name, as a record in Redis contains it.
     pub fn named(name: impl Into<Arc<str>>) -> Self {
         Self(name.into())
     }
 
-    /// Its name.
+    /// Returns its name.
     pub fn as_str(&self) -> &str {
         &self.0
     }
 
-    /// The shard that holds all keys of this destination. It depends on nothing but the name and
-    /// the number of shards, so every process and every version agrees on it.
+    /// Returns the shard that holds all keys of this destination. It depends only on the name and
+    /// the number of shards, so every process and every version computes the same one.
     pub fn shard(&self, shards: u16) -> u16 {
         shard(&self.0, shards)
     }
 }
 
-/// The shard that holds a name, for destinations and for the recipient domains that are placed
-/// alike.
+/// Returns the shard that holds a name: the name of a destination, or a recipient domain whose
+/// placement is stored.
 pub fn shard(name: &str, shards: u16) -> u16 {
     let shard = xxh3_64(name.as_bytes()) % u64::from(shards.max(1));
     u16::try_from(shard).expect("a remainder is smaller than its divisor, which is a u16")
 }
 
 /// Whether a text can be the name of a destination: a provider, a domain, an address in brackets,
-/// or mail hosts with `+` between them. Names are in lower case, and beyond ASCII in Punycode.
+/// or mail hosts joined by `+`. Names are in lower case, with Punycode for anything beyond ASCII.
 pub fn is_destination_name(text: &str) -> bool {
     let is_allowed = |byte: u8| {
         byte.is_ascii_lowercase()
@@ -85,8 +86,8 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_shard_is_the_same_for_ever() {
-        // These are what stored data relies on: a change here strands every job in Redis.
+    fn a_name_keeps_its_shard_for_ever() {
+        // Stored data relies on these numbers: a change makes every job in Redis unreachable.
         for (name, shard) in [
             ("example.com", 3),
             ("example.net", 4),
@@ -97,7 +98,7 @@ mod tests {
     }
 
     #[test]
-    fn no_domain_of_its_own_is_taken_for_a_provider() {
+    fn a_domain_is_never_taken_for_a_provider() {
         for (recipient, name) in [
             ("jo@Example.com", "example.com"),
             ("jo@google", "google."),

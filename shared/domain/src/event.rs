@@ -1,5 +1,5 @@
-//! Events: what happened, in the past tense. The journal keeps them; streams, traces and reports
-//! are made of them.
+//! Events: what happened, in the past tense. The journal stores them. Event streams, traces and
+//! reports are made from them.
 
 use std::mem;
 use std::sync::Arc;
@@ -16,62 +16,63 @@ use crate::standing::Standing;
 use crate::status::EnhancedStatus;
 use crate::transcript::Transcript;
 
-/// The kinds of event, and what each carries beside job and destination.
+/// The kinds of event, and the fields that each has in addition to job and destination.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 pub enum EventKind {
-    /// A job came to be: message, status, policy, reply, due.
+    /// A job was created: message, status, policy, reply, due.
     JobScheduled,
-    /// A message joined a job that was there: message, status, reply.
+    /// A message joined an existing job: message, status, reply.
     MessageJoined,
-    /// An attempt failed: attempt, message, status, policy, reply, late; due where another attempt
+    /// An attempt failed: attempt, message, status, policy, reply, late; due if another attempt
     /// follows.
     AttemptDeferred,
-    /// A relay took a message, and a bounce may still come: attempt, message, reply, late; due
-    /// where the job waits for it.
+    /// A relay accepted a message, and a bounce may still come: attempt, message, reply, late; due
+    /// if the job waits for that bounce.
     MessageAccepted,
-    /// Final. A message got through: attempt, message, reply, late.
+    /// Final. A message was delivered: attempt, message, reply, late.
     MessageDelivered,
-    /// Final. A message was given up: message, reason, and what led to it.
+    /// Final. A message was given up: message, reason, and the fields of the failure.
     MessageDropped,
-    /// Final. A message's time was over before it could be sent: message.
+    /// Final. A message expired before it could be sent: message.
     MessageExpired,
-    /// A job ended with nobody retired: attempt.
+    /// A job ended and its address was not retired: attempt.
     JobClosed,
     /// An address left the active list: attempt, standing, policy, reply.
     AddressRetired,
     /// An address came back to the active list: reason.
     AddressReinstated,
-    /// An address wants no more mail: standing, reason.
+    /// An address was suppressed, by a complaint for example: standing, reason.
     AddressSuppressed,
-    /// A lease ran out unsettled and its job is due again.
+    /// A lease ran out before its attempt was settled. The job is due again.
     JobLapsed,
-    /// A job lapsed too often in a row and waits for an operator.
+    /// A job lapsed too often in a row. It waits for an operator.
     JobQuarantined,
-    /// An operator took a job out of quarantine and it is due again.
+    /// An operator took a job out of quarantine. It is due again.
     JobReinstated,
-    /// A job was in no set, which no crash can bring about, and is due again.
+    /// A job was in none of the sets, which no crash can cause. It is due again.
     JobRecovered,
-    /// An entry of the intake stream is no bounce, and was put aside: reason.
+    /// An entry of the intake stream is not a bounce, and was set aside: reason.
     IntakeRefused,
     /// Redis has lost its last writes in one shard: reason.
     WritesLost,
-    /// A destination failed too often and gets no attempts for a time: until.
+    /// A destination failed too often and gets no attempts until an instant: until.
     BreakerOpened,
-    /// A probe got through and the destination gets attempts again, few at first.
+    /// A probe was delivered. The destination gets attempts again, few at first.
     BreakerClosed,
-    /// An operator keeps attempts from a destination: reason, until where there is an end.
+    /// An operator holds a destination, which gets no attempts: reason; until if the hold has an
+    /// end.
     DestinationHeld,
-    /// An operator lets attempts through again.
+    /// An operator ended the hold of a destination.
     DestinationReleased,
-    /// An operator gave a destination other limits: limits; none where those of the configuration
-    /// hold again.
+    /// An operator set limits for a destination: limits. Without limits, those of the configuration
+    /// apply again.
     DestinationLimited,
-    /// A server is set in a way that weakens or breaks a promise: reason.
+    /// A setting of a Redis server weakens or breaks a promise: reason.
     ServerMisconfigured,
-    /// It is not any more: reason.
+    /// The settings of that server are correct again: reason.
     ServerCorrected,
-    /// A value in Redis could not be read, and its first one holds again: reason names it; of a job
-    /// or of a destination.
+    /// A value in Redis could not be read and was reset to its initial value: reason names the
+    /// value. The event carries the job or the destination that it belongs to.
     ValueReset,
 }
 
@@ -105,7 +106,8 @@ impl EventKind {
         Self::ValueReset,
     ];
 
-    /// Whether this ends a message's story. Each accepted message gets exactly one such event.
+    /// Whether this event is the end of a message. Each accepted message gets exactly one such
+    /// event.
     pub const fn is_final(self) -> bool {
         matches!(
             self,
@@ -113,7 +115,7 @@ impl EventKind {
         )
     }
 
-    /// The name used in JSON and documents.
+    /// Returns the name used in JSON and documents.
     pub const fn name(self) -> &'static str {
         match self {
             Self::JobScheduled => "JobScheduled",
@@ -144,68 +146,68 @@ impl EventKind {
         }
     }
 
-    /// Reads a name.
+    /// Reads the name that [`Self::name`] returns.
     pub fn parse(name: &str) -> Option<Self> {
         Self::ALL.into_iter().find(|kind| kind.name() == name)
     }
 }
 
-/// One event as the journal has it; instants are milliseconds there. Fields that a kind does not
+/// One event as the journal stores it, with instants in milliseconds. Fields that a kind does not
 /// carry are absent.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Event {
     /// What happened.
     #[serde(rename = "type")]
     pub kind: EventKind,
-    /// To which job, `account/recipient`; empty for what happens to a destination.
+    /// The job, `account/recipient`; empty for an event about a destination.
     #[serde(default, skip_serializing_if = "str::is_empty")]
     pub job: Arc<str>,
-    /// Where its attempts go.
+    /// The destination of the job's attempts.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub destination: Option<Destination>,
-    /// The number of the attempt; the platform's own was 0.
+    /// The number of the attempt. The platform's own attempt was 0.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub attempt: Option<u32>,
-    /// The message's id within the job.
+    /// The id of the message within the job.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub message: Option<String>,
     /// The enhanced status of the failure.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub status: Option<EnhancedStatus>,
-    /// The policy row that judged it.
+    /// The policy row that decided about the failure.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub policy: Option<String>,
-    /// What the mail system said.
+    /// The reply of the mail system.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reply: Option<String>,
-    /// What the wire showed of the attempt, where it was made over SMTP.
+    /// The transcript of the attempt, if it was made over SMTP.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub transcript: Option<Box<Transcript>>,
-    /// By how much the attempt was claimed after it was due, in milliseconds; below zero would be
-    /// too early.
+    /// How long after its due time the attempt was claimed, in milliseconds. A negative number
+    /// would mean too early.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub late_ms: Option<i64>,
-    /// Where the address went.
+    /// The new standing of the address.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub standing: Option<Standing>,
-    /// Why: a word of [`DropReason`], or who did it.
+    /// The reason: a word of [`DropReason`], or who or what caused the event.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reason: Option<String>,
-    /// What the platform sent with the message.
+    /// The metadata that the platform sent with the message.
     #[serde(default, skip_serializing_if = "Map::is_empty")]
     pub metadata: Map<String, Value>,
-    /// Until when the address is unavailable; written by the scripts.
+    /// Until when the state lasts, such as `unavailable`. Written by the scripts.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub until: Option<i64>,
-    /// What a destination may get, as an operator said; written by the scripts.
+    /// The limits that an operator set for the destination. Written by the scripts.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub limits: Option<PaceLimits>,
-    /// When the next attempt is due. The journal has `delay` in its place, for its entry has the
-    /// instant.
+    /// When the next attempt is due. In the journal `delay` takes its place, because the journal
+    /// entry already has a time to count from.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub due: Option<i64>,
-    /// How long the job waits from when this was written, or from `occurred` where that is earlier,
-    /// in milliseconds.
+    /// How long the job waits, in milliseconds. It counts from the time of the entry, or from
+    /// `occurred` if that is earlier.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub delay: Option<u64>,
     /// When the bounce happened that the delay counts from.
@@ -218,18 +220,18 @@ pub struct Event {
 pub enum DropReason {
     /// The address was retired.
     Retired,
-    /// The failure is about this message, or the tries that its policy row allows are used up.
+    /// The failure is about this message, or all attempts that its policy row allows are used up.
     GivenUp,
-    /// The job had no room left and a newer message took its place.
+    /// The job was full, and a newer message took its place.
     Replaced,
-    /// Its content could not be read.
+    /// The content of the message could not be read.
     ContentMissing,
     /// The address was suppressed.
     Suppressed,
 }
 
 impl DropReason {
-    /// The word used in events.
+    /// Returns the word used in events.
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::Retired => "retired",
@@ -241,19 +243,19 @@ impl DropReason {
     }
 }
 
-/// Room for an event that says no more than most do, in bytes.
+/// The capacity reserved for one event, in bytes. Most events fit into it.
 const ROOM: usize = 512;
 
-/// Events as the journal has them, joined by commas.
+/// The JSON text of several events for the journal, joined by commas.
 #[derive(Clone, Debug, Default)]
 pub struct EventLines {
     text: String,
-    /// How many bytes the last one takes, with the comma before it.
+    /// The length of the last event in bytes, with the comma before it.
     last: usize,
 }
 
 impl EventLines {
-    /// Adds one at the end.
+    /// Appends an event.
     pub fn push(&mut self, event: &Event) {
         let before = self.text.len();
         let mut text = mem::take(&mut self.text).into_bytes();
@@ -266,24 +268,24 @@ impl EventLines {
         self.last = self.text.len() - before;
     }
 
-    /// Whether there is none.
+    /// Whether there are no events.
     pub fn is_empty(&self) -> bool {
         self.text.is_empty()
     }
 
-    /// All of them.
+    /// Returns the text of all events.
     pub fn as_str(&self) -> &str {
         &self.text
     }
 
-    /// How many bytes the last one takes, with the comma before it.
+    /// Returns the length of the last event in bytes, with the comma before it.
     pub fn last_len(&self) -> usize {
         self.last
     }
 }
 
 impl Event {
-    /// An event about a job, with nothing else said yet.
+    /// Returns an event about a job, with all other fields empty.
     pub fn about(kind: EventKind, job: impl Into<Arc<str>>, destination: &Destination) -> Self {
         Self {
             kind,
@@ -307,18 +309,18 @@ impl Event {
         }
     }
 
-    /// An event about an entry of the intake stream that is no bounce.
+    /// Returns an event about an entry of the intake stream that is not a bounce.
     pub fn intake_refused(reason: String) -> Self {
-        Self::about_none(EventKind::IntakeRefused, reason)
+        Self::without_job(EventKind::IntakeRefused, reason)
     }
 
-    /// An event about writes that Redis has lost. The reason is the word for what proves it.
+    /// Returns an event about writes that Redis has lost. The reason is the word for the proof.
     pub fn writes_lost(reason: &str) -> Self {
-        Self::about_none(EventKind::WritesLost, reason.to_owned())
+        Self::without_job(EventKind::WritesLost, reason.to_owned())
     }
 
-    /// An event about no job and no destination.
-    fn about_none(kind: EventKind, reason: String) -> Self {
+    /// Returns an event that belongs to no job and no destination.
+    fn without_job(kind: EventKind, reason: String) -> Self {
         Self {
             destination: None,
             reason: Some(reason),
@@ -326,7 +328,7 @@ impl Event {
         }
     }
 
-    /// The same event about one message of the job.
+    /// Returns the event with the id and metadata of one message of the job.
     #[must_use]
     pub fn of(mut self, message: &Message) -> Self {
         self.message = Some(message.id.clone());
@@ -334,7 +336,7 @@ impl Event {
         self
     }
 
-    /// The event as the journal has it: one line of JSON.
+    /// Returns the event as the journal stores it: one line of JSON.
     pub fn line(&self) -> String {
         let mut text = Vec::with_capacity(ROOM);
         self.write(&mut text);
@@ -346,8 +348,8 @@ impl Event {
             .expect("text, numbers and maps with text keys always serialize");
     }
 
-    /// Puts the instant that the job is due in the place of what it is computed from, for an event
-    /// that was written at `time`.
+    /// Computes `due` from `delay` and `occurred`, and removes those two. `time` is the time of the
+    /// journal entry.
     #[must_use]
     pub fn with_due(mut self, time: Timestamp) -> Self {
         if let Some(delay) = self.delay.take() {
@@ -360,7 +362,8 @@ impl Event {
         self
     }
 
-    /// The event as the API gives it, with its id and time, and every instant as RFC 3339 text.
+    /// Returns the event as the API returns it: with its id and time, and every instant as RFC 3339
+    /// text.
     pub fn to_wire(&self, id: &str, time: Timestamp) -> Value {
         let mut wire = serde_json::to_value(self)
             .expect("text, numbers and maps with text keys always serialize");
@@ -380,7 +383,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn names_read_back() {
+    fn every_kind_is_read_back_from_its_name() {
         for kind in EventKind::ALL {
             assert_eq!(EventKind::parse(kind.name()), Some(kind));
             assert_eq!(
@@ -392,7 +395,7 @@ mod tests {
     }
 
     #[test]
-    fn the_wire_has_rfc_3339_where_the_journal_has_milliseconds() {
+    fn the_api_has_rfc_3339_text_for_the_journals_milliseconds() {
         let line = r#"{"type":"JobScheduled","job":"acme/jo@example.com","due":1000}"#;
         let event: Event = serde_json::from_str(line).unwrap();
         assert_eq!(event.line(), line, "absent stays absent");

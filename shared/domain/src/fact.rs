@@ -1,41 +1,41 @@
-//! A fact: what a platform or a mail service knows of an address beside bounces. Mail got through,
-//! somebody read it, or somebody does not want any more of it.
+//! A fact: what a platform or a mail service reports about an address, apart from bounces. Mail was
+//! delivered, the recipient read it, or the recipient wants no more of it.
 
 use crate::account::Account;
 use crate::address::Address;
 use crate::clock::Timestamp;
 use crate::job::JobId;
 
-/// One fact about one address, checked.
+/// One verified fact about one address.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Fact {
     /// The tenant that the mail belongs to.
     pub account: Account,
-    /// Whom it is about.
+    /// The address that it is about.
     pub recipient: Address,
     /// What happened.
     pub kind: FactKind,
-    /// When, where it is known.
+    /// When it happened, if known.
     pub occurred_at: Option<Timestamp>,
-    /// Which message it is about, where it is about one.
+    /// The message that it is about, if it is about one.
     pub message_id: Option<String>,
 }
 
-/// What a fact says.
+/// The kinds of fact.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum FactKind {
-    /// Mail got through: a sign of life.
+    /// Mail was delivered: a sign of life.
     Delivered,
-    /// Somebody read it, or followed a link in it: a sign of life.
+    /// The recipient opened the mail or followed a link in it: a sign of life.
     Engaged,
-    /// Somebody called it spam.
+    /// The recipient reported the mail as spam.
     Complaint,
-    /// Somebody wants no more of it.
+    /// The recipient unsubscribed.
     Unsubscribe,
 }
 
 impl Fact {
-    /// The id of the job that the address has, if it has one.
+    /// Returns the id of the job that this address would have. The job may not exist.
     pub fn job_id(&self) -> JobId {
         JobId {
             account: self.account.clone(),
@@ -53,7 +53,7 @@ impl FactKind {
         Self::Unsubscribe,
     ];
 
-    /// The word used in JSON and documents.
+    /// Returns the word used in JSON and documents.
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::Delivered => "delivered",
@@ -63,12 +63,12 @@ impl FactKind {
         }
     }
 
-    /// Reads a word.
+    /// Reads the word that [`Self::as_str`] returns.
     pub fn parse(word: &str) -> Option<Self> {
         Self::ALL.into_iter().find(|kind| kind.as_str() == word)
     }
 
-    /// Whether it suppresses the address; the others are signs of life.
+    /// Whether the fact suppresses the address. The other kinds are signs of life.
     pub const fn suppresses(self) -> bool {
         matches!(self, Self::Complaint | Self::Unsubscribe)
     }
@@ -79,7 +79,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn words_read_back() {
+    fn every_kind_is_read_back_from_its_word() {
         for kind in FactKind::ALL {
             assert_eq!(FactKind::parse(kind.as_str()), Some(kind));
         }

@@ -1,8 +1,10 @@
-//! A job: the retrying of one address of one account, with the messages that wait in it, and the
-//! record that Redis keeps of it. The record is JSON lines: the head first, then one line per
-//! message, oldest first. A message that joins is one line more at the end, so the scripts never
-//! have to understand a record to add to it, and what joined during a lease is simply what stands
-//! behind the bytes that the worker saw.
+//! A job: all retries for one address of one account, with the messages that wait in it, and the
+//! record that Redis stores for it.
+//!
+//! The record is JSON lines: first the head, then one line per message, oldest first. A message
+//! that joins is one more line at the end. So the scripts can add a message without parsing the
+//! record. And the messages that joined during a lease are the bytes after those that the worker
+//! read.
 
 use std::fmt;
 
@@ -20,14 +22,14 @@ use crate::status::EnhancedStatus;
 /// The version of the record's layout that this code writes.
 const RECORD_VERSION: u8 = 1;
 
-/// How many tries a record remembers; the oldest go first.
+/// How many tries a record keeps. The oldest are removed first.
 const HISTORY_MAX: usize = 12;
 
-/// How much of a reply a record remembers, in characters.
+/// How much of each reply a record keeps, in characters.
 const HISTORY_REPLY_CHARS: usize = 160;
 
-/// A job's id, `account/recipient`. It names a person: it goes into Redis and answers, not into
-/// logs and metrics.
+/// The id of a job, `account/recipient`. It contains personal data: it may appear in Redis and in
+/// API answers, but not in logs and metrics.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct JobId {
     /// The tenant.
@@ -36,7 +38,7 @@ pub struct JobId {
     pub recipient: Address,
 }
 
-/// Why a text is no job id.
+/// Why a text is not a job id.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("a job id is account/recipient")]
 pub struct NotAJobId;
@@ -51,7 +53,7 @@ impl JobId {
         })
     }
 
-    /// Reads an id as Redis has it: one that [`Self::key`] wrote.
+    /// Reads an id from Redis, which [`Self::key`] wrote.
     pub fn from_key(key: &str) -> Result<Self, NotAJobId> {
         let (account, recipient) = key.split_once('/').ok_or(NotAJobId)?;
         Ok(Self {
@@ -60,7 +62,7 @@ impl JobId {
         })
     }
 
-    /// The id in full, as Redis has it.
+    /// Returns the whole id, as Redis stores it.
     pub fn key(&self) -> String {
         [self.account.as_str(), "/", self.recipient.as_str()].concat()
     }
@@ -73,27 +75,27 @@ impl fmt::Debug for JobId {
     }
 }
 
-/// The retrying of one address: what its record says.
+/// All retries for one address, as read from the record.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Job {
     /// `account/recipient`.
     pub id: JobId,
-    /// What is true of the job as a whole.
+    /// The state of the job as a whole.
     pub head: Head,
-    /// What waits, oldest first.
+    /// The messages that wait, oldest first.
     pub messages: Vec<Message>,
 }
 
-/// What is true of a job as a whole: the first line of its record.
+/// The state of the job as a whole: the first line of its record.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Head {
     /// The layout of the record.
     #[serde(rename = "v")]
     version: u8,
-    /// Where its attempts go; the scripts read it of jobs whose lease lapsed.
+    /// Where its attempts go. The scripts read it too, for jobs whose lease lapsed.
     #[serde(rename = "d")]
     pub destination: Destination,
-    /// How many attempts of ours have been settled. The platform's own was attempt 0.
+    /// How many of our attempts have been settled. The platform's own attempt was 0.
     #[serde(rename = "a")]
     pub attempt: u32,
     /// The status of the last failure.
@@ -102,10 +104,10 @@ pub struct Head {
     /// The policy row of the last failure.
     #[serde(rename = "p")]
     pub policy: String,
-    /// When the job came to be.
+    /// When the job was created.
     #[serde(rename = "c", with = "as_ms")]
     pub created: Timestamp,
-    /// Whether the last try failed by trouble that is not the address's, and did not count.
+    /// Whether the last try failed for a reason outside the address's control, so it did not count.
     #[serde(rename = "o", default, skip_serializing_if = "std::ops::Not::not")]
     pub held: bool,
     /// The last tries, oldest first.
@@ -113,35 +115,35 @@ pub struct Head {
     pub history: Vec<Try>,
 }
 
-/// One try that failed, as a job remembers it.
+/// One failed try in the history of a job.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Try {
-    /// Its number; the platform's own was 0.
+    /// The number of the try. The platform's own was 0.
     #[serde(rename = "a")]
     pub attempt: u32,
     /// When it was settled.
     #[serde(rename = "t", with = "as_ms")]
     pub at: Timestamp,
-    /// What the mail system said, or what kept us from hearing it; shortened.
+    /// The mail system's reply, or the reason why there was none; shortened.
     #[serde(rename = "r")]
     pub reply: String,
 }
 
-/// One mail that waits in a job.
+/// One message that waits in a job.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Message {
-    /// Its id, unique within the job. It stands first in the record's line, where the scripts look
-    /// for duplicates.
+    /// Its id, unique within the job. It must be the first field of the line: the scripts look for
+    /// duplicates there.
     #[serde(rename = "i")]
     pub id: String,
     /// When its bounce happened.
     #[serde(rename = "b", with = "as_ms")]
     pub bounced_at: Timestamp,
-    /// That a relay has taken it and a bounce may still come. It stands behind the two before it,
-    /// where the scripts look.
+    /// Set if a relay has accepted the message and a bounce may still come. It must follow the two
+    /// fields above: the scripts look for it there.
     #[serde(rename = "y", default, skip_serializing_if = "Option::is_none")]
     pub accepted: Option<Acceptance>,
-    /// The envelope sender; none is the null reverse-path.
+    /// The envelope sender. `None` is the null reverse-path.
     #[serde(
         rename = "f",
         default,
@@ -149,42 +151,44 @@ pub struct Message {
         with = "crate::address::canonical"
     )]
     pub envelope_from: Option<Address>,
-    /// The route that it leaves by; none is the default route.
+    /// The route that the message is sent by. `None` is the default route.
     #[serde(rename = "r", default, skip_serializing_if = "Option::is_none")]
     pub route: Option<String>,
     /// The kind of mail: newsletter, receipts, …
     #[serde(rename = "k", default, skip_serializing_if = "Option::is_none")]
     pub stream: Option<String>,
-    /// From when on it must not be sent any more.
+    /// From this instant the message must not be sent.
     #[serde(rename = "x", default, skip_serializing_if = "Option::is_none")]
     pub expires_at: Option<ExpiresAt>,
-    /// Where its content is; none where the platform holds it.
+    /// Where its content is. `None` if the platform holds it.
     #[serde(rename = "c", default, skip_serializing_if = "Option::is_none")]
     pub content: Option<ContentRef>,
-    /// The host that said no, where the platform knows it.
+    /// The host that refused the message, if the platform knows it.
     #[serde(rename = "h", default, skip_serializing_if = "Option::is_none")]
     pub remote_mta: Option<String>,
-    /// The trace that it belongs to (W3C Trace Context).
+    /// The trace that the message belongs to (W3C Trace Context).
     #[serde(rename = "t", default, skip_serializing_if = "Option::is_none")]
     pub traceparent: Option<String>,
-    /// What the platform wants to find again in events.
+    /// Data of the platform, returned in the message's events.
     #[serde(rename = "m", default, skip_serializing_if = "Map::is_empty")]
     pub metadata: Map<String, Value>,
 }
 
-/// That a relay has taken a message and answers for it, as long as no bounce comes.
+/// A relay has accepted a message and is responsible for it. The message counts as delivered if no
+/// bounce comes in time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Acceptance {
-    /// Which attempt that was, as policy counts them.
+    /// The number of the attempt, as policy counts attempts.
     #[serde(rename = "a")]
     pub attempt: u32,
-    /// When that attempt's job was claimed. A bounce from before it is about another try.
+    /// When the job was claimed for that attempt. A bounce from before this instant is about
+    /// another try.
     #[serde(rename = "t", with = "as_ms")]
     pub at: Timestamp,
-    /// From when on it counts as delivered.
+    /// From this instant the message counts as delivered.
     #[serde(rename = "u", with = "as_ms")]
     pub until: Timestamp,
-    /// The serial of that attempt's lease; 0 if it is not known.
+    /// The serial of the lease of that attempt; 0 if it is not known.
     #[serde(rename = "k", default)]
     pub serial: u64,
 }
@@ -207,12 +211,12 @@ pub enum ContentRef {
     Url(String),
 }
 
-/// What the URL of content may begin with. Only workers that run for tests and in trusted networks
+/// The schemes that the URL of content may have. Only workers for tests and in trusted networks
 /// read `http`.
 pub const CONTENT_SCHEMES: [&str; 5] = ["s3", "gs", "az", "https", "http"];
 
-/// Whether a text is a URL that content can be at: of one of [`CONTENT_SCHEMES`], with a host or
-/// bucket and a path, and with nothing secret in it.
+/// Whether a text is a URL that content may be at: with one of [`CONTENT_SCHEMES`], with a host or
+/// bucket and a path, and without user, password, query and fragment, which could be secret.
 pub fn is_content_url(text: &str) -> bool {
     let Ok(url) = Url::parse(text) else {
         return false;
@@ -226,14 +230,14 @@ pub fn is_content_url(text: &str) -> bool {
         && url.fragment().is_none()
 }
 
-/// Whether content is empty: nothing, or only white space. Mail has a header section at least (RFC
-/// 5322, section 3.6), so intake refuses such content, and an attempt drops its message.
+/// Whether content is empty: no bytes, or only white space. A mail has at least a header section
+/// (RFC 5322, section 3.6). So intake refuses empty content, and an attempt drops its message.
 pub fn is_empty_content(content: &[u8]) -> bool {
     content.trim_ascii().is_empty()
 }
 
 impl fmt::Debug for ContentRef {
-    /// Shows the size of inline content and not the content, which is personal.
+    /// Shows the size of inline content, but not the content, which is personal data.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Inline(content) => write!(f, "Inline({} bytes)", content.len()),
@@ -246,29 +250,30 @@ impl fmt::Debug for ContentRef {
 /// Why a record cannot be read.
 #[derive(Debug, thiserror::Error)]
 pub enum CorruptRecord {
-    /// It is filed under something that is no job id.
-    #[error("it is filed under a wrong id: {0}")]
+    /// It is stored under a name that is not a job id.
+    #[error("it is stored under a name that is not a job id: {0}")]
     Id(NotAJobId),
-    /// Its id is no text, so it could not be settled under the id that was read.
-    #[error("its id has bytes that are no UTF-8")]
+    /// Its id is not UTF-8 text, so it could not be settled under the id that was read.
+    #[error("its id has bytes that are not UTF-8")]
     NotText,
-    /// A line is not what this version writes.
-    #[error("line {line} of the record is not understood: {source}")]
+    /// A line cannot be parsed by this version.
+    #[error("line {line} of the record cannot be read: {source}")]
     Line {
         /// The line's number, from 1.
         line: usize,
-        /// What serde_json says.
+        /// The error of serde_json.
         source: serde_json::Error,
     },
     /// A newer version wrote it.
     #[error(
-        "the record has layout {0}, this version reads up to {RECORD_VERSION}; run the newer version"
+        "the record has layout {0}, but this version reads up to {RECORD_VERSION}; run the newer \
+         version"
     )]
     Version(u8),
 }
 
 impl Head {
-    /// The head of a new job, whose attempt 0 failed with `reply`.
+    /// Returns the head of a new job, whose attempt 0 failed with `reply`.
     pub fn new(
         destination: Destination,
         policy: &str,
@@ -290,8 +295,8 @@ impl Head {
         head
     }
 
-    /// The head under which messages go on that joined while the job ended: with all attempts
-    /// before it.
+    /// Returns the head for messages that joined while the job ended. They have all attempts before
+    /// them again.
     #[must_use]
     pub fn renewed(self, now: Timestamp) -> Self {
         Self {
@@ -302,8 +307,8 @@ impl Head {
         }
     }
 
-    /// Adds a failed try to the history, within its bounds. A try that did not count has the number
-    /// of the next one, which takes its place.
+    /// Adds a failed try to the history, within its limits. A try that did not count has the same
+    /// number as the next try, which then replaces it.
     pub fn remember(&mut self, attempt: u32, reply: &str, at: Timestamp) {
         self.history.pop_if(|last| last.attempt == attempt);
         if self.history.len() >= HISTORY_MAX {
@@ -320,19 +325,19 @@ impl Head {
         });
     }
 
-    /// The head's line of the record, without a line end.
+    /// Returns the head's line of the record, without a line end.
     pub fn line(&self) -> String {
         to_line(self)
     }
 }
 
 impl Message {
-    /// The message's line of the record, without a line end.
+    /// Returns the message's line of the record, without a line end.
     pub fn line(&self) -> String {
         to_line(self)
     }
 
-    /// About how many bytes its line has: those of its inline content and metadata, and some.
+    /// Returns about how many bytes its line has: those of inline content and metadata, plus 512.
     pub fn content_len(&self) -> usize {
         let content = match &self.content {
             Some(ContentRef::Inline(content)) => content.len(),
@@ -346,14 +351,14 @@ impl Message {
         512 + content + metadata
     }
 
-    /// Whether it must not be sent any more at `now`.
+    /// Whether the message has expired at `now` and must not be sent any more.
     pub fn expired(&self, now: Timestamp) -> bool {
         self.expires_at.is_some_and(|ExpiresAt(at)| at <= now)
     }
 }
 
 impl Job {
-    /// The record: the head's line, then one per message.
+    /// Returns the record: the head's line, then one line per message.
     pub fn record(&self) -> String {
         let mut record = self.head.line();
         for message in &self.messages {
@@ -378,7 +383,7 @@ impl Job {
     }
 }
 
-/// The record of a job with one message.
+/// Returns the record of a job with one message.
 pub fn first_record(head: &Head, message: &Message) -> String {
     let mut record =
         Vec::with_capacity(head.history.len() * HISTORY_REPLY_CHARS + message.content_len());
@@ -437,19 +442,19 @@ mod tests {
     }
 
     #[test]
-    fn a_record_reads_back_as_it_was_written() {
+    fn a_record_is_read_back_as_it_was_written() {
         let job = job();
         let record = job.record();
         assert_eq!(
             record.lines().count(),
             3,
-            "one line each, whatever the texts hold"
+            "one line each, even if the texts contain line ends"
         );
         assert_eq!(Job::from_record(job.id.clone(), &record).unwrap(), job);
     }
 
     #[test]
-    fn a_record_of_a_newer_layout_or_a_broken_one_is_refused() {
+    fn a_record_that_is_broken_or_of_a_newer_layout_is_rejected() {
         let job = job();
         let newer = job.record().replacen("\"v\":1", "\"v\":2", 1);
         assert!(matches!(

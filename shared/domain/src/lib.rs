@@ -1,5 +1,5 @@
-//! The words of the field: bounces and replies as they come in, jobs as they wait, and what came of
-//! them. All of it is pure: no I/O, no clock of the machine, no environment.
+//! The data types of the field: bounces and replies as they arrive, jobs as they wait, and the
+//! outcomes of attempts. Everything is pure: no I/O, no machine clock, no environment.
 //!
 //! The modules are listed in reading order.
 

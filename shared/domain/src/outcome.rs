@@ -1,42 +1,42 @@
-//! What a sender saw when it tried: the end of one attempt for one message, before policy has
-//! judged it.
+//! The outcome of one attempt for one message, as the sender saw it, before policy decides about
+//! it.
 
 use std::fmt;
 
 use crate::reply::Reply;
 use crate::status::{EnhancedStatus, StatusClass};
 
-/// The end of one attempt for one message. A sender returns it and never an error.
+/// The end of one attempt for one message. A sender always returns an outcome, never an error.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Outcome {
-    /// The recipient's own mail system took the message.
+    /// The recipient's own mail system accepted the message.
     Delivered(Reply),
-    /// A relay took the message and answers for it from here; a bounce may still come.
+    /// A relay accepted the message and is now responsible for it. A bounce may still come.
     Accepted(Reply),
-    /// The peer said no for now (4xx).
+    /// The peer refused for now (4xx).
     Deferred(Reply),
-    /// The peer said no for good (5xx).
+    /// The peer refused permanently (5xx).
     Refused(Reply),
-    /// No reply was had.
+    /// No reply was received.
     Unreachable(Fault),
-    /// The message could not be read, so nothing was tried.
+    /// The message's content could not be read, so nothing was sent.
     Unreadable(String),
 }
 
-/// Why no reply was had.
+/// Why no reply was received.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Fault {
     /// What went wrong.
     pub kind: FaultKind,
-    /// Whose trouble it is.
+    /// Which side the trouble is on.
     pub side: Side,
-    /// The name of the error that led to it, `EMFILE` or `REFUSED` say, if it has one.
+    /// The name of the underlying error, for example `EMFILE` or `REFUSED`, if it has one.
     pub name: Option<&'static str>,
-    /// What the system said, for people; it names no address.
+    /// The system's error text, for people. It contains no mail address.
     pub text: String,
 }
 
-/// The kinds of fault that leave an attempt without a reply.
+/// The kinds of fault that end an attempt without a reply.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum FaultKind {
     /// The host's name could not be looked up.
@@ -45,27 +45,27 @@ pub enum FaultKind {
     Connect,
     /// The connection was lost, or a reply did not come in time.
     Lost,
-    /// The message was sent whole and no reply came: it may have been taken or not.
+    /// The message was sent whole and no reply came, so it may have been accepted or not.
     Unanswered,
-    /// The peer spoke something that is not SMTP.
-    Garbled,
-    /// TLS could not be agreed on.
+    /// The peer sent something that is not SMTP.
+    NotSmtp,
+    /// The TLS handshake failed.
     Tls,
     /// Something on our own machine failed before anything was sent.
     Local,
 }
 
-/// Whose trouble a fault is.
+/// Which side a fault is on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Side {
-    /// Ours: our relay, our network. It never counts against an address.
+    /// Ours: our machine, our relay or our network. It never counts against an address.
     Ours,
     /// The recipient's mail system.
     Theirs,
 }
 
 impl Fault {
-    /// Trouble of our own.
+    /// Returns a fault on our side.
     pub fn ours(kind: FaultKind, text: String) -> Self {
         Self {
             kind,
@@ -75,7 +75,7 @@ impl Fault {
         }
     }
 
-    /// Trouble of the recipient's mail system.
+    /// Returns a fault of the recipient's mail system.
     pub fn theirs(kind: FaultKind, text: String) -> Self {
         Self {
             kind,
@@ -85,7 +85,7 @@ impl Fault {
         }
     }
 
-    /// Whether this process, or this machine, may open no more files for now. That passes as others
+    /// Whether this process, or this machine, can open no more files for now. That ends when others
     /// are closed.
     pub fn is_shortage(&self) -> bool {
         self.name
@@ -94,12 +94,13 @@ impl Fault {
 }
 
 impl FaultKind {
-    /// The enhanced status that stands for this fault (RFC 3463, section 3.5; TLS: section 3.8).
+    /// Returns the enhanced status that represents this fault (RFC 3463, section 3.5; TLS: section
+    /// 3.8).
     pub const fn status(self) -> EnhancedStatus {
         let (subject, detail) = match self {
             Self::Lookup => (4, 3),
             Self::Connect => (4, 1),
-            Self::Lost | Self::Unanswered | Self::Garbled => (4, 2),
+            Self::Lost | Self::Unanswered | Self::NotSmtp => (4, 2),
             Self::Tls => (7, 5),
             Self::Local => (3, 0),
         };
@@ -114,7 +115,7 @@ impl fmt::Display for Fault {
             FaultKind::Connect => "connection failed",
             FaultKind::Lost => "connection lost",
             FaultKind::Unanswered => "no reply to the message",
-            FaultKind::Garbled => "reply not understood",
+            FaultKind::NotSmtp => "reply not understood",
             FaultKind::Tls => "TLS failed",
             FaultKind::Local => "not sent",
         };

@@ -1,5 +1,5 @@
-//! Pace: how many attempts a destination gets at once and per second, and when its breaker keeps
-//! attempts from it. These are the settings; what a destination's pace is now is in Redis, where
+//! Pace: how many attempts a destination gets at once and per second, and when its breaker stops
+//! attempts. These are the settings. The current state of a destination's pace is in Redis, where
 //! the whole fleet shares it.
 
 use std::fmt;
@@ -9,64 +9,65 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-/// What a rate may be, in attempts per second; 0 is no limit.
+/// The allowed values of a rate, in attempts per second. 0 means no limit.
 pub const RATE_ALLOWED: RangeInclusive<f64> = 0.0..=1_000_000.0;
 
-/// How many attempts it may be that are saved up.
+/// The allowed values of a burst, in attempts.
 pub const BURST_ALLOWED: RangeInclusive<f64> = 1.0..=1_000_000.0;
 
-/// How many attempts it may be at once.
+/// The allowed values of a window, in attempts at once.
 pub const WINDOW_ALLOWED: RangeInclusive<u32> = 1..=100_000;
 
-/// What one destination may get at most.
+/// The upper limits for one destination.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub struct PaceLimits {
-    /// Attempts per second; 0 is no limit.
+    /// Attempts per second. 0 means no limit.
     pub rate: f64,
-    /// How many attempts may be saved up while there were none.
+    /// How many attempts may be saved up while none are made.
     pub burst: f64,
-    /// Attempts under way at once.
+    /// How many attempts may run at once.
     pub window: u32,
 }
 
-/// Pace and breaker where nothing else is said.
+/// Pace and breaker of a destination without settings of its own.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Pace {
-    /// The limits of a destination that has none of its own.
+    /// The limits of a destination without limits of its own.
     pub limits: PaceLimits,
-    /// How many attempts may be under way at a destination that has not answered lately.
+    /// How many attempts may run at once at a destination that has not answered recently.
     pub window_new: u32,
-    /// For how long after an answer a destination has answered lately.
+    /// How long an answer counts as recent.
     pub answered_within: Duration,
-    /// Up to how many attempts at once each success adds one, as long as nothing has failed. From
-    /// then on each window's worth of successes adds one, and failures of the host or the route
-    /// take some away.
+    /// The size up to which each success adds one to the window, as long as nothing has failed.
+    /// Above it, one is added after as many successes as the window has places. Failures of the
+    /// host or the route make the window smaller.
     pub window: u32,
-    /// How many failures leave of it at least, and with how many a closed breaker begins.
+    /// The smallest window that failures lead to. Also the window right after a breaker has closed.
     pub window_min: u32,
-    /// When attempts are kept from a destination.
+    /// When attempts to a destination are stopped.
     pub breaker: Breaker,
 }
 
 /// When the breaker of a destination opens, and for how long.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Breaker {
-    /// Failures of the host in a row that open it.
+    /// How many failures of the host in a row open it.
     pub failures: u32,
-    /// The share of failures that opens it, above 0 and up to 1,
+    /// The share of failures that opens it, above 0 and at most 1. Counted over at least `samples`
+    /// attempts within the time `over`.
     pub share: f64,
-    /// of at least so many attempts
+    /// The least number of attempts for `share` to be judged.
     pub samples: u32,
-    /// within this time.
+    /// The time over which `share` is counted.
     pub over: Duration,
-    /// How long it is open the first time; doubled for each time in a row.
+    /// How long it is open the first time. Doubled each further time in a row.
     pub open: Duration,
-    /// How long it is so at most.
+    /// The longest time that it is open.
     pub open_max: Duration,
 }
 
 impl Default for Pace {
-    /// No limit but the window, which starts at 2 and soon is 20.
+    /// No limit except the window, which starts at 2 and soon grows to 20.
     fn default() -> Self {
         let minute = Duration::from_secs(60);
         let breaker = Breaker {
@@ -94,8 +95,8 @@ impl Default for Pace {
 }
 
 impl Pace {
-    /// One that is kept like any other and never says no: for benches, and for tests of other
-    /// things.
+    /// Returns a pace that is stored and counted as usual but never limits anything: for benches,
+    /// and for tests of other things.
     pub fn unbounded() -> Self {
         let most = 10_000_000;
         let pace = Self::default();
@@ -119,23 +120,24 @@ impl Pace {
     }
 }
 
-/// What the end of an attempt says about its destination.
+/// What the end of an attempt means for the pace of its destination.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Feedback {
-    /// The mail system dealt with it, whatever it said of mailbox or message.
+    /// The mail system processed the attempt, even if it refused the mailbox or the message.
     Good,
-    /// The host failed: it narrows the window and feeds the breaker.
+    /// The host failed. The window gets smaller, and the breaker counts a failure.
     HostFailed,
-    /// Our route to it failed, our reputation there say: it narrows the window.
+    /// Our route to it failed, for example because of our reputation there. The window gets
+    /// smaller.
     RouteFailed,
-    /// It answered, and that says nothing of how well it works.
+    /// It answered, but the answer shows nothing about how well it works.
     Answered,
-    /// Nothing: the trouble was ours, or nothing was tried.
+    /// No feedback: the trouble was on our side, or nothing was tried.
     Nothing,
 }
 
 impl Feedback {
-    /// The mark that the scripts know it by.
+    /// Returns the mark that the scripts use for it.
     pub const fn mark(self) -> &'static str {
         match self {
             Self::Good => "+",
@@ -147,14 +149,14 @@ impl Feedback {
     }
 }
 
-/// As the scripts have it: `rate burst window`.
+/// The form that the scripts use: `rate burst window`.
 impl fmt::Display for PaceLimits {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{} {} {}", self.rate, self.burst, self.window)
     }
 }
 
-/// Why a text is no limits.
+/// Why a text is not a set of limits.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("limits look like: 2 10 20")]
 pub struct NotPaceLimits;
@@ -176,18 +178,18 @@ impl FromStr for PaceLimits {
     }
 }
 
-/// A `[[destination]]` section: limits for the destinations that a name or a pattern covers.
+/// A `[[destination]]` section: limits for all destinations that match a name or a pattern.
 #[derive(Clone, Debug, PartialEq)]
 pub struct DestinationRule {
-    /// A destination's name, `example.com` or `google`; or `*.example.com` for all domains below
-    /// one; or `*`.
+    /// The name of a destination (`example.com`, `google`), or `*.example.com` for all domains
+    /// below one, or `*`.
     pub name: String,
-    /// What it may get at most.
+    /// Their upper limits.
     pub limits: PaceLimits,
 }
 
 impl DestinationRule {
-    /// Whether it is about this destination.
+    /// Whether the rule applies to this destination.
     pub fn covers(&self, destination: &str) -> bool {
         match self.name.strip_prefix('*') {
             Some(rest) => destination.ends_with(rest),
@@ -196,8 +198,8 @@ impl DestinationRule {
     }
 }
 
-/// The limits of a destination: those of the rule that names it, else of the longest pattern that
-/// covers it.
+/// Returns the limits of a destination: from the rule with its exact name, else from the longest
+/// pattern that matches.
 pub fn limits_for(rules: &[DestinationRule], destination: &str) -> Option<PaceLimits> {
     let covering = rules.iter().filter(|rule| rule.covers(destination));
     covering
@@ -210,7 +212,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn limits_read_back_as_they_were_written() {
+    fn limits_are_read_back_as_they_were_written() {
         for limits in [
             PaceLimits {
                 rate: 0.0,
@@ -231,7 +233,7 @@ mod tests {
     }
 
     #[test]
-    fn the_most_specific_rule_counts() {
+    fn the_most_specific_rule_applies() {
         let rule = |name: &str, window| DestinationRule {
             name: name.to_owned(),
             limits: PaceLimits {

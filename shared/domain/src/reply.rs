@@ -1,6 +1,6 @@
-//! An SMTP reply as it comes in bounces, logs and conversations: code, enhanced status and text
-//! (RFC 5321, section 4.2; RFC 2034). Reading one never fails, because bad mail is data. What a
-//! reply calls for is policy's business.
+//! An SMTP reply as bounces, logs and conversations contain it: code, enhanced status and text (RFC
+//! 5321, section 4.2; RFC 2034). Reading one never fails, because bad mail is data. What to do
+//! about a reply is the job of the crate `policy`.
 
 use std::fmt;
 
@@ -13,17 +13,17 @@ pub mod stage;
 /// The most text that a [`Reply`] keeps, in bytes.
 pub const MAX_TEXT: usize = 1024;
 
-/// How much of what is given is read, in bytes: the longest of real replies, with room to spare.
+/// How much of the input is read, in bytes. The longest real replies are much shorter.
 const MAX_RAW: usize = 16 * 1024;
 
-/// What may open a code or a status: `(#5.1.1)`, `<<< 550`, `'550 5.1.1`.
+/// Characters that may come before a code or a status: `(#5.1.1)`, `<<< 550`, `'550 5.1.1`.
 const OPENERS: [char; 7] = ['#', '(', '[', '<', '\'', '"', ' '];
 
-/// What may part code, status and text from each other: `550-5.1.1`, `550 : no`, `(5.1.1) no`.
+/// Characters that may separate code, status and text: `550-5.1.1`, `550 : no`, `(5.1.1) no`.
 const SEPARATORS: [char; 8] = [' ', '\n', '-', ':', ';', ',', ')', ']'];
 
-/// What mail systems write between their own words and the reply they quote: each ends in a colon
-/// or an angle bracket.
+/// What mail systems write between their own words and the reply that they quote. Each ends in a
+/// colon or an angle bracket.
 const LEAD_INS: [&str; 9] = [
     " said:",
     "talk to me:",
@@ -36,33 +36,33 @@ const LEAD_INS: [&str; 9] = [
     "<<<",
 ];
 
-/// Answers a command that came out of turn, after the reply that mattered; so it says nothing about
-/// the address.
+/// The answer to a command in the wrong order, which follows the reply that matters. It says
+/// nothing about the address.
 const BAD_SEQUENCE: u16 = 503;
 
-/// The highest detail in use for each subject 0 to 7: IANA's registry (RFC 5248), and what large
-/// providers add.
+/// The highest detail in use for each of the subjects 0 to 7: from IANA's registry (RFC 5248), plus
+/// what large providers use.
 const LAST_DETAILS: [u16; 8] = [0, 10, 4, 6, 7, 6, 11, 40];
 
-/// What a mail system answered.
+/// The reply of a mail system.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub struct Reply {
     /// The three-digit code, 200 to 599.
     pub code: Option<u16>,
-    /// The enhanced status, as written even where the code is of the other kind of failure (`550
-    /// 4.2.1`): it is the more specific word. Where one says success and the other does not, the
-    /// code rules (RFC 5321, section 4.2) and the status is left out.
+    /// The enhanced status. It is kept even if the code is of the other class of failure (`550
+    /// 4.2.1`), because the status is more specific. If only one of them means success, the code
+    /// decides (RFC 5321, section 4.2) and the status is left out.
     pub status: Option<EnhancedStatus>,
-    /// What is said to people: one line without the leading code and status, at most [`MAX_TEXT`]
-    /// bytes. Where another mail system that quotes the reply says what it answered, that stands
-    /// behind it as Postfix has it.
+    /// The text for people: one line without the leading code and status, at most [`MAX_TEXT`]
+    /// bytes. If another mail system quotes the reply and names the stage that it answered, the
+    /// stage is appended in Postfix's form: `(in reply to RCPT TO command)`.
     pub text: String,
 }
 
 impl Reply {
-    /// Reads a reply in whatever form it was handed on: bare, of several lines, with a diagnostic
-    /// type (`smtp; 550 …`, RFC 3464, section 2.3.6), or quoted by another mail system (`host mx
-    /// said: 450 …`). Takes time linear in its input, and reads no more than its first 16 KiB.
+    /// Reads a reply in any form in which it was passed on: bare, of several lines, with a
+    /// diagnostic type (`smtp; 550 …`, RFC 3464, section 2.3.6), or quoted by another mail system
+    /// (`host mx said: 450 …`). Takes time linear in its input, and reads only its first 16 KiB.
     pub fn parse(raw: &str) -> Self {
         let folded = fold(cut(raw, MAX_RAW));
         let whole = without_diagnostic_type(&folded).trim_start_matches(SEPARATORS);
@@ -95,27 +95,26 @@ impl Reply {
         reply
     }
 
-    /// How the matter ended: by the status, else by the code's first digit; `None` where neither
-    /// says.
+    /// Returns the class of the status, else that of the code's first digit. Returns `None` if
+    /// there is neither.
     pub fn class(&self) -> Option<StatusClass> {
         self.status
             .map(EnhancedStatus::class)
             .or_else(|| self.code.and_then(class_of))
     }
 
-    /// Whether there is nothing in it that could be understood: neither a code, nor a status, nor a
-    /// word.
-    pub fn says_nothing(&self) -> bool {
+    /// Whether the reply contains nothing to interpret: no code, no status and no word.
+    pub fn is_unreadable(&self) -> bool {
         self.code.is_none() && self.status.is_none() && !self.text.contains(char::is_alphabetic)
     }
 
-    /// Whether the reply says that it was done.
+    /// Whether the reply means success.
     pub fn is_success(&self) -> bool {
         self.class() == Some(StatusClass::Success)
     }
 }
 
-/// One line, as a server would send it: `452 4.3.1 text`, less what is not known.
+/// One line, as a server would send it: `452 4.3.1 text`. Parts that are not known are left out.
 impl fmt::Display for Reply {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let mut space = "";
@@ -135,7 +134,7 @@ impl fmt::Display for Reply {
     }
 }
 
-/// Where a reply begins: its code, its status or both, and what follows them.
+/// The head of a reply: its code, its status or both, and the text after them.
 #[derive(Clone, Copy)]
 struct Head<'a> {
     code: Option<u16>,
@@ -144,7 +143,7 @@ struct Head<'a> {
 }
 
 impl<'a> Head<'a> {
-    /// The head that `text` begins with.
+    /// Returns the head at the start of `text`.
     fn at_start(text: &'a str) -> Option<Self> {
         let text = opened(text);
         let Some((code, rest)) = code_at(text) else {
@@ -172,8 +171,8 @@ impl<'a> Head<'a> {
         }
     }
 
-    /// The first failure that another mail system quotes: `host mx.example.com[192.0.2.1] said: 450
-    /// busy`.
+    /// Returns the first failure that another mail system quotes: `host mx.example.com[192.0.2.1]
+    /// said: 450 busy`.
     fn after_lead_in(text: &'a str) -> Option<Self> {
         text.match_indices([':', '<'])
             .map(|(at, mark)| text.split_at(at + mark.len()))
@@ -183,8 +182,8 @@ impl<'a> Head<'a> {
             .find(|head| head.code.is_some_and(|code| code >= 400))
     }
 
-    /// The first failure whose code and status stand together in other words: `returned '550 5.1.1
-    /// no such user'`.
+    /// Returns the first failure whose code and status are next to each other within other words:
+    /// `returned '550 5.1.1 no such user'`.
     fn in_midst(text: &'a str) -> Option<Self> {
         statuses(text)
             .filter_map(|(at, _)| code_before(&text[..at]))
@@ -193,9 +192,9 @@ impl<'a> Head<'a> {
     }
 }
 
-/// The first status within `text` that can be this reply's: in use, since versions and dates look
-/// alike; of the code's class; and not beside another code, which would make it the answer to
-/// another command.
+/// Returns the first status within `text` that can belong to this reply. It must be in use, since
+/// versions and dates look alike. It must be of the code's class. It must not follow a different
+/// code, because then it answers another command.
 fn status_in_midst(text: &str, code: Option<u16>) -> Option<EnhancedStatus> {
     statuses(text)
         .filter(|(_, status)| is_in_use(*status))
@@ -203,11 +202,11 @@ fn status_in_midst(text: &str, code: Option<u16>) -> Option<EnhancedStatus> {
             Some(code) => class_of(code) == Some(status.class()),
             None => status.class() != StatusClass::Success,
         })
-        .find(|(at, _)| code_before(&text[..*at]).is_none_or(|(_, beside)| Some(beside) == code))
+        .find(|(at, _)| code_before(&text[..*at]).is_none_or(|(_, before)| Some(before) == code))
         .map(|(_, status)| status)
 }
 
-/// Every status within `text` that stands for itself, with where it begins.
+/// Returns every status within `text` that is not part of a longer word, with its position.
 fn statuses(text: &str) -> impl Iterator<Item = (usize, EnhancedStatus)> {
     text.match_indices(['2', '4', '5']).filter_map(|(at, _)| {
         let before = &text[..at];
@@ -221,15 +220,17 @@ fn statuses(text: &str) -> impl Iterator<Item = (usize, EnhancedStatus)> {
     })
 }
 
-/// `text` past what opens a code or a status. It looks at few characters, so that a long run of
-/// them, met again from each of its places, costs no more than a short one.
+/// Returns `text` without the characters that may come before a code or a status. It removes at
+/// most four. So a long run of them costs no more than a short one, although the search starts
+/// again at each of them.
 fn opened(text: &str) -> &str {
     (0..4).fold(text, |text, _| text.strip_prefix(OPENERS).unwrap_or(text))
 }
 
-/// `text` past what parts it from code and status. A colon that stands for itself is a part of the
-/// text: where `550 <jo@example.com>: user unknown` would be said and no address is named, it is
-/// all that tells. Two of them begin an IPv6 address.
+/// Returns `text` without the separators at its start. A colon with a space on each side is kept as
+/// part of the text: some servers write `550 <jo@example.com>: user unknown` without the address,
+/// and then the colon is the only sign of that. Two colons are kept because they begin an IPv6
+/// address.
 fn past_separators(text: &str) -> &str {
     let past = text.trim_start_matches(SEPARATORS);
     let passed = &text[..text.len() - past.len()];
@@ -240,7 +241,7 @@ fn past_separators(text: &str) -> &str {
     }
 }
 
-/// The status that `text` begins with, and what follows it.
+/// Returns the status at the start of `text`, and the text after it.
 fn status_at(text: &str) -> Option<(EnhancedStatus, &str)> {
     let end = text
         .find(|c: char| !c.is_ascii_digit() && c != '.')
@@ -250,8 +251,8 @@ fn status_at(text: &str) -> Option<(EnhancedStatus, &str)> {
     (!rest.starts_with(is_word)).then_some((status, rest))
 }
 
-/// The code that `text` begins with, and what follows it. `203.0.113.9`, `500MB` and
-/// `512@example.com` are none.
+/// Returns the code at the start of `text`, and the text after it. `203.0.113.9`, `500MB` and
+/// `512@example.com` contain no code.
 fn code_at(text: &str) -> Option<(u16, &str)> {
     let (digits, rest) = text.split_at_checked(3)?;
     let all_digits = digits.bytes().all(|b| b.is_ascii_digit());
@@ -265,7 +266,7 @@ fn code_at(text: &str) -> Option<(u16, &str)> {
     (!more).then_some((code, rest))
 }
 
-/// The code that `before` ends with, and where it begins.
+/// Returns the code at the end of `before`, and its position.
 fn code_before(before: &str) -> Option<(usize, u16)> {
     let before = before
         .trim_end_matches(SEPARATORS)
@@ -276,27 +277,28 @@ fn code_before(before: &str) -> Option<(usize, u16)> {
     (!ahead.ends_with(|c| c == '.' || is_word(c))).then_some((at, code))
 }
 
-/// Whether `c` carries on a word such as a number, a domain, a path or a version. Scripts that
-/// write without spaces put a status right beside their letters, so only ASCII's letters count.
+/// Whether `c` continues a word such as a number, a domain, a path or a version. Only ASCII letters
+/// count, because scripts without spaces write a status directly next to their letters.
 fn is_word(c: char) -> bool {
     c.is_ascii_alphanumeric() || matches!(c, '-' | '/' | '@' | '_' | '+' | '%')
 }
 
-/// Whether anyone sends such a status. Providers number their own from 100 on (`4.7.650`).
+/// Whether mail systems use this status. Providers number their own statuses from 100 (`4.7.650`).
 fn is_in_use(status: EnhancedStatus) -> bool {
     LAST_DETAILS
         .get(usize::from(status.subject()))
         .is_some_and(|last| status.detail() <= *last || status.detail() >= 100)
 }
 
-/// The class that a code's first digit says; `None` for 3xx.
+/// Returns the class of a code's first digit; `None` for 3xx.
 fn class_of(code: u16) -> Option<StatusClass> {
     u8::try_from(code / 100)
         .ok()
         .and_then(StatusClass::from_digit)
 }
 
-/// `text` without the diagnostic type of a DSN, as in `smtp; 550 …` or `X-Postfix; host …`.
+/// Returns `text` without the diagnostic type of a DSN, as in `smtp; 550 …` or `X-Postfix;
+/// host …`.
 fn without_diagnostic_type(text: &str) -> &str {
     match text.split_once(';') {
         Some((kind, rest))
@@ -309,9 +311,9 @@ fn without_diagnostic_type(text: &str) -> &str {
     }
 }
 
-/// What `rest` says to people, on one line: without the code and status that each line of a reply
-/// repeats (RFC 5321, section 4.2.1), be it at the start of a line or, where lines were joined on
-/// the way, amid it.
+/// Returns the text for people in `rest`, on one line. The code and status that each line of a
+/// reply repeats (RFC 5321, section 4.2.1) are removed: at the start of a line, and also within a
+/// line if lines were joined on the way.
 fn human_text(rest: &str, code: Option<u16>, status: Option<EnhancedStatus>) -> String {
     let again = code.filter(|code| {
         let digits = [code / 100, code / 10 % 10, code % 10]
@@ -348,7 +350,7 @@ fn human_text(rest: &str, code: Option<u16>, status: Option<EnhancedStatus>) -> 
     cut(text.trim_start(), MAX_TEXT).trim_end().to_owned()
 }
 
-/// `text` cut to at most `max` bytes, between characters.
+/// Returns `text` cut to at most `max` bytes, at a character boundary.
 fn cut(text: &str, max: usize) -> &str {
     let end = (0..=max.min(text.len()))
         .rev()
@@ -361,8 +363,8 @@ fn cut(text: &str, max: usize) -> &str {
 mod tests {
     use super::*;
 
-    /// Reads `raw` and gives what was found as `code status "text"`, with `-` for what is not
-    /// there.
+    /// Parses `raw` and returns the result as `code status text`, with `-` for a missing code or
+    /// status.
     fn read(raw: &str) -> String {
         let reply = Reply::parse(raw);
         let code = reply.code.map_or("-".to_owned(), |code| code.to_string());
@@ -373,7 +375,7 @@ mod tests {
     }
 
     #[test]
-    fn code_status_and_text_come_apart() {
+    fn code_status_and_text_are_separated() {
         for (raw, expected) in [
             (
                 "452 4.3.1 Insufficient system storage",
@@ -439,7 +441,7 @@ mod tests {
     }
 
     #[test]
-    fn a_reply_is_found_where_another_system_quotes_it() {
+    fn a_reply_is_found_in_the_words_of_another_system() {
         for (raw, expected) in [
             ("smtp;550 5.1.1 nobody", "550 5.1.1 nobody"),
             ("SMTP; 421 busy", "421 - busy"),
@@ -505,7 +507,7 @@ mod tests {
     }
 
     #[test]
-    fn what_looks_like_a_code_or_a_status_is_none() {
+    fn versions_dates_and_addresses_are_not_taken_for_codes_or_statuses() {
         for (raw, code, status) in [
             ("550 192.0.2.5.1 is listed", Some(550), None),
             ("550 client 5.1.1.2 is listed", Some(550), None),
@@ -556,7 +558,7 @@ mod tests {
     }
 
     #[test]
-    fn the_status_says_which_failure_and_the_code_whether_it_is_one() {
+    fn the_status_gives_the_class_of_failure_and_the_code_whether_it_failed() {
         use StatusClass::{Permanent, Success, Transient};
         for (raw, class) in [
             ("250 ok", Some(Success)),
@@ -595,7 +597,7 @@ mod tests {
     }
 
     #[test]
-    fn a_printed_reply_reads_the_same() {
+    fn a_printed_reply_is_read_back_unchanged() {
         for raw in [
             "452 4.3.1 full",
             "451 later",

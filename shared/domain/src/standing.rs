@@ -1,26 +1,26 @@
-//! What is known of an address beyond its job: whether it may be mailed, and if not, until when and
-//! why.
+//! The standing of an address: whether mail may be sent to it, and if not, until when and why. It
+//! outlives the address's job.
 
 use serde::{Deserialize, Serialize};
 
 use crate::clock::{Timestamp, as_ms};
 
-/// An address's state.
+/// The state of an address.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Standing {
-    /// It may be mailed.
+    /// Mail may be sent to it.
     Active,
-    /// It is left out until an instant.
+    /// It gets no mail until an instant.
     Unavailable,
-    /// It is left out until an operator or a sign of life says otherwise.
+    /// It gets no mail until an operator or a sign of life reinstates it.
     Inactive,
-    /// It is left out until an operator says otherwise.
+    /// It gets no mail until an operator reinstates it.
     Suppressed,
 }
 
 impl Standing {
-    /// The word used in JSON, Redis and documents.
+    /// Returns the word used in JSON, Redis and documents.
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::Active => "active",
@@ -31,8 +31,8 @@ impl Standing {
     }
 }
 
-/// An address's standing as Redis has it: a field of `rd:{n}:standing`, written by the scripts. No
-/// record means active.
+/// The standing of an address as stored in Redis: a field of `rd:{n}:standing`, written by the
+/// scripts. No record means active.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct StandingRecord {
     /// The state.
@@ -49,27 +49,36 @@ pub struct StandingRecord {
         with = "optional_ms"
     )]
     pub until: Option<Timestamp>,
-    /// Which policy row, or who, put it there.
+    /// The policy row, the fact or the operator that put it there.
     #[serde(rename = "r")]
     pub reason: String,
-    /// How many times in a row the address has become unavailable without a delivery between.
+    /// How many times in a row the address became unavailable without a delivery in between.
     #[serde(rename = "n", default)]
     pub strikes: u32,
 }
 
 impl StandingRecord {
-    /// Reads what the store has. What cannot be read counts as suppressed, as it does for the
-    /// scripts: its address gets no mail until an operator says otherwise.
+    /// Reads a stored record. A record that cannot be read counts as suppressed, as it does for the
+    /// scripts: its address gets no mail until an operator reinstates it.
     pub fn from_store(json: &str) -> Self {
         serde_json::from_str(json).unwrap_or_else(|why| {
-            tracing::error!(%why, "a standing in redis cannot be read; its address counts as suppressed");
+            tracing::error!(
+                %why,
+                "a standing in redis cannot be read; its address counts as suppressed"
+            );
             let (since, reason) = (Timestamp::default(), "unreadable".to_owned());
-            Self { standing: Standing::Suppressed, since, until: None, reason, strikes: 0 }
+            Self {
+                standing: Standing::Suppressed,
+                since,
+                until: None,
+                reason,
+                strikes: 0,
+            }
         })
     }
 
-    /// The standing at `now`: an `unavailable` whose time is over counts as active even before
-    /// upkeep has lifted it.
+    /// Returns the standing at `now`. An `unavailable` that has run out counts as active even
+    /// before upkeep has removed it.
     pub fn at(&self, now: Timestamp) -> Standing {
         match (self.standing, self.until) {
             (Standing::Unavailable, Some(until)) if until <= now => Standing::Active,

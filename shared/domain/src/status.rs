@@ -1,5 +1,5 @@
 //! The enhanced status code, `class.subject.detail`: the machine-readable half of an SMTP reply
-//! (RFC 3463, RFC 5248). What a status means for a job is policy's business.
+//! (RFC 3463, RFC 5248). What a status means for a job is decided in the crate `policy`.
 
 use std::fmt;
 use std::str::FromStr;
@@ -8,21 +8,21 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 
 pub mod pattern;
 
-/// The first number of an enhanced status: how the matter ended (RFC 3463, section 2).
+/// The first number of an enhanced status: success, or the kind of failure (RFC 3463, section 2).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 #[repr(u8)]
 pub enum StatusClass {
-    /// 2: done.
+    /// 2: success.
     Success = 2,
-    /// 4: not now; the same message may go through later.
+    /// 4: a failure for now. The same message may be delivered later.
     Transient = 4,
-    /// 5: not like this; trying again unchanged will not help.
+    /// 5: a permanent failure. Sending the same message again will not help.
     Permanent = 5,
 }
 
 impl StatusClass {
-    /// The class that `digit` stands for, which is also the first digit of an SMTP code; `None` but
-    /// for 2, 4 and 5.
+    /// Returns the class with this number, which is also the first digit of an SMTP code. Returns
+    /// `None` except for 2, 4 and 5.
     pub const fn from_digit(digit: u8) -> Option<Self> {
         match digit {
             2 => Some(Self::Success),
@@ -32,13 +32,13 @@ impl StatusClass {
         }
     }
 
-    /// The number that stands for this class: 2, 4 or 5.
+    /// Returns the number of this class: 2, 4 or 5.
     pub const fn digit(self) -> u8 {
         self as u8
     }
 }
 
-/// An enhanced status such as `4.3.1`. As text, and in JSON, it has exactly one spelling.
+/// An enhanced status such as `4.3.1`. It has exactly one spelling, as text and in JSON.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct EnhancedStatus {
     class: StatusClass,
@@ -47,15 +47,14 @@ pub struct EnhancedStatus {
 }
 
 impl EnhancedStatus {
-    /// The highest subject and the highest detail there can be (RFC 3463, section 2: at most three
-    /// digits).
+    /// The largest possible subject and detail (RFC 3463, section 2: at most three digits).
     pub const MAX_NUMBER: u16 = 999;
 
-    /// The status `class.subject.detail`. It is for statuses known beforehand; text from outside is
+    /// Returns the status `class.subject.detail`. Use it for constants; text from outside is
     /// parsed.
     ///
-    /// # Panics
-    /// Where subject or detail is above [`Self::MAX_NUMBER`]; in a constant that does not compile.
+    /// # Panics If subject or detail is above [`Self::MAX_NUMBER`]. A constant with such a number
+    /// does not compile.
     pub const fn new(class: StatusClass, subject: u16, detail: u16) -> Self {
         assert!(
             subject <= Self::MAX_NUMBER && detail <= Self::MAX_NUMBER,
@@ -68,18 +67,18 @@ impl EnhancedStatus {
         }
     }
 
-    /// How the matter ended.
+    /// Returns the class.
     pub const fn class(self) -> StatusClass {
         self.class
     }
 
-    /// What the status is about: 1 the address, 2 the mailbox, 3 the mail system, … (RFC 3463,
-    /// section 3.1).
+    /// Returns the subject: 1 the address, 2 the mailbox, 3 the mail system, … (RFC 3463, section
+    /// 3.1).
     pub const fn subject(self) -> u16 {
         self.subject
     }
 
-    /// What about it (RFC 3463, sections 3.2 to 3.8).
+    /// Returns the detail of the subject (RFC 3463, sections 3.2 to 3.8).
     pub const fn detail(self) -> u16 {
         self.detail
     }
@@ -91,19 +90,20 @@ impl fmt::Display for EnhancedStatus {
     }
 }
 
-/// Why text is not an [`EnhancedStatus`].
+/// Why a text is not an [`EnhancedStatus`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error(
-    "not an enhanced status: write class.subject.detail, such as 4.3.1, with a class of 2, 4 or 5 and subject and \
-     detail from 0 to 999 without leading zeros"
+    "not an enhanced status: write class.subject.detail, such as 4.3.1, with a class of 2, 4 or 5 \
+     and subject and detail from 0 to 999 without leading zeros"
 )]
 pub struct StatusError;
 
 impl FromStr for EnhancedStatus {
     type Err = StatusError;
 
-    /// Reads exactly `class.subject.detail`. Leading zeros are refused: RFC 3463, section 2,
-    /// forbids them, mail systems do not write them, and what does have them (`4.05.24`) is a date.
+    /// Reads exactly `class.subject.detail`. Leading zeros are rejected. RFC 3463, section 2,
+    /// forbids them, and mail systems do not write them: text with leading zeros (`4.05.24`) is a
+    /// date.
     fn from_str(text: &str) -> Result<Self, StatusError> {
         let mut parts = text.split('.').map(number);
         let (Some(Some(class)), Some(Some(subject)), Some(Some(detail)), None) =
@@ -123,7 +123,7 @@ impl FromStr for EnhancedStatus {
     }
 }
 
-/// One to three digits without a leading zero.
+/// Reads one to three digits without a leading zero.
 fn number(digits: &str) -> Option<u16> {
     let plain = matches!(digits.len(), 1..=3) && digits.bytes().all(|b| b.is_ascii_digit());
     let padded = digits.len() > 1 && digits.starts_with('0');
@@ -154,7 +154,7 @@ mod tests {
     use StatusClass::{Permanent, Success, Transient};
 
     #[test]
-    fn a_status_reads_and_prints_the_same() {
+    fn a_status_is_printed_as_it_was_read() {
         for (text, class, subject, detail) in [
             ("2.0.0", Success, 0, 0),
             ("4.3.1", Transient, 3, 1),
@@ -181,7 +181,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_not_a_status_is_refused() {
+    fn a_text_that_is_not_a_status_is_rejected() {
         for text in [
             "",
             ".",
@@ -222,7 +222,7 @@ mod tests {
     }
 
     #[test]
-    fn classes_are_the_first_digits_of_replies() {
+    fn the_classes_are_2_4_and_5() {
         for digit in 0..=u8::MAX {
             let class = StatusClass::from_digit(digit);
             assert_eq!(class.is_some(), [2, 4, 5].contains(&digit), "{digit}");
@@ -231,7 +231,7 @@ mod tests {
     }
 
     #[test]
-    fn statuses_order_by_number_and_not_by_text() {
+    fn statuses_are_ordered_by_number_not_as_text() {
         let [low, mid, high] =
             ["4.7.2", "4.7.28", "5.0.0"].map(|text| text.parse::<EnhancedStatus>().unwrap());
         assert!(low < mid && mid < high);

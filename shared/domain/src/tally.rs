@@ -1,6 +1,6 @@
-//! Tallies: what was tried at one destination on one day, counted by what mattered about each
-//! attempt. Settle counts an attempt in the same call that changes its job, so tallies and journal
-//! cannot disagree.
+//! Tallies: counts of the attempts at one destination on one day, grouped by result, status,
+//! attempt number, hour and waiting time. Settle counts an attempt in the same call that changes
+//! its job, so tallies and journal cannot disagree.
 
 use std::fmt;
 use std::str::FromStr;
@@ -9,47 +9,48 @@ use std::time::Duration;
 use crate::clock::Timestamp;
 use crate::status::EnhancedStatus;
 
-/// How an attempt ended, as tallies tell it apart. Each attempt is counted once, by one of those up
-/// to [`Self::Unknown`]; the two after it say what has become of one that was counted as
-/// [`Self::Accepted`].
+/// How an attempt ended, as tallies count it. Each attempt is counted once, by one of the variants
+/// up to [`Self::Unknown`]. The two variants after it count how an attempt ended that was counted
+/// as [`Self::Accepted`] before.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum TallyResult {
-    /// A message got through.
+    /// A message was delivered.
     Delivered,
-    /// A relay took a message, and the job waits for a bounce or for silence.
+    /// A relay accepted a message. The job waits for a bounce, or until the time for one is over.
     Accepted,
     /// The job waits for its next attempt.
     Deferred,
     /// The address left the active list.
     Retired,
-    /// Nothing was left to try: messages were given up or had expired.
+    /// No message was left to try: all were given up or had expired.
     Ended,
-    /// A message was sent whole and not answered for, so it may have been taken or not; whatever
-    /// was made of that.
+    /// A message was sent whole, but no reply came, so it may have been accepted or not. It counts
+    /// here even if the job was then deferred or ended, but not if the address was retired.
     Unknown,
-    /// No attempt: silence has delivered what a relay had accepted.
+    /// Not an attempt: no bounce came for a message that a relay had accepted, so it counts as
+    /// delivered.
     Confirmed,
-    /// No attempt: a bounce came for what a relay had accepted.
+    /// Not an attempt: a bounce came for a message that a relay had accepted.
     Refuted,
 }
 
-/// One field of a tally: attempts that were alike in all of this are counted together.
+/// One field of a tally. Attempts with the same values in all of these are counted together.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Tally {
     /// How the attempt ended.
     pub result: TallyResult,
-    /// The status of the failure: of this attempt where it failed, else of the one before.
+    /// The status of the failure: of this attempt if it failed, else of the previous one.
     pub status: Option<EnhancedStatus>,
-    /// The attempt's number; the platform's own was 0.
+    /// The attempt's number. The platform's own attempt was 0.
     pub attempt: u32,
     /// The hour of the day, in UTC.
     pub hour: u8,
-    /// How long the job had been waiting in all: the smallest n with at most 2^n hours, at most
-    /// [`BUCKET_MAX`].
+    /// How long the job had existed: the smallest n for which that is at most 2^n hours, but at
+    /// most [`BUCKET_MAX`].
     pub bucket: u8,
 }
 
-/// The last bucket: 1,024 hours, about six weeks, and more.
+/// The last bucket: 1,024 hours (about six weeks) and everything longer.
 pub const BUCKET_MAX: u8 = 10;
 
 impl TallyResult {
@@ -64,12 +65,12 @@ impl TallyResult {
         Self::Refuted,
     ];
 
-    /// Whether it counts an attempt, and not what has become of one that is counted already.
+    /// Whether it counts an attempt, and not the later end of an attempt that is already counted.
     pub const fn is_attempt(self) -> bool {
         !matches!(self, Self::Confirmed | Self::Refuted)
     }
 
-    /// The word used in Redis and documents.
+    /// Returns the word used in Redis and documents.
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::Delivered => "delivered",
@@ -85,7 +86,7 @@ impl TallyResult {
 }
 
 impl Tally {
-    /// The tally of an attempt at `now` of a job that came to be at `created`.
+    /// Returns the tally of an attempt at `now`, for a job that was created at `created`.
     pub fn new(
         result: TallyResult,
         status: Option<EnhancedStatus>,
@@ -111,7 +112,7 @@ fn bucket(waited: Duration) -> u8 {
         .unwrap_or(BUCKET_MAX)
 }
 
-/// As Redis has it: `delivered 4.3.1 2 14 5`, with `-` where there is no status.
+/// The form in Redis: `delivered 4.3.1 2 14 5`, with `-` if there is no status.
 impl fmt::Display for Tally {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(self.result.as_str())?;
@@ -123,7 +124,7 @@ impl fmt::Display for Tally {
     }
 }
 
-/// Why a text is no tally.
+/// Why a text is not a tally.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("a tally looks like: delivered 4.3.1 2 14 5")]
 pub struct NotATally;

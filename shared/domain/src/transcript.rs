@@ -1,5 +1,6 @@
-//! What the wire showed of one attempt: with whom, how far, and how long each phase took. Events
-//! and traces carry it beside the reply. It names hosts, and never an address of mail.
+//! A transcript: what one attempt showed on the wire. Which host it talked to, how far it got, and
+//! how long each phase took. Events and traces carry it next to the reply. It names hosts, never a
+//! mail address.
 
 use std::fmt;
 use std::time::Duration;
@@ -10,11 +11,11 @@ use serde::{Deserialize, Serialize};
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Phase {
-    /// Finding out where mail goes.
+    /// Finding out which hosts take the mail.
     Lookup,
-    /// The TCP connection, or waiting for one that is free.
+    /// Opening the TCP connection, or waiting for a free one.
     Connect,
-    /// The server's first words.
+    /// The server's greeting.
     Greeting,
     /// EHLO, or HELO.
     Hello,
@@ -26,16 +27,16 @@ pub enum Phase {
     Mail,
     /// RCPT.
     Rcpt,
-    /// DATA, and the sending of the content.
+    /// DATA, and sending the content.
     Data,
-    /// The answer to the final dot.
+    /// The reply to the final dot.
     Dot,
 }
 
-/// What the wire showed of one attempt.
+/// What one attempt showed on the wire.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Transcript {
-    /// The last phase that was begun.
+    /// The last phase that was started.
     pub phase: Phase,
     /// The peer's name.
     #[serde(default, skip_serializing_if = "String::is_empty")]
@@ -43,24 +44,24 @@ pub struct Transcript {
     /// The peer's IP address and port.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub address: String,
-    /// The version of TLS; absent where the conversation was in the clear.
+    /// The version of TLS; absent if the conversation was not encrypted.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub tls: Option<String>,
-    /// Whether the connection had carried a message before.
+    /// Whether the connection had carried an earlier message.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub reused: bool,
-    /// Whether the message was sent whole and not answered for: nobody knows whether the peer has
-    /// it.
+    /// Whether the message was sent whole and no reply came. It is then unknown whether the peer
+    /// has it.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub unknown: bool,
-    /// The phases in their order, each with the milliseconds that it took. One that was gone
-    /// through twice, on two hosts say, is there twice.
+    /// The phases in order, each with its duration in milliseconds. A phase that ran twice, for
+    /// example on two hosts, is listed twice.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub took_ms: Vec<(Phase, u64)>,
 }
 
 impl Phase {
-    /// The word used in events and documents.
+    /// Returns the word used in events and documents.
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::Lookup => "lookup",
@@ -84,7 +85,7 @@ impl fmt::Display for Phase {
 }
 
 impl Default for Transcript {
-    /// Nothing has been begun but looking where to go.
+    /// Nothing has started except the lookup of the hosts.
     fn default() -> Self {
         Self {
             phase: Phase::Lookup,
@@ -99,10 +100,11 @@ impl Default for Transcript {
 }
 
 impl Transcript {
-    /// How many phases one transcript has at most: those of several hosts, and then no more.
+    /// The largest number of phases in one transcript. It is enough for several hosts; later phases
+    /// are not recorded.
     pub const PHASES_MAX: usize = 64;
 
-    /// Notes that a phase took so long.
+    /// Records the duration of a phase.
     pub fn took(&mut self, phase: Phase, span: Duration) {
         if self.took_ms.len() < Self::PHASES_MAX {
             self.took_ms
@@ -110,7 +112,7 @@ impl Transcript {
         }
     }
 
-    /// How long all of it took.
+    /// Returns the total duration of all phases.
     pub fn whole_ms(&self) -> u64 {
         self.took_ms
             .iter()
@@ -123,7 +125,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_transcript_is_short_json_and_reads_back() {
+    fn a_transcript_is_short_json_and_is_read_back() {
         let mut transcript = Transcript {
             host: "mx1.example.com".to_owned(),
             ..Transcript::default()
@@ -145,7 +147,7 @@ mod tests {
     }
 
     #[test]
-    fn a_peer_that_is_tried_for_ever_makes_no_endless_transcript() {
+    fn endless_retries_of_a_peer_make_no_endless_transcript() {
         let mut transcript = Transcript::default();
         for _ in 0..1_000 {
             transcript.took(Phase::Connect, Duration::ZERO);

@@ -1,4 +1,4 @@
-//! Reads `[[provider]]` sections. Every fault is found, not just the first.
+//! Reads `[[provider]]` sections. Reports every fault, not only the first.
 
 use std::collections::HashMap;
 use std::sync::LazyLock;
@@ -10,35 +10,35 @@ use typed_toml::section::Section;
 
 use crate::providers::{Provider, Providers};
 
-/// The table that ships: reference, documentation and data in one.
+/// The table that ships with the program: reference, documentation and data in one.
 pub const DEFAULT: &str = include_str!("providers.toml");
 
 static EMBEDDED: LazyLock<Providers> = LazyLock::new(|| {
     let mut faults = Vec::new();
-    let table: Table = toml::from_str(DEFAULT).expect("the tests read the table that ships");
+    let table: Table = toml::from_str(DEFAULT).expect("the tests read the embedded table");
     let mut providers = Providers::default();
     providers.add(read_file("providers.toml", &table, &mut faults));
     assert!(
         faults.is_empty(),
-        "the table that ships has faults: {faults:?}"
+        "the embedded table of providers has faults: {faults:?}"
     );
     providers
 });
 
 impl Providers {
-    /// Those that ship.
+    /// Returns the providers that ship with the program.
     pub fn embedded() -> Self {
         EMBEDDED.clone()
     }
 
-    /// Takes over the `[[provider]]` sections of one layer of configuration: each replaces the
-    /// provider of its name, and has what it claims even where an earlier one claims it too.
+    /// Adds the `[[provider]]` sections of one layer of configuration. Each replaces the provider
+    /// with its name. Domains and hosts that it claims are taken from earlier providers.
     pub fn read(&mut self, file: &str, sections: &[&Table], faults: &mut Vec<SettingsFault>) {
         self.add(read_sections(file, sections, faults));
     }
 }
 
-/// Reads a file that holds nothing but `[[provider]]` sections.
+/// Reads a file that contains only `[[provider]]` sections.
 fn read_file(file: &str, table: &Table, faults: &mut Vec<SettingsFault>) -> Vec<Provider> {
     let mut top = Section::new(file, "", table, faults);
     let tables = top.tables("provider");
@@ -46,7 +46,8 @@ fn read_file(file: &str, table: &Table, faults: &mut Vec<SettingsFault>) -> Vec<
     read_sections(file, &tables, faults)
 }
 
-/// Reads the sections of one file. Two of them must neither share a name nor claim the same.
+/// Reads the sections of one file. Two of them must not have the same name or claim the same
+/// domain.
 fn read_sections(file: &str, tables: &[&Table], faults: &mut Vec<SettingsFault>) -> Vec<Provider> {
     let mut providers: Vec<Provider> = Vec::new();
     let mut claimed: HashMap<(&str, String), String> = HashMap::new();
@@ -81,19 +82,21 @@ fn read_sections(file: &str, tables: &[&Table], faults: &mut Vec<SettingsFault>)
     providers
 }
 
-/// Reads one section; `None` where it has no usable name, which is then noted.
+/// Reads one section. Returns `None`, after reporting it, if the section has no valid name.
 fn provider(section: &mut Section<'_, '_>) -> Option<Provider> {
     let name = section.text("name").map(str::to_owned);
     let allowed = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-';
     let name = name.filter(|name| !name.is_empty() && name.bytes().all(allowed));
     if name.is_none() {
-        let why = "every provider needs a name of lower-case letters, digits and hyphens; no dot, for domains have one";
+        let why = "every provider needs a name of lower-case letters, digits and hyphens; it has \
+                   no dot, because domains have one";
         section.fault("name", why);
     }
     let domains = patterns(section, "domains");
     let mx = patterns(section, "mx");
     if !section.has("domains") && !section.has("mx") {
-        let why = "a provider needs domains or mx, \"example.com\" or \"*.example.com\" say; an empty list switches it off";
+        let why = "a provider needs domains or mx, such as \"example.com\" or \"*.example.com\"; \
+                   an empty list switches it off";
         section.fault("domains", why);
     }
     Some(Provider {
@@ -108,23 +111,25 @@ fn patterns(section: &mut Section<'_, '_>, key: &'static str) -> Vec<String> {
     for text in section.texts(key) {
         match pattern(text) {
             Some(pattern) => patterns.push(pattern),
-            None => section.fault(
-                key,
-                format!("\"{text}\" is no name; write \"example.com\", or \"*.example.com\" for all below it"),
-            ),
+            None => {
+                let why = format!(
+                    "\"{text}\" is not a name; write \"example.com\", or \"*.example.com\" for all \
+                     below it"
+                );
+                section.fault(key, why);
+            }
         }
     }
     patterns
 }
 
-/// The name as addresses have it, so that the two are compared byte by byte.
+/// Returns the name in the form that addresses have, so that both can be compared byte by byte.
 fn pattern(text: &str) -> Option<String> {
     let (star, name) = text
         .strip_prefix("*.")
         .map_or(("", text), |name| ("*.", name));
     let canonical = Address::parse(&format!("postmaster@{name}")).ok()?;
-    // An address ends behind its last @ and may be written in angle brackets: neither is part of a
-    // name.
+    // The address parser accepts angle brackets and several @, but a name must not contain them.
     let plain = !name.contains(['@', '>', '[', ' ']);
     plain.then(|| format!("{star}{}", canonical.domain()))
 }
@@ -148,7 +153,7 @@ mod tests {
     }
 
     #[test]
-    fn the_providers_that_ship_have_the_domains_and_hosts_that_people_expect() {
+    fn the_embedded_providers_have_the_expected_domains_and_hosts() {
         let providers = Providers::embedded();
         for (domain, provider) in [
             ("gmail.com", Some("google")),
@@ -198,12 +203,12 @@ mod tests {
     }
 
     #[test]
-    fn no_provider_can_be_mistaken_for_a_domain_and_none_claims_what_another_has() {
+    fn no_provider_looks_like_a_domain_or_claims_a_domain_of_another() {
         for provider in Providers::embedded().list() {
             assert!(!provider.name.contains('.'), "{}", provider.name);
         }
-        // What two sections of one file claim is a fault, which the table that ships would not be
-        // read with.
+        // Two sections of one file with the same claim are a fault, and the embedded table must
+        // load without faults.
         let providers = Providers::embedded();
         for provider in providers.list() {
             for pattern in &provider.domains {
@@ -215,7 +220,7 @@ mod tests {
     }
 
     #[test]
-    fn a_section_adds_a_provider_replaces_one_by_name_and_wins_what_it_claims() {
+    fn a_section_adds_a_provider_or_replaces_one_by_name_and_takes_over_what_it_claims() {
         let (providers, faults) = with(
             r#"
             [[provider]]
@@ -251,7 +256,7 @@ mod tests {
     }
 
     #[test]
-    fn a_longer_pattern_goes_before_a_shorter_and_an_exact_name_before_both() {
+    fn a_longer_pattern_has_priority_over_a_shorter_one_and_an_exact_name_over_both() {
         let (providers, faults) = with(
             r#"
             [[provider]]
@@ -280,7 +285,7 @@ mod tests {
     }
 
     #[test]
-    fn every_fault_is_named_at_once() {
+    fn all_faults_are_reported_at_once() {
         let (_, faults) = with(
             r#"
             [[provider]]

@@ -1,5 +1,5 @@
-//! Where a domain would be placed, and why: by the provider that it belongs to, by its mail hosts,
-//! or by its own name. A proposal is all that can be said without the store, which may know better.
+//! Proposes a destination for a domain, with the reason: its provider, its mail hosts, or its own
+//! name. It is a proposal because the store may already have a placement for the domain.
 
 use std::collections::BTreeSet;
 
@@ -8,57 +8,57 @@ use xxhash_rust::xxh3::xxh3_64;
 
 use crate::providers::Providers;
 
-/// How long the name of a site may be, in bytes. It is a part of keys.
+/// The longest name of a site, in bytes. The name is part of Redis keys.
 const SITE_MAX: usize = 160;
 
-/// What the DNS says of a domain's mail.
+/// The answer of the DNS about a domain's mail hosts.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum MailHosts {
-    /// Nobody asked.
+    /// The DNS was not queried.
     NotAsked,
-    /// It was asked and did not answer, or failed: it may say something else in a minute.
+    /// The query failed or was not answered. A later query may succeed.
     Unanswered,
-    /// The most preferred mail hosts. None where the domain has none of its own: it does not exist,
-    /// has no MX record, or says that it takes no mail (RFC 7505).
+    /// The most preferred mail hosts. Empty if the domain has none: it does not exist, has no MX
+    /// record, or declares that it accepts no mail (RFC 7505).
     Answered(BTreeSet<String>),
 }
 
-/// Why a domain belongs where it does.
+/// Why a domain belongs to its destination.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Reason {
-    /// A provider's domains name it.
+    /// The domain is in the list of a provider.
     Provider,
     /// Its mail hosts belong to a provider.
     ProviderHosts,
-    /// Its mail hosts, by which it may be grouped with others.
+    /// It has mail hosts of its own. Other domains with the same hosts belong to the same site.
     Site,
-    /// It belongs to nobody else.
+    /// It belongs to no provider and no site.
     OwnName,
-    /// Nobody could say whether it belongs to somebody else.
+    /// The DNS did not answer, so it is unknown whether the domain belongs to a provider or a site.
     Unanswered,
 }
 
-/// Where a domain would be placed.
+/// The proposed destination of a domain.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Proposal {
-    /// The recipient domain, as its address has it.
+    /// The recipient domain, as in its addresses.
     pub domain: String,
     /// The destination.
     pub destination: Destination,
-    /// Why.
+    /// The reason for it.
     pub reason: Reason,
 }
 
 impl MailHosts {
-    /// The hosts that MX records name, of those with the lowest preference (RFC 5321, section 5.1),
-    /// in lower case and without the root's dot.
+    /// Returns the hosts of the MX records with the lowest preference number (RFC 5321, section
+    /// 5.1), in lower case and without the root's dot.
     pub fn from_records(records: impl IntoIterator<Item = (u16, String)>) -> Self {
         let mut best = u16::MAX;
         let mut hosts = BTreeSet::new();
         for (preference, host) in records {
             let host = host.trim_end_matches('.').to_ascii_lowercase();
-            // The DNS carries any byte. What is no host name takes no mail, and has no place in
-            // keys and reports.
+            // The DNS can contain any byte. A name that is not a host name accepts no mail, and
+            // must not get into keys and reports.
             let usable = host
                 .bytes()
                 .all(|b| b.is_ascii_alphanumeric() || b"-_.".contains(&b))
@@ -76,7 +76,7 @@ impl MailHosts {
 }
 
 impl Reason {
-    /// The word used in reports.
+    /// Returns the words used in reports.
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::Provider => "provider",
@@ -89,7 +89,7 @@ impl Reason {
 }
 
 impl Proposal {
-    /// Places a domain by what is known of it. A provider goes first, then the mail hosts.
+    /// Places a domain. A provider has priority over the mail hosts.
     pub fn new(providers: &Providers, domain: &str, hosts: &MailHosts) -> Self {
         let own = || Destination::own_name(domain);
         let (destination, reason) = match (providers.of_domain(domain), hosts) {
@@ -111,7 +111,7 @@ impl Proposal {
     }
 }
 
-/// The provider that all hosts belong to.
+/// Returns the provider that all hosts belong to, if there is one.
 fn shared_provider(providers: &Providers, hosts: &BTreeSet<String>) -> Option<Destination> {
     let mut owners = hosts.iter().map(|host| providers.of_host(host));
     let first = owners.next()??;
@@ -120,8 +120,8 @@ fn shared_provider(providers: &Providers, hosts: &BTreeSet<String>) -> Option<De
         .then(|| first.clone())
 }
 
-/// The name of a set of mail hosts: all of them, or where that gets too long the first and a hash
-/// of all.
+/// Returns the destination for a set of mail hosts. Its name is all hosts, or if that is too long,
+/// the first host and a hash of all.
 fn site(hosts: &BTreeSet<String>) -> Destination {
     let first = hosts.first().map(String::as_str).unwrap_or_default();
     if hosts.len() == 1 && first.len() <= SITE_MAX {
@@ -136,7 +136,7 @@ fn site(hosts: &BTreeSet<String>) -> Destination {
         return Destination::named(all);
     }
     let hash = xxh3_64(all.as_bytes());
-    // Host names are ASCII, so this does not cut a character in two.
+    // Host names are ASCII, so this cut cannot split a character.
     Destination::named(format!(
         "{}+{hash:016x}.",
         &first[..first.len().min(SITE_MAX - 18)]
@@ -256,7 +256,7 @@ mod tests {
     }
 
     #[test]
-    fn the_name_of_a_site_is_bounded_and_tells_sites_apart() {
+    fn the_name_of_a_site_is_bounded_and_distinguishes_sites() {
         let many = |last: u32| {
             hosts(
                 &(0..last)

@@ -1,23 +1,23 @@
-//! The providers that are known by name, with their domains and mail hosts: `providers.toml`, and
-//! the `[[provider]]` sections of a configuration over it.
+//! The known providers with their domains and mail hosts: those of `providers.toml`, and on top of
+//! them the `[[provider]]` sections of a configuration.
 
 use std::collections::HashMap;
 use std::fmt;
 
 use domain::destination::Destination;
 
-/// One mail system with many domains.
+/// One mail system that serves many domains.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Provider {
-    /// Its name, and that of its destination: letters, digits and hyphens.
+    /// Its name, also of its destination: lower-case letters, digits and hyphens.
     pub name: String,
-    /// What stands behind the `@`: `example.com`, or `*.example.com` for all below it.
+    /// Its recipient domains: `example.com`, or `*.example.com` for all domains below it.
     pub domains: Vec<String>,
-    /// Its mail hosts, written the same way.
+    /// Its mail hosts, in the same form.
     pub mx: Vec<String>,
 }
 
-/// All providers, found by domain and by mail host.
+/// All providers, indexed by domain and by mail host.
 #[derive(Clone, Default)]
 pub struct Providers {
     list: Vec<Provider>,
@@ -43,17 +43,17 @@ impl Providers {
         }
     }
 
-    /// The providers; of two that claim the same, the later one has it.
+    /// Returns the providers. If two claim the same domain or host, it belongs to the later one.
     pub fn list(&self) -> &[Provider] {
         &self.list
     }
 
-    /// The provider of a recipient domain.
+    /// Returns the provider of a recipient domain.
     pub fn of_domain(&self, domain: &str) -> Option<&Destination> {
         self.domains.find(domain)
     }
 
-    /// The provider that a mail host belongs to.
+    /// Returns the provider of a mail host.
     pub fn of_host(&self, host: &str) -> Option<&Destination> {
         self.hosts.find(host)
     }
@@ -67,7 +67,7 @@ impl fmt::Debug for Providers {
     }
 }
 
-/// Names and patterns of names, found in as many steps as the name has labels.
+/// Names and patterns of names. A lookup takes as many steps as the name has labels.
 #[derive(Clone, Default)]
 struct Index {
     exact: HashMap<String, Destination>,

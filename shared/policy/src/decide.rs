@@ -1,5 +1,5 @@
-//! What policy makes of a job and an outcome. Ingest asks it too, because a bounce is the outcome
-//! of attempt 0.
+//! Decides what follows from a job and the outcome of an attempt. Intake uses it too, because a
+//! bounce is the outcome of attempt 0.
 
 use std::time::Duration;
 
@@ -12,67 +12,67 @@ use domain::standing::Standing;
 use crate::row::{Final, HintUse, Row, Scope};
 use crate::table::Table;
 
-/// What a job's outcome leads to.
+/// What to do about the outcome of an attempt.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Verdict {
-    /// The mail got through: the job ends.
+    /// The mail was delivered: the job ends.
     Close,
     /// The job waits this long from now for its next attempt.
     RetryAfter(Duration),
-    /// This message is given up; the next one is the probe.
+    /// This message is given up. The next one becomes the probe.
     DropMessage,
-    /// All messages are given up; the address stays as it is.
+    /// All messages are given up. The address keeps its standing.
     DropAll,
     /// The address leaves the active list, and all its messages are given up.
     Retire {
-        /// Where it goes.
+        /// The new standing of the address.
         standing: Standing,
-        /// Whether nobody at that destination got through, so that being unavailable again and
-        /// again must not make the address inactive: it is the host that is dead.
-        host_dead: bool,
+        /// Whether no mail was delivered at that destination since the job was created. Then the
+        /// host is dead, and repeated unavailability must not make the address inactive.
+        host_down: bool,
     },
-    /// A relay took the message: the job waits this long from now for a bounce, and silence closes
-    /// it as delivered.
+    /// A relay accepted the message. The job waits this long from now for a bounce. If none comes,
+    /// the message counts as delivered.
     Confirm(Duration),
-    /// The job waits this long from now and the attempt does not count: the trouble is not the
-    /// address's.
+    /// The job waits this long from now, and the attempt does not count: the address is not the
+    /// cause of the trouble.
     Hold(Duration),
 }
 
-/// What policy looks at of a job.
+/// The facts about a job that policy needs.
 #[derive(Clone, Copy, Debug)]
 pub struct Case<'a> {
-    /// The job's id, for its own share of the jitter.
+    /// The job's id. The job's share of the jitter depends on it.
     pub job: &'a str,
     /// The tenant.
     pub account: &'a str,
-    /// The kind of mail that was tried.
+    /// The kind of mail that was sent.
     pub stream: Option<&'a str>,
-    /// Where it was tried.
+    /// The destination of the attempt.
     pub destination: &'a str,
-    /// The number of the attempt that ended so; the platform's own was 0.
+    /// The number of the attempt that ended. The platform's own was 0.
     pub attempt: u32,
-    /// When the job came to be.
+    /// When the job was created.
     pub created: Timestamp,
-    /// When somebody at that destination last got through, as far as is known.
-    pub delivered_there: Option<Timestamp>,
-    /// How long a message that a relay took waits for a bounce; zero: it counts as delivered at
+    /// When mail was last delivered at that destination, if known.
+    pub last_delivery_there: Option<Timestamp>,
+    /// How long a message that a relay accepted waits for a bounce. Zero: it counts as delivered at
     /// once.
     pub confirm: Duration,
 }
 
-/// The verdict, and what it rests on.
+/// The verdict, with its row and reply.
 #[derive(Clone, Debug)]
 pub struct Decision<'t> {
-    /// What is to be done.
+    /// What to do.
     pub verdict: Verdict,
-    /// The row that says so; none where no reply of the recipient's mail system was had.
+    /// The row that applies. `None` if the recipient's mail system sent no reply.
     pub row: Option<&'t Row>,
-    /// The outcome as a reply; for faults one that stands for them.
+    /// The outcome as a reply. For a fault, a reply that represents it.
     pub reply: Reply,
 }
 
-/// Judges the outcome of one attempt. Pure: the same input always has the same verdict.
+/// Decides about the outcome of one attempt. Pure: the same input always has the same verdict.
 pub fn decide<'t>(
     case: &Case<'_>,
     outcome: &Outcome,
@@ -106,16 +106,20 @@ pub fn decide<'t>(
             text: text_of(fault),
         },
     };
-    if matches!(outcome, Outcome::Unreachable(fault) if fault.side == Side::Ours && fault.kind != FaultKind::Unanswered)
-    {
-        // Who is busy, be it our relay, may say for how long.
+    let is_ours = matches!(outcome, Outcome::Unreachable(fault) if fault.side == Side::Ours);
+    let is_unanswered = matches!(
+        outcome,
+        Outcome::Unreachable(fault) if fault.kind == FaultKind::Unanswered
+    );
+    if is_ours && !is_unanswered {
+        // A busy peer, such as our relay, may state how long to wait.
         let hold = bounded_hint(&reply, table).map_or(table.hold, |hint| hint.max(table.hold));
         return without_row(hold_or_end(case, hold, Final::Message, table, now), reply);
     }
     let row = table.row(&reply, case.account, case.stream, case.destination);
-    if matches!(outcome, Outcome::Unreachable(fault) if fault.side == Side::Ours) {
-        // The relay may have taken the message: each such try counts, so that it cannot be sent
-        // without end. But nothing of this is said about the address.
+    if is_ours {
+        // The relay may have accepted the message. So each such attempt counts, or the message
+        // could be sent without end. But the address is not blamed for it.
         let verdict = match judge(
             case,
             row,
@@ -148,8 +152,8 @@ pub fn decide<'t>(
     }
 }
 
-/// Judges a reply of the recipient's mail system whose row is known. `hint` is the time that it
-/// asks for, within bounds.
+/// Decides about a reply of the recipient's mail system whose row is known. `hint` returns the time
+/// that the reply asks for, within the limits.
 pub(crate) fn judge(
     case: &Case<'_>,
     row: &Row,
@@ -177,7 +181,7 @@ pub(crate) fn judge(
             } else {
                 asked_for(delay, row, reply, table)
             };
-            // Whoever names a time means that it is not to be before.
+            // A server that names a time does not want the next attempt before it.
             let jitter = if hinted.is_some() {
                 row.jitter.never_early()
             } else {
@@ -190,7 +194,7 @@ pub(crate) fn judge(
     }
 }
 
-/// A wait that spends no attempt has no last attempt either, so the job's age ends it.
+/// Holds the job, or ends it by its age: a wait that uses up no attempts would otherwise never end.
 fn hold_or_end(
     case: &Case<'_>,
     delay: Duration,
@@ -203,12 +207,12 @@ fn hold_or_end(
         (false, Final::Message) => Verdict::DropAll,
         (false, end) => Verdict::Retire {
             standing: end.standing(),
-            host_dead: false,
+            host_down: false,
         },
     }
 }
 
-/// The first delay that a hint in the reply asks for, where the row heeds it.
+/// Returns the first delay that a hint in the reply asks for, if the row allows hints.
 fn hinted(delay: Duration, row: &Row, hint: impl FnOnce() -> Option<Duration>) -> Option<Duration> {
     match row.hint {
         HintUse::Ignore => None,
@@ -217,7 +221,8 @@ fn hinted(delay: Duration, row: &Row, hint: impl FnOnce() -> Option<Duration>) -
     }
 }
 
-/// What is said of a fault, with what the peer asked for beside it where [`asked`] looks for it.
+/// Returns the text for a fault. If the peer asked for a time outside its reply, that time stays at
+/// the front, where [`asked`] finds it.
 fn text_of(fault: &Fault) -> String {
     let Some(span) = asked(&fault.text) else {
         return fault.to_string();
@@ -230,13 +235,13 @@ fn text_of(fault: &Fault) -> String {
     asking(&plain.to_string(), Some(span.as_secs()))
 }
 
-/// A later delay that the peer asks for beside its reply, where the row heeds hints. What the text
-/// alone says is not heeded any more: whoever says "in 5 minutes" each time means nothing by it.
-/// Nor does a schedule become shorter than it is.
+/// Returns a later delay that the peer asked for outside its reply's text, if the row allows hints.
+/// A time that is only in the text is ignored for later delays: a server that writes "in 5 minutes"
+/// each time does not mean it. A delay is never shorter than the schedule's.
 fn asked_for(delay: Duration, row: &Row, reply: &Reply, table: &Table) -> Option<Duration> {
-    let heeds = row.hint != HintUse::Ignore;
+    let allows_hints = row.hint != HintUse::Ignore;
     let asked = asked(&reply.text)
-        .filter(|_| heeds)
+        .filter(|_| allows_hints)
         .map(|asked| bounded(asked, table));
     asked.filter(|asked| *asked > delay)
 }
@@ -251,17 +256,17 @@ fn bounded(span: Duration, table: &Table) -> Duration {
 }
 
 fn used_up(case: &Case<'_>, row: &Row) -> Verdict {
-    let host_dead =
-        row.scope == Scope::Host && case.delivered_there.is_none_or(|at| at < case.created);
+    let host_down =
+        row.scope == Scope::Host && case.last_delivery_there.is_none_or(|at| at < case.created);
     match row.end {
         Final::Message => Verdict::DropAll,
-        Final::Inactive if host_dead => Verdict::Retire {
+        Final::Inactive if host_down => Verdict::Retire {
             standing: Standing::Unavailable,
-            host_dead,
+            host_down,
         },
         end => Verdict::Retire {
             standing: end.standing(),
-            host_dead,
+            host_down,
         },
     }
 }

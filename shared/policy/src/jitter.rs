@@ -1,5 +1,5 @@
-//! Jitter: spreads the jobs of one campaign, so that they do not come back as one wave. It depends
-//! on nothing but the job and the attempt, so policy stays pure and a simulation can be run again.
+//! Jitter: spreads the jobs of one campaign, so that they do not return as one wave. It depends
+//! only on the job and the attempt. So policy stays pure, and a simulation can be repeated.
 
 use std::fmt;
 use std::str::FromStr;
@@ -7,20 +7,20 @@ use std::time::Duration;
 
 use xxhash_rust::xxh3::xxh3_64_with_seed;
 
-/// By how much a delay may be moved.
+/// How far a delay may be moved.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Jitter {
     percent: u8,
     early: bool,
 }
 
-/// Why a text is no jitter.
+/// Why a text is not a jitter.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("jitter looks like \"±10%\", \"+10%\" or \"0%\", with at most 50%")]
 pub struct NotAJitter;
 
 impl Jitter {
-    /// The same jitter, but never before the delay's own end.
+    /// Returns the same jitter, but one that never shortens a delay.
     pub const fn never_early(self) -> Self {
         Self {
             early: false,
@@ -28,9 +28,9 @@ impl Jitter {
         }
     }
 
-    /// Moves `delay` by this job's and attempt's own share of the jitter.
+    /// Moves `delay` by the share of the jitter that belongs to this job and attempt.
     pub fn apply(self, delay: Duration, job: &str, attempt: u32) -> Duration {
-        // Half of the hash is precise enough for an even spread, and is exact as a float.
+        // The upper half of the hash is precise enough for an even spread, and exact as a float.
         let hash = xxh3_64_with_seed(job.as_bytes(), u64::from(attempt)) >> 32;
         let uniform = hash as f64 / f64::from(u32::MAX);
         let share = f64::from(self.percent) / 100.0;
@@ -86,7 +86,7 @@ mod tests {
     const HOUR: Duration = Duration::from_secs(3_600);
 
     #[test]
-    fn jitter_stays_in_its_bounds_and_uses_them() {
+    fn jitter_stays_within_its_limits_and_uses_them() {
         for (text, least, most) in [("±10%", 0.9, 1.1), ("+10%", 1.0, 1.1), ("0%", 1.0, 1.0)] {
             let jitter: Jitter = text.parse().unwrap();
             let moved: Vec<_> = (0..2_000)
@@ -106,7 +106,7 @@ mod tests {
     }
 
     #[test]
-    fn each_attempt_of_a_job_has_its_own_share() {
+    fn each_attempt_of_a_job_has_its_own_jitter() {
         let jitter: Jitter = "±10%".parse().unwrap();
         assert_ne!(
             jitter.apply(HOUR, "acme/jo@example.com", 1),
@@ -119,7 +119,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_jitter_is_refused() {
+    fn a_text_that_is_not_a_jitter_is_rejected() {
         for text in ["", "10%", "±10", "±51%", "-10%", "±+1%", "±%", "++1%"] {
             assert_eq!(text.parse::<Jitter>(), Err(NotAJitter), "{text}");
         }

@@ -1,5 +1,5 @@
-//! The retry policy: which failures are retried, how often and how far apart, and what becomes of
-//! the address when retrying ends. The reference table is `default.toml`. All of it is pure.
+//! The retry policy: which failures are retried, how often and when, and the standing of the
+//! address when retrying ends. The reference table is `default.toml`. Everything is pure.
 
 pub mod decide;
 pub mod jitter;
@@ -8,4 +8,3 @@ mod ranking;
 pub mod row;
 pub mod rulings;
 pub mod table;
-mod whose;

@@ -1,5 +1,5 @@
-//! Reads policy tables from TOML: the default one, and a user's over it. Every fault is found, not
-//! just the first.
+//! Reads policy tables from TOML: the default table, and the user's file on top of it. Reports
+//! every fault, not only the first.
 
 use std::sync::{Arc, LazyLock};
 use std::time::Duration;
@@ -21,13 +21,13 @@ use crate::table::Table;
 const DAY: Duration = Duration::from_secs(86_400);
 const MINUTE: Duration = Duration::from_secs(60);
 
-/// How many delays a row may have.
+/// The largest number of delays in a row.
 const DELAYS_MAX: usize = 32;
 
-/// How large a row's compiled text pattern may grow, in bytes: a bound on what a file can cost us.
+/// The largest size of a row's compiled text pattern, in bytes. It limits what a file can cost us.
 const TEXT_SIZE_MAX: usize = 1 << 20;
 
-/// What `[defaults]` says, file over file.
+/// The values of `[defaults]`. Each file overrides those of the files before it.
 struct Defaults {
     jitter: Jitter,
     hint: HintUse,
@@ -44,28 +44,30 @@ struct Defaults {
 pub const DEFAULT: &str = include_str!("default.toml");
 
 static DEFAULT_TABLE: LazyLock<Arc<Table>> = LazyLock::new(|| {
-    Arc::new(table(&[("default.toml", DEFAULT)]).expect("the tests load the default table"))
+    let default = table(&[("default.toml", DEFAULT)]);
+    Arc::new(default.expect("the tests load the default table"))
 });
 
 impl Table {
-    /// The table that ships with this version.
+    /// Returns the table that ships with this version.
     pub fn embedded() -> Arc<Self> {
         DEFAULT_TABLE.clone()
     }
 
-    /// The table that ships with this version, with the rows of a file over it. `text` is the
-    /// file's content and `name` what faults call it. Names every fault at once.
+    /// Returns the table that ships with this version, changed by the rows of a file. `text` is the
+    /// content of the file, and `name` is its name in faults. Reports all faults at once.
     pub fn with_file(name: &str, text: &str) -> Result<Self, SettingsFaults> {
         table(&[("default.toml", DEFAULT), (name, text)])
     }
 }
 
-/// Reads the files in order; each replaces the rows of the same name, and adds the others behind.
+/// Reads the files in order. A row replaces an earlier row of the same name, or is added at the
+/// end.
 fn table(files: &[(&str, &str)]) -> Result<Table, SettingsFaults> {
     let mut faults = Vec::new();
     let mut rows: Vec<Row> = Vec::new();
     let mut defaults = Defaults {
-        jitter: "±10%".parse().expect("a constant that the tests read"),
+        jitter: "±10%".parse().expect("the tests parse this constant"),
         hint: HintUse::Lengthen,
         hint_min: MINUTE,
         hint_max: DAY,
@@ -185,8 +187,7 @@ fn read_defaults(mut section: Section<'_, '_>, defaults: &mut Defaults) {
     section.finish();
 }
 
-/// Reads one row; `None` where it lacks something that a row cannot be without, which is then
-/// noted.
+/// Reads one row. Returns `None`, after reporting it, if the row lacks something that it must have.
 fn read_row(mut section: Section<'_, '_>, defaults: &Defaults) -> Option<Row> {
     let name = section.text("name");
     if !name.is_some_and(|name| {
@@ -202,7 +203,7 @@ fn read_row(mut section: Section<'_, '_>, defaults: &Defaults) -> Option<Row> {
     if patterns.is_empty() {
         section.fault(
             "status",
-            "every row needs at least one status pattern, \"4.3.1\" or \"*\" say",
+            "every row needs at least one status pattern, such as \"4.3.1\" or \"*\"",
         );
     }
     for pattern in patterns {
@@ -231,7 +232,7 @@ fn read_row(mut section: Section<'_, '_>, defaults: &Defaults) -> Option<Row> {
         section.fault("hold", "a row that holds needs a delay to wait for");
     }
     let end = section.choice("final", &FINALS);
-    let says = section.choice("class", &CLASSES);
+    let declared_class = section.choice("class", &CLASSES);
     for (key, missing) in [("scope", scope.is_none()), ("final", end.is_none())] {
         if missing {
             section.fault(key, format!("every row needs a valid {key}"));
@@ -259,7 +260,7 @@ fn read_row(mut section: Section<'_, '_>, defaults: &Defaults) -> Option<Row> {
         hint,
         hold,
         end,
-        says,
+        declared_class,
     })
 }
 
@@ -268,7 +269,7 @@ fn read_account(section: &mut Section<'_, '_>) -> Option<String> {
     match Account::parse(name) {
         Ok(_) => Some(name.to_owned()),
         Err(why) => {
-            section.fault("account", format!("{name:?} is no account: {why}"));
+            section.fault("account", format!("{name:?} is not an account: {why}"));
             None
         }
     }
@@ -279,17 +280,19 @@ fn read_stream(section: &mut Section<'_, '_>) -> Option<String> {
     if stream.is_empty() || stream.chars().any(char::is_control) {
         section.fault(
             "stream",
-            format!("{stream:?} is no stream: it must be text without control characters"),
+            format!("{stream:?} is not a stream: it must be text without control characters"),
         );
     }
     Some(stream.to_owned())
 }
 
-/// A row is for one destination. A pattern would match nothing.
+/// Reads the one destination that a row may be limited to. A pattern is rejected: it would match
+/// nothing.
 fn read_destination(section: &mut Section<'_, '_>) -> Option<String> {
     let name = section.text("destination")?.to_lowercase();
     if !is_destination_name(&name) {
-        let text = "is no destination: write a domain like \"example.com\" or a provider; leave it out for all of them";
+        let text = "is not a destination: write a domain like \"example.com\" or a provider; \
+                    leave it out for all of them";
         section.fault("destination", format!("{name:?} {text}"));
     }
     Some(name)
@@ -327,7 +330,7 @@ fn read_text(section: &mut Section<'_, '_>) -> Option<regex::Regex> {
         .size_limit(TEXT_SIZE_MAX)
         .build();
     built
-        .map_err(|why| section.fault("text", format!("is no regular expression: {why}")))
+        .map_err(|why| section.fault("text", format!("is not a regular expression: {why}")))
         .ok()
 }
 
@@ -368,14 +371,15 @@ mod tests {
         assert_eq!(
             table.row(&full, "acme", None, "example.com").name,
             "acme-at-example",
-            "conditions beat status"
+            "account and destination count more than the status"
         );
         assert_eq!(table.rows().len(), Table::embedded().rows().len() + 1);
     }
 
     #[test]
-    fn a_row_may_say_something_else_of_the_address_than_is_done_about_it() {
-        let row = "[[row]]\nname = \"r\"\nstatus = \"5.9.9\"\nscope = \"mailbox\"\ndelays = []\nfinal = \"unavailable\"\n";
+    fn the_class_of_a_row_may_differ_from_what_it_does() {
+        let row = "[[row]]\nname = \"r\"\nstatus = \"5.9.9\"\nscope = \"mailbox\"\n\
+                   delays = []\nfinal = \"unavailable\"\n";
         for (class, expected) in [
             ("", Class::Message),
             ("class = \"hard\"", Class::Hard),
@@ -392,7 +396,7 @@ mod tests {
     }
 
     #[test]
-    fn a_row_for_something_that_cannot_be_is_refused_with_what_is_allowed() {
+    fn a_row_with_an_impossible_condition_is_rejected_and_the_fault_names_what_is_allowed() {
         for (text, key, allowed) in [
             ("account = \"a/b\"", "row.r.account", "A-Z a-z 0-9 . _ -"),
             ("account = \"\"", "row.r.account", "A-Z a-z 0-9 . _ -"),
@@ -420,16 +424,16 @@ mod tests {
                 "[[row]]\nname = \"r\"\nstatus = \"*\"\nscope = \"host\"\nfinal = \"message\"";
             let faults = Table::with_file("mine.toml", &format!("{row}\n{text}")).err();
             let faults = faults.unwrap_or_else(|| panic!("accepted: {text}"));
-            let said = faults
+            let is_reported = faults
                 .0
                 .iter()
                 .any(|fault| fault.key == key && fault.text.contains(allowed));
-            assert!(said, "{text}: {faults}");
+            assert!(is_reported, "{text}: {faults}");
         }
     }
 
     #[test]
-    fn every_fault_of_a_file_is_named_at_once() {
+    fn all_faults_of_a_file_are_reported_at_once() {
         let faults = Table::with_file(
             "mine.toml",
             r#"

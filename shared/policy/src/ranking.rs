@@ -1,25 +1,23 @@
-//! The rows of a policy in the order of how specific they are, by the reply's reason, so that the
-//! first that matches is the one, and most rows are never asked. Knows nothing of what a row calls
-//! for.
+//! The rows of a policy for each reason, the most specific first. So the first row that matches
+//! applies, and most rows are never tried. Must not know what a row does.
 
 use classify::reason::{REASONS, Reason};
 use domain::reply::Reply;
 use domain::status::pattern::StatusPattern;
 
-use crate::row::Row;
-use crate::whose::Whose;
+use crate::row::{FailedMail, Row};
 
-/// What a reply has to match to fall under a row.
+/// One status pattern of a row.
 #[derive(Clone, Debug)]
 struct Entry {
     /// One of the row's patterns.
     status: StatusPattern,
-    /// The row's place in the table.
+    /// The position of the row in the table.
     row: usize,
 }
 
-/// The entries of all rows, the most specific first: for replies without a reason, then for those
-/// of each reason.
+/// The entries of all rows, the most specific first. The first list is for replies without a
+/// reason, the others for each reason in turn.
 #[derive(Clone, Debug)]
 pub(crate) struct Ranking(Vec<Vec<Entry>>);
 
@@ -46,39 +44,40 @@ impl Ranking {
             };
             ranked.extend(row.status.iter().map(entry));
         }
-        // The later row where two are equally specific.
+        // Of two equally specific rows, the later one comes first.
         ranked.sort_by_key(|(conditions, by_words, exactness, entry)| {
             (*conditions, *by_words, *exactness, entry.row)
         });
         let ranked: Vec<Entry> = ranked.into_iter().rev().map(|(.., entry)| entry).collect();
-        let of = |reason: Option<Reason>| {
-            let may = |row: &Row| {
+        let entries_for = |reason: Option<Reason>| {
+            let may_match = |row: &Row| {
                 row.reason.is_empty() || reason.is_some_and(|reason| row.reason.contains(&reason))
             };
             ranked
                 .iter()
-                .filter(|entry| may(&rows[entry.row]))
+                .filter(|entry| may_match(&rows[entry.row]))
                 .cloned()
                 .collect()
         };
         let reasons = REASONS.iter().map(|(_, reason)| Some(*reason));
-        Self(std::iter::once(None).chain(reasons).map(of).collect())
+        let lists = std::iter::once(None).chain(reasons).map(entries_for);
+        Self(lists.collect())
     }
 
-    /// The place of the most specific row for `reply`, which has this reason; `None` where no row
-    /// matches.
+    /// Returns the position of the most specific row for `reply`, which has this reason. Returns
+    /// `None` if no row matches.
     pub(crate) fn first(
         &self,
         rows: &[Row],
         reply: &Reply,
         reason: Option<Reason>,
-        whose: Whose<'_>,
+        mail: FailedMail<'_>,
     ) -> Option<usize> {
-        // The reasons are listed in the order in which they are declared.
+        // List 0 is for no reason. The others are in the order of the declaration of [`Reason`].
         let entries = self.0.get(reason.map_or(0, |reason| reason as usize + 1))?;
         let found = entries
             .iter()
-            .find(|entry| entry.status.matches(reply) && rows[entry.row].is_for(reply, whose))?;
+            .find(|entry| entry.status.matches(reply) && rows[entry.row].is_for(reply, mail))?;
         Some(found.row)
     }
 }
@@ -88,7 +87,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn reasons_are_listed_in_the_order_in_which_they_are_declared() {
+    fn reasons_are_listed_in_the_order_of_their_declaration() {
         for (n, (word, reason)) in REASONS.iter().enumerate() {
             assert_eq!(*reason as usize, n, "{word}");
         }

@@ -1,4 +1,4 @@
-//! One row of the policy table.
+//! One row of the policy table: which failures it is for, and what to do about them.
 
 use std::time::Duration;
 
@@ -10,9 +10,8 @@ use domain::status::pattern::StatusPattern;
 use regex::Regex;
 
 use crate::jitter::Jitter;
-use crate::whose::Whose;
 
-/// What a failure says something about.
+/// What a failure is about.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Scope {
     /// The recipient's mailbox.
@@ -23,14 +22,14 @@ pub enum Scope {
     Route,
     /// The message itself.
     Message,
-    /// Nobody knows.
+    /// The reply does not show what it is about.
     Unknown,
 }
 
-/// What is left when the tries are used up.
+/// What happens when all attempts are used up.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Final {
-    /// The address is retired until an operator or a sign of life says otherwise.
+    /// The address is retired until an operator or a sign of life reinstates it.
     Inactive,
     /// The address is retired for a time.
     Unavailable,
@@ -38,39 +37,47 @@ pub enum Final {
     Message,
 }
 
-/// What a reply means for whoever wants to know only that.
+/// What a reply means, in one word, for people and reports.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Class {
     /// Worth retrying.
     Soft,
     /// The address is dead.
     Hard,
-    /// The message failed for good, the address did not.
+    /// The message failed permanently, but the address did not.
     Message,
 }
 
-/// What a hint in the reply does to the first delay; what a peer asks for beside its reply
-/// lengthens later ones unless ignored.
+/// What a hint in the reply does to the first delay. A time that the peer asks for outside the
+/// reply's text also lengthens later delays, unless the row ignores hints.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum HintUse {
-    /// It may only make it longer.
+    /// It can only lengthen the delay.
     Lengthen,
-    /// It takes its place.
+    /// It replaces the delay.
     Replace,
-    /// Nothing.
+    /// It has no effect.
     Ignore,
 }
 
-/// One row: which failures it is for, and what is done about them.
+/// The properties of the failed mail that a row may be limited to.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct FailedMail<'a> {
+    pub(crate) account: &'a str,
+    pub(crate) stream: Option<&'a str>,
+    pub(crate) destination: &'a str,
+}
+
+/// One row: which failures it is for, and what to do about them.
 #[derive(Clone, Debug)]
 pub struct Row {
     /// Its name, unique in the table.
     pub name: String,
-    /// The statuses that it is for; one of them must match.
+    /// The statuses that it is for. One of them must match.
     pub status: Vec<StatusPattern>,
-    /// What the reply's text must match.
+    /// The regular expression that the reply's text must match.
     pub text: Option<Regex>,
-    /// The reasons that it is for, of which the reply must have one; empty where any will do.
+    /// The reasons that it is for. The reply must have one of them; if empty, any will do.
     pub reason: Vec<Reason>,
     /// The account that it is for.
     pub account: Option<String>,
@@ -78,23 +85,24 @@ pub struct Row {
     pub stream: Option<String>,
     /// The destination that it is for.
     pub destination: Option<String>,
-    /// What the failure says something about.
+    /// What the failure is about.
     pub scope: Scope,
-    /// The delays, each from the settling of the try before. There are as many tries as delays.
+    /// The delay before each attempt, counted from when the previous one was settled. There are as
+    /// many attempts as delays.
     pub delays: Vec<Duration>,
-    /// By how much they are moved.
+    /// How far each delay may be moved.
     pub jitter: Jitter,
-    /// What a hint does to the first of them.
+    /// What a hint does to the first delay.
     pub hint: HintUse,
-    /// Whether the job waits without spending attempts.
+    /// Whether the job waits without using up attempts.
     pub hold: bool,
-    /// What is left at the end.
+    /// What happens when all attempts are used up.
     pub end: Final,
-    /// What a failure means, where delays and end do not say it.
-    pub says: Option<Class>,
+    /// The class that the table gives. If none, it follows from `delays` and `end`.
+    pub declared_class: Option<Class>,
 }
 
-/// Scopes by their words.
+/// All scopes with their words.
 pub const SCOPES: [(&str, Scope); 5] = [
     ("mailbox", Scope::Mailbox),
     ("host", Scope::Host),
@@ -103,28 +111,28 @@ pub const SCOPES: [(&str, Scope); 5] = [
     ("unknown", Scope::Unknown),
 ];
 
-/// Finals by their words.
+/// All finals with their words.
 pub const FINALS: [(&str, Final); 3] = [
     ("inactive", Final::Inactive),
     ("unavailable", Final::Unavailable),
     ("message", Final::Message),
 ];
 
-/// Classes by their words.
+/// All classes with their words.
 pub const CLASSES: [(&str, Class); 3] = [
     ("soft", Class::Soft),
     ("hard", Class::Hard),
     ("message", Class::Message),
 ];
 
-/// Uses of a hint by their words.
+/// All uses of a hint with their words.
 pub const HINTS: [(&str, HintUse); 3] = [
     ("lengthen", HintUse::Lengthen),
     ("replace", HintUse::Replace),
     ("ignore", HintUse::Ignore),
 ];
 
-/// The word for `value` in one of the lists of words above.
+/// Returns the word for `value` from one of the lists above.
 fn word<T: Copy + PartialEq>(words: &[(&'static str, T)], value: T) -> &'static str {
     words
         .iter()
@@ -133,13 +141,13 @@ fn word<T: Copy + PartialEq>(words: &[(&'static str, T)], value: T) -> &'static 
 }
 
 impl Scope {
-    /// The word used in files and JSON.
+    /// Returns the word used in files and JSON.
     pub fn as_str(self) -> &'static str {
         word(&SCOPES, self)
     }
 
-    /// What a failure of this scope says about its destination: a mail system that finds fault with
-    /// a mailbox or a message works.
+    /// Returns what a failure of this scope means for the pace of its destination. A mail system
+    /// that rejects a mailbox or a message works.
     pub const fn feedback(self) -> Feedback {
         match self {
             Self::Host => Feedback::HostFailed,
@@ -151,12 +159,12 @@ impl Scope {
 }
 
 impl Final {
-    /// The word used in files and JSON.
+    /// Returns the word used in files and JSON.
     pub fn as_str(self) -> &'static str {
         word(&FINALS, self)
     }
 
-    /// The standing that the address is left in.
+    /// Returns the standing that the address gets.
     pub const fn standing(self) -> Standing {
         match self {
             Self::Inactive => Standing::Inactive,
@@ -167,44 +175,44 @@ impl Final {
 }
 
 impl HintUse {
-    /// The word used in files and JSON.
+    /// Returns the word used in files and JSON.
     pub fn as_str(self) -> &'static str {
         word(&HINTS, self)
     }
 }
 
 impl Class {
-    /// The word used in files and JSON.
+    /// Returns the word used in files and JSON.
     pub fn as_str(self) -> &'static str {
         word(&CLASSES, self)
     }
 }
 
 impl Row {
-    /// What a failure that this row is for means. It decides nothing: what is done is in delays and
-    /// end.
+    /// Returns what a failure of this row means. It decides nothing: `delays` and `end` do.
     pub fn class(&self) -> Class {
-        let done = match (self.delays.is_empty(), self.end) {
+        let from_action = match (self.delays.is_empty(), self.end) {
             (false, _) => Class::Soft,
             (true, Final::Inactive) => Class::Hard,
             (true, _) => Class::Message,
         };
-        self.says.unwrap_or(done)
+        self.declared_class.unwrap_or(from_action)
     }
 
-    /// Whether the row is for this reply, as far as neither status nor reason say.
-    pub(crate) fn is_for(&self, reply: &Reply, whose: Whose<'_>) -> bool {
+    /// Whether the row is for this reply and mail. Status and reason are not checked here: the
+    /// ranking has done so.
+    pub(crate) fn is_for(&self, reply: &Reply, mail: FailedMail<'_>) -> bool {
         self.account
             .as_deref()
-            .is_none_or(|account| account == whose.account)
+            .is_none_or(|account| account == mail.account)
             && self
                 .stream
                 .as_deref()
-                .is_none_or(|stream| Some(stream) == whose.stream)
+                .is_none_or(|stream| Some(stream) == mail.stream)
             && self
                 .destination
                 .as_deref()
-                .is_none_or(|destination| destination == whose.destination)
+                .is_none_or(|destination| destination == mail.destination)
             && self
                 .text
                 .as_ref()

@@ -1,5 +1,5 @@
-//! What the table says of replies, remembered while a batch of bounces is judged: of a campaign
-//! most come back with the same few.
+//! Remembers the row of each reply while a batch of bounces is processed. Most bounces of a
+//! campaign have the same few replies.
 
 use std::collections::HashMap;
 use std::time::Duration;
@@ -12,19 +12,19 @@ use crate::decide::{Case, Verdict, bounded_hint, judge};
 use crate::row::{HintUse, Row};
 use crate::table::Table;
 
-/// How many replies are remembered; more of them are all different anyway.
+/// How many replies are remembered. If there are more, nearly all differ anyway.
 const REPLIES_MAX: usize = 512;
 
-/// A table, and what it has said.
-pub struct Rulings<'t> {
+/// A table, with the replies that it was used for.
+pub struct RowCache<'t> {
     table: &'t Table,
-    /// Whether some row is for one account, stream or destination alone, so that a reply does not
-    /// tell its row.
+    /// Whether any row is limited to one account, stream or destination. Then the reply alone does
+    /// not determine the row.
     has_conditions: bool,
     known: HashMap<Reply, Ruling<'t>>,
 }
 
-/// What the table says of one reply.
+/// What the table contains for one reply.
 #[derive(Clone, Copy)]
 struct Ruling<'t> {
     reason: Option<Reason>,
@@ -32,8 +32,8 @@ struct Ruling<'t> {
     hint: Option<Duration>,
 }
 
-impl<'t> Rulings<'t> {
-    /// Nothing has been said yet.
+impl<'t> RowCache<'t> {
+    /// Returns a cache for `table` without any replies.
     pub fn new(table: &'t Table) -> Self {
         let has_condition =
             |row: &Row| row.account.is_some() || row.stream.is_some() || row.destination.is_some();
@@ -44,7 +44,7 @@ impl<'t> Rulings<'t> {
         }
     }
 
-    /// Judges a bounce with this reply as [`crate::decide()`] does, and tells the row that says so.
+    /// Decides about a bounce with this reply as [`crate::decide()`] does, and returns the row too.
     pub fn judge(&mut self, case: &Case<'_>, reply: &Reply, now: Timestamp) -> (Verdict, &'t Row) {
         let Ruling { row, hint, .. } = self.ruling(case, reply);
         (judge(case, row, reply, || hint, self.table, now), row)
@@ -81,7 +81,7 @@ mod tests {
     const T0: Timestamp = Timestamp::from_ms(1_763_716_200_000);
 
     #[test]
-    fn what_is_remembered_is_what_would_have_been_said() {
+    fn a_remembered_ruling_is_the_same_as_a_new_decision() {
         let rows = r#"
 [[row]]
 name = "patient"
@@ -106,7 +106,7 @@ final = "unavailable"
             Table::embedded(),
             Table::with_file("here", rows).unwrap().into(),
         ] {
-            let mut rulings = Rulings::new(&table);
+            let mut rulings = RowCache::new(&table);
             for reply in replies.concat().iter().map(|text| Reply::parse(text)) {
                 for account in ["default", "acme", "default"] {
                     let case = Case {
@@ -116,7 +116,7 @@ final = "unavailable"
                         destination: "example.com",
                         attempt: 0,
                         created: T0,
-                        delivered_there: None,
+                        last_delivery_there: None,
                         confirm: Duration::ZERO,
                     };
                     let decision = decide(&case, &Outcome::Deferred(reply.clone()), &table, T0);

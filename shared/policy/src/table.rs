@@ -1,4 +1,4 @@
-//! The policy table: the rows in force, and which of them a reply falls under.
+//! The policy table: the rows in force, and the choice of the row for a reply.
 
 use std::time::Duration;
 
@@ -7,34 +7,33 @@ use domain::reply::Reply;
 use domain::status::{EnhancedStatus, StatusClass};
 
 use crate::ranking::Ranking;
-use crate::row::Row;
-use crate::whose::Whose;
+use crate::row::{FailedMail, Row};
 
-/// The rows in force and the bounds that hold for all of them.
+/// The rows in force, and the settings that apply to all of them.
 #[derive(Clone, Debug)]
 pub struct Table {
     /// The rows, in the order of their files. The last one matches everything.
     pub(crate) rows: Vec<Row>,
-    /// The rows by how specific they are.
+    /// The rows in the order in which they are tried.
     pub(crate) ranking: Ranking,
-    /// Bounds for hints.
+    /// The shortest and the longest delay that a hint can lead to.
     pub hint_bounds: (Duration, Duration),
-    /// How long jobs wait when the trouble is ours.
+    /// How long jobs wait when the trouble is on our side.
     pub hold: Duration,
     /// The age at which a job ends at its next claim.
     pub max_age: Duration,
-    /// How long `unavailable` lasts the first time; doubled for each time in a row.
+    /// How long `unavailable` lasts the first time. Doubled each further time in a row.
     pub unavailable_for: Duration,
-    /// How long it lasts at most.
+    /// The longest time that `unavailable` lasts.
     pub unavailable_max: Duration,
-    /// The time in a row that makes `unavailable` `inactive`.
+    /// The number of times in a row at which `unavailable` becomes `inactive`.
     pub strikes: u32,
 }
 
 impl Table {
-    /// The most specific row for `reply`; the later one where two are equally so. Where code and
-    /// status contradict each other, the milder counts: to give up a live address is the worse
-    /// mistake.
+    /// Returns the most specific row for `reply`. Of two equally specific rows, the later one
+    /// applies. If code and status contradict each other, the milder of the two counts: giving up a
+    /// live address is the worse mistake.
     pub fn row(
         &self,
         reply: &Reply,
@@ -45,7 +44,7 @@ impl Table {
         self.row_for(reply, reason::of(reply), account, stream, destination)
     }
 
-    /// The same for a reply whose reason is known already.
+    /// The same for a reply whose reason is already known.
     pub fn row_for(
         &self,
         reply: &Reply,
@@ -66,23 +65,23 @@ impl Table {
             _ => None,
         };
         let reply = milder.as_ref().unwrap_or(reply);
-        let whose = Whose {
+        let mail = FailedMail {
             account,
             stream,
             destination,
         };
         self.ranking
-            .first(&self.rows, reply, reason, whose)
+            .first(&self.rows, reply, reason, mail)
             .map(|row| &self.rows[row])
-            .expect("loading refuses a table in which no row matches everything")
+            .expect("loading rejects a table in which no row matches everything")
     }
 
-    /// The row of this name.
+    /// Returns the row with this name.
     pub fn named(&self, name: &str) -> Option<&Row> {
         self.rows.iter().find(|row| row.name == name)
     }
 
-    /// All rows, in the order of their files.
+    /// Returns all rows, in the order of their files.
     pub fn rows(&self) -> &[Row] {
         &self.rows
     }

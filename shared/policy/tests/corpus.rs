@@ -1,8 +1,8 @@
-//! How well replies are understood, measured on an independent corpus, which is no part of this
-//! repository. Where it lies beside the repository (`../shared/corpus`) the targets are asserted;
-//! without it nothing is measured, and the tests say so.
+//! Measures how well replies are understood, with an independent corpus that is not part of this
+//! repository. If the corpus is next to the repository (`../shared/corpus`), the targets are
+//! asserted. Without it nothing is measured, and the tests print that.
 
-#![allow(clippy::unwrap_used, reason = "a test fails by it")]
+#![allow(clippy::unwrap_used, reason = "a panic is a failed test")]
 #![allow(clippy::disallowed_methods, reason = "the corpus is in files")]
 
 use std::fs;
@@ -17,7 +17,7 @@ use policy::row::Class;
 use policy::table::Table;
 use serde_json::Value;
 
-/// The strata in which the status must come out exactly.
+/// The strata in which the status must be exactly right.
 const EXACT: [&str; 4] = [
     "status-field",
     "diagnostic-code",
@@ -25,7 +25,7 @@ const EXACT: [&str; 4] = [
     "provider-reply",
 ];
 
-/// The strata whose expected class is the class digit, and not whether the address is dead.
+/// The strata whose expected class is the class digit, not whether the address is dead.
 const BY_DIGIT: [&str; 2] = ["class-digit", "provider-reply"];
 
 fn corpus() -> Option<PathBuf> {
@@ -35,15 +35,15 @@ fn corpus() -> Option<PathBuf> {
         .find(|folder| folder.join("pairs.jsonl").is_file())
 }
 
-/// The objects of one file, or none where there is no corpus, which is said.
+/// Returns the objects of one file. If there is no corpus, prints that and returns none.
 fn rows(file: &str) -> Vec<Value> {
     let text = corpus()
         .and_then(|folder| fs::read_to_string(folder.join(file)).ok())
         .unwrap_or_default();
     if text.is_empty() {
-        // Not by a macro: what those print is shown of tests that fail only.
+        // Written directly: the output of macros is only shown for tests that fail.
         let missing = format!(
-            "NOT MEASURED: {file} is not in a folder shared/corpus beside the repository\n"
+            "NOT MEASURED: {file} is not in a folder shared/corpus next to the repository\n"
         );
         io::stderr().write_all(missing.as_bytes()).unwrap();
     }
@@ -68,29 +68,29 @@ fn called_hard(row: &Value) -> bool {
     Table::embedded().row(&reply, "", None, "").class() == Class::Hard
 }
 
-/// Asserts that at least this part of `rows` is right, and shows the others.
-fn assert_part(what: &str, least: f64, rows: &[Value], right: impl Fn(&Value) -> bool) {
+/// Asserts that at least this share of `rows` is right, and prints the others.
+fn assert_share(what: &str, least: f64, rows: &[Value], right: impl Fn(&Value) -> bool) {
     let wrong: Vec<_> = rows
         .iter()
         .filter(|row| !right(row))
         .map(|row| row["input"].to_string())
         .collect();
-    let part = 1.0 - wrong.len() as f64 / rows.len().max(1) as f64;
-    println!("{what}: {part:.4} of {}", rows.len());
+    let share = 1.0 - wrong.len() as f64 / rows.len().max(1) as f64;
+    println!("{what}: {share:.4} of {}", rows.len());
     assert!(
-        rows.is_empty() || part >= least,
-        "{what}: {part:.4} of {}, not {least}: {wrong:#?}",
+        rows.is_empty() || share >= least,
+        "{what}: {share:.4} of {}, not {least}: {wrong:#?}",
         rows.len()
     );
 }
 
 #[test]
-fn the_status_comes_out_exactly() {
-    // Where the corpus has no status but we find one in a reply that was quoted, there is nothing
-    // to compare with.
+fn the_status_is_read_exactly() {
+    // Some rows of the corpus have no status, while we find one in a quoted reply. Then there is
+    // nothing to compare with.
     let mut rows = replies();
     rows.retain(|row| one_of(row, &EXACT) && row["expected_status"].is_string());
-    assert_part("status", 0.99, &rows, |row| {
+    assert_share("status", 0.99, &rows, |row| {
         let status = Reply::parse(row["input"].as_str().unwrap()).status;
         status.map(|status| status.to_string()).as_deref() == row["expected_status"].as_str()
     });
@@ -101,38 +101,38 @@ fn hard_means_that_the_address_is_dead() {
     let mut rows = replies();
     rows.retain(|row| row["expected_class"].is_string());
     let agree = |row: &Value| called_hard(row) == (row["expected_class"] == "hard");
-    assert_part("hard against not hard, all", 0.93, &rows, agree);
+    assert_share("hard against not hard, all", 0.93, &rows, agree);
     let alive: Vec<_> = rows
         .iter()
         .filter(|row| row["expected_class"] == "soft")
         .cloned()
         .collect();
-    assert_part("alive and not called hard, all", 0.99, &alive, |row| {
+    assert_share("alive and not called hard, all", 0.99, &alive, |row| {
         !called_hard(row)
     });
     rows.retain(|row| !one_of(row, &BY_DIGIT));
-    assert_part("hard against not hard, by reason", 0.93, &rows, agree);
+    assert_share("hard against not hard, by reason", 0.93, &rows, agree);
 }
 
 #[test]
-fn an_address_that_all_call_alive_is_not_called_dead() {
+fn an_address_that_all_sources_call_alive_is_not_called_dead() {
     let mut rows = replies();
     rows.retain(|row| row["consensus"] == "alive");
-    assert_part("alive and not called hard", 0.99, &rows, |row| {
+    assert_share("alive and not called hard", 0.99, &rows, |row| {
         !called_hard(row)
     });
     let mut rows = replies();
     rows.retain(|row| row["consensus"] == "dead");
-    assert_part("dead and called hard", 0.99, &rows, called_hard);
+    assert_share("dead and called hard", 0.99, &rows, called_hard);
 }
 
 #[test]
-fn hints_and_fingerprints_are_as_others_read_them() {
-    assert_part("hints", 1.0, &rows("retry_hints.jsonl"), |row| {
+fn hints_and_fingerprints_agree_with_the_corpus() {
+    assert_share("hints", 1.0, &rows("retry_hints.jsonl"), |row| {
         hint(row["input"].as_str().unwrap())
             == row["expected_seconds"].as_u64().map(Duration::from_secs)
     });
-    assert_part("fingerprints", 0.9, &rows("normalize_pairs.jsonl"), |row| {
+    assert_share("fingerprints", 0.9, &rows("normalize_pairs.jsonl"), |row| {
         fingerprint(row["input"].as_str().unwrap()) == row["expected"].as_str().unwrap()
     });
 }

@@ -1,5 +1,5 @@
-//! Servers that dev, the demo, benches and tests start for themselves. Each ends with the value
-//! that stands for it.
+//! Private servers that dev, the demo, benches and tests start for themselves. Each server ends
+//! when its value is dropped.
 
 pub mod postfix;
 pub mod redis;

@@ -1,6 +1,6 @@
-//! A Postfix of our own, for benches and tests: its configuration, queue and log are in a folder of
-//! its own, and it listens on loopback alone. The system's Postfix, if there is one, is not
-//! touched. It ends with the value that stands for it.
+//! A private Postfix for benches and tests. Its configuration, queue and log are in its own folder,
+//! and it listens on loopback only. It does not touch the system's Postfix. It ends when its value
+//! is dropped.
 
 use std::fs::{self, File};
 use std::io;
@@ -15,13 +15,14 @@ use tokio::net::TcpStream;
 use tokio::process::{Child, Command};
 use tokio::time::{Instant, sleep};
 
-/// Where Postfix keeps its tools, which are in few people's path.
+/// The folders of Postfix's tools. They are often not in a user's `PATH`.
 const PATH: &str = "/usr/sbin:/usr/local/sbin:/usr/bin:/bin";
 
-/// How long it may take until it listens.
+/// How long Postfix may take until it listens.
 const START_MAX: Duration = Duration::from_secs(60);
 
-/// What all have: it takes mail from loopback, and delivers nothing on this machine.
+/// The lines of `main.cf` that all have: Postfix accepts mail from loopback, and delivers nothing
+/// on this machine.
 const MAIN: &str = "\
 compatibility_level = 3.6
 maillog_file = /dev/stdout
@@ -36,9 +37,8 @@ alias_database =
 local_recipient_maps =
 ";
 
-/// The services that all have (master(5)), none of them in a changed root. The queue manager looks
-/// around each second: what it meets while it is still being delivered waits in the incoming queue
-/// until then.
+/// The services that all have (master(5)), without chroot. The queue manager scans the incoming
+/// queue each second: a message that was not complete at one scan waits for the next.
 const SERVICES: &str = "\
 pickup   unix n - n 60 1 pickup
 cleanup  unix n - n - 0 cleanup
@@ -65,27 +65,27 @@ postlog  unix-dgram n - n - 1 postlogd
 pub enum PostfixError {
     /// It is not installed.
     #[error(
-        "there is no Postfix on this machine; install it with `apt-get install postfix` (\"No configuration\" will do; \
-         it need not run)"
+        "there is no Postfix on this machine; install it with `apt-get install postfix` \
+         (choose \"No configuration\"; it need not run)"
     )]
     NotInstalled,
     /// Postfix starts only as root.
-    #[error("Postfix starts only as root: run this as root, in a container say")]
+    #[error("Postfix starts only as root: run this as root, for example in a container")]
     NotRoot,
     /// Its folder cannot be made, or written to.
-    #[error("Postfix's folder cannot be written: {0}")]
+    #[error("cannot write Postfix's folder: {0}")]
     Folder(#[from] io::Error),
-    /// One of its tools failed, or it does not listen; with what it has logged.
+    /// One of its tools failed, or it does not listen. Contains its log.
     #[error("{what} failed: {log}")]
     Failed {
         /// What failed.
         what: String,
-        /// What it has logged.
+        /// Its log so far.
         log: String,
     },
 }
 
-/// A running Postfix. It is ended, with all its processes, when this is dropped.
+/// A running Postfix. When this is dropped, all its processes are killed.
 pub struct PrivatePostfix {
     folder: TempDir,
     _master: Child,
@@ -95,22 +95,22 @@ pub struct PrivatePostfix {
 /// How many messages are in the queue.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Queue {
-    /// Those that wait for their next try.
+    /// Messages that wait for their next try.
     pub deferred: usize,
-    /// All others.
+    /// All other messages.
     pub rest: usize,
 }
 
 impl PrivatePostfix {
-    /// Starts one that takes mail at `address`, with these lines of `main.cf` and `master.cf`
-    /// beside those that all have, and waits until it does.
+    /// Starts a Postfix that accepts mail at `address`, and waits until it listens. The lines for
+    /// `main.cf` and `master.cf` (`main`, `services`) are added to those that all have.
     pub async fn start(
         address: SocketAddr,
         main: &str,
         services: &str,
     ) -> Result<Self, PostfixError> {
         let folder = TempDir::with_prefix("redeliver-postfix-")?;
-        // Its processes run as another user, who has to get there.
+        // Postfix's processes run as another user, which must be able to enter the folder.
         fs::set_permissions(folder.path(), fs::Permissions::from_mode(0o755))?;
         for name in ["config", "queue", "data"] {
             fs::create_dir(folder.path().join(name))?;
@@ -125,13 +125,13 @@ impl PrivatePostfix {
         )?;
         // Makes the folders of the queue, with their owners.
         run(folder.path(), "postfix", &["check"]).await?;
-        let asked = tool("postconf")
+        let postconf = tool("postconf")
             .arg("-c")
             .arg(&config)
             .args(["-h", "daemon_directory"])
             .output()
             .await?;
-        let daemons = PathBuf::from(String::from_utf8_lossy(&asked.stdout).trim());
+        let daemons = PathBuf::from(String::from_utf8_lossy(&postconf.stdout).trim());
         let mut master = Command::new(daemons.join("master"));
         let log = log_file(folder.path())?;
         let master = master
@@ -150,22 +150,22 @@ impl PrivatePostfix {
             _master: master,
             _guard: guard,
         };
-        postfix.listens(address).await?;
+        postfix.wait_until_it_listens(address).await?;
         Ok(postfix)
     }
 
-    /// What it has logged so far.
+    /// Returns its log so far.
     pub fn log(&self) -> String {
         log_of(self.folder.path())
     }
 
-    /// Its folder, which ends with it; what is put there can be read by its processes if it may be
-    /// read by all.
+    /// Its folder, which is removed with it. Its processes can read a file in there if all users
+    /// are allowed to read it.
     pub fn folder(&self) -> &Path {
         self.folder.path()
     }
 
-    /// Changes the lines of `main.cf` that are its own; `postfix reload` makes them count.
+    /// Replaces its own lines of `main.cf`. They take effect with `postfix reload`.
     pub fn write_main(&self, main: &str) -> Result<(), PostfixError> {
         Ok(write_main(self.folder.path(), main)?)
     }
@@ -184,7 +184,7 @@ impl PrivatePostfix {
         }
     }
 
-    async fn listens(&self, address: SocketAddr) -> Result<(), PostfixError> {
+    async fn wait_until_it_listens(&self, address: SocketAddr) -> Result<(), PostfixError> {
         let deadline = Instant::now() + START_MAX;
         while TcpStream::connect(address).await.is_err() {
             if Instant::now() > deadline {
@@ -199,7 +199,7 @@ impl PrivatePostfix {
     }
 }
 
-/// One of Postfix's tools, wherever it keeps them.
+/// Returns a command that runs one of Postfix's tools, also if the tool is not in `PATH`.
 pub fn tool(name: &str) -> Command {
     let path = std::env::var("PATH").unwrap_or_default();
     let mut command = Command::new(name);
@@ -226,7 +226,7 @@ async fn run(folder: &Path, name: &str, arguments: &[&str]) -> Result<(), Postfi
     }
 }
 
-/// The user that Postfix's own processes run as.
+/// Returns the id of the user that Postfix's own processes run as.
 async fn owner() -> Result<u32, PostfixError> {
     let id = tool("id").args(["-u", "postfix"]).output().await?;
     String::from_utf8_lossy(&id.stdout)
@@ -261,8 +261,8 @@ fn log_of(folder: &Path) -> String {
         .unwrap_or_default()
 }
 
-/// A shell that ends the master and all that it started when this process ends, however it does, or
-/// drops its end of the pipe.
+/// Starts a shell that kills the master and all its processes when the pipe to this process closes.
+/// So they end with this process, even if it is killed.
 fn end_with_this_process(master: &Child, folder: &Path) -> io::Result<Child> {
     let group = master.id().map(|id| id.to_string()).unwrap_or_default();
     Command::new("sh")
@@ -279,7 +279,7 @@ fn end_with_this_process(master: &Child, folder: &Path) -> io::Result<Child> {
         .spawn()
 }
 
-/// The files in a folder and those below it.
+/// Counts the files in a folder and in its subfolders.
 fn files(folder: &Path) -> usize {
     let entries = fs::read_dir(folder).into_iter().flatten().flatten();
     entries

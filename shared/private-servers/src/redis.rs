@@ -1,5 +1,5 @@
-//! A Redis server of our own: for `redeliver dev`, the demo, benches and tests. It listens on a
-//! Unix socket that only its user can open, and ends with the value that stands for it.
+//! A private Redis server for `redeliver dev`, the demo, benches and tests. It listens on a Unix
+//! socket that only its user can open. It ends when its value is dropped.
 
 use std::env;
 use std::fs::{self, File, TryLockError};
@@ -15,29 +15,29 @@ use tokio::process::{Child, Command};
 use tokio::time::{Instant, sleep, timeout};
 use xxhash_rust::xxh3::xxh3_64;
 
-/// The variable that names the program to start, where it is to be another one than the first that
-/// is installed.
+/// The environment variable with the program to start. Without it, the first installed one of
+/// [`PROGRAMS`] is started.
 pub const PROGRAM_VARIABLE: &str = "REDELIVER_REDIS_SERVER";
 
-/// Programs that can serve, in order of preference.
+/// The server programs, in order of preference.
 pub const PROGRAMS: [&str; 2] = ["redis-server", "valkey-server"];
 
-/// From how many entries on a sorted set is no longer a list that is walked through for each of
-/// them. The server's own 128 makes taking in dearer by a fifth where many destinations have some
-/// dozens of jobs each.
+/// The most entries of a sorted set that Redis stores as a list; each operation on such a list
+/// reads all of it. With the server's default of 128, intake costs a fifth more if many
+/// destinations have some dozens of jobs each.
 const LISTPACK_ENTRIES_MAX: &str = "16";
 
-/// Where a socket's path would be longer than what the system takes (108 bytes on Linux, 104 on
-/// macOS).
+/// The longest path of a socket in its folder, in bytes. The system's limit is a little higher: 108
+/// bytes on Linux, 104 on macOS.
 const SOCKET_PATH_MAX: usize = 100;
 
-/// How long a server may take to start, reading its append-only file included.
+/// How long a server may take to start, including the time to read its append-only file.
 const START_MAX: Duration = Duration::from_secs(60);
 
-/// How long to wait for a folder that another process seems to use.
+/// How long to wait for the lock of a folder.
 const LOCK_MAX: Duration = Duration::from_millis(500);
 
-/// How long it may take to stop.
+/// How long the server may take to stop.
 const STOP_MAX: Duration = Duration::from_secs(10);
 
 /// Why there is no server.
@@ -45,43 +45,43 @@ const STOP_MAX: Duration = Duration::from_secs(10);
 pub enum PrivateRedisError {
     /// The program is not installed.
     #[error(
-        "there is no {0} on this machine; install one with `apt-get install redis-server` (Debian, Ubuntu) or `brew \
-         install redis` (macOS), or name it by {PROGRAM_VARIABLE}"
+        "there is no {0} on this machine; install one with `apt-get install redis-server` \
+         (Debian, Ubuntu) or `brew install redis` (macOS), or set {PROGRAM_VARIABLE} to its path"
     )]
     NotInstalled(String),
     /// Another process uses the folder.
-    #[error("another redeliver is running on {0}; stop it, or name another folder with --data")]
+    #[error("another redeliver uses the folder {0}; stop it, or name another folder with --data")]
     InUse(PathBuf),
-    /// It ended while it was starting.
-    #[error("redis-server ended as it started; its last words, from {log}: {tail}")]
+    /// The server ended during its start.
+    #[error("redis-server ended during its start; the end of its log {log}: {tail}")]
     Ended {
-        /// Its log.
+        /// The path of its log.
         log: PathBuf,
-        /// The end of it.
+        /// The last lines of the log.
         tail: String,
     },
-    /// It did not answer in time.
+    /// The server did not answer in time.
     #[error("redis-server did not answer within {START_MAX:?}; see {0}")]
     Silent(PathBuf),
-    /// The system said no.
+    /// An error of the system.
     #[error("cannot start redis-server in {0}: {1}")]
     Io(PathBuf, io::Error),
 }
 
-/// A running server of our own.
+/// A running private server.
 #[derive(Debug)]
 pub struct PrivateRedis {
     child: Child,
     socket: PathBuf,
-    // Held for as long as the server runs: the lock tells others that the folder is in use, and the
-    // temporary folder goes with it.
+    // Both are kept for as long as the server runs. Other processes see by the lock that the folder
+    // is in use. The temporary folder is removed when it is dropped.
     _lock: File,
     _temporary: Option<TempDir>,
 }
 
 impl PrivateRedis {
-    /// Starts a server that keeps an append-only file in `folder`, which is made where it is
-    /// missing. A server that an earlier process left behind there is stopped first.
+    /// Starts a server with an append-only file in `folder`. The folder is created if it is
+    /// missing. If a killed process has left a server running there, that server is stopped first.
     pub async fn durable(folder: &Path) -> Result<Self, PrivateRedisError> {
         let io = |err| PrivateRedisError::Io(folder.to_owned(), err);
         fs::create_dir_all(folder).map_err(io)?;
@@ -90,7 +90,7 @@ impl PrivateRedis {
         Self::start(&folder, &persistence, None).await
     }
 
-    /// Starts a server that keeps nothing.
+    /// Starts a server that stores nothing on disk.
     pub async fn volatile() -> Result<Self, PrivateRedisError> {
         let temporary = TempDir::with_prefix("redeliver-")
             .map_err(|err| PrivateRedisError::Io("/tmp".into(), err))?;
@@ -98,19 +98,19 @@ impl PrivateRedis {
         Self::start(&folder, &["--appendonly", "no"], Some(temporary)).await
     }
 
-    /// Its URL.
+    /// The URL of the server.
     pub fn url(&self) -> String {
         format!("redis+unix://{}", self.socket.display())
     }
 
-    /// Its process id.
+    /// The process id of the server, if it is running.
     pub fn process_id(&self) -> Option<u32> {
         self.child.id()
     }
 
-    /// Stops it in order, with everything written.
+    /// Stops the server with SHUTDOWN, so that all data are written.
     pub async fn stop(mut self) {
-        // A server that does not heed is ended as the value is dropped.
+        // If the server does not stop in time, it is killed when this value is dropped.
         let _ = timeout(STOP_MAX, command(&self.socket, "SHUTDOWN")).await;
         let _ = timeout(STOP_MAX, self.child.wait()).await;
     }
@@ -128,7 +128,7 @@ impl PrivateRedis {
         })?;
         let mut socket = folder.join("redis.sock");
         if socket.as_os_str().len() > SOCKET_PATH_MAX {
-            // Always the same for one folder, so that a server that was left behind is found again.
+            // The name depends only on the folder, so that a server that was left running is found.
             let name = format!(
                 "redeliver-{:016x}.sock",
                 xxh3_64(folder.as_os_str().as_encoded_bytes())
@@ -163,8 +163,9 @@ impl PrivateRedis {
     }
 }
 
-/// Takes the lock of a folder. One that was just let go can still be held for a moment by a process
-/// that is being started by another thread, until it has closed what it inherited.
+/// Takes the lock of a folder. A lock that was just released can still be held for a moment:
+/// another thread may be starting a process that has inherited the file, and closes it a little
+/// later.
 async fn take_lock(lock: &File) -> Result<(), TryLockError> {
     let deadline = Instant::now() + LOCK_MAX;
     loop {
@@ -177,7 +178,7 @@ async fn take_lock(lock: &File) -> Result<(), TryLockError> {
     }
 }
 
-/// The programs that a server of our own may be, in order of preference.
+/// Returns the programs to try, in order of preference.
 fn programs() -> Vec<String> {
     match env::var(PROGRAM_VARIABLE) {
         Ok(program) => vec![program],
@@ -185,8 +186,8 @@ fn programs() -> Vec<String> {
     }
 }
 
-/// Name and version of the server that would be started, "Redis 7.0.15" say; nothing where there is
-/// none.
+/// Returns the name and version of the server that would be started, for example "Redis 7.0.15".
+/// `None` if no server is installed.
 pub async fn version() -> Option<String> {
     for program in programs() {
         let Ok(output) = Command::new(program).arg("--version").output().await else {
@@ -226,8 +227,8 @@ fn spawn(folder: &Path, socket: &Path, log: &Path, persistence: &[&str]) -> io::
             .arg("--logfile")
             .arg(log)
             .args(persistence)
-            // A group of its own: the terminal's Ctrl-C is for us, and the server has to outlive
-            // our last settles.
+            // Its own process group: a Ctrl-C in the terminal must not reach the server, which is
+            // needed until our last jobs are settled.
             .process_group(0)
             .stdin(Stdio::null())
             .stdout(Stdio::null())
@@ -242,8 +243,8 @@ fn spawn(folder: &Path, socket: &Path, log: &Path, persistence: &[&str]) -> io::
     Err(missing)
 }
 
-/// Whoever holds the folder's lock is alone, so a server that still answers has outlived a process
-/// that was killed.
+/// Stops a server that still answers on this socket. The caller must hold the lock of the folder,
+/// so no live process uses that server: the process that started it was killed.
 async fn stop_left_behind(socket: &Path) {
     let deadline = Instant::now() + STOP_MAX;
     while answers(socket).await && Instant::now() < deadline {
@@ -254,7 +255,7 @@ async fn stop_left_behind(socket: &Path) {
 }
 
 async fn answers(socket: &Path) -> bool {
-    // A server that is still loading its file answers with an error, and is not ready.
+    // A server that is still loading its file answers with an error: it is not ready.
     matches!(command(socket, "PING").await, Ok(answer) if answer.starts_with("+PONG"))
 }
 

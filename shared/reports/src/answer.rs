@@ -1,12 +1,12 @@
-//! Automatic answers of people's mail systems (RFC 3834): out of office, receipts, unsubscribing by
-//! mail. They say that the address lives, and start nothing.
+//! Automatic replies of recipients' mail systems (RFC 3834): out of office, receipts, unsubscribing
+//! by mail. They show that the address is alive, and start nothing.
 
 use crate::bounded::begins_with;
 use crate::fields::groups;
 use crate::mime::Mail;
 use crate::report::{Kind, Recipient, Report};
 
-/// Header fields that only automatic answers have, with what their value begins with.
+/// Header fields that only automatic replies have, with the beginning of their value.
 const FIELDS: [(&str, &str); 8] = [
     ("Auto-Submitted", "auto-replied"),
     ("Auto-Submitted", "auto-generated"),
@@ -18,7 +18,7 @@ const FIELDS: [(&str, &str); 8] = [
     ("X-Auto-Response-Suppress", ""),
 ];
 
-/// What the subject of an automatic answer begins with, in lower case.
+/// The beginning of the subject of an automatic reply, in lower case.
 const SUBJECTS: [&str; 14] = [
     "auto:",
     "auto reply",
@@ -36,8 +36,8 @@ const SUBJECTS: [&str; 14] = [
     "risposta automatica",
 ];
 
-/// Reads a request of a mail program to be unsubscribed, which stands for a person; `None` where
-/// the message is none.
+/// Reads a request to unsubscribe that a mail program sends for a person. Returns `None` if the
+/// message is not one.
 pub(crate) fn unsubscribes(mail: &Mail<'_>) -> Option<Report> {
     let automatic = mail
         .header("Auto-Submitted")
@@ -50,7 +50,7 @@ pub(crate) fn unsubscribes(mail: &Mail<'_>) -> Option<Report> {
     })
 }
 
-/// Reads an automatic answer; `None` where the message is none.
+/// Reads an automatic reply. Returns `None` if the message is not one.
 pub(crate) fn read(mail: &Mail<'_>) -> Option<Report> {
     let field = || {
         FIELDS.iter().any(|(name, value)| {
@@ -67,7 +67,7 @@ pub(crate) fn read(mail: &Mail<'_>) -> Option<Report> {
     })
 }
 
-/// The address that the message is from.
+/// Returns the address in the `From` field.
 pub(crate) fn sender(mail: &Mail<'_>) -> Option<String> {
     let from = mail.header("From")?;
     let group = &groups(&format!("from: {from}"))[0];

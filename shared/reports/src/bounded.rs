@@ -1,10 +1,10 @@
-//! Text that somebody else wrote, cut to what is kept of it.
+//! Cuts text from other systems to the part that is kept.
 
 use std::borrow::Cow;
 
 use crate::bounds::MAX_NAME;
 
-/// What is said on one line, within bounds.
+/// Returns the text on one line, with at most `max` bytes.
 pub(crate) fn on_one_line(text: &str, max: usize) -> String {
     let mut line = String::new();
     for word in text
@@ -23,26 +23,26 @@ pub(crate) fn on_one_line(text: &str, max: usize) -> String {
     line
 }
 
-/// A name that someone else chose, on one line and within bounds; `None` where nothing is left of
-/// it.
+/// Returns a name that another system chose, on one line and within the limit. Returns `None` if
+/// nothing of it remains.
 pub(crate) fn name(text: &str) -> Option<String> {
     let name = on_one_line(text, MAX_NAME);
     (!name.is_empty()).then_some(name)
 }
 
-/// Whether an id was text as it came. Ids of other bytes would all become the same, so they name
+/// Whether an id was readable text. Ids with other bytes would all look the same, so they identify
 /// nothing.
 pub(crate) fn is_readable(id: &str) -> bool {
     !id.contains(char::REPLACEMENT_CHARACTER)
 }
 
-/// Whether `text` begins with `opening`, in whatever case.
+/// Whether `text` begins with `opening`, in upper or lower case.
 pub(crate) fn begins_with(text: &str, opening: &str) -> bool {
     text.get(..opening.len())
         .is_some_and(|head| head.eq_ignore_ascii_case(opening))
 }
 
-/// `text` cut to at most `max` bytes, between characters.
+/// Returns `text` cut to at most `max` bytes, at a character boundary.
 pub(crate) fn cut(text: &str, max: usize) -> &str {
     let end = (0..=max.min(text.len()))
         .rev()
@@ -51,7 +51,7 @@ pub(crate) fn cut(text: &str, max: usize) -> &str {
     &text[..end]
 }
 
-/// Bytes of any charset as text that can be searched.
+/// Converts bytes of any charset to text that can be searched.
 pub(crate) fn lossy(bytes: &[u8]) -> Cow<'_, str> {
     String::from_utf8_lossy(bytes)
 }

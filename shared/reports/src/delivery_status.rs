@@ -1,5 +1,5 @@
-//! Delivery status notifications (RFC 3464; internationalised: RFC 6533), and their fields where a
-//! mail system wrote them into the text instead of a part of their own.
+//! Delivery status notifications (RFC 3464; internationalised: RFC 6533). Also reads their fields
+//! if a mail system wrote them into the text instead of a part of their own.
 
 use std::time::Duration;
 
@@ -16,21 +16,22 @@ use crate::mime::{Mail, Part};
 use crate::report::{Action, Recipient, Report, without_success};
 use crate::text;
 
-/// For how many recipients of one report the words for people are asked.
-const MAX_SILENT: usize = 16;
+/// The largest number of recipients for which the text for people is searched.
+const MAX_WITHOUT_DIAGNOSTIC: usize = 16;
 
-/// How many fields of one recipient are looked at for what stands apart from them.
-const MAX_APART: usize = 64;
+/// A group without an address is added to the recipient before it only while that has fewer fields
+/// than this.
+const MAX_FIELDS: usize = 64;
 
-/// From when on a mail system has tried for long: what it is told then for a time is told for good.
-/// Our own schedule for a user who is unknown for now is as long.
+/// A mail system that tried at least this long has tried for long: a temporary refusal then counts
+/// as permanent. Our own schedule for a user who is unknown for now takes as long.
 const TRIED_LONG: Duration = Duration::from_secs(4 * 86_400);
 
-/// How that is noted behind a reply's text. It has no figure, which would look like a span that the
-/// reply asks for.
+/// The note for that, after the text of the reply. It contains no number, which would look like a
+/// retry hint.
 const TRIED: &str = " (tried for days)";
 
-/// Reads the delivery status of a report; `None` where it says nothing about anybody.
+/// Reads the delivery status of a report. Returns `None` if it contains no recipient.
 pub(crate) fn read(mail: &Mail<'_>) -> Option<Report> {
     let parts = mail.parts.iter().filter_map(|part| match part {
         Part::DeliveryStatus(text) => Some(text.as_str()),
@@ -40,17 +41,22 @@ pub(crate) fn read(mail: &Mail<'_>) -> Option<Report> {
         .chain(mail.texts().filter(|text| has_recipients(text)))
         .find_map(|text| from_fields(text, mail.date()))?;
     let words = text::words(mail);
-    // Without a diagnostic code, which is optional, the words for people are all that tells why.
-    let silent = |one: &&mut Recipient| {
+    // The diagnostic code is optional. Without it, only the text for people explains the failure.
+    let is_unexplained = |one: &&mut Recipient| {
         one.has_failed()
             && one.diagnostic.is_empty()
             && one.reply.status.is_none_or(|status| status.detail() == 0)
     };
-    for recipient in report.recipients.iter_mut().filter(silent).take(MAX_SILENT) {
+    for recipient in report
+        .recipients
+        .iter_mut()
+        .filter(is_unexplained)
+        .take(MAX_WITHOUT_DIAGNOSTIC)
+    {
         let (reply, diagnostic) =
             text::about(&words, mail, recipient.last.as_deref().unwrap_or_default());
         let status = recipient.reply.status.or(reply.status);
-        // What the status says in its comment goes before it.
+        // The comment of the status comes first.
         let text = cut(
             format!("{} {}", recipient.reply.text, reply.text).trim(),
             MAX_TEXT,
@@ -63,14 +69,14 @@ pub(crate) fn read(mail: &Mail<'_>) -> Option<Report> {
         };
         recipient.diagnostic = diagnostic;
     }
-    // Words about several recipients do not say whose content it was.
+    // If there are several recipients, it is unclear which of them the text's stage belongs to.
     if let [recipient] = report.recipients.as_mut_slice() {
         stage::note(&mut recipient.reply, &words);
     }
     Some(report)
 }
 
-/// Whether a text for people has the fields of a delivery status in it.
+/// Whether a text for people contains the fields of a delivery status.
 fn has_recipients(text: &str) -> bool {
     let recipient = |line: &str| {
         line.get(..16)
@@ -79,7 +85,7 @@ fn has_recipients(text: &str) -> bool {
     text.lines().any(recipient)
 }
 
-fn from_fields(text: &str, written_at: Option<Timestamp>) -> Option<Report> {
+fn from_fields(text: &str, dated: Option<Timestamp>) -> Option<Report> {
     let mut groups = groups(text);
     let envelope_id = groups
         .iter()
@@ -91,7 +97,7 @@ fn from_fields(text: &str, written_at: Option<Timestamp>) -> Option<Report> {
         .and_then(date);
     let groups = by_recipient(&mut groups);
     let read = |group: &Group| {
-        let ended_at = group.get("last-attempt-date").and_then(date).or(written_at);
+        let ended_at = group.get("last-attempt-date").and_then(date).or(dated);
         let mut one = recipient(group);
         if arrived_at
             .zip(ended_at)
@@ -108,8 +114,8 @@ fn from_fields(text: &str, written_at: Option<Timestamp>) -> Option<Report> {
     })
 }
 
-/// One group per recipient: apart where blank lines are missing, together where there are some too
-/// many.
+/// Returns one group per recipient. Splits groups if blank lines are missing, and joins them if
+/// there are too many.
 fn by_recipient(groups: &mut Vec<Group>) -> Vec<Group> {
     let is_address = |field: &Field| {
         matches!(
@@ -129,7 +135,7 @@ fn by_recipient(groups: &mut Vec<Group>) -> Vec<Group> {
             }
             found.push(one);
         } else if let Some(last) = found.last_mut()
-            && last.0.len() < MAX_APART
+            && last.0.len() < MAX_FIELDS
             && (last.get("status").is_none() || last.get("action").is_none())
             && (group.get("status").is_some() || group.get("action").is_some())
         {
@@ -147,7 +153,7 @@ fn recipient(group: &Group) -> Recipient {
         .unwrap_or_else(|| Action::from_status(status));
     let diagnostic = group.all("diagnostic-code").next().unwrap_or_default();
     let mut reply = Reply::parse(diagnostic);
-    reply.status = told(status, &reply, diagnostic);
+    reply.status = effective_status(status, &reply, diagnostic);
     if reply.text.is_empty() {
         reply.text = comment(group.get("status").unwrap_or_default()).to_owned();
     }
@@ -168,8 +174,8 @@ fn recipient(group: &Group) -> Recipient {
     }
 }
 
-/// Notes in the reply that the mail system had tried for long before it gave up, where it was told
-/// to come again.
+/// Adds a note to the reply that the mail system had tried for long before it gave up, if the last
+/// refusal was temporary.
 fn note_tried(recipient: &mut Recipient) {
     let reply = &mut recipient.reply;
     let is_transient = reply.class() == Some(StatusClass::Transient);
@@ -178,37 +184,41 @@ fn note_tried(recipient: &mut Recipient) {
     }
 }
 
-/// The instant of a date field (RFC 5322, section 3.3).
+/// Returns the instant of a date field (RFC 5322, section 3.3).
 fn date(value: &str) -> Option<Timestamp> {
     instant(&DateTime::parse_rfc822(value)?)
 }
 
-/// The status that counts. What the recipient's own server said beside its code goes before what
-/// the reporting mail system made of it: some of those have one status for every refusal, and one
-/// for every expiry. A status from elsewhere in the text counts where the report has none, or one
-/// that says no more than the class.
-fn told(field: Option<EnhancedStatus>, reply: &Reply, diagnostic: &str) -> Option<EnhancedStatus> {
-    let (Some(reported), Some(said)) = (field, reply.status) else {
+/// Returns the status that counts. A status that the recipient's own server sent directly after its
+/// code has priority over the status of the reporting mail system: some of those have one status
+/// for every refusal, and one for every expiry. A status from elsewhere in the text counts if the
+/// report has no status, or only a vague one.
+fn effective_status(
+    field: Option<EnhancedStatus>,
+    reply: &Reply,
+    diagnostic: &str,
+) -> Option<EnhancedStatus> {
+    let (Some(reported), Some(quoted)) = (field, reply.status) else {
         return field.or(reply.status);
     };
-    let beside = reply.code.is_some_and(|code| {
+    let follows_code = reply.code.is_some_and(|code| {
         [' ', '-']
             .iter()
-            .any(|between| diagnostic.contains(&format!("{code}{between}{said}")))
+            .any(|between| diagnostic.contains(&format!("{code}{between}{quoted}")))
     });
-    if !is_vague(said) && (beside || is_vague(reported)) {
-        Some(said)
+    if !is_vague(quoted) && (follows_code || is_vague(reported)) {
+        Some(quoted)
     } else {
         Some(reported)
     }
 }
 
-/// Whether a status says no more than its class.
+/// Whether a status contains no more than its class.
 fn is_vague(status: EnhancedStatus) -> bool {
     status.subject() == 0 && status.detail() == 0
 }
 
-/// `5.1.1`, `5.1.1 (bad address)`, `smtp; 5.1.1`.
+/// Reads a status such as `5.1.1`, `5.1.1 (bad address)` or `smtp; 5.1.1`.
 fn read_status(value: &str) -> Option<EnhancedStatus> {
     let value = value
         .split_once(';')
@@ -220,7 +230,7 @@ fn read_status(value: &str) -> Option<EnhancedStatus> {
     value[..end].trim_end_matches('.').parse().ok()
 }
 
-/// What a status says in its comment.
+/// Returns the comment of a status.
 fn comment(status: &str) -> &str {
     status
         .split_once('(')
@@ -235,8 +245,8 @@ fn without_type(diagnostic: &str) -> &str {
     }
 }
 
-/// The address of a recipient field; what is no address, as for mail systems that have other names,
-/// stays as it is.
+/// Returns the address in a recipient field. Some mail systems have other names than addresses;
+/// these are returned unchanged.
 fn mailbox(value: &str) -> Option<String> {
     let inner = value
         .split_once('<')
@@ -249,7 +259,7 @@ fn mailbox(value: &str) -> Option<String> {
     name(&unicode(inner))
 }
 
-/// Undoes utf-8-addr-xtext (RFC 6533, section 3): `\x{E4}` is `ä`.
+/// Decodes utf-8-addr-xtext (RFC 6533, section 3): `\x{E4}` is `ä`.
 fn unicode(text: &str) -> String {
     let mut out = String::with_capacity(text.len());
     let mut rest = text;
@@ -278,7 +288,7 @@ fn unicode(text: &str) -> String {
     out + rest
 }
 
-/// Undoes xtext (RFC 3461, section 4): `+2B` is `+`.
+/// Decodes xtext (RFC 3461, section 4): `+2B` is `+`.
 fn xtext(text: &str) -> String {
     let text = on_one_line(text, crate::bounds::MAX_NAME);
     let mut pieces = text.split('+');
@@ -312,12 +322,12 @@ mod tests {
     }
 
     #[test]
-    fn a_mail_system_that_was_told_to_come_again_for_days_before_it_gave_up_is_noted() {
+    fn a_temporary_refusal_after_days_of_trying_is_noted() {
         let (arrived, written) = (
             "Mon, 2 Nov 2026 09:00:00 +0100",
             Timestamp::parse("2026-11-06T08:00:00Z"),
         );
-        for (arrived, last, action, said, noted) in [
+        for (arrived, last, action, reply, noted) in [
             (arrived, "", "failed", "450 4.1.1 unknown", true),
             (
                 arrived,
@@ -353,18 +363,19 @@ mod tests {
             (arrived, "", "failed", "450 4.1.1", false),
         ] {
             let fields = format!(
-                "Arrival-Date: {arrived}\n\nFinal-Recipient: rfc822; jo@example.com\nAction: {action}\n\
-                 Diagnostic-Code: smtp; {said}\n{last}\n"
+                "Arrival-Date: {arrived}\n\nFinal-Recipient: rfc822; jo@example.com\n\
+                 Action: {action}\nDiagnostic-Code: smtp; {reply}\n{last}\n"
             );
             let report = from_fields(&fields, written).unwrap();
             let expected = if noted {
-                format!("{said}{TRIED}")
+                format!("{reply}{TRIED}")
             } else {
-                said.to_owned()
+                reply.to_owned()
             };
             assert_eq!(report.recipients[0].reply.to_string(), expected, "{fields}");
         }
-        let fields = "Arrival-Date: Mon, 2 Nov 2026 09:00:00 +0100\nFinal-Recipient: rfc822; jo@example.com\n";
+        let fields = "Arrival-Date: Mon, 2 Nov 2026 09:00:00 +0100\n\
+                      Final-Recipient: rfc822; jo@example.com\n";
         let report = from_fields(
             &format!(
                 "{fields}Diagnostic-Code: smtp; 450 {}",
@@ -377,8 +388,8 @@ mod tests {
     }
 
     #[test]
-    fn what_the_server_said_goes_before_what_was_made_of_it() {
-        for (status, diagnostic, told) in [
+    fn the_servers_status_has_priority_over_the_reporting_systems_status() {
+        for (status, diagnostic, effective) in [
             (
                 "5.1.1",
                 "smtp; 550 5.1.1 <jo@example.com> User unknown",
@@ -403,29 +414,30 @@ mod tests {
             ("nonsense", "smtp; 550 no", "-"),
         ] {
             let fields = format!(
-                "Final-Recipient: rfc822; jo@example.com\nAction: failed\nStatus: {status}\nDiagnostic-Code: {diagnostic}"
+                "Final-Recipient: rfc822; jo@example.com\nAction: failed\nStatus: {status}\n\
+                 Diagnostic-Code: {diagnostic}"
             );
             let found = report(&fields).recipients[0]
                 .reply
                 .status
                 .map_or("-".to_owned(), |status| status.to_string());
-            assert_eq!(found, told, "{status} {diagnostic}");
+            assert_eq!(found, effective, "{status} {diagnostic}");
         }
     }
 
     #[test]
-    fn each_recipient_is_told_apart_whatever_the_blank_lines() {
+    fn recipients_are_separated_whether_blank_lines_are_missing_or_too_many() {
         let one = "Final-Recipient: rfc822; a@example.com\nAction: failed\nStatus: 5.1.1\n";
         let two = "Final-Recipient: rfc822; b@example.com\nAction: delayed\nStatus: 4.2.2\n";
         for between in ["", "\n", "\n \n\n"] {
             let read = report(&format!("Reporting-MTA: dns; mx\n\n{one}{between}{two}"));
-            let told: Vec<_> = read
+            let found: Vec<_> = read
                 .recipients
                 .iter()
                 .map(|one| (one.address().unwrap(), one.action.unwrap()))
                 .collect();
             assert_eq!(
-                told,
+                found,
                 [
                     ("a@example.com", Action::Failed),
                     ("b@example.com", Action::Delayed)
@@ -434,16 +446,18 @@ mod tests {
             );
             assert_eq!(read.kind, Kind::Failed);
         }
-        let apart =
+        let split =
             report("Final-Recipient: rfc822; a@example.com\n\nAction: failed\n\nStatus: 5.1.1\n");
-        assert_eq!(apart.recipients[0].reply.status, "5.1.1".parse().ok());
+        assert_eq!(split.recipients[0].reply.status, "5.1.1".parse().ok());
     }
 
     #[test]
     fn ids_and_addresses_are_decoded() {
         let read = report(
-            "Original-Envelope-Id: a+2Bb+3D+zz+\n\nOriginal-Recipient: utf-8; j\\x{F6}@example.com\n\
-             Final-Recipient: rfc822; <jo@example.net> (forwarded)\nRemote-MTA: dns; mx.example.net (192.0.2.1)",
+            "Original-Envelope-Id: a+2Bb+3D+zz+\n\n\
+             Original-Recipient: utf-8; j\\x{F6}@example.com\n\
+             Final-Recipient: rfc822; <jo@example.net> (forwarded)\n\
+             Remote-MTA: dns; mx.example.net (192.0.2.1)",
         );
         assert_eq!(read.envelope_id.as_deref(), Some("a+b=+zz+"));
         let one = &read.recipients[0];
@@ -459,7 +473,7 @@ mod tests {
     }
 
     #[test]
-    fn an_action_rules_over_a_status_that_contradicts_it() {
+    fn an_action_has_priority_over_a_status_that_contradicts_it() {
         let read = report("Final-Recipient: rfc822; a@example.com\nAction: failed\nStatus: 2.0.0");
         assert_eq!(
             (read.kind, read.recipients[0].reply.status),

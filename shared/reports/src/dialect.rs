@@ -1,4 +1,4 @@
-//! How mail systems word their reports: the table `dialects.toml`, read once.
+//! The wording of reports by mail system: the table `dialects.toml`, read once.
 
 use std::collections::HashMap;
 use std::sync::LazyLock;
@@ -8,23 +8,22 @@ use serde::Deserialize;
 
 const TABLE: &str = include_str!("dialects.toml");
 
-/// What an address looks like within a text: no more than is needed to tell it from what stands
-/// around it.
+/// Matches an address within a text: just enough to separate it from the text around it.
 const ADDRESS: &str = r#"(?P<addr>[^\s<>()\[\]:;,"'@]+@[A-Za-z0-9.-]+)"#;
 
 static DIALECTS: LazyLock<Vec<Dialect>> =
     LazyLock::new(|| read(TABLE).expect("the tests read the table"));
 
-/// The words of one family of mail systems.
+/// The wording of one family of mail systems.
 #[derive(Debug)]
 pub(crate) struct Dialect {
-    /// What the family is called: what its fixture is named by.
+    /// The name of the family. Its fixture has the same name.
     #[cfg(test)]
     pub(crate) name: String,
-    says: Vec<String>,
+    phrases: Vec<String>,
     after: Vec<String>,
     recipient: Vec<Regex>,
-    /// Whether what was said about a recipient may stand before it.
+    /// Whether the text about a recipient may come before it.
     pub(crate) before: bool,
 }
 
@@ -40,10 +39,10 @@ struct File {
 struct Row {
     #[cfg_attr(
         not(test),
-        expect(dead_code, reason = "it is for people, and for the fixtures")
+        expect(dead_code, reason = "it is only for people and for the fixtures")
     )]
     name: String,
-    says: Vec<String>,
+    phrases: Vec<String>,
     #[serde(default)]
     after: Vec<String>,
     recipient: Vec<String>,
@@ -51,46 +50,47 @@ struct Row {
     before: bool,
 }
 
-/// The dialect that is spoken, given sender, subject and text in lower case; the last one is `any`.
-pub(crate) fn spoken(said: &str) -> &'static Dialect {
+/// Returns the dialect of a report, given its sender, subject and text in lower case. The last
+/// dialect, `any`, is for all others.
+pub(crate) fn dialect_of(report: &str) -> &'static Dialect {
     let dialects = &*DIALECTS;
     let known = dialects.iter().find(|dialect| {
         dialect
-            .says
+            .phrases
             .iter()
-            .any(|words| said.contains(words.as_str()))
+            .any(|words| report.contains(words.as_str()))
     });
     known.or(dialects.last()).expect("the table has rows")
 }
 
-/// What the dialects are called.
+/// Returns the names of all dialects.
 #[cfg(test)]
 pub(crate) fn names() -> impl Iterator<Item = &'static str> {
     DIALECTS.iter().map(|dialect| dialect.name.as_str())
 }
 
 impl Dialect {
-    /// Whether nothing is known of the mail system.
+    /// Whether this is the dialect for unknown mail systems.
     pub(crate) fn is_any(&self) -> bool {
-        self.says.is_empty()
+        self.phrases.is_empty()
     }
 
-    /// Whether recipients stand after a line, given in lower case.
+    /// Whether recipients follow after this line, given in lower case.
     pub(crate) fn opens(&self, line: &str) -> bool {
         self.after.is_empty() || self.after.iter().any(|words| line.contains(words.as_str()))
     }
 
-    /// The recipient that a line names, and what the line says about it.
+    /// Returns the recipient that a line names, and the text about it on that line.
     pub(crate) fn recipient<'t>(&self, line: &'t str) -> Option<(&'t str, &'t str)> {
         let captures: Captures<'t> = self
             .recipient
             .iter()
             .find_map(|shape| shape.captures(line))?;
-        let said = captures
-            .name("said")
-            .map_or("", |said| said.as_str().trim());
+        let text = captures
+            .name("text")
+            .map_or("", |text| text.as_str().trim());
         let address = captures.name("addr")?.as_str().trim_end_matches('.');
-        Some((address, said))
+        Some((address, text))
     }
 }
 
@@ -107,7 +107,7 @@ fn read(table: &str) -> Result<Vec<Dialect>, String> {
         Ok(Dialect {
             #[cfg(test)]
             name: row.name.clone(),
-            says: row.says.clone(),
+            phrases: row.phrases.clone(),
             after: row.after.clone(),
             recipient: row
                 .recipient

@@ -1,5 +1,4 @@
-//! Feedback reports (RFC 5965): somebody called a message spam, or a mail system reports one for
-//! them.
+//! Feedback reports (RFC 5965): a recipient, or a mail system for them, reports a message as spam.
 
 use crate::bounded::name;
 use crate::bounds::MAX_RECIPIENTS;
@@ -8,7 +7,7 @@ use crate::mime::{Mail, Part};
 use crate::original;
 use crate::report::{Kind, Recipient, Report};
 
-/// Reads a feedback report; `None` where the message is none.
+/// Reads a feedback report. Returns `None` if the message is not one.
 pub(crate) fn read(mail: &Mail<'_>) -> Option<Report> {
     let fields = mail.parts.iter().find_map(|part| match part {
         Part::Feedback(text) => Some(text),

@@ -1,31 +1,32 @@
-//! Fields of the form `Name: value`, in groups with blank lines between them: what a delivery
-//! status consists of (RFC 3464, section 2.1), and a feedback report. Reading is lenient, because
-//! so are those who write them.
+//! Fields of the form `Name: value`, in groups separated by blank lines, as in delivery statuses
+//! (RFC 3464, section 2.1) and feedback reports. Reading is lenient, because the programs that
+//! write them do not follow the rules strictly.
 
 use crate::bounded::on_one_line;
 use crate::bounds::MAX_DIAGNOSTIC;
 
-/// Fields that are read of one text.
+/// The largest number of fields read from one text.
 const MAX_FIELDS: usize = 20_000;
 
-/// One field. The name is in lower case; the value is on one line.
+/// One field. The name is in lower case, and the value is on one line.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Field {
     pub(crate) name: String,
     pub(crate) value: String,
 }
 
-/// A group of fields that stand together.
+/// A group of fields without a blank line between them.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Group(pub(crate) Vec<Field>);
 
 impl Group {
-    /// The value of a field that is there and not empty; the first where there are several.
+    /// Returns the value of a field that exists and is not empty. If there are several, returns the
+    /// first.
     pub(crate) fn get(&self, name: &str) -> Option<&str> {
         self.all(name).next()
     }
 
-    /// All values of a field.
+    /// Returns all values of a field that are not empty.
     pub(crate) fn all(&self, name: &str) -> impl Iterator<Item = &str> {
         self.0
             .iter()
@@ -33,7 +34,7 @@ impl Group {
             .map(|field| field.value.as_str())
     }
 
-    /// A value that is of a type, `rfc822; jo@example.com`, without the type.
+    /// Returns a typed value, such as `rfc822; jo@example.com`, without its type.
     pub(crate) fn typed(&self, name: &str) -> Option<&str> {
         let value = self.get(name)?;
         let value = value
@@ -43,14 +44,15 @@ impl Group {
         (!value.is_empty()).then_some(value)
     }
 
-    /// As [`Self::typed`], for names.
+    /// Like [`Self::typed`], but for names, which are kept within
+    /// [`MAX_NAME`](crate::bounds::MAX_NAME).
     pub(crate) fn name(&self, name: &str) -> Option<String> {
         self.typed(name).and_then(crate::bounded::name)
     }
 }
 
-/// The groups of fields in a text. A line that is neither a field nor its continuation goes on with
-/// the field before it: some mail systems fold without indenting.
+/// Returns the groups of fields in a text. A line that is not a field continues the field before
+/// it, even without indentation: some mail systems fold without it.
 pub(crate) fn groups(text: &str) -> Vec<Group> {
     let mut groups = vec![Group::default()];
     let mut count = 0;
@@ -93,7 +95,8 @@ pub(crate) fn groups(text: &str) -> Vec<Group> {
     groups
 }
 
-/// Name and value of the field that a line begins; `None` where it goes on with the one before.
+/// Returns name and value of the field that a line begins. Returns `None` if the line continues the
+/// field before it.
 fn field(line: &str) -> Option<(&str, &str)> {
     let (name, value) = line.split_once(':')?;
     let plain = !name.is_empty()
@@ -107,7 +110,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn groups_have_their_fields_unfolded() {
+    fn fields_are_grouped_and_unfolded() {
         let read = groups("A: one\n two\nb:3\n\n \nC: x\nnot indented\n C2: nor this\n\n\n");
         assert_eq!(read[0].get("a"), Some("one two"));
         assert_eq!(read[0].get("b"), Some("3"));
@@ -116,7 +119,7 @@ mod tests {
     }
 
     #[test]
-    fn a_typed_value_loses_its_type() {
+    fn a_typed_value_is_read_without_its_type() {
         let group = &groups("F: rfc822; jo@example.com\nG: jo@example.com\nH: rfc822;")[0];
         let typed = |name| group.typed(name);
         assert_eq!(

@@ -1,11 +1,12 @@
-//! Mailbox files: several messages in one, each after an envelope line (RFC 4155).
+//! Mailbox files: several messages in one file, each after an envelope line (RFC 4155).
 
-/// The days that an envelope line's time begins with.
+/// The days of the week that the time of an envelope line begins with.
 const DAYS: [&[u8]; 7] = [
     b"Mon ", b"Tue ", b"Wed ", b"Thu ", b"Fri ", b"Sat ", b"Sun ",
 ];
 
-/// The messages of a mailbox file, each with its envelope line; a single message is one.
+/// Returns the messages of a mailbox file, each with its envelope line. A file that is a single
+/// message is returned as one.
 pub fn messages(file: &[u8]) -> Vec<&[u8]> {
     let mut starts = Vec::new();
     let mut at = 0;
@@ -43,7 +44,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_mailbox_file_has_its_messages_and_a_message_is_one() {
+    fn a_mailbox_file_is_split_into_messages_and_a_single_message_is_not_split() {
         let envelope = "From jo@example.com  Mon Nov  2 08:00:00 2026\n";
         let one = "Subject: x\n\nFrom me to you\nFrom here Mon\n";
         for (file, count) in [

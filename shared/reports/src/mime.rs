@@ -1,6 +1,6 @@
-//! The parts of a message that say something about delivery. Headers and encodings are read by
-//! `mail-parser`; its tree of parts is not used, because it grows as deep and as broad as a sender
-//! likes, and what stands within returned mail is none of the report's words.
+//! Finds the parts of a message that are about delivery. Headers and encodings are read with
+//! `mail-parser`. Its tree of parts is not used, because a sender can make it as deep and broad as
+//! they like. And the content of returned mail is not part of the report.
 
 use std::mem;
 use std::sync::LazyLock;
@@ -16,22 +16,23 @@ use crate::bounded::{begins_with, cut, lossy};
 use crate::instant::instant;
 use crate::quote::{date, unquoted};
 
-/// Parts within parts: reports have two levels, those that lists and filters handed on a few more.
+/// The largest depth of parts within parts. Reports have two levels; after lists and filters they
+/// have a few more.
 const MAX_DEPTH: usize = 6;
 
-/// Parts of a message that are looked at.
+/// The largest number of parts that are read.
 const MAX_PARTS: usize = 64;
 
-/// Bytes of one header section.
+/// The largest header section that is read, in bytes.
 const MAX_HEAD: usize = 128 * 1024;
 
-/// Bytes of one part's text.
+/// The largest text of one part that is kept, in bytes.
 const MAX_TEXT: usize = 256 * 1024;
 
-/// How the subject of a mail begins that somebody hands on: in English, German and French.
-const HANDED_ON: [&str; 4] = ["fwd:", "fw:", "wg:", "tr:"];
+/// The beginning of the subject of a forwarded mail, in English, German and French.
+const FORWARDED: [&str; 4] = ["fwd:", "fw:", "wg:", "tr:"];
 
-/// Reads nothing but what is asked for here.
+/// Reads only the header fields that are used here.
 static PARSER: LazyLock<MessageParser> = LazyLock::new(|| {
     MessageParser::new()
         .with_mime_headers()
@@ -40,12 +41,12 @@ static PARSER: LazyLock<MessageParser> = LazyLock::new(|| {
         .default_header_raw()
 });
 
-/// A message, as far as a report can be in it.
+/// A message, reduced to what a report can consist of.
 #[derive(Debug)]
 pub(crate) struct Mail<'m> {
     head: Option<Message<'m>>,
-    /// When what a person handed on was written.
-    handed_on_date: Option<Timestamp>,
+    /// When the mail was written that a person forwarded.
+    forwarded_date: Option<Timestamp>,
     /// Its parts, in order.
     pub(crate) parts: Vec<Part>,
 }
@@ -57,46 +58,46 @@ pub(crate) enum Part {
     DeliveryStatus(String),
     /// `message/feedback-report`.
     Feedback(String),
-    /// Words for people.
+    /// Text for people.
     Text(String),
-    /// The mail that is returned, or its header section.
+    /// The returned mail, or its header section.
     Original(String),
 }
 
 impl<'m> Mail<'m> {
-    /// Reads a message: its header, and its parts down to what is returned.
+    /// Reads a message: its header, and its parts up to the returned mail.
     pub(crate) fn read(bytes: &'m [u8]) -> Self {
         let bytes = without_envelope(bytes);
         let mut parts = Vec::new();
         read_part(bytes, 0, &mut parts);
         let mut mail = Self {
             head: read_head(split_head(bytes).0),
-            handed_on_date: None,
+            forwarded_date: None,
             parts,
         };
-        if mail.is_handed_on() {
+        if mail.is_forwarded() {
             for part in &mut mail.parts {
                 if let Part::Text(text) = part {
                     *text = unquoted(mem::take(text));
                 }
             }
             let written = mail.texts().find_map(date);
-            mail.handed_on_date = written;
+            mail.forwarded_date = written;
         }
         mail
     }
 
-    /// Whether a person handed on what had come to them. Who answers a report quotes it too, and
-    /// says nothing by that.
-    pub(crate) fn is_handed_on(&self) -> bool {
+    /// Whether a person forwarded a mail that they had received. An answer to a report quotes it
+    /// too, but that means nothing.
+    pub(crate) fn is_forwarded(&self) -> bool {
         let subject = self.subject().trim_start();
         let is_answer = ["In-Reply-To", "Auto-Submitted"]
             .iter()
             .any(|name| self.header(name).is_some());
-        !is_answer && HANDED_ON.iter().any(|mark| begins_with(subject, mark))
+        !is_answer && FORWARDED.iter().any(|mark| begins_with(subject, mark))
     }
 
-    /// A header field as it was written, unfolded; the first where there are several.
+    /// Returns a header field as it was written, unfolded. If there are several, returns the first.
     pub(crate) fn header(&self, name: &str) -> Option<&str> {
         let (_, value) = self
             .head
@@ -106,7 +107,7 @@ impl<'m> Mail<'m> {
         Some(value.trim())
     }
 
-    /// The subject, decoded.
+    /// Returns the decoded subject.
     pub(crate) fn subject(&self) -> &str {
         self.head
             .as_ref()
@@ -114,14 +115,14 @@ impl<'m> Mail<'m> {
             .unwrap_or_default()
     }
 
-    /// When it was written, as it says itself; where a person handed on what had come to them, when
-    /// that was.
+    /// Returns when the message was written, by its own date. If a person forwarded a mail, returns
+    /// the date of that mail.
     pub(crate) fn date(&self) -> Option<Timestamp> {
         let own = || instant(self.head.as_ref()?.date()?);
-        self.handed_on_date.or_else(own)
+        self.forwarded_date.or_else(own)
     }
 
-    /// The values of header fields of one name, at most so many, unfolded.
+    /// Returns the values of at most `most` header fields of one name, unfolded.
     pub(crate) fn headers(&self, name: &'static str, most: usize) -> impl Iterator<Item = &str> {
         let fields = self.head.iter().flat_map(Message::headers_raw);
         fields
@@ -130,7 +131,7 @@ impl<'m> Mail<'m> {
             .take(most)
     }
 
-    /// The words for people, part by part.
+    /// Returns the texts for people, part by part.
     pub(crate) fn texts(&self) -> impl Iterator<Item = &str> {
         self.parts.iter().filter_map(|part| match part {
             Part::Text(text) => Some(text.as_str()),
@@ -138,7 +139,7 @@ impl<'m> Mail<'m> {
         })
     }
 
-    /// The mail that is returned, where it is a part of its own.
+    /// Returns the returned mail, if it is a part of its own.
     pub(crate) fn original(&self) -> Option<&str> {
         self.parts.iter().find_map(|part| match part {
             Part::Original(text) => Some(text.as_str()),
@@ -181,26 +182,26 @@ fn read_part(bytes: &[u8], depth: usize, parts: &mut Vec<Part>) {
         ("message", "rfc822" | "global" | "global-headers" | "partial") => Part::Original(text()),
         ("text", "rfc822-headers" | "rfc822-header") => Part::Original(text()),
         ("text", "html") => Part::Text(html_to_text(&text())),
-        // Its boundary may run right into the mail that is returned.
-        ("text", _) if depth > 0 && is_of_mail(head.as_ref()) => {
+        // A part without a type whose header is the header of the returned mail itself.
+        ("text", _) if depth > 0 && is_header_of_mail(head.as_ref()) => {
             Part::Original(lossy(bytes).into_owned())
         }
-        // What lacks its boundary is read as the text that it looks like.
+        // A multipart without its boundary is read as plain text.
         ("text" | "multipart", _) => Part::Text(text()),
         _ => return,
     });
 }
 
-/// Whether a header is a whole mail's, and not that of a part.
-fn is_of_mail(head: Option<&Message<'_>>) -> bool {
+/// Whether a header belongs to a whole mail, not to a part.
+fn is_header_of_mail(head: Option<&Message<'_>>) -> bool {
     head.is_some_and(|head| {
         head.headers_raw()
             .any(|(name, _)| name.eq_ignore_ascii_case("received"))
     })
 }
 
-/// A message without what stands before its header: blank lines, and the envelope line of a mailbox
-/// file.
+/// Returns a message without the lines before its header: blank lines, and the envelope line of a
+/// mailbox file.
 fn without_envelope(bytes: &[u8]) -> &[u8] {
     let blank = bytes
         .iter()
@@ -217,7 +218,7 @@ fn without_envelope(bytes: &[u8]) -> &[u8] {
     &bytes[end..]
 }
 
-/// The header section with its last line end, and what follows the empty line after it.
+/// Returns the header section with its last line end, and the text after the empty line.
 fn split_head(bytes: &[u8]) -> (&[u8], &[u8]) {
     let mut at = 0;
     for line in bytes.split_inclusive(|byte| *byte == b'\n') {
@@ -233,8 +234,8 @@ fn read_head(head: &[u8]) -> Option<Message<'_>> {
     PARSER.parse_headers(&head[..head.len().min(MAX_HEAD)])
 }
 
-/// What stands between the lines of a boundary (RFC 2046, section 5.1.1); nothing where there is no
-/// such line.
+/// Returns the segments between the boundary lines (RFC 2046, section 5.1.1). Returns none if there
+/// is no such line.
 fn segments<'b>(body: &'b [u8], boundary: &str) -> impl Iterator<Item = &'b [u8]> {
     let delimiter = (!boundary.is_empty()).then(|| format!("--{boundary}").into_bytes());
     let mut lines = body.split_inclusive(|byte| *byte == b'\n');
@@ -267,8 +268,8 @@ fn segments<'b>(body: &'b [u8], boundary: &str) -> impl Iterator<Item = &'b [u8]
     })
 }
 
-/// A part's text: its encoding undone, its charset read as far as it is known, and at most
-/// [`MAX_TEXT`] of it.
+/// Returns the text of a part: with its transfer encoding undone and its charset converted if it is
+/// known, and at most [`MAX_TEXT`] bytes of it.
 fn decoded(body: &[u8], head: Option<&Message<'_>>) -> String {
     let body = &body[..body.len().min(2 * MAX_TEXT)];
     let encoding = head
@@ -306,10 +307,11 @@ mod tests {
     }
 
     #[test]
-    fn parts_are_found_down_to_what_is_returned() {
-        let message = "Content-Type: multipart/report; boundary=b\r\n\r\nPreamble\r\n--b\r\n\r\nWords\r\n--b\r\n\
-                       Content-Type: message/delivery-status\r\n\r\nStatus: 5.0.0\r\n--b\r\n\
-                       Content-Type: message/rfc822\r\n\r\nContent-Type: message/delivery-status\r\n\r\nin it\r\n--b--\r\nafter";
+    fn parts_are_found_up_to_the_returned_mail() {
+        let message = "Content-Type: multipart/report; boundary=b\r\n\r\nPreamble\r\n--b\r\n\r\n\
+                       Words\r\n--b\r\nContent-Type: message/delivery-status\r\n\r\n\
+                       Status: 5.0.0\r\n--b\r\nContent-Type: message/rfc822\r\n\r\n\
+                       Content-Type: message/delivery-status\r\n\r\nin it\r\n--b--\r\nafter";
         assert_eq!(
             parts(message),
             [
@@ -321,9 +323,9 @@ mod tests {
     }
 
     #[test]
-    fn what_runs_into_a_boundary_without_a_type_is_the_mail_that_is_returned() {
-        let message = "Content-Type: multipart/mixed; boundary=b\n\n--b\n\nUser unknown\n--b\nReceived: from a by b\n\
-                       Subject: x\n\nHello\n--b--\n";
+    fn a_mail_header_right_after_a_boundary_begins_the_returned_mail() {
+        let message = "Content-Type: multipart/mixed; boundary=b\n\n--b\n\nUser unknown\n--b\n\
+                       Received: from a by b\nSubject: x\n\nHello\n--b--\n";
         let original = Part::Original("Received: from a by b\nSubject: x\n\nHello\n".into());
         assert_eq!(
             parts(message),
@@ -332,7 +334,7 @@ mod tests {
     }
 
     #[test]
-    fn encodings_and_charsets_are_undone() {
+    fn encodings_and_charsets_are_decoded() {
         for (head, body, text) in [
             ("Content-Transfer-Encoding: base64", "R3LDvMOfZQ==", "Grüße"),
             (
@@ -359,7 +361,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_broken_is_read_as_the_text_that_it_is() {
+    fn a_broken_structure_is_read_as_plain_text() {
         for message in [
             "Content-Type: multipart/report; boundary=b\n\nno boundary here",
             "Content-Type: multipart/report\n\nno boundary here",

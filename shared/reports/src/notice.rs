@@ -1,6 +1,5 @@
-//! Notices of a mail service that come as JSON in a mail: those of Amazon SES, where a topic has a
-//! mail address for a subscriber. See the service's developer guide, "Amazon SNS notification
-//! contents".
+//! Notices of a mail service that arrive as JSON in a mail. Amazon SES sends them if a mail address
+//! subscribes to a topic. See the service's developer guide, "Amazon SNS notification contents".
 
 use domain::reply::Reply;
 use serde_json::Value;
@@ -10,14 +9,14 @@ use crate::bounds::{MAX_DIAGNOSTIC, MAX_RECIPIENTS};
 use crate::mime::Mail;
 use crate::report::{Action, Kind, Recipient, Report, without_success};
 
-/// Reads such a notice; `None` where the message is none.
+/// Reads such a notice. Returns `None` if the message is not one.
 pub(crate) fn read(mail: &Mail<'_>) -> Option<Report> {
     let text = mail
         .texts()
         .map(str::trim_start)
         .find(|text| text.starts_with('{'))?;
-    // Lines were folded on the way, also within texts. What follows the document is the footer of
-    // the mail.
+    // Lines were folded on the way, even within texts. The text after the JSON document is the
+    // footer of the mail.
     let text = text.replace('\n', " ");
     let notice: Value = serde_json::Deserializer::from_str(&text)
         .into_iter()
@@ -29,17 +28,19 @@ pub(crate) fn read(mail: &Mail<'_>) -> Option<Report> {
     let report = match kind {
         "Bounce" => Report::about(each(&notice["bounce"]["bouncedRecipients"], bounced)),
         "Delivery" => {
-            let said = notice["delivery"]["smtpResponse"]
+            let response = notice["delivery"]["smtpResponse"]
                 .as_str()
                 .unwrap_or_default();
             let host = notice["delivery"]["reportingMTA"].as_str();
-            let told =
-                |to: &Value| Some(recipient(to.as_str()?, Action::Delivered, said, "", host));
-            Report::about(each(&notice["delivery"]["recipients"], told))
+            let delivered = |to: &Value| {
+                let address = to.as_str()?;
+                Some(recipient(address, Action::Delivered, response, "", host))
+            };
+            Report::about(each(&notice["delivery"]["recipients"], delivered))
         }
         "Complaint" => {
-            let told = |to: &Value| Some(Recipient::named(Some(to["emailAddress"].as_str()?)));
-            let recipients = each(&notice["complaint"]["complainedRecipients"], told);
+            let named = |to: &Value| Some(Recipient::named(Some(to["emailAddress"].as_str()?)));
+            let recipients = each(&notice["complaint"]["complainedRecipients"], named);
             Report {
                 kind: Kind::Feedback,
                 recipients,
@@ -79,11 +80,11 @@ fn bounced(to: &Value) -> Option<Recipient> {
 fn recipient(
     address: &str,
     action: Action,
-    said: &str,
+    response: &str,
     status: &str,
     host: Option<&str>,
 ) -> Recipient {
-    let mut reply = Reply::parse(said);
+    let mut reply = Reply::parse(response);
     reply.status = reply.status.or_else(|| status.parse().ok());
     if action == Action::Failed {
         reply = without_success(reply);
@@ -91,7 +92,7 @@ fn recipient(
     Recipient {
         action: Some(action),
         reply,
-        diagnostic: on_one_line(said, MAX_DIAGNOSTIC),
+        diagnostic: on_one_line(response, MAX_DIAGNOSTIC),
         remote_mta: host.and_then(name),
         ..Recipient::named(Some(address.trim_matches(['<', '>'])))
     }

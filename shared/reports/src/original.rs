@@ -1,37 +1,37 @@
-//! What is known of the mail that a report returns: from the part that it stands in, or from the
-//! end of the text.
+//! Reads the header of the mail that a report returns: from a part of its own, or from the end of
+//! the text.
 
 use crate::bounded::{cut, name};
 use crate::fields::{Group, groups};
 use crate::mime::Mail;
 use crate::text;
 
-/// How far into the returned mail its header is looked for, in bytes.
+/// How much of the returned mail is searched for its header, in bytes.
 const MAX_HEAD: usize = 64 * 1024;
 
-/// How many header fields of one name are looked at.
+/// The largest number of header fields of one name that are read.
 const MAX_FIELDS: usize = 8;
 
-/// How many addresses of them.
+/// The largest number of addresses that are read from them.
 const MAX_ADDRESSES: usize = 16;
 
-/// The original's `Message-ID` without its angle brackets.
+/// Returns the original's `Message-ID` without its angle brackets.
 pub(crate) fn message_id(mail: &Mail<'_>) -> Option<String> {
     head(mail)?
         .get("message-id")
         .and_then(|id| name(id.trim_matches(['<', '>', ' '])))
 }
 
-/// Whom the original names in its `To`.
+/// Returns the addresses in the `To` field of the original.
 pub(crate) fn recipients(mail: &Mail<'_>) -> Vec<String> {
     head(mail)
         .map(|head| addresses(head.get("to").unwrap_or_default()).collect())
         .unwrap_or_default()
 }
 
-/// The addresses that the report itself came to: what mail systems note on delivery, then what it
-/// was sent to.
-pub(crate) fn came_to(mail: &Mail<'_>) -> Vec<String> {
+/// Returns the addresses that the report itself was delivered to: first those that mail systems add
+/// on delivery, then those of its `To` field.
+pub(crate) fn delivered_to(mail: &Mail<'_>) -> Vec<String> {
     let fields = [
         "X-Original-To",
         "Delivered-To",
@@ -46,7 +46,7 @@ pub(crate) fn came_to(mail: &Mail<'_>) -> Vec<String> {
         .collect()
 }
 
-/// The addresses of a field, without names and comments; no more than [`MAX_ADDRESSES`].
+/// Returns the addresses in a field, without names and comments, and at most [`MAX_ADDRESSES`].
 fn addresses(field: &str) -> impl Iterator<Item = String> {
     let addresses = field.split(',').filter_map(|one| {
         let one = one
@@ -60,7 +60,7 @@ fn addresses(field: &str) -> impl Iterator<Item = String> {
     addresses.take(MAX_ADDRESSES)
 }
 
-/// The original's header section.
+/// Returns the header section of the original.
 fn head(mail: &Mail<'_>) -> Option<Group> {
     let returned = mail.original().or_else(|| {
         mail.texts()

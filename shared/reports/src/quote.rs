@@ -1,4 +1,4 @@
-//! Reports that a person handed on by hand: quoted, each line after a mark.
+//! Reports that a person forwarded as quoted text, with a mark before each line.
 
 use domain::clock::Timestamp;
 use mail_parser::DateTime;
@@ -6,8 +6,8 @@ use mail_parser::DateTime;
 use crate::bounded::begins_with;
 use crate::instant::instant;
 
-/// `text` without one level of quoting, where most of it is quoted; else as it is. Words that stand
-/// above what was handed on stay.
+/// Returns `text` without one level of quotation marks if most of it is quoted, else unchanged.
+/// Words above the forwarded mail are kept.
 pub(crate) fn unquoted(text: String) -> String {
     let lines = || text.lines().filter(|line| !line.trim().is_empty());
     if lines().filter(|line| line.starts_with('>')).count() * 2 <= lines().count() {
@@ -23,8 +23,7 @@ pub(crate) fn unquoted(text: String) -> String {
     text.lines().map(bare).collect()
 }
 
-/// When what a person handed on was written: the `Date` among the fields that stand first in
-/// `text`.
+/// Returns when a forwarded mail was written: the `Date` among the first header fields in `text`.
 pub(crate) fn date(text: &str) -> Option<Timestamp> {
     let is_field = |line: &&str| {
         let name = line.split_once(": ").map_or("", |(name, _)| name);
@@ -49,7 +48,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_the_fields_of_what_was_handed_on_say_when_it_was_written() {
+    fn only_the_fields_of_the_forwarded_mail_date_it() {
         let written = |text: &str| date(text).map(|at| at.to_string());
         let at = Some("2026-11-02T08:00:00.000Z".to_owned());
         assert_eq!(
@@ -68,7 +67,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_mostly_quoted_loses_its_marks() {
+    fn mostly_quoted_text_loses_its_quotation_marks() {
         for (text, bare) in [
             (
                 "See below.\n\n> Status: 5.1.1\n>\n> <<< 550 no\n>>> DATA\n",

@@ -1,11 +1,11 @@
-//! Reads a message: tries each kind of report in turn, the most exact first.
+//! Reads a message: tries each kind of report in order, the most exact kind first.
 
 use crate::bounded::is_readable;
 use crate::report::{Kind, Report};
 use crate::{answer, delivery_status, feedback, mime, notice, original, text};
 
-/// How much of a message is read, in bytes. Reports come before the mail they return, so what is
-/// cut off is that.
+/// How much of a message is read, in bytes. A report comes before the mail that it returns, so only
+/// that mail is cut off.
 pub const MAX_BYTES: usize = 2 * 1024 * 1024;
 
 impl Report {
@@ -26,16 +26,16 @@ impl Report {
                 .or_else(|| original::message_id(&mail))
                 .filter(|id| is_readable(id));
             report.envelope_id = report.envelope_id.filter(|id| is_readable(id));
-            // A person's mail may quote any mail; the report in it has to say itself whom it is
-            // about.
-            report.original_to = if mail.is_handed_on() {
+            // A mail from a person may quote any mail. So if a report was forwarded, the report
+            // itself must name its recipients.
+            report.original_to = if mail.is_forwarded() {
                 Vec::new()
             } else {
                 original::recipients(&mail)
             };
         }
-        report.came_to = original::came_to(&mail);
-        report.written_at = mail.date();
+        report.delivered_to = original::delivered_to(&mail);
+        report.dated = mail.date();
         report
     }
 }

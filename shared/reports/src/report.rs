@@ -1,4 +1,4 @@
-//! What a report about delivery holds: its kind, and what it says about each recipient.
+//! The content of a report about delivery: its kind, and what it reports about each recipient.
 
 use domain::clock::Timestamp;
 use domain::reply::Reply;
@@ -6,50 +6,51 @@ use domain::status::{EnhancedStatus, StatusClass};
 
 use crate::bounded::name;
 
-/// What a message says about the delivery of others.
+/// What a message reports about the delivery of other messages.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Report {
     /// What kind of report it is.
     pub kind: Kind,
-    /// Whom it speaks of, in its order, at most [`MAX_RECIPIENTS`](crate::bounds::MAX_RECIPIENTS).
-    /// There may be none, even in a report of a failure.
+    /// Its recipients in order, at most [`MAX_RECIPIENTS`](crate::bounds::MAX_RECIPIENTS). There
+    /// may be none, even in a report of a failure.
     pub recipients: Vec<Recipient>,
     /// The envelope id that the sender gave the original (`ENVID`, RFC 3461, section 4.4), decoded.
     pub envelope_id: Option<String>,
-    /// The original's `Message-ID`, without its angle brackets.
+    /// The `Message-ID` of the original, without its angle brackets.
     pub message_id: Option<String>,
-    /// Whom the original names in its `To`; nobody where a person handed the report on.
+    /// The addresses in the `To` field of the original. Empty if a person forwarded the report.
     pub original_to: Vec<String>,
-    /// The addresses that the report itself came to, as its header fields have them.
-    pub came_to: Vec<String>,
-    /// When the report was written, as it says itself; one that a person handed on, within what
-    /// they quote.
-    pub written_at: Option<Timestamp>,
+    /// The addresses that the report itself was delivered to, from its header fields.
+    pub delivered_to: Vec<String>,
+    /// When the report was written, by its own date. If a person forwarded it, the date comes from
+    /// the forwarded text.
+    pub dated: Option<Timestamp>,
 }
 
-/// What kind of report a message is. Of several recipients the worst counts.
+/// The kind of a report. If it has several recipients, the worst result counts.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Kind {
-    /// The mail did not get through to somebody, and the reporting mail system has given up.
+    /// The mail was not delivered to at least one recipient, and the reporting mail system has
+    /// given up.
     Failed,
-    /// It has not got through yet, and is being tried again by someone else.
+    /// The mail is not delivered yet. Another mail system is retrying it.
     Delayed,
-    /// It got through.
+    /// The mail was delivered.
     Delivered,
-    /// It was handed on to a mail system that does not report.
+    /// The mail was passed to a mail system that does not report.
     Relayed,
-    /// It was handed on to several other addresses.
+    /// The mail was passed on to several other addresses.
     Expanded,
-    /// A person's mail system answers by itself: a vacation notice, say (RFC 3834).
+    /// An automatic reply of a recipient's mail system, such as a vacation notice (RFC 3834).
     AutoReply,
-    /// Somebody complains, or unsubscribes (RFC 5965).
+    /// A complaint, or a request to unsubscribe (RFC 5965).
     Feedback,
-    /// The message is no report.
+    /// The message is not a report.
     #[default]
     None,
 }
 
-/// What became of the mail for one recipient (RFC 3464, section 2.3.3).
+/// What happened to the mail for one recipient (RFC 3464, section 2.3.3).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Action {
     /// `failed`
@@ -64,23 +65,23 @@ pub enum Action {
     Expanded,
 }
 
-/// What a report says about one recipient.
+/// What a report contains about one recipient.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Recipient {
-    /// Whom the sender addressed, where the report says so (RFC 3464, section 2.3.1).
+    /// The address that the sender used, if the report contains it (RFC 3464, section 2.3.1).
     pub original: Option<String>,
-    /// The address that the report is about; forwarding may have led to it (RFC 3464, section
-    /// 2.3.2).
+    /// The address that the report is about. It can differ from the original one because of
+    /// forwarding (RFC 3464, section 2.3.2).
     pub last: Option<String>,
-    /// What became of the mail; `None` in reports that are not about a delivery.
+    /// What happened to the mail. `None` if the report is not about a delivery.
     pub action: Option<Action>,
-    /// What the recipient's mail system said, as far as it can be told, with the status that the
-    /// report gives.
+    /// The reply of the recipient's mail system, as far as the report contains it, with the
+    /// report's status.
     pub reply: Reply,
-    /// All that was said about the recipient, at most
+    /// The whole text about the recipient, at most
     /// [`MAX_DIAGNOSTIC`](crate::bounds::MAX_DIAGNOSTIC) bytes.
     pub diagnostic: String,
-    /// The host that said it.
+    /// The host that sent the reply.
     pub remote_mta: Option<String>,
 }
 
@@ -99,17 +100,17 @@ impl Report {
 }
 
 impl Recipient {
-    /// The address that the sender used, as far as the report says.
+    /// Returns the address that the sender used, if the report contains it, else the last address.
     pub fn address(&self) -> Option<&str> {
         self.original.as_deref().or(self.last.as_deref())
     }
 
-    /// Whether this is a failure that calls for something to be done.
+    /// Whether this is a failure that needs an action.
     pub fn has_failed(&self) -> bool {
         self.action == Some(Action::Failed)
     }
 
-    /// Somebody whom a report names without saying anything about delivery.
+    /// Returns a recipient that a report names, without any information about delivery.
     pub(crate) fn named(address: Option<&str>) -> Self {
         let (original, action, remote_mta) = (None, None, None);
         let last = address.and_then(name);
@@ -125,7 +126,7 @@ impl Recipient {
 }
 
 impl Kind {
-    /// Its name, as the API and the command line have it.
+    /// Returns the name used in the API and on the command line.
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::Failed => Action::Failed.as_str(),
@@ -153,7 +154,7 @@ impl From<Action> for Kind {
 }
 
 impl Action {
-    /// Its name in RFC 3464.
+    /// Returns the name in RFC 3464.
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::Failed => "failed",
@@ -164,7 +165,7 @@ impl Action {
         }
     }
 
-    /// The action of this name, in whatever case, with a comment or without.
+    /// Returns the action with this name, in upper or lower case, with or without a comment.
     pub(crate) fn from_name(name: &str) -> Option<Self> {
         let word = name
             .split(|c: char| !c.is_ascii_alphabetic())
@@ -180,7 +181,7 @@ impl Action {
         .find(|action| action.as_str().eq_ignore_ascii_case(word))
     }
 
-    /// What a status alone says; a report without a word means a failure.
+    /// Returns the action that a status alone means. A report without a status means a failure.
     pub(crate) fn from_status(status: Option<EnhancedStatus>) -> Self {
         match status.map(EnhancedStatus::class) {
             Some(StatusClass::Success) => Self::Delivered,
@@ -189,7 +190,7 @@ impl Action {
     }
 }
 
-/// What was said of a failure, without a code and a status that say success.
+/// Returns the reply to a failure, without a code and a status that mean success.
 pub(crate) fn without_success(mut reply: Reply) -> Reply {
     reply.status = reply
         .status

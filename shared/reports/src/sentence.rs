@@ -1,10 +1,10 @@
-//! The recipient of a report that is a sentence: the one address that it names. People's languages
-//! put it anywhere in it.
+//! Finds the recipient of a report that is only a sentence: the one address that it names. In
+//! natural language the address can be anywhere in the sentence.
 
 use crate::bounds::MAX_NAME;
 use crate::mime::Mail;
 
-/// Local parts that reports come from.
+/// Local parts of addresses that send reports.
 pub(crate) const DAEMONS: [&str; 6] = [
     "mailer-daemon",
     "postmaster",
@@ -14,17 +14,17 @@ pub(crate) const DAEMONS: [&str; 6] = [
     "mail.delivery.system",
 ];
 
-/// Local parts of those who may be asked why, whom a report names beside its recipient.
-const ASKED: [&str; 6] = ["abuse", "admin", "contact", "help", "info", "support"];
+/// Local parts of contact addresses that a report names next to its recipient.
+const CONTACTS: [&str; 6] = ["abuse", "admin", "contact", "help", "info", "support"];
 
-/// Fields with the addresses of the report itself: whose it is, and whom it is written to.
+/// Header fields with the addresses of the report itself: its sender and its receivers.
 const OWN: [&str; 5] = ["From", "To", "Cc", "Reply-To", "Return-Path"];
 
-/// How many addresses of its own a report has at most.
+/// The largest number of the report's own addresses that are read.
 const MAX_OWN: usize = 16;
 
-/// The address that the words name, where they name one alone beside the report's own and those of
-/// who may be asked.
+/// Returns the address that the words name. Returns `None` unless there is exactly one, apart from
+/// the report's own addresses and contact addresses.
 pub(crate) fn recipient<'w>(mail: &Mail<'_>, words: &'w str) -> Option<&'w str> {
     let own: Vec<&str> = OWN
         .iter()
@@ -33,7 +33,7 @@ pub(crate) fn recipient<'w>(mail: &Mail<'_>, words: &'w str) -> Option<&'w str> 
         .take(MAX_OWN)
         .collect();
     let is_own = |address: &str| own.iter().any(|own| own.eq_ignore_ascii_case(address));
-    let mut others = addresses(words).filter(|address| !is_own(address) && !is_asked(address));
+    let mut others = addresses(words).filter(|address| !is_own(address) && !is_contact(address));
     let first = others.next()?;
     others
         .all(|other| other.eq_ignore_ascii_case(first))
@@ -41,7 +41,8 @@ pub(crate) fn recipient<'w>(mail: &Mail<'_>, words: &'w str) -> Option<&'w str> 
 }
 
 fn addresses(text: &str) -> impl Iterator<Item = &str> {
-    let is_between = |c: char| c.is_whitespace() || "<>()[]{}\"'`,;:|“”‘’«»„".contains(c);
+    let marks = "<>()[]{}\"'`,;:|“”‘’«»„";
+    let is_between = |c: char| c.is_whitespace() || marks.contains(c);
     text.split(is_between)
         .map(|word| word.trim_matches(['.', '!', '?', '*']))
         .filter(|word| {
@@ -52,11 +53,11 @@ fn addresses(text: &str) -> impl Iterator<Item = &str> {
         })
 }
 
-fn is_asked(address: &str) -> bool {
+fn is_contact(address: &str) -> bool {
     let local = address.split('@').next().unwrap_or_default().to_lowercase();
     DAEMONS
         .iter()
-        .chain(&ASKED)
+        .chain(&CONTACTS)
         .any(|name| local.contains(name))
 }
 
@@ -65,14 +66,15 @@ mod tests {
     use crate::report::{Kind, Report};
 
     #[test]
-    fn a_report_that_is_a_sentence_is_about_the_one_address_that_it_names() {
+    fn a_report_that_is_only_a_sentence_is_about_the_one_address_in_it() {
         for (words, named) in [
             (
                 "Your message to ann@example.com could not be delivered.",
                 Some("ann@example.com"),
             ),
             (
-                "Your message to <ann@example.com> couldn't be delivered because the mailbox is full.",
+                "Your message to <ann@example.com> couldn't be delivered because the mailbox is \
+                 full.",
                 Some("ann@example.com"),
             ),
             (
@@ -100,7 +102,8 @@ mod tests {
         ] {
             let report = Report::read(
                 format!(
-                    "From: Postmaster <postmaster@mx.example.com>\nTo: news@example.org\nSubject: Undeliverable mail\n\
+                    "From: Postmaster <postmaster@mx.example.com>\nTo: news@example.org\n\
+                     Subject: Undeliverable mail\n\
                      Content-Type: text/plain; charset=utf-8\n\n{words}\n"
                 )
                 .as_bytes(),

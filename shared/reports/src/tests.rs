@@ -1,4 +1,4 @@
-//! Every dialect has a fixture, and what is read of it is in one table.
+//! Every dialect has a fixture. One table contains what must be read from each fixture.
 
 use domain::address::Address;
 
@@ -7,21 +7,28 @@ use crate::dialect::names;
 use crate::report::{Kind, Recipient, Report};
 
 macro_rules! fixtures {
-    ($($name:ident)*) => { &[$((stringify!($name), include_str!(concat!("fixtures/", stringify!($name), ".eml")))),*] };
+    ($($name:ident)*) => {
+        &[$((
+            stringify!($name),
+            include_str!(concat!("fixtures/", stringify!($name), ".eml")),
+        )),*]
+    };
 }
 
 const FIXTURES: &[(&str, &str)] = fixtures!(
-    any automatic_notification domino dragonfly dsn exchange exim exim_delay ezweb feedback global google imail inter_mail
-    letter lsmtp m_filter mail_enable mail_marshal mailru mdaemon nemesis notice opensmtpd postfix qmail quoted sendmail vacation zoho
+    any automatic_notification domino dragonfly dsn exchange exim exim_delay ezweb feedback global
+    google imail inter_mail letter lsmtp m_filter mail_enable mail_marshal mailru mdaemon nemesis
+    notice opensmtpd postfix qmail quoted sendmail vacation zoho
 );
 
-/// Kind and message id of a report; of each recipient address, code, status and the words that must
-/// be there.
-const TOLD: &[(&str, &str)] = &[
+/// For each fixture, kind and message id of the report, and for each recipient the address, code,
+/// status and the words that its text must contain.
+const EXPECTED: &[(&str, &str)] = &[
     ("any", "failed - | ann@example.com 550 5.2.2 'Over quota'"),
     (
         "automatic_notification",
-        "failed - | ann@example.com 553 5.3.0 'Nobody' | bob@example.com 553 5.3.0 'Nobody'",
+        "failed - | ann@example.com 553 5.3.0 'Nobody' \
+         | bob@example.com 553 5.3.0 'Nobody'",
     ),
     ("domino", "failed - | ann@example.com - - 'not listed'"),
     (
@@ -30,7 +37,8 @@ const TOLD: &[(&str, &str)] = &[
     ),
     (
         "dsn",
-        "failed c7.13@news.example.org | ann@example.com 550 5.2.2 'Over quota' | bob@example.com - 2.0.0 ''",
+        "failed c7.13@news.example.org | ann@example.com 550 5.2.2 'Over quota' \
+         | bob@example.com - 2.0.0 ''",
     ),
     (
         "exchange",
@@ -38,7 +46,8 @@ const TOLD: &[(&str, &str)] = &[
     ),
     (
         "exim",
-        "failed c7.8@news.example.org | ann@example.com 550 - 'for good' | bob@example.net - - 'timeout'",
+        "failed c7.8@news.example.org | ann@example.com 550 - 'for good' \
+         | bob@example.net - - 'timeout'",
     ),
     ("exim_delay", "delayed - | ann@example.com 451 4.3.0 'Busy'"),
     ("ezweb", "failed - | ann@example.com 550 - 'Nobody'"),
@@ -53,11 +62,13 @@ const TOLD: &[(&str, &str)] = &[
     ),
     (
         "imail",
-        "failed c7.11@news.example.org | ann@example.com 550 - 'Unknown user' | bob@example.com - - 'Unknown user'",
+        "failed c7.11@news.example.org | ann@example.com 550 - 'Unknown user' \
+         | bob@example.com - - 'Unknown user'",
     ),
     (
         "inter_mail",
-        "failed - | ann@example.com - - 'within 3 days' | bob@example.com - - 'within 3 days'",
+        "failed - | ann@example.com - - 'within 3 days' \
+         | bob@example.com - - 'within 3 days'",
     ),
     ("letter", "none -"),
     (
@@ -71,7 +82,8 @@ const TOLD: &[(&str, &str)] = &[
     ("mail_enable", "failed - | ann@example.com 550 - 'nobody'"),
     (
         "mail_marshal",
-        "failed - | ann@example.com 552 5.2.2 'quota' | bob@example.com 552 5.2.2 'quota'",
+        "failed - | ann@example.com 552 5.2.2 'quota' \
+         | bob@example.com 552 5.2.2 'quota'",
     ),
     (
         "mailru",
@@ -88,7 +100,8 @@ const TOLD: &[(&str, &str)] = &[
     ),
     (
         "opensmtpd",
-        "failed c7.4@news.example.org | ann@example.com 550 5.2.2 'quota' | bob@example.net 550 5.1.1 'Nobody'",
+        "failed c7.4@news.example.org | ann@example.com 550 5.2.2 'quota' \
+         | bob@example.net 550 5.1.1 'Nobody'",
     ),
     (
         "postfix",
@@ -96,7 +109,8 @@ const TOLD: &[(&str, &str)] = &[
     ),
     (
         "qmail",
-        "failed c7.1@news.example.org | ann@example.com 550 5.1.1 'Nobody' | bob@example.net - 4.1.2 'any host'",
+        "failed c7.1@news.example.org | ann@example.com 550 5.1.1 'Nobody' \
+         | bob@example.net - 4.1.2 'any host'",
     ),
     ("quoted", "failed - | ann@example.com 550 5.1.1 'Nobody'"),
     (
@@ -114,18 +128,19 @@ fn shown<T: ToString>(value: Option<T>) -> String {
     value.map_or("-".to_owned(), |value| value.to_string())
 }
 
-/// The report as the table has it; of what was said only whether the expected words are in it.
-fn told(report: &Report, expected: &str) -> String {
+/// Returns the report in the form of the table. Of each text it shows only the expected words, if
+/// the text contains them.
+fn summary(report: &Report, expected: &str) -> String {
     let words: Vec<&str> = expected.split('\'').skip(1).step_by(2).collect();
     let recipient = |(number, one): (usize, &Recipient)| {
         let word = words.get(number).copied().unwrap_or_default();
-        let said = if one.diagnostic.contains(word) {
+        let text = if one.diagnostic.contains(word) {
             word
         } else {
             one.diagnostic.as_str()
         };
         format!(
-            " | {} {} {} '{said}'",
+            " | {} {} {} '{text}'",
             shown(one.address()),
             shown(one.reply.code),
             shown(one.reply.status)
@@ -145,20 +160,20 @@ fn told(report: &Report, expected: &str) -> String {
 }
 
 #[test]
-fn who_answers_a_report_and_quotes_it_names_nobody() {
-    let handed_on = include_str!("fixtures/quoted.eml");
+fn an_answer_that_quotes_a_report_names_no_recipient() {
+    let forwarded = include_str!("fixtures/quoted.eml");
     let subject = "Subject: Fwd: Returned mail";
-    let report = Report::read(handed_on.as_bytes());
-    assert!(handed_on.contains(subject) && report.kind == Kind::Failed);
+    let report = Report::read(forwarded.as_bytes());
+    assert!(forwarded.contains(subject) && report.kind == Kind::Failed);
     assert_eq!(
-        report.written_at.map(|at| at.to_string()).as_deref(),
+        report.dated.map(|at| at.to_string()).as_deref(),
         Some("2026-11-02T08:00:00.000Z")
     );
     for answer in [
-        handed_on.replacen(subject, "Subject: Re: Returned mail", 1),
-        handed_on.replacen(subject, "Subject: It works again", 1),
-        format!("In-Reply-To: <1@news.example.org>\n{handed_on}"),
-        format!("Auto-Submitted: auto-replied\n{handed_on}"),
+        forwarded.replacen(subject, "Subject: Re: Returned mail", 1),
+        forwarded.replacen(subject, "Subject: It works again", 1),
+        format!("In-Reply-To: <1@news.example.org>\n{forwarded}"),
+        format!("Auto-Submitted: auto-replied\n{forwarded}"),
     ] {
         let report = Report::read(answer.as_bytes());
         assert!(
@@ -172,18 +187,18 @@ fn who_answers_a_report_and_quotes_it_names_nobody() {
 }
 
 #[test]
-fn every_fixture_is_read_as_the_table_says_whatever_its_line_ends() {
-    assert_eq!(FIXTURES.len(), TOLD.len());
-    for ((name, message), (told_name, expected)) in FIXTURES.iter().zip(TOLD) {
-        assert_eq!(name, told_name);
+fn every_fixture_is_read_as_expected_with_either_line_end() {
+    assert_eq!(FIXTURES.len(), EXPECTED.len());
+    for ((name, message), (expected_name, expected)) in FIXTURES.iter().zip(EXPECTED) {
+        assert_eq!(name, expected_name);
         assert_eq!(
-            told(&Report::read(message.as_bytes()), expected),
+            summary(&Report::read(message.as_bytes()), expected),
             *expected,
             "{name}"
         );
         let wire = message.replace('\n', "\r\n");
         assert_eq!(
-            told(&Report::read(wire.as_bytes()), expected),
+            summary(&Report::read(wire.as_bytes()), expected),
             *expected,
             "{name} with CRLF"
         );
@@ -191,7 +206,7 @@ fn every_fixture_is_read_as_the_table_says_whatever_its_line_ends() {
 }
 
 #[test]
-fn every_dialect_has_a_fixture_that_it_is_spoken_in() {
+fn every_dialect_has_a_fixture_in_its_words() {
     for name in names() {
         let fixture = FIXTURES
             .iter()
@@ -200,12 +215,12 @@ fn every_dialect_has_a_fixture_that_it_is_spoken_in() {
         let message = fixture
             .unwrap_or_else(|| panic!("write fixtures/{name}.eml"))
             .to_lowercase();
-        assert_eq!(crate::dialect::spoken(&message).name, name);
+        assert_eq!(crate::dialect::dialect_of(&message).name, name);
     }
 }
 
 #[test]
-fn a_report_names_the_envelope_and_the_host_that_said_no() {
+fn a_report_contains_the_envelope_id_and_the_host_that_refused() {
     let (_, message) = FIXTURES.iter().find(|(name, _)| *name == "dsn").unwrap();
     let report = Report::read(message.as_bytes());
     assert_eq!(report.envelope_id.as_deref(), Some("env+1"));
@@ -218,7 +233,7 @@ fn a_report_names_the_envelope_and_the_host_that_said_no() {
 }
 
 #[test]
-fn no_prefix_and_no_damage_makes_it_panic() {
+fn no_truncated_or_damaged_message_causes_a_panic() {
     for (name, message) in FIXTURES {
         let bytes = message.as_bytes();
         for end in (0..bytes.len()).step_by(5) {
@@ -236,7 +251,7 @@ fn no_prefix_and_no_damage_makes_it_panic() {
 }
 
 #[test]
-fn what_is_said_without_end_is_bounded() {
+fn everything_that_is_kept_is_bounded() {
     let many: String = (0..20_000)
         .map(|n| format!("Final-Recipient: rfc822; u{n}@example.com\nStatus: 5.0.0\n\n"))
         .collect();
@@ -265,14 +280,14 @@ fn what_is_said_without_end_is_bounded() {
         ] {
             let message = format!("{head}{}", line.repeat(2_000_000 / line.len()));
             let report = Report::read(message.as_bytes());
-            let said = report
+            let longest = report
                 .recipients
                 .iter()
                 .map(|one| one.diagnostic.len())
                 .max()
                 .unwrap_or_default();
             assert!(
-                said <= crate::bounds::MAX_DIAGNOSTIC && report.kind != Kind::Delivered,
+                longest <= crate::bounds::MAX_DIAGNOSTIC && report.kind != Kind::Delivered,
                 "{head}{line}"
             );
         }
@@ -280,7 +295,7 @@ fn what_is_said_without_end_is_bounded() {
 }
 
 #[test]
-fn line_ends_within_a_decoded_subject_are_no_more_than_line_ends() {
+fn encoded_line_ends_in_a_subject_do_no_harm() {
     for before in 0..6 {
         let subject = format!(
             "=?utf-8?q?{}failure_notice_=C3=A9=0D=0A?=",
@@ -298,18 +313,21 @@ fn line_ends_within_a_decoded_subject_are_no_more_than_line_ends() {
 }
 
 #[test]
-fn names_that_others_chose_are_on_one_line_and_within_bounds() {
+fn names_from_other_systems_are_on_one_line_and_bounded() {
     let long = "x".repeat(4_000);
     let status = format!(
         "Content-Type: message/delivery-status\n\nOriginal-Envelope-Id: +C2+85{long}\n\n\
-         Original-Recipient: utf-8; j\\x{{0A}}o@example.com\nFinal-Recipient: rfc822; {long}@example.com\nRemote-MTA: dns; {long}\n"
+         Original-Recipient: utf-8; j\\x{{0A}}o@example.com\n\
+         Final-Recipient: rfc822; {long}@example.com\nRemote-MTA: dns; {long}\n"
     );
     let notice = format!(
-        "Subject: Notification\n\n{{\"notificationType\":\"Delivery\",\"delivery\":{{\"recipients\":[\"{long}@example.com\"],\"reportingMTA\":\"{long}\"}},\
+        "Subject: Notification\n\n{{\"notificationType\":\"Delivery\",\"delivery\":{{\
+         \"recipients\":[\"{long}@example.com\"],\"reportingMTA\":\"{long}\"}},\
          \"mail\":{{\"commonHeaders\":{{\"messageId\":\"{long}\"}}}}}}"
     );
     let feedback = format!(
-        "Content-Type: message/feedback-report\n\nOriginal-Rcpt-To: {long}@example.com\nOriginal-Envelope-Id: {long}\n"
+        "Content-Type: message/feedback-report\n\nOriginal-Rcpt-To: {long}@example.com\n\
+         Original-Envelope-Id: {long}\n"
     );
     for mail in [status, notice, feedback] {
         let report = Report::read(mail.as_bytes());
@@ -332,9 +350,10 @@ fn names_that_others_chose_are_on_one_line_and_within_bounds() {
 }
 
 #[test]
-fn fields_of_the_returned_mail_are_none_of_the_words_of_a_report() {
-    let mail = "From: mailer-daemon@example.net\nSubject: Undeliverable\n\nYour message\n  To: <jo@example.com>\n  \
-                Subject: no such user\n  Sent: Monday\ndid not reach the following recipient: jo@example.com\n";
+fn repeated_fields_of_the_returned_mail_are_not_words_of_the_report() {
+    let mail = "From: mailer-daemon@example.net\nSubject: Undeliverable\n\nYour message\n  \
+                To: <jo@example.com>\n  Subject: no such user\n  Sent: Monday\n\
+                did not reach the following recipient: jo@example.com\n";
     let report = Report::read(mail.as_bytes());
     let one = &report.recipients[0];
     assert!(
@@ -344,11 +363,12 @@ fn fields_of_the_returned_mail_are_none_of_the_words_of_a_report() {
 }
 
 #[test]
-fn words_for_people_tell_more_than_the_comment_of_a_status() {
+fn text_for_people_is_added_to_the_comment_of_a_vague_status() {
     let report = |status: &str| {
         let mail = format!(
             "Content-Type: multipart/report; boundary=b\n\n--b\n\nNobody of that name\n\n--b\n\
-             Content-Type: message/delivery-status\n\nFinal-Recipient: rfc822; jo@example.com\nAction: failed\n\
+             Content-Type: message/delivery-status\n\nFinal-Recipient: rfc822; jo@example.com\n\
+             Action: failed\n\
              Status: {status}\n\n--b--\n"
         );
         Report::read(mail.as_bytes()).recipients[0]
@@ -363,10 +383,12 @@ fn words_for_people_tell_more_than_the_comment_of_a_status() {
 }
 
 #[test]
-fn a_failure_never_says_success() {
+fn a_failure_never_has_a_reply_that_means_success() {
     for mail in [
         "From: mailer-daemon@example.net\nSubject: failure notice\n\n250 2.0.0 fine\n",
-        "Subject: Notification\n\n{\"notificationType\":\"Bounce\",\"bounce\":{\"bouncedRecipients\":[{\"emailAddress\":\"jo@example.com\",\"diagnosticCode\":\"250 2.0.0 fine\"}]}}",
+        "Subject: Notification\n\n{\"notificationType\":\"Bounce\",\"bounce\":{\
+         \"bouncedRecipients\":[{\"emailAddress\":\"jo@example.com\",\
+         \"diagnosticCode\":\"250 2.0.0 fine\"}]}}",
     ] {
         let report = Report::read(mail.as_bytes());
         assert_eq!(
@@ -377,7 +399,7 @@ fn a_failure_never_says_success() {
     }
 }
 
-/// `bytes` with each `from` in it replaced.
+/// Returns `bytes` with each `from` in it replaced.
 fn replaced(bytes: &[u8], from: &[u8], to: &[u8]) -> Vec<u8> {
     let mut out = Vec::with_capacity(bytes.len());
     let mut rest = bytes;
@@ -394,7 +416,7 @@ fn replaced(bytes: &[u8], from: &[u8], to: &[u8]) -> Vec<u8> {
 }
 
 #[test]
-fn an_address_that_is_no_text_is_never_read_as_another_one() {
+fn an_address_that_is_not_text_is_never_read_as_another_one() {
     let spellings: [&[u8]; 5] = [
         b"\xe4nn@example.com",
         b"a\xff\xfen@example.com",
@@ -421,10 +443,12 @@ fn an_address_that_is_no_text_is_never_read_as_another_one() {
 }
 
 #[test]
-fn an_id_that_is_no_text_names_no_message() {
-    let fields = "Original-Envelope-Id: c42\n\nFinal-Recipient: rfc822; jo@example.com\nAction: failed\nStatus: 4.2.2\n";
+fn an_id_that_is_not_text_identifies_no_message() {
+    let fields = "Original-Envelope-Id: c42\n\nFinal-Recipient: rfc822; jo@example.com\n\
+                  Action: failed\nStatus: 4.2.2\n";
     let message = format!(
-        "Content-Type: multipart/report; boundary=b\n\n--b\nContent-Type: message/delivery-status\n\n{fields}\n--b\n\
+        "Content-Type: multipart/report; boundary=b\n\n--b\n\
+         Content-Type: message/delivery-status\n\n{fields}\n--b\n\
          Content-Type: message/rfc822\n\nMessage-ID: <c42@example.org>\n\n--b--\n"
     );
     let read = |message: &[u8]| {

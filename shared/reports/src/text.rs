@@ -1,28 +1,28 @@
-//! Reports in the words of mail systems that do not write RFC 3464. Which words mean what is in
-//! `dialects.toml`; here is how they are read: the text up to the mail that it returns, line by
-//! line, each recipient with what is said about it.
+//! Reports in the words of mail systems that do not write RFC 3464. The words are in
+//! `dialects.toml`. This file reads them: the text before the returned mail, line by line, and for
+//! each recipient the text about it.
 
 use domain::reply::{MAX_TEXT, Reply, stage};
 
 use crate::answer;
 use crate::bounded::{begins_with, cut, on_one_line};
 use crate::bounds::{MAX_DIAGNOSTIC, MAX_NAME, MAX_RECIPIENTS};
-use crate::dialect::{Dialect, spoken};
+use crate::dialect::{Dialect, dialect_of};
 use crate::mime::Mail;
 use crate::report::{Action, Recipient, Report, without_success};
 use crate::sentence::{self, DAEMONS};
 
-/// How much of the words of a report is read, in bytes. The longest are those of people's languages
-/// in several parts.
+/// How much of the words of a report is read, in bytes. The longest reports are in natural language
+/// and have several parts.
 const MAX_WORDS: usize = 64 * 1024;
 
-/// How many recipients are looked for in words.
+/// The largest number of recipients that are read from words.
 const MAX_BLOCKS: usize = 64;
 
-/// The longest line that is looked at, in bytes.
+/// How much of a line is read, in bytes.
 const MAX_LINE: usize = 2 * 1024;
 
-/// Lines that say that what follows is the mail that is returned, in lower case.
+/// Lines after which the returned mail follows, in lower case.
 const ORIGINAL: [&str; 19] = [
     "is a copy of",
     "original message follows",
@@ -45,11 +45,11 @@ const ORIGINAL: [&str; 19] = [
     "forwarded message -----",
 ];
 
-/// Fields of the returned mail that reports repeat among their words, in lower case. What they say
-/// is the sender's.
+/// Header fields of the returned mail that reports repeat among their own words, in lower case.
+/// Their values come from the sender and are not part of the report.
 const REPEATED: [&str; 5] = ["subject:", "date:", "sent:", "from:", "message-id:"];
 
-/// What says that the mail is still being tried, in lower case.
+/// Words for mail that is still being retried, in lower case.
 const DELAYED: [&str; 9] = [
     "warning message only",
     "warning only",
@@ -62,7 +62,7 @@ const DELAYED: [&str; 9] = [
     "is delayed for more than",
 ];
 
-/// What subjects of reports say, in lower case.
+/// Words in the subjects of reports, in lower case.
 const SUBJECTS: [&str; 22] = [
     "undeliver",
     "not delivered",
@@ -88,20 +88,20 @@ const SUBJECTS: [&str; 22] = [
     "error sending your mail",
 ];
 
-/// Reads such a report; `None` where the message does not look like one.
+/// Reads such a report. Returns `None` if the message does not look like one.
 pub(crate) fn read(mail: &Mail<'_>) -> Option<Report> {
     let words = words(mail);
-    let said = format!(
+    let report = format!(
         "{}\n{}\n{words}",
         mail.header("From").unwrap_or_default(),
         mail.subject()
     )
     .to_lowercase();
-    let dialect = spoken(&said);
+    let dialect = dialect_of(&report);
     if dialect.is_any() && !is_report(mail) {
         return None;
     }
-    let action = if DELAYED.iter().any(|words| said.contains(words)) {
+    let action = if DELAYED.iter().any(|words| report.contains(words)) {
         Action::Delayed
     } else {
         Action::Failed
@@ -122,41 +122,46 @@ pub(crate) fn read(mail: &Mail<'_>) -> Option<Report> {
         {
             blocks.push(Block {
                 address: address.to_owned(),
-                said: String::new(),
+                text: String::new(),
             });
         }
     }
     let whole = format!("{}\n{words}", own_subject(mail));
     if blocks.is_empty() {
-        // Who answers a report may quote its sentence.
+        // A person's answer to a report may quote its sentence, so only a mail system's own report
+        // counts.
         let is_its_own = is_from_daemon(mail) || has_null_path(mail);
-        let recipient = Recipient::named(sentence::recipient(mail, &words).filter(|_| is_its_own));
-        return Some(Report::about(vec![told(recipient, action, &whole)]));
+        let address = sentence::recipient(mail, &words).filter(|_| is_its_own);
+        let recipient = with_reply(Recipient::named(address), action, &whole);
+        return Some(Report::about(vec![recipient]));
     }
     if let Some(shared) = shared(dialect, &words, &blocks) {
-        let of = |block: Block| told(Recipient::named(Some(&block.address)), action, shared);
-        return Some(Report::about(blocks.into_iter().map(of).collect()));
+        let recipients = blocks
+            .into_iter()
+            .map(|block| with_reply(Recipient::named(Some(&block.address)), action, shared));
+        return Some(Report::about(recipients.collect()));
     }
     let mut recipients: Vec<Recipient> = Vec::new();
     let mut next = whole;
-    // From the end, because a list of recipients is followed by what was said about all of them.
+    // Backwards, because the text about a list of recipients follows after the last of them.
     for block in blocks.into_iter().rev() {
-        if !block.said.trim().is_empty() {
-            next = block.said;
+        if !block.text.trim().is_empty() {
+            next = block.text;
         }
-        recipients.push(told(Recipient::named(Some(&block.address)), action, &next));
+        let recipient = Recipient::named(Some(&block.address));
+        recipients.push(with_reply(recipient, action, &next));
     }
     recipients.reverse();
     Some(Report::about(recipients))
 }
 
-/// What is said about one recipient.
+/// One recipient with the text about it.
 struct Block {
     address: String,
-    said: String,
+    text: String,
 }
 
-/// The recipients that the words name, each with the lines up to the next one.
+/// Returns the recipients that the words name, each with the lines up to the next recipient.
 fn blocks(dialect: &Dialect, words: &str) -> Vec<Block> {
     let mut blocks: Vec<Block> = Vec::new();
     let mut open = dialect.opens("");
@@ -164,7 +169,7 @@ fn blocks(dialect: &Dialect, words: &str) -> Vec<Block> {
         let line = cut(line, MAX_LINE);
         let opens_now = !open && dialect.opens(&line.to_lowercase());
         open |= opens_now;
-        if open && let Some((address, said)) = dialect.recipient(line) {
+        if open && let Some((address, text)) = dialect.recipient(line) {
             let known = blocks
                 .iter()
                 .position(|block| block.address.eq_ignore_ascii_case(address));
@@ -172,12 +177,12 @@ fn blocks(dialect: &Dialect, words: &str) -> Vec<Block> {
                 None if address.len() <= MAX_NAME && blocks.len() < MAX_BLOCKS => {
                     blocks.push(Block {
                         address: address.to_owned(),
-                        said: format!("{said}\n"),
+                        text: format!("{text}\n"),
                     });
                     continue;
                 }
-                // It is named once more: that is part of what is said about it, or, said of an
-                // earlier one, its own line.
+                // The address is named again. If it is the last recipient so far, the line is part
+                // of its text anyway. If it is an earlier one, the line belongs to that one.
                 Some(at) if at + 1 < blocks.len() => {
                     blocks[at].push(line);
                     continue;
@@ -194,48 +199,53 @@ fn blocks(dialect: &Dialect, words: &str) -> Vec<Block> {
 
 impl Block {
     fn push(&mut self, line: &str) {
-        if self.said.len() < MAX_DIAGNOSTIC {
-            self.said.push_str(line);
-            self.said.push('\n');
+        if self.text.len() < MAX_DIAGNOSTIC {
+            self.text.push_str(line);
+            self.text.push('\n');
         }
     }
 }
 
-/// What was said about all recipients before the first of them is named, where this dialect does
-/// so.
+/// Returns the text about all recipients before the first of them, if the dialect puts it there.
 fn shared<'w>(dialect: &Dialect, words: &'w str, blocks: &[Block]) -> Option<&'w str> {
     let first = blocks.first().filter(|_| dialect.before)?;
     words.split(first.address.as_str()).next()
 }
 
-/// What the words say about an address, or, where they do not name it, about all.
+/// Returns what the words contain about an address. If they do not name it, returns what they
+/// contain about all recipients.
 pub(crate) fn about(words: &str, mail: &Mail<'_>, address: &str) -> (Reply, String) {
-    let said = format!(
+    let report = format!(
         "{}\n{}\n{words}",
         mail.header("From").unwrap_or_default(),
         mail.subject()
     )
     .to_lowercase();
-    let dialect = spoken(&said);
+    let dialect = dialect_of(&report);
     let blocks = blocks(dialect, words);
     let own = blocks
         .iter()
-        .find(|block| block.address.eq_ignore_ascii_case(address) && !block.said.trim().is_empty());
-    let told = told(
+        .find(|block| block.address.eq_ignore_ascii_case(address) && !block.text.trim().is_empty());
+    let recipient = with_reply(
         Recipient::named(None),
         Action::Failed,
-        own.map_or(words, |block| &block.said),
+        own.map_or(words, |block| &block.text),
     );
-    // What a program on the way said stands before the code that was made of it.
-    let text = cut(&told.diagnostic, MAX_TEXT).to_owned();
-    (Reply { text, ..told.reply }, told.diagnostic)
+    // The whole text is kept: words of a program on the way come before the code made from them.
+    let text = cut(&recipient.diagnostic, MAX_TEXT).to_owned();
+    let reply = Reply {
+        text,
+        ..recipient.reply
+    };
+    (reply, recipient.diagnostic)
 }
 
-/// A recipient with the reply that was quoted, or else all the words as its text.
-fn told(recipient: Recipient, action: Action, said: &str) -> Recipient {
-    let said = &without_repeated(cut(said, MAX_DIAGNOSTIC));
+/// Returns the recipient with the reply that `text` quotes. If it quotes none, the reply is the
+/// text.
+fn with_reply(recipient: Recipient, action: Action, text: &str) -> Recipient {
+    let text = &without_repeated(cut(text, MAX_DIAGNOSTIC));
     let mut at = 0;
-    let quoted = said.split_inclusive('\n').find_map(|line| {
+    let quoted = text.split_inclusive('\n').find_map(|line| {
         let start = at;
         at += line.len();
         Reply::parse(line.trim_end())
@@ -243,15 +253,15 @@ fn told(recipient: Recipient, action: Action, said: &str) -> Recipient {
             .is_some_and(|code| code >= 400)
             .then_some(start)
     });
-    let mut reply = Reply::parse(paragraph(&said[quoted.unwrap_or(0)..]));
+    let mut reply = Reply::parse(paragraph(&text[quoted.unwrap_or(0)..]));
     if reply.status.is_none() && reply.code.is_none() {
-        reply.status = Reply::parse(said).status;
+        reply.status = Reply::parse(text).status;
     }
-    let diagnostic = on_one_line(said, MAX_DIAGNOSTIC);
+    let diagnostic = on_one_line(text, MAX_DIAGNOSTIC);
     if reply.code.is_none() || reply.text.is_empty() {
         reply.text = cut(&diagnostic, MAX_TEXT).to_owned();
     }
-    stage::note(&mut reply, said);
+    stage::note(&mut reply, text);
     if action == Action::Failed {
         reply = without_success(reply);
     }
@@ -263,20 +273,20 @@ fn told(recipient: Recipient, action: Action, said: &str) -> Recipient {
     }
 }
 
-/// What is said, without the lines that repeat fields of the returned mail.
-fn without_repeated(said: &str) -> String {
+/// Returns the text without lines that repeat header fields of the returned mail.
+fn without_repeated(text: &str) -> String {
     let repeats = |line: &&str| {
         REPEATED
             .iter()
             .any(|field| begins_with(line.trim_start(), field))
     };
-    said.split_inclusive('\n')
+    text.split_inclusive('\n')
         .filter(|line| !repeats(line))
         .collect()
 }
 
-/// What the subject says itself. Behind a colon, or within quotes, is the subject of the mail that
-/// is returned.
+/// Returns the subject's own words. After a colon, or in quotes, comes the subject of the returned
+/// mail.
 fn own_subject<'m>(mail: &'m Mail<'_>) -> &'m str {
     mail.subject()
         .split([':', '：', '"', '“', '«'])
@@ -284,13 +294,13 @@ fn own_subject<'m>(mail: &'m Mail<'_>) -> &'m str {
         .unwrap_or_default()
 }
 
-/// The text up to its first blank line.
+/// Returns the text up to its first blank line.
 fn paragraph(text: &str) -> &str {
     let text = text.trim_start();
     text.split("\n\n").next().unwrap_or(text)
 }
 
-/// Whether header fields alone say that the message is a report.
+/// Whether the header fields alone show that the message is a report.
 fn is_report(mail: &Mail<'_>) -> bool {
     let subject = mail.subject().to_lowercase();
     mail.header("X-Failed-Recipients").is_some()
@@ -322,7 +332,7 @@ fn is_from_daemon(mail: &Mail<'_>) -> bool {
     daemon || named.iter().any(|name| from.contains(name))
 }
 
-/// The words of a message up to the mail that it returns.
+/// Returns the words of a message before the mail that it returns.
 pub(crate) fn words(mail: &Mail<'_>) -> String {
     let mut words = String::new();
     for part in mail.texts() {
@@ -336,7 +346,7 @@ pub(crate) fn words(mail: &Mail<'_>) -> String {
     words
 }
 
-/// A text's own words, and the mail that follows them.
+/// Splits a text into its own words and the returned mail after them, if any.
 pub(crate) fn split_at_original(text: &str) -> (&str, Option<&str>) {
     let mut at = 0;
     for line in text.split_inclusive('\n') {

@@ -1,8 +1,8 @@
-//! Replies and reports that sound as if somebody were not there, and are about us, the message or
-//! the moment. To retire a live address is the worse mistake, so none of them may do it at once,
-//! whatever status stands before it.
+//! Replies and reports that sound as if the recipient did not exist, but are about us, the message
+//! or the moment. To retire a live address is the worse mistake. So none of them may retire it at
+//! once, even if the status means an unknown user.
 
-#![allow(clippy::unwrap_used, reason = "a test fails by it")]
+#![allow(clippy::unwrap_used, reason = "a panic is a failed test")]
 
 use domain::reply::Reply;
 use domain::reply::stage::Stage;
@@ -14,7 +14,7 @@ fn class(reply: &Reply) -> Class {
     Table::embedded().row(reply, "", None, "").class()
 }
 
-/// Those of `replies` that retire the address at once.
+/// Returns those of `replies` that retire the address at once.
 fn hard<'a>(replies: &[&'a str]) -> Vec<&'a str> {
     replies
         .iter()
@@ -24,7 +24,7 @@ fn hard<'a>(replies: &[&'a str]) -> Vec<&'a str> {
 }
 
 #[test]
-fn what_answers_the_sender_or_the_content_retires_nobody() {
+fn a_refused_sender_or_content_does_not_retire_the_recipient() {
     for raw in [
         "550 <news@example.org>: User unknown",
         "550 5.1.0 <news@example.org> does not exist",
@@ -58,7 +58,7 @@ fn what_answers_the_sender_or_the_content_retires_nobody() {
 }
 
 #[test]
-fn an_account_of_ours_or_one_that_opens_again_is_no_dead_one() {
+fn a_closed_account_of_ours_or_a_temporarily_closed_one_is_not_dead() {
     let live = [
         "550 5.7.1 Your account has been terminated",
         "554 5.7.0 Your account has been cancelled due to billing",
@@ -79,7 +79,7 @@ fn an_account_of_ours_or_one_that_opens_again_is_no_dead_one() {
 }
 
 #[test]
-fn what_stands_beside_an_address_need_not_be_about_it() {
+fn words_next_to_an_address_need_not_be_about_it() {
     let live = [
         "554 <jo@example.com>... unknown mailer error 1",
         "550 <jo@example.com>: unknown error",
@@ -99,7 +99,7 @@ fn what_stands_beside_an_address_need_not_be_about_it() {
 }
 
 #[test]
-fn who_may_not_write_is_not_who_is_not_there() {
+fn a_denied_sender_is_not_an_unknown_recipient() {
     let live = [
         "550 You are not a registered member of this list",
         "550 not an active member of this discussion list",
@@ -119,7 +119,7 @@ fn who_may_not_write_is_not_who_is_not_there() {
 }
 
 #[test]
-fn what_is_wrong_with_the_message_is_not_wrong_with_its_recipient() {
+fn a_rejected_message_does_not_retire_the_recipient() {
     let live = [
         "550 Malformed message header for recipient",
         "550 invalid message content for recipient",
@@ -151,20 +151,21 @@ fn the_same_holds_in_other_scripts_and_languages() {
 }
 
 #[test]
-fn a_notice_that_says_no_more_than_that_it_failed_lets_the_address_heal() {
+fn a_bare_failure_notice_retires_the_address_only_for_a_time() {
     let dead = [
         "5.0.0 Your message did not reach the following recipients: jo@example.com",
         "Delivery to the following recipients failed permanently: jo@example.com",
-        "Sorry, we weren't able to deliver your message to one or more recipients. Failed address(es): jo@example.com",
+        "Sorry, we weren't able to deliver your message to one or more recipients. \
+         Failed address(es): jo@example.com",
         "The mail was undeliverable to the following: jo@example.com",
     ];
-    assert_eq!(hard(&dead), dead, "it says that the address is dead");
+    assert_eq!(hard(&dead), dead, "it means that the address is dead");
     let ends = dead.map(|raw| Table::embedded().row(&Reply::parse(raw), "", None, "").end);
     assert_eq!(ends, [Final::Unavailable; 4]);
 }
 
 #[test]
-fn a_notice_that_blames_something_or_cannot_be_read_says_nothing_of_the_address() {
+fn a_notice_with_a_cause_or_in_unknown_words_does_not_retire_the_address() {
     let live = [
         "The relay is set up wrong: delivery to the following recipients failed: jo@example.com",
         "Delivery to the following recipients failed, the server is down: jo@example.com",
@@ -181,7 +182,7 @@ fn a_notice_that_blames_something_or_cannot_be_read_says_nothing_of_the_address(
 }
 
 #[test]
-fn the_subject_of_a_report_that_quotes_ours_tells_nothing() {
+fn the_quoted_subject_of_the_returned_mail_is_not_a_reason() {
     for subject in [
         "Undeliverable: Your account was closed",
         "Undelivered mail: User unknown - a story",
@@ -189,7 +190,8 @@ fn the_subject_of_a_report_that_quotes_ours_tells_nothing() {
         "Undeliverable mail \"Your account was closed\"",
     ] {
         let mail = format!(
-            "From: mailer-daemon@example.net\nSubject: {subject}\n\nIt did not work.\njo@example.com\n"
+            "From: mailer-daemon@example.net\nSubject: {subject}\n\n\
+             It did not work.\njo@example.com\n"
         );
         for mail in [mail.clone(), mail.replace("jo@example.com\n", "")] {
             let report = Report::read(mail.as_bytes());
@@ -203,7 +205,7 @@ fn the_subject_of_a_report_that_quotes_ours_tells_nothing() {
 }
 
 #[test]
-fn who_is_said_not_to_be_there_is_retired() {
+fn a_recipient_that_clearly_does_not_exist_is_retired() {
     let dead = [
         "554 the account of jo@example.com was closed",
         "550 this account has been permanently closed",

@@ -1,6 +1,6 @@
-//! Reports that others recorded, where the acceptance corpus lies beside the repository: statuses
-//! have to come out exactly, and what is no failure must start nothing. Without the corpus nothing
-//! is measured, and the test says so.
+//! Reports that others recorded, if the acceptance corpus is next to the repository. Statuses must
+//! be exactly right, and a report that is not a failure must not count as one. Without the corpus
+//! nothing is measured, and the test prints that.
 
 #![allow(clippy::disallowed_methods, reason = "the corpus is in files")]
 
@@ -15,7 +15,7 @@ use reports::mailbox;
 use reports::report::{Recipient, Report};
 use serde_json::Value;
 
-/// The corpus, in the folder `shared/corpus` beside one that the repository lies in.
+/// Returns the corpus: the folder `shared/corpus` in a folder above, next to the repository.
 fn corpus() -> Option<PathBuf> {
     let above = Path::new(env!("CARGO_MANIFEST_DIR")).ancestors();
     above
@@ -36,11 +36,11 @@ fn is_hard(recipient: &Recipient, table: &Table) -> bool {
 }
 
 #[test]
-fn recorded_reports_are_read_as_their_recorders_say() {
+fn recorded_reports_are_read_as_recorded() {
     let Some(corpus) = corpus() else {
-        // Not by a macro: what those print is shown of tests that fail only.
+        // Written directly: the output of macros is only shown for tests that fail.
         return io::stderr()
-            .write_all(b"NOT MEASURED: there is no folder shared/corpus beside the repository\n")
+            .write_all(b"NOT MEASURED: there is no folder shared/corpus next to the repository\n")
             .unwrap();
     };
     let table = Table::embedded();
@@ -69,13 +69,14 @@ fn recorded_reports_are_read_as_their_recorders_say() {
         let hard = recipient.is_some_and(|one| is_hard(one, &table));
         all += 1;
         agree += usize::from(hard == (pair["expected_class"] == "hard"));
-        // Where the recorder names no reason, hard says no more than that the report had given up.
+        // Without a recorded reason, "hard" only means that the report had given up.
         let has_reason = pair["expected_reason"].is_string();
         by_reason += usize::from(has_reason && hard == (pair["expected_class"] == "hard"));
         all_by_reason += usize::from(has_reason);
         alive += usize::from(pair["expected_class"] == "soft");
         killed += usize::from(pair["expected_class"] == "soft" && hard);
-        // What is no failure starts nothing, wherever the recorders agree that it is none.
+        // A report that is not a failure must not count as one, if the recorders agree that it is
+        // none.
         if pair["expected_class"] == "none" && pair["index"].is_u64() {
             assert!(
                 recipient.is_none_or(|one| !one.has_failed()),
@@ -85,7 +86,8 @@ fn recorded_reports_are_read_as_their_recorders_say() {
         }
     }
     println!(
-        "statuses {statuses:?}; hard or not {agree} of {all}, with a reason {by_reason} of {all_by_reason}"
+        "statuses {statuses:?}; hard or not {agree} of {all}, \
+         with a reason {by_reason} of {all_by_reason}"
     );
     for stratum in ["status-field", "diagnostic-code"] {
         let (right, of) = statuses[stratum];
@@ -101,7 +103,7 @@ fn recorded_reports_are_read_as_their_recorders_say() {
     assert!(killed * 100 <= alive, "{killed} of {alive} that are alive");
 }
 
-/// How many in a hundred have to agree; the policy's rows decide it more than the reading does.
-/// What is missing are mostly full mailboxes, queues that ran out and loops, which say nothing of
-/// whether somebody is there.
+/// How many in a hundred must agree. It depends more on the policy's rows than on reading. The rest
+/// are mostly full mailboxes, expired queues and loops, which do not show whether the recipient
+/// exists.
 const AGREE_AT_LEAST: usize = 93;

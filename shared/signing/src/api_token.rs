@@ -1,44 +1,44 @@
-//! Who may do what over the API: tokens, each with its scopes. A token itself is kept nowhere, only
-//! its SHA-256: it has 256 bits of chance, so that there is nothing to guess and nothing to salt.
+//! Tokens of the API, each with its scopes. Only the SHA-256 of a token is stored. A token has 256
+//! random bits, so it cannot be guessed and needs no salt.
 
 use std::fmt::{self, Write};
 
 use ring::digest::{SHA256, digest};
 
-/// What a token starts with, so that people and scanners see what it is.
+/// The beginning of every token, so that people and secret scanners recognise it.
 pub const TOKEN_PREFIX: &str = "rdt_";
 
 /// The longest name of a grant, in characters.
 const NAME_MAX: usize = 64;
 
-/// The most requests per second that can be asked for.
+/// The largest rate limit that a grant may have, in requests per second.
 const RATE_MAX: f64 = 1_000_000.0;
 
-/// What a token may be for.
+/// What a token may be used for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Scope {
-    /// Handing in bounces and facts.
+    /// To submit bounces and facts.
     Ingest,
-    /// Asking: addresses, destinations, quarantine, events.
+    /// To read addresses, destinations, quarantine and events.
     Read,
-    /// Doing what operators do: holding, limiting, releasing, suppressing, reinstating.
+    /// To act as an operator: hold, limit, release, suppress, reinstate.
     Admin,
 }
 
-/// A token as it is kept: by its SHA-256.
+/// A token as it is stored: its SHA-256.
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
 pub struct TokenHash([u8; 32]);
 
-/// What the bearer of one token may do.
+/// What a client with one token may do.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Grant {
-    /// Whose it is; shown in logs.
+    /// The name of the token's owner; shown in logs.
     pub name: String,
-    /// What it is for.
+    /// What the token may be used for.
     pub scopes: Vec<Scope>,
-    /// The token.
+    /// The hash of the token.
     pub hash: TokenHash,
-    /// Requests per second, where it has a limit of its own.
+    /// Requests per second, if the token has a limit of its own.
     pub rate: Option<f64>,
 }
 
@@ -46,7 +46,7 @@ impl Scope {
     /// Every scope.
     pub const ALL: [Self; 3] = [Self::Ingest, Self::Read, Self::Admin];
 
-    /// The word used in files and documents.
+    /// Returns the word used in files and documents.
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::Ingest => "ingest",
@@ -55,10 +55,9 @@ impl Scope {
         }
     }
 
-    /// Reads words with commas between.
+    /// Reads a list of words separated by commas.
     ///
-    /// # Errors
-    /// Where one is no scope, or there is none; the text says what is allowed.
+    /// # Errors If a word is not a scope, or there is no word. The text names the allowed words.
     pub fn parse_list(text: &str) -> Result<Vec<Self>, String> {
         let scope = |word: &str| {
             let found = Self::ALL.into_iter().find(|scope| scope.as_str() == word);
@@ -71,7 +70,7 @@ impl Scope {
 }
 
 impl TokenHash {
-    /// The hash of a token as its bearer has it.
+    /// Returns the hash of a token.
     pub fn of(token: &str) -> Self {
         let mut hash = [0; 32];
         hash.copy_from_slice(digest(&SHA256, token.as_bytes()).as_ref());
@@ -91,7 +90,7 @@ impl TokenHash {
     }
 }
 
-/// As a grant's line has it: `sha256:` and 64 hexadecimal digits.
+/// The form in the line of a grant: `sha256:` and 64 hexadecimal digits.
 impl fmt::Display for TokenHash {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("sha256:")?;
@@ -106,11 +105,11 @@ impl fmt::Debug for TokenHash {
 }
 
 impl Grant {
-    /// Reads one line: `name scopes hash`, and `rate=n` where it has a limit of its own.
+    /// Reads one line: `name scopes hash`, with `rate=n` at the end if the token has a limit of its
+    /// own.
     ///
-    /// # Errors
-    /// Where it is none. The text says what is wrong, and never repeats the line, which may hold a
-    /// token by mistake.
+    /// # Errors If the line is not valid. The text describes the fault, but never repeats the line,
+    /// which may contain a token by mistake.
     pub fn parse(line: &str) -> Result<Self, String> {
         let words: Vec<&str> = line.split_whitespace().collect();
         let [name, scopes, hash, rest @ ..] = words.as_slice() else {
@@ -125,20 +124,19 @@ impl Grant {
         let scopes = Scope::parse_list(scopes)?;
         let hash = TokenHash::parse(hash)
             .ok_or("the third word must be sha256: and 64 hexadecimal digits")?;
-        let rate =
-            match rest {
-                [] => None,
-                [rate] => {
-                    let rate = rate
-                        .strip_prefix("rate=")
-                        .and_then(|number| number.parse::<f64>().ok());
-                    let rate = rate.filter(|rate| *rate > 0.0 && *rate <= RATE_MAX);
-                    Some(rate.ok_or(
-                        "the fourth word must be rate= and requests per second, rate=50 say",
-                    )?)
-                }
-                _ => return Err("there are more than four words".to_owned()),
-            };
+        let rate = match rest {
+            [] => None,
+            [rate] => {
+                let rate = rate
+                    .strip_prefix("rate=")
+                    .and_then(|number| number.parse::<f64>().ok());
+                let rate = rate.filter(|rate| *rate > 0.0 && *rate <= RATE_MAX);
+                Some(rate.ok_or(
+                    "the fourth word must be rate= and requests per second, such as rate=50",
+                )?)
+            }
+            _ => return Err("there are more than four words".to_owned()),
+        };
         Ok(Self {
             name: (*name).to_owned(),
             scopes,
@@ -147,10 +145,9 @@ impl Grant {
         })
     }
 
-    /// Reads a file of lines; blank ones and those that start with `#` are left out.
+    /// Reads a file of lines. Blank lines and lines that start with `#` are skipped.
     ///
-    /// # Errors
-    /// What is wrong with each line that is, by its number.
+    /// # Errors A description of the fault of each invalid line, with its number.
     pub fn parse_all(text: &str) -> Result<Vec<Self>, Vec<String>> {
         let lines = text
             .lines()
@@ -161,9 +158,7 @@ impl Grant {
         for (line, number) in lines {
             match Self::parse(line) {
                 Ok(grant) if grants.iter().any(|known| known.hash == grant.hash) => {
-                    faults.push(format!(
-                        "line {number}: the same token stands on another line"
-                    ));
+                    faults.push(format!("line {number}: the same token is on another line"));
                 }
                 Ok(grant) => grants.push(grant),
                 Err(why) => faults.push(format!("line {number}: {why}")),
@@ -177,7 +172,7 @@ impl Grant {
     }
 }
 
-/// The line of a grant, as it is kept.
+/// The line of a grant, as it is stored.
 impl fmt::Display for Grant {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let scopes: Vec<&str> = self.scopes.iter().map(|scope| scope.as_str()).collect();
@@ -186,10 +181,10 @@ impl fmt::Display for Grant {
     }
 }
 
-/// A token made of 32 bytes of chance.
-pub fn token_of(chance: [u8; 32]) -> String {
+/// Returns a token made of 32 random bytes.
+pub fn token_from_random_bytes(random: [u8; 32]) -> String {
     let mut token = TOKEN_PREFIX.to_owned();
-    for byte in chance {
+    for byte in random {
         let _ = write!(token, "{byte:02x}");
     }
     token
@@ -200,7 +195,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_grant_is_a_line_that_reads_back() {
+    fn a_grant_is_read_back_from_its_line() {
         let hash = TokenHash::of("rdt_x");
         for rate in [None, Some(0.5), Some(50.0)] {
             let grant = Grant {
@@ -219,7 +214,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_wrong_with_a_line_is_said_by_its_number_and_without_the_line() {
+    fn a_fault_is_reported_with_its_line_number_and_without_the_line() {
         let hash = TokenHash::of("rdt_x").to_string();
         for (line, why) in [
             ("acme", "must be"),

@@ -1,5 +1,4 @@
-//! What is signed or kept secret: return paths (VERP), signatures of webhooks, and tokens of the
-//! API.
+//! Signatures and secrets: return paths (VERP), signatures of webhooks, and tokens of the API.
 
 pub mod api_token;
 pub mod return_path;

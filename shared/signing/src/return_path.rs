@@ -1,14 +1,15 @@
-//! Return paths that say what a bounce is about (variable envelope return paths): our own senders
-//! put one on every message, and a report that comes back to it is known to be about that message,
-//! whatever the report itself says.
+//! Variable envelope return paths (VERP). Our own senders put one on every message. If a report is
+//! delivered to it, the report is about that message, even if its text is unclear.
 //!
-//! A local part has 64 octets (RFC 5321, section 4.5.3.1.1), too few for an account, an address and
-//! a message id. So the token has the account, and of the other two a hash each: whom a report
-//! names is checked against it, and the message is looked for among those that wait for that
-//! address. All of it is signed, so that nobody can bounce what was never sent.
+//! A local part has 64 octets (RFC 5321, section 4.5.3.1.1). That is too little for an account, an
+//! address and a message id. So the token contains the account, and a hash of each of the other
+//! two. The recipient that a report names is compared with its hash, and the message is searched
+//! among those that wait for that address. The token is signed, so that a bounce cannot be forged
+//! for mail that was never sent.
 //!
 //! ```text
-//! rd-  base32( version 1 | day 2 | recipient 5 | message 6 | account 1..14 | HMAC-SHA256, its first 10 )   octets
+//! rd-  base32( octets )
+//! octets: version 1 | day 2 | recipient 5 | message 6 | account 1..14 | HMAC-SHA256, its first 10
 //! ```
 
 use std::fmt;
@@ -22,29 +23,29 @@ use domain::job::JobId;
 use ring::hmac;
 use xxhash_rust::xxh3::xxh3_64;
 
-/// What every token begins with.
+/// The beginning of every token.
 const PREFIX: &str = "rd-";
 
-/// The layout of the token.
+/// The version of the token's layout.
 const VERSION: u8 = 1;
 
 const RECIPIENT: usize = 5;
 const MESSAGE: usize = 6;
 const MAC: usize = 10;
 
-/// Octets before the account.
+/// The number of octets before the account.
 const HEAD: usize = 1 + 2 + RECIPIENT + MESSAGE;
 
-/// The longest account that a local part has room for, in octets.
+/// The longest account that fits into a local part, in octets.
 pub const ACCOUNT_MAX: usize = 14;
 
-/// The longest account that an envelope id has room for: RFC 3461, section 5.3.3, allows 100 octets
-/// of them.
+/// The longest account that fits into an envelope id, in octets. RFC 3461, section 5.3.3, allows an
+/// id of 100 octets.
 pub const ACCOUNT_MAX_IN_ENVELOPE_ID: usize = 36;
 
 const DAY_MS: i64 = 86_400_000;
 
-/// Makes and checks tokens.
+/// Makes and verifies tokens.
 #[derive(Clone)]
 pub struct Verp {
     domain: String,
@@ -52,7 +53,7 @@ pub struct Verp {
     valid_for: Duration,
 }
 
-/// What a token says that was made by us.
+/// The content of a token that we made.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Token {
     /// The tenant that the mail belongs to.
@@ -62,7 +63,7 @@ pub struct Token {
 }
 
 impl Verp {
-    /// Tokens at `domain`, signed with `key`, that are believed for `valid_for`.
+    /// Returns a maker of tokens at `domain`, signed with `key`. Tokens are valid for `valid_for`.
     pub fn new(domain: &str, key: &[u8], valid_for: Duration) -> Self {
         Self {
             domain: domain.to_ascii_lowercase(),
@@ -71,26 +72,27 @@ impl Verp {
         }
     }
 
-    /// The domain that reports come back to.
+    /// Returns the domain that reports are sent to.
     pub fn domain(&self) -> &str {
         &self.domain
     }
 
-    /// The return path for one message of a job, sent now; `None` where the account is longer than
-    /// [`ACCOUNT_MAX`].
+    /// Returns the return path for one message of a job that is sent now. Returns `None` if the
+    /// account is longer than [`ACCOUNT_MAX`].
     pub fn encode(&self, job: &JobId, message_id: &str, now: Timestamp) -> Option<Address> {
         let token = self.token(job, message_id, now, ACCOUNT_MAX)?;
         Address::parse(&format!("{token}@{}", self.domain)).ok()
     }
 
-    /// The same as an envelope id (`ENVID`, RFC 3461, section 4.4), for relays that report; `None`
-    /// where the account is longer than [`ACCOUNT_MAX_IN_ENVELOPE_ID`]. It is its own xtext.
+    /// Returns the same token as an envelope id (`ENVID`, RFC 3461, section 4.4), for relays that
+    /// send reports. Returns `None` if the account is longer than [`ACCOUNT_MAX_IN_ENVELOPE_ID`].
+    /// The id needs no xtext encoding.
     pub fn envelope_id(&self, job: &JobId, message_id: &str, now: Timestamp) -> Option<String> {
         self.token(job, message_id, now, ACCOUNT_MAX_IN_ENVELOPE_ID)
     }
 
-    /// Reads the return path that a report came back to. Letters may have changed their case on the
-    /// way.
+    /// Reads the return path that a report was delivered to. Mail systems may have changed the case
+    /// of its letters.
     pub fn decode(&self, address: &str, now: Timestamp) -> Option<Token> {
         let address = address.trim().trim_matches(['<', '>']);
         let (local, domain) = address.rsplit_once('@')?;
@@ -100,21 +102,21 @@ impl Verp {
             .flatten()
     }
 
-    /// Reads a token that stands for itself, as in an envelope id.
+    /// Reads a token without a domain, as in an envelope id.
     pub fn decode_token(&self, token: &str, now: Timestamp) -> Option<Token> {
         let (prefix, code) = token.split_at_checked(PREFIX.len())?;
         let bytes = prefix
             .eq_ignore_ascii_case(PREFIX)
             .then(|| BASE32_NOPAD_NOCASE.decode(code.as_bytes()).ok())??;
-        let (said, mac) = bytes.split_at_checked(bytes.len().checked_sub(MAC)?)?;
-        let expected = hmac::sign(&self.key, said);
-        // A token is no secret that is guessed octet by octet, and yet the comparison takes the
-        // same time always.
+        let (signed, mac) = bytes.split_at_checked(bytes.len().checked_sub(MAC)?)?;
+        let expected = hmac::sign(&self.key, signed);
+        // The comparison always takes the same time, although a token is hardly a secret that could
+        // be guessed octet by octet.
         let differs = expected.as_ref()[..MAC]
             .iter()
             .zip(mac)
             .fold(0, |differs, (a, b)| differs | (a ^ b));
-        let (head, account) = said.split_at_checked(HEAD)?;
+        let (head, account) = signed.split_at_checked(HEAD)?;
         if differs != 0
             || head[0] != VERSION
             || !self.is_valid(u16::from_be_bytes([head[1], head[2]]), now)
@@ -140,23 +142,23 @@ impl Verp {
         if account.len() > account_max {
             return None;
         }
-        let mut said = Vec::with_capacity(HEAD + account.len() + MAC);
-        said.push(VERSION);
-        said.extend_from_slice(&day(now).to_be_bytes());
-        said.extend_from_slice(&of_recipient(&job.recipient));
-        said.extend_from_slice(&of_message(message_id));
-        said.extend_from_slice(account);
-        let mac = hmac::sign(&self.key, &said);
-        said.extend_from_slice(&mac.as_ref()[..MAC]);
+        let mut octets = Vec::with_capacity(HEAD + account.len() + MAC);
+        octets.push(VERSION);
+        octets.extend_from_slice(&day(now).to_be_bytes());
+        octets.extend_from_slice(&of_recipient(&job.recipient));
+        octets.extend_from_slice(&of_message(message_id));
+        octets.extend_from_slice(account);
+        let mac = hmac::sign(&self.key, &octets);
+        octets.extend_from_slice(&mac.as_ref()[..MAC]);
         Some(format!(
             "{PREFIX}{}",
-            BASE32_NOPAD_NOCASE.encode(&said).to_ascii_lowercase()
+            BASE32_NOPAD_NOCASE.encode(&octets).to_ascii_lowercase()
         ))
     }
 
     fn is_valid(&self, made: u16, now: Timestamp) -> bool {
         let age = i64::from(day(now)) - i64::from(made);
-        // Clocks of two machines may differ by midnight.
+        // Near midnight the clocks of two machines may show different days.
         age >= -1
             && age.saturating_mul(DAY_MS)
                 <= i64::try_from(self.valid_for.as_millis()).unwrap_or(i64::MAX)
@@ -164,18 +166,19 @@ impl Verp {
 }
 
 impl Token {
-    /// Whether the mail was for this address. Two of 10¹² addresses look the same.
+    /// Whether the mail was for this address. Two different addresses match with a chance of 1 in
+    /// 10¹².
     pub fn is_for(&self, recipient: &Address) -> bool {
         self.recipient == of_recipient(recipient)
     }
 
-    /// Whether it was about this message.
+    /// Whether the token is about this message.
     pub fn names(&self, message_id: &str) -> bool {
         self.message == of_message(message_id)
     }
 
-    /// A name for the message, for where nobody knows its id any more; the same for every report
-    /// about it.
+    /// Returns a name for the message, for use when its id is no longer known. It is the same in
+    /// every report about the message.
     pub fn message_name(&self) -> String {
         let hash: String = self
             .message
@@ -187,7 +190,7 @@ impl Token {
 }
 
 impl fmt::Debug for Verp {
-    /// Shows no key.
+    /// Does not show the key.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Verp")
             .field("domain", &self.domain)
@@ -195,13 +198,13 @@ impl fmt::Debug for Verp {
     }
 }
 
-/// Days since 1970; enough until the year 2149.
+/// Returns the days since 1970. The number fits until the year 2149.
 fn day(now: Timestamp) -> u16 {
     u16::try_from(now.ms() / DAY_MS).unwrap_or_default()
 }
 
 fn of_recipient(recipient: &Address) -> [u8; RECIPIENT] {
-    // Mail systems change the case of local parts, though only their host may.
+    // Mail systems change the case of local parts, although only the recipient's host may do so.
     first(xxh3_64(recipient.as_str().to_lowercase().as_bytes()))
 }
 
@@ -237,7 +240,7 @@ mod tests {
     }
 
     #[test]
-    fn a_return_path_comes_back_as_what_it_was_made_of() {
+    fn a_return_path_is_decoded_into_what_it_was_made_from() {
         let verp = verp("key");
         for account in ["a", "default", "Acme_mail.42-x"] {
             let path = verp
@@ -264,7 +267,7 @@ mod tests {
     }
 
     #[test]
-    fn a_long_account_has_room_in_an_envelope_id_or_nowhere() {
+    fn a_long_account_fits_only_into_an_envelope_id() {
         let verp = verp("key");
         let long = "a".repeat(ACCOUNT_MAX_IN_ENVELOPE_ID);
         assert!(
@@ -284,7 +287,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_forged_changed_old_or_from_elsewhere_is_not_believed() {
+    fn a_forged_changed_expired_or_foreign_token_is_rejected() {
         let verp = verp("key");
         let path = verp.encode(&job("acme"), "m", now()).unwrap();
         let local = path.local();
@@ -328,7 +331,7 @@ mod tests {
     }
 
     #[test]
-    fn the_key_never_prints() {
+    fn the_key_is_never_printed() {
         assert!(!format!("{:?}", verp("geheim")).contains("geheim"));
     }
 }

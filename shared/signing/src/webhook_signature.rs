@@ -1,6 +1,6 @@
-//! Signatures on HTTP requests by the Standard Webhooks scheme (github.com/standard-webhooks,
-//! spec/standard-webhooks.md): whoever shares the secret knows that a request is ours, whole, and
-//! new.
+//! Signs HTTP requests by the Standard Webhooks scheme (github.com/standard-webhooks,
+//! spec/standard-webhooks.md). A receiver with the secret can verify that a request is ours,
+//! unchanged and new.
 
 use std::fmt;
 
@@ -9,28 +9,30 @@ use base64::prelude::BASE64_STANDARD;
 use domain::clock::Timestamp;
 use ring::hmac;
 
-/// What a secret begins with.
+/// The beginning of every secret.
 const PREFIX: &str = "whsec_";
 
-/// How many octets a secret has, decoded.
+/// The allowed length of a decoded secret, in octets.
 const SECRET_OCTETS: std::ops::RangeInclusive<usize> = 24..=64;
 
-/// Signs requests. With several secrets each request has a signature by each, so that a secret can
-/// be changed while nobody stands still.
+/// Signs requests. If there are several secrets, each request has one signature per secret, so that
+/// a secret can be changed without downtime.
 #[derive(Clone)]
 pub struct Signer {
     keys: Vec<hmac::Key>,
 }
 
-/// Why a text holds no secrets. It does not show the text.
+/// Why a text does not contain valid secrets. The message never shows the text.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error(
-    "must hold secrets like whsec_…, each with base64 of 24 to 64 octets, with white space between them"
+    "must hold secrets like whsec_…, each with base64 of 24 to 64 octets, \
+     separated by white space"
 )]
 pub struct NotASecret;
 
 impl Signer {
-    /// Signs with the secrets of a text, which has at least one, with white space between them.
+    /// Returns a signer for the secrets in a text, which must contain at least one. They are
+    /// separated by white space.
     pub fn from_secrets(text: &str) -> Result<Self, NotASecret> {
         let keys: Vec<hmac::Key> = text.split_whitespace().map(key).collect::<Result<_, _>>()?;
         if keys.is_empty() {
@@ -40,20 +42,20 @@ impl Signer {
         }
     }
 
-    /// The value of `webhook-signature` for a request with this `webhook-id`, `webhook-timestamp`
-    /// (in seconds) and body.
+    /// Returns the value of `webhook-signature` for a request with this `webhook-id`,
+    /// `webhook-timestamp` (in seconds) and body.
     pub fn sign(&self, id: &str, at: Timestamp, body: &[u8]) -> String {
-        let mut said = format!("{id}.{}.", seconds(at)).into_bytes();
-        said.extend_from_slice(body);
+        let mut signed = format!("{id}.{}.", seconds(at)).into_bytes();
+        signed.extend_from_slice(body);
         let signatures = self
             .keys
             .iter()
-            .map(|key| format!("v1,{}", BASE64_STANDARD.encode(hmac::sign(key, &said))));
+            .map(|key| format!("v1,{}", BASE64_STANDARD.encode(hmac::sign(key, &signed))));
         signatures.collect::<Vec<_>>().join(" ")
     }
 }
 
-/// The value of `webhook-timestamp`: whole seconds since 1970.
+/// Returns the value of `webhook-timestamp`: whole seconds since 1970.
 pub fn seconds(at: Timestamp) -> i64 {
     at.ms().div_euclid(1_000)
 }
@@ -70,7 +72,7 @@ fn key(secret: &str) -> Result<hmac::Key, NotASecret> {
 }
 
 impl fmt::Debug for Signer {
-    /// Shows how many secrets there are, and none.
+    /// Shows the number of secrets, but no secret.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "Signer({} secrets)", self.keys.len())
     }
@@ -84,10 +86,10 @@ mod tests {
     const SECRET: &str = "whsec_AQIDBAUGBwgJCgsMDQ4PEBESExQVFhcY";
 
     #[test]
-    fn a_signature_is_what_others_compute() {
+    fn a_signature_equals_the_one_that_openssl_computes() {
         let signer = Signer::from_secrets(SECRET).unwrap();
-        // printf 'msg_1.1763716200.{"a":1}' | openssl dgst -sha256 -mac HMAC -macopt hexkey:0102…18
-        // -binary | base64
+        // printf 'msg_1.1763716200.{"a":1}'
+        //   | openssl dgst -sha256 -mac HMAC -macopt hexkey:0102…18 -binary | base64
         let signature = signer.sign(
             "msg_1",
             Timestamp::from_ms(1_763_716_200_999),
@@ -110,7 +112,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_secret_is_refused() {
+    fn a_text_without_valid_secrets_is_rejected() {
         for text in [
             "",
             "AQIDBAUGBwgJCgsMDQ4PEBESExQVFhcY",

@@ -1,4 +1,4 @@
-//! What is known of addresses: their standing, and their job where they have one.
+//! What is known of addresses: their standing, and their job if they have one.
 
 use std::collections::HashMap;
 
@@ -15,7 +15,7 @@ use crate::raw::{self, Text};
 use crate::scripts::LOOK_UP;
 use crate::wait_reason::WaitsFor;
 
-/// How many leases are looked through for the one that holds a job.
+/// How many leases are searched for the one that holds a job.
 const LEASES_READ: usize = 1_000;
 
 /// How many of them are read at a time.
@@ -24,7 +24,7 @@ const LEASES_PAGE: usize = 50;
 /// What is known of one address.
 #[derive(Debug)]
 pub struct AddressReport {
-    /// Its standing; none means active, and never heard of otherwise.
+    /// Its standing; none means that it is active and has no record.
     pub standing: Option<StandingRecord>,
     /// Its job.
     pub job: Option<JobReport>,
@@ -35,18 +35,18 @@ pub struct AddressReport {
 pub struct JobReport {
     /// The job.
     pub job: Job,
-    /// When its next attempt is due; none while one is under way.
+    /// When its next attempt is due; none while an attempt is under way.
     pub due: Option<Timestamp>,
     /// Until when it is leased; none while it waits.
     pub leased_until: Option<Timestamp>,
-    /// Since when it is in quarantine; none where it is not.
+    /// Since when it is in quarantine; none if it is not.
     pub quarantined_since: Option<Timestamp>,
-    /// What it waits for; none where the destination's pace is not understood.
+    /// What it waits for; none if the destination's pace cannot be read.
     pub waits_for: Option<WaitsFor>,
 }
 
 impl Store {
-    /// The standings of addresses, in the order given; none means active.
+    /// Returns the standings of addresses, in the order given; none means active.
     pub async fn standings(
         &self,
         ids: &[JobId],
@@ -74,16 +74,16 @@ impl Store {
         Ok(standings)
     }
 
-    /// The ids of jobs that are leased now, of at most `most` leases of each shard.
+    /// Returns the ids of jobs that are leased now, from at most `most` leases of each shard.
     pub async fn leased(&self, most: usize) -> Result<Vec<String>, StoreError> {
         let mut ids = Vec::new();
         for shard in 0..self.shards() {
             for page in self.leases(shard, most).await?.chunks(LEASES_PAGE) {
                 ids.extend(
-                    self.held(shard, page)
+                    self.stored_leases(shard, page)
                         .await?
                         .iter()
-                        .flat_map(Held::jobs)
+                        .flat_map(StoredLease::jobs)
                         .map(str::to_owned),
                 );
             }
@@ -103,7 +103,8 @@ impl Store {
         commands
     }
 
-    /// The leases of one shard, at most `most`, as token and deadline, those first that end first.
+    /// Returns at most `most` leases of one shard, as token and deadline. The earliest deadlines
+    /// come first.
     async fn leases(
         &self,
         shard: u16,
@@ -121,10 +122,10 @@ impl Store {
             .collect())
     }
 
-    /// Until when a job is leased, if it is. Looks at a bounded number of leases.
+    /// Returns until when a job is leased, if it is. Looks at a bounded number of leases.
     async fn leased_until(&self, shard: u16, field: &str) -> Result<Option<Timestamp>, StoreError> {
         for page in self.leases(shard, LEASES_READ).await?.chunks(LEASES_PAGE) {
-            let held = self.held(shard, page).await?;
+            let held = self.stored_leases(shard, page).await?;
             if let Some(at) = held
                 .iter()
                 .position(|lease| lease.jobs().any(|id| id == field))
@@ -135,12 +136,12 @@ impl Store {
         Ok(None)
     }
 
-    /// What is kept of these leases; nothing of those that are over by now.
-    async fn held(
+    /// Reads the stored fields of these leases. They are empty if a lease is over by now.
+    async fn stored_leases(
         &self,
         shard: u16,
         leases: &[(String, Timestamp)],
-    ) -> Result<Vec<Held>, StoreError> {
+    ) -> Result<Vec<StoredLease>, StoreError> {
         let fields: Vec<String> = leases
             .iter()
             .flat_map(|(token, _)| [token.clone(), format!("{token} ids")])
@@ -154,14 +155,14 @@ impl Store {
         let text = |field: &Option<Text>| field.clone().unwrap_or_default().0;
         Ok(held
             .chunks_exact(2)
-            .map(|lease| Held {
+            .map(|lease| StoredLease {
                 marks: text(&lease[0]),
                 ids: text(&lease[1]),
             })
             .collect())
     }
 
-    /// All that is known of one address.
+    /// Returns all that is known of one address.
     pub async fn address(&self, id: &JobId) -> Result<AddressReport, StoreError> {
         let destination = self.destinations(&[id.recipient.domain()]).await?.remove(0);
         let shard = destination.shard(self.shards());
@@ -226,14 +227,14 @@ impl Store {
     }
 }
 
-/// What is kept of a lease, as `lease.lua` writes it.
-struct Held {
+/// The stored fields of a lease, as `lease.lua` writes them.
+struct StoredLease {
     marks: String,
     ids: String,
 }
 
-impl Held {
-    /// The ids of the jobs that are in it still.
+impl StoredLease {
+    /// Returns the ids of the jobs that are still in it.
     fn jobs(&self) -> impl Iterator<Item = &str> {
         let ids = self.ids.split('\n').skip(1);
         self.marks

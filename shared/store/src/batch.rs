@@ -1,8 +1,9 @@
 //! How much one call of a script takes at most.
 
-/// How many jobs one script call takes at most: it bounds how long a call keeps Redis from others.
+/// How many jobs one script call takes at most. This bounds how long a call blocks Redis for other
+/// calls.
 pub const BATCH_MAX: usize = 500;
 
-/// How many bytes of messages it takes at most, for the same reason; a single larger item goes
-/// alone.
+/// How many bytes of messages one script call takes at most, for the same reason. A single larger
+/// item gets a call of its own.
 pub const BATCH_BYTES_MAX: usize = 1 << 20;

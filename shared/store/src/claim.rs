@@ -20,28 +20,28 @@ use crate::scripts::{CLAIM, ms};
 pub struct ClaimBounds {
     /// How many jobs in all.
     pub batch: usize,
-    /// How many of one destination, so that none holds up the others.
+    /// How many of one destination, so that no destination holds up the others.
     pub share: usize,
-    /// For how long.
+    /// The length of the lease.
     pub lease: Duration,
     /// How many jobs of unproven destinations: those that have not answered lately, or do not
     /// answer now.
     pub unproven: usize,
 }
 
-/// What a claim brought.
+/// The result of a claim.
 #[derive(Debug)]
 pub struct Claimed {
     /// Redis's instant of the claim.
     pub now: Timestamp,
-    /// When the shard is next worth visiting; none where nothing waits in it.
+    /// When the shard is next worth visiting; none if nothing waits in it.
     pub next_visit: Option<Timestamp>,
     /// How many unproven destinations have due jobs that [`ClaimBounds::unproven`] had no room for.
     pub unproven_waiting: u64,
     /// The jobs, leased.
     pub jobs: Vec<LeasedJob>,
-    /// Records that could not be read: their jobs are leased, come back when the lease lapses, and
-    /// are worth an alert.
+    /// Records that could not be read. Their jobs are leased and come back when the lease lapses.
+    /// They are worth an alert.
     pub corrupt: Vec<(Destination, CorruptRecord)>,
 }
 
@@ -54,19 +54,19 @@ pub struct LeasedJob {
     pub lease: Lease,
     /// When it was claimed, by Redis's clock.
     pub claimed_at: Timestamp,
-    /// When somebody at its destination last got through, as far as is known.
-    pub delivered_there: Option<Timestamp>,
-    /// Whether its destination is unproven, so that it may hang.
+    /// When a message was last delivered at its destination, if known.
+    pub last_delivery_there: Option<Timestamp>,
+    /// Whether its destination is unproven. Attempts there may hang.
     pub is_unproven: bool,
 }
 
-/// The right to attempt and settle one job. What one claim took shares one lease: its token, and
+/// The right to attempt and settle one job. All jobs of one claim share one lease: its token and
 /// its deadline.
 #[derive(Clone, Debug)]
 pub struct Lease {
-    /// The job's id in full, as Redis has it.
+    /// The job's full id, as Redis has it.
     pub job: Arc<str>,
-    /// Where its attempts go.
+    /// The destination of its attempts.
     pub destination: Destination,
     /// The shard that it is in.
     pub shard: u16,
@@ -74,21 +74,21 @@ pub struct Lease {
     pub token: LeaseToken,
     /// Which of the claim's jobs it is, from 1.
     pub number: usize,
-    /// When the job was due, or somewhat before: of many jobs that are due at one destination Redis
-    /// tells it of the first ones alone, and the others, which come after them, have the last
-    /// instant that it told.
+    /// When the job was due, or a little earlier. If many jobs of one destination are due, Redis
+    /// returns the due times of the first ones only. The later jobs get the last due time that was
+    /// returned.
     pub due: Timestamp,
 }
 
 impl Lease {
-    /// The address that the job is about, in full.
+    /// Returns the full address of the job's recipient.
     pub fn recipient(&self) -> &str {
         self.job
             .split_once('/')
             .map_or("", |(_, recipient)| recipient)
     }
 
-    /// What names the lease that this is a part of.
+    /// Returns the key of the lease that the job belongs to.
     pub fn key(&self) -> LeaseKey {
         LeaseKey {
             shard: self.shard,
@@ -97,7 +97,7 @@ impl Lease {
     }
 }
 
-/// What names a lease.
+/// Identifies a lease.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct LeaseKey {
     /// The shard that its jobs are in.
@@ -107,9 +107,9 @@ pub struct LeaseKey {
 }
 
 impl Store {
-    /// Leases due jobs of one shard, the destinations that have waited longest first, and of each
-    /// no more than its pace allows. Jobs whose lease ran out are put back first. Atomic; never
-    /// returns a job before it is due by Redis's clock.
+    /// Leases due jobs of one shard. The destinations that have waited longest come first, and each
+    /// gives no more than its pace allows. Jobs whose lease ran out are put back first. Atomic;
+    /// never returns a job before it is due by Redis's clock.
     pub async fn claim(&self, shard: u16, bounds: ClaimBounds) -> Result<Claimed, StoreError> {
         let mut call = self.call(&CLAIM, shard);
         call.arg(bounds.batch.min(BATCH_MAX))
@@ -121,7 +121,7 @@ impl Store {
         call.arg(bounds.unproven.min(BATCH_MAX));
         let reply: Vec<Value> = self.connections.script(&call).await?;
         let (claimed, last_serial) = read_claim(shard, reply)
-            .ok_or_else(|| StoreError::Refused("claim answered in another shape".to_owned()))?;
+            .ok_or_else(|| StoreError::Refused("unexpected reply of claim".to_owned()))?;
         let serial = claimed.jobs.first().map(|leased| leased.lease.token.serial);
         self.history.note_claim(shard, known, last_serial, serial);
         Ok(claimed)
@@ -132,7 +132,7 @@ fn read<T: FromRedisValue>(value: Value) -> Option<T> {
     from_redis_value(value).ok()
 }
 
-/// What a claim brought, and the serial of the lease before.
+/// Reads a claim's reply: what was claimed, and the serial of the lease before.
 fn read_claim(shard: u16, reply: Vec<Value>) -> Option<(Claimed, u64)> {
     let mut reply = reply.into_iter();
     let now = Timestamp::from_ms(read(reply.next()?)?);
@@ -161,18 +161,17 @@ fn read_claim(shard: u16, reply: Vec<Value>) -> Option<(Claimed, u64)> {
         };
         let mut fields = fields.iter().map(|field| Text::from(field).0);
         let destination = Destination::named(fields.next()?);
-        let delivered_there = fields.next()?.parse().ok().map(Timestamp::from_ms);
+        let last_delivery_there = fields.next()?.parse().ok().map(Timestamp::from_ms);
         let is_unproven = !fields.next()?.is_empty();
         let mut due = now;
-        while let (Some(id), Some(read), Some(record)) =
+        while let (Some(id), Some(due_text), Some(record)) =
             (fields.next(), fields.next(), fields.next())
         {
-            if let Ok(read) = read.parse::<f64>() {
-                due = Timestamp::from_ms(read as i64);
+            if let Ok(ms) = due_text.parse::<f64>() {
+                due = Timestamp::from_ms(ms as i64);
             }
             number += 1;
-            // One record that nobody can read must not keep the others of its batch from being
-            // worked on.
+            // An unreadable record must not keep the other jobs of its batch from being processed.
             let job = if id.contains(char::REPLACEMENT_CHARACTER) {
                 Err(CorruptRecord::NotText)
             } else {
@@ -195,7 +194,7 @@ fn read_claim(shard: u16, reply: Vec<Value>) -> Option<(Claimed, u64)> {
                         job,
                         lease,
                         claimed_at: now,
-                        delivered_there,
+                        last_delivery_there,
                         is_unproven,
                     });
                 }

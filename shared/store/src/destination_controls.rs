@@ -1,5 +1,5 @@
-//! Destinations: what an operator asks and says of one. Holding it, letting it go, giving it other
-//! limits, and its pace as it is now.
+//! What an operator can do with one destination: hold it, release it, give it other limits, and see
+//! its current pace.
 
 use std::collections::HashMap;
 use std::str::FromStr;
@@ -15,14 +15,14 @@ use crate::handle::Store;
 use crate::raw::{self, Text};
 use crate::scripts::{HOLD, OVERRIDE, UNHOLD, WAITING};
 
-/// What is a token but for this much is one: see `pace.lua`.
+/// Rounding tolerance: a balance within this of a whole token counts as one (see `pace.lua`).
 const TOKEN_ROUNDING: f64 = 1e-6;
 
 /// How long a destination stays silent without another report: see `pace.lua`.
 const SILENT: Duration = Duration::from_secs(5);
 
-/// How far this process's clock may be behind those of the Redis servers, by which a pace is
-/// written. What is further ahead was noted before a clock was set back.
+/// How far this process's clock may be behind those of the Redis servers, whose clocks a pace is
+/// written by. An instant further ahead was stored before a clock was set back.
 const CLOCKS_APART: Duration = Duration::from_secs(60);
 
 /// The pace of one destination as Redis has it.
@@ -30,45 +30,45 @@ const CLOCKS_APART: Duration = Duration::from_secs(60);
 pub struct PaceReport {
     /// Attempts under way.
     pub in_flight: u32,
-    /// How many there may be, by what came back; none where nothing has moved it yet. Its whole
-    /// part counts.
+    /// How many attempts there may be, by the results so far; none if no result has changed it yet.
+    /// Only its whole part counts.
     pub window: Option<f64>,
-    /// Attempts that were saved up, and when they were counted; none where no rate was asked for
+    /// How many attempts were saved up, and when they were counted; none if no rate was applied
     /// yet.
     pub tokens: Option<(f64, Timestamp)>,
-    /// Whether it gets attempts.
+    /// The state of its breaker.
     pub breaker: BreakerState,
-    /// When somebody there last got through.
+    /// When a message was last delivered there.
     pub delivered: Option<Timestamp>,
     /// When a host there last answered an attempt.
     pub answered: Option<Timestamp>,
-    /// Until when it counts as silent: an attempt there waits for an answer, and no other got one
-    /// meanwhile.
+    /// Until when it counts as silent: an attempt there waits for an answer, and no other attempt
+    /// got one meanwhile.
     pub silent_until: Option<Timestamp>,
-    /// Its limits from the configuration, where it has its own.
+    /// Its limits from the configuration, if it has its own.
     pub limits: Option<PaceLimits>,
-    /// Its limits from an operator, which win.
+    /// Its limits from an operator, which take precedence.
     pub override_limits: Option<PaceLimits>,
-    /// Who holds it, where somebody does or did.
+    /// The operator's hold, if there is or was one.
     pub hold: Option<Hold>,
 }
 
-/// Where a breaker stands.
+/// The state of a breaker.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum BreakerState {
     /// Attempts go out.
     #[default]
     Closed,
-    /// No attempt goes out until then; after that, one.
+    /// No attempt goes out until this instant; after that, one.
     Open {
-        /// When one may.
+        /// When one attempt may go out.
         until: Timestamp,
-        /// How often in a row it has opened.
+        /// How many times in a row it has opened.
         times: u32,
     },
-    /// One attempt is out, and the others wait for what it brings.
+    /// One attempt is out, and the others wait for its result.
     HalfOpen {
-        /// How often in a row it has opened.
+        /// How many times in a row it has opened.
         times: u32,
     },
 }
@@ -76,16 +76,16 @@ pub enum BreakerState {
 /// An operator's hold.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Hold {
-    /// Until when; none is until it is released. One that is over holds nobody.
+    /// Until when; none means until it is released. A hold that is over holds nothing up.
     pub until: Option<Timestamp>,
-    /// What for.
+    /// The operator's reason.
     pub reason: String,
 }
 
-/// Who set the limits that hold for a destination.
+/// The source of the limits that hold for a destination.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum LimitsFrom {
-    /// Nobody: `[pace]` holds.
+    /// The `[pace]` section: nothing else sets its limits.
     Default,
     /// A `[[destination]]` section of the configuration.
     Configuration,
@@ -94,7 +94,7 @@ pub enum LimitsFrom {
 }
 
 impl LimitsFrom {
-    /// The word used in answers.
+    /// Returns the word used in answers.
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::Default => "default",
@@ -104,7 +104,7 @@ impl LimitsFrom {
     }
 }
 
-/// What waits for its turn at a destination: neither under way nor in quarantine.
+/// The jobs that wait at a destination: neither under way nor in quarantine.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Waiting {
     /// How many jobs.
@@ -114,14 +114,15 @@ pub struct Waiting {
 }
 
 impl PaceReport {
-    /// The hold that keeps attempts back at `now`, if any.
+    /// Returns the hold that keeps attempts back at `now`, if any.
     pub fn hold_at(&self, now: Timestamp) -> Option<&Hold> {
         self.hold
             .as_ref()
             .filter(|hold| hold.until.is_none_or(|until| until > now))
     }
 
-    /// Attempts that are saved up by `now` under these limits; none where no rate is kept.
+    /// Returns how many attempts are saved up by `now` under these limits; none if there is no
+    /// rate.
     pub fn tokens_at(&self, limits: PaceLimits, now: Timestamp) -> Option<f64> {
         let saved = self
             .tokens
@@ -129,7 +130,7 @@ impl PaceReport {
         (limits.rate > 0.0).then(|| saved.map_or(limits.burst, |saved| saved.min(limits.burst)))
     }
 
-    /// When the next attempt may go out by its rate; none where no rate is kept.
+    /// Returns when the next attempt may go out by its rate; none if there is no rate.
     pub fn next_token(&self, limits: PaceLimits, now: Timestamp) -> Option<Timestamp> {
         let missing = (1.0 - TOKEN_ROUNDING - self.tokens_at(limits, now)?).max(0.0);
         Some(now.plus(Duration::from_millis(
@@ -137,16 +138,16 @@ impl PaceReport {
         )))
     }
 
-    /// Whether it counts as silent at `now`. What was noted for longer than [`SILENT`] was noted
-    /// before the clock was set back, and says nothing.
+    /// Whether it counts as silent at `now`. An instant further ahead than [`SILENT`] was stored
+    /// before the clock was set back, and means nothing.
     fn is_silent_at(&self, now: Timestamp) -> bool {
         let latest = now.plus(SILENT + CLOCKS_APART);
         self.silent_until
             .is_some_and(|until| until > now && until <= latest)
     }
 
-    /// Whether a host there has answered within this time before `now`. An answer after that was
-    /// noted before the clock was set back, and says nothing.
+    /// Whether a host there has answered within this time before `now`. An answer later than `now`
+    /// was stored before the clock was set back, and means nothing.
     fn has_answered_within(&self, within: Duration, now: Timestamp) -> bool {
         self.answered
             .is_some_and(|at| at <= now.plus(CLOCKS_APART) && now.since(at) < within)
@@ -154,8 +155,8 @@ impl PaceReport {
 }
 
 impl Store {
-    /// Keeps attempts from a destination until an instant, or until [`Store::unhold`]. What is
-    /// under way goes on. A second hold takes the place of the first.
+    /// Keeps attempts from a destination until an instant, or until [`Store::unhold`]. Attempts
+    /// that are under way continue. A second hold replaces the first.
     pub async fn hold(
         &self,
         destination: &Destination,
@@ -171,7 +172,7 @@ impl Store {
         Ok(())
     }
 
-    /// Lets attempts through again at once. Whether the destination was held.
+    /// Lets attempts through again at once. Returns whether the destination was held.
     pub async fn unhold(&self, destination: &Destination) -> Result<bool, StoreError> {
         let mut call = self.call(&UNHOLD, destination.shard(self.shards()));
         call.arg(destination.as_str());
@@ -179,7 +180,7 @@ impl Store {
         Ok(held == 1)
     }
 
-    /// Gives a destination other limits than the configuration has, at once; none takes them back.
+    /// Gives a destination other limits than the configuration has, at once; none removes them.
     pub async fn override_limits(
         &self,
         destination: &Destination,
@@ -192,8 +193,8 @@ impl Store {
         Ok(())
     }
 
-    /// The pace of a destination as it is now. One that nobody has heard of has the pace that all
-    /// begin with.
+    /// Returns the current pace of a destination. An unknown destination has the pace that all
+    /// start with.
     pub async fn pace(&self, destination: &Destination) -> Result<PaceReport, StoreError> {
         let key = self
             .keys
@@ -204,7 +205,7 @@ impl Store {
         read_pace(destination, &raw::texts(fields))
     }
 
-    /// The limits that hold for a destination that has this pace, and who set them.
+    /// Returns the limits that hold for a destination with this pace, and their source.
     pub fn limits_in_force(
         &self,
         destination: &Destination,
@@ -216,8 +217,8 @@ impl Store {
         }
     }
 
-    /// The limits that an override takes the place of. A destination where no job was scheduled yet
-    /// will get those that the rules of this store have for it.
+    /// Returns the limits that would hold without an override. If no job was scheduled at the
+    /// destination yet, they are those that it will get from the rules of this store.
     pub fn limits_without_override(
         &self,
         destination: &Destination,
@@ -232,7 +233,7 @@ impl Store {
         }
     }
 
-    /// How many attempts may be under way at once at a destination that has this pace.
+    /// Returns how many attempts may be under way at once at a destination with this pace.
     pub fn window_in_force(&self, destination: &Destination, pace: &PaceReport) -> u32 {
         let (limits, _) = self.limits_in_force(destination, pace);
         let Pace {
@@ -255,7 +256,7 @@ impl Store {
         }
     }
 
-    /// What waits at a destination.
+    /// Returns what waits at a destination.
     pub async fn waiting(&self, destination: &Destination) -> Result<Waiting, StoreError> {
         let mut call = self.call(&WAITING, destination.shard(self.shards()));
         call.arg(destination.as_str());
@@ -266,7 +267,7 @@ impl Store {
         })
     }
 
-    /// Whether anything is kept under this name: jobs that wait, or a pace.
+    /// Whether Redis has any data for this name: jobs that wait, or a pace.
     pub async fn knows(&self, destination: &Destination) -> Result<bool, StoreError> {
         let keys = self.keys.shard(destination.shard(self.shards()));
         let keys = [
@@ -284,7 +285,7 @@ pub(crate) fn read_pace(
     fields: &HashMap<String, String>,
 ) -> Result<PaceReport, StoreError> {
     read_fields(fields)
-        .ok_or_else(|| StoreError::Refused(format!("the pace of {destination} is not understood")))
+        .ok_or_else(|| StoreError::Refused(format!("the pace of {destination} cannot be read")))
 }
 
 fn read_fields(fields: &HashMap<String, String>) -> Option<PaceReport> {
@@ -340,7 +341,7 @@ fn instant(text: &str) -> Option<Timestamp> {
     parse(text).map(Timestamp::from_ms)
 }
 
-/// What is absent is no fault; what is there must be read.
+/// A missing value is no error, but a value that is there must be readable.
 fn optional<T, R>(value: Option<T>, read: impl FnOnce(T) -> Option<R>) -> Option<Option<R>> {
     value.map_or(Some(None), |value| read(value).map(Some))
 }
@@ -350,7 +351,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_was_noted_before_the_clock_was_set_back_says_nothing() {
+    fn instants_from_before_the_clock_was_set_back_are_ignored() {
         let (now, hour) = (
             Timestamp::from_ms(1_800_000_000_000),
             Duration::from_secs(3_600),
@@ -374,7 +375,7 @@ mod tests {
     }
 
     #[test]
-    fn a_destination_is_silent_as_long_here_as_in_the_scripts() {
+    fn a_destination_stays_silent_as_long_here_as_in_the_scripts() {
         let script = include_str!("lua/pace.lua");
         assert!(script.contains(&format!("local SILENT_MS = {}\n", SILENT.as_millis())));
     }

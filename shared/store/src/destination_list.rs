@@ -1,6 +1,7 @@
-//! The list of destinations: first those in trouble, held or with a breaker that is not closed,
-//! then those with work, by the agenda. It is read in pages. To look for a hundred costs one read
-//! per shard and four operations for each that is found; a page looks so two to eight times.
+//! The list of destinations. First come those in trouble: held, or with a breaker that is not
+//! closed. Then come those with work, by the agenda. The list is read in pages. Looking for a
+//! hundred costs one read per shard and four operations for each that is found. A page needs two to
+//! eight such looks.
 
 use std::collections::HashMap;
 use std::fmt;
@@ -17,59 +18,61 @@ use crate::handle::Store;
 use crate::keys::Shard;
 use crate::raw::{self, Text};
 
-/// How often a page is filled up, because destinations that were found do not belong there; then it
-/// is handed out as it is.
+/// How many times a page is filled up because destinations that were found do not belong there.
+/// After that it is returned as it is.
 const FILLS_MAX: usize = 8;
 
-/// How many destinations are looked at together at least.
+/// How many destinations are looked at together, at least.
 const LOOKED_AT_MIN: usize = 100;
 
-/// How many operations tell of one destination.
+/// How many operations read one destination.
 const OPERATIONS: usize = 4;
 
-/// How one destination of the list fares.
+/// One destination of the list with its current state.
 #[derive(Clone, Debug)]
 pub struct Listed {
-    /// Which it is.
+    /// The destination.
     pub destination: Destination,
     /// Its pace.
     pub pace: PaceReport,
     /// What waits there.
     pub waiting: Waiting,
-    /// Whether it is among those known to be in trouble.
+    /// Whether it is in the set of those in trouble.
     is_known: bool,
 }
 
 /// A part of the list.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Part {
-    /// Held, or with a breaker that is not closed; those first that have been so longest.
+    /// Held, or with a breaker that is not closed. Those in this state for longest come first.
     Trouble,
-    /// On the agenda; those first whose turn comes first.
+    /// On the agenda. Those whose turn comes first are first.
     Work,
 }
 
-/// A destination's score and name. Redis too has those of one score in the order of their names'
+/// A destination's score and name. Redis too orders destinations of one score by their names'
 /// bytes.
 type At = (i64, String);
 
-/// A place in the list: behind a destination, or before all of a part.
+/// A place in the list: after a destination, or before all of a part.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ListPlace {
     part: Part,
     at: At,
 }
 
-/// A text that is no place in the list.
+/// The error for a text that is not a place in the list.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("this is no place in the list")]
 pub struct NotAPlace;
 
 impl Store {
-    /// A page of the list of destinations, behind `after` or from its start: at most `most` (and
-    /// never more than [`BATCH_MAX`]); and where it goes on, none at its end. One whose turn
-    /// changes between two pages may be in both, or in neither, and so may one whose trouble begins
-    /// or ends. Changes nothing.
+    /// Returns a page of the list of destinations, after `after` or from its start. The page has at
+    /// most `most` (and never more than [`BATCH_MAX`]). Also returns where the next page starts;
+    /// none at the end.
+    ///
+    /// A destination whose turn changes between two pages may be in both, or in neither. So may one
+    /// whose trouble begins or ends. Changes nothing.
     pub async fn destinations_after(
         &self,
         after: Option<ListPlace>,
@@ -87,7 +90,7 @@ impl Store {
                 match one {
                     Ok(one) if after.part.has(&one, now) => listed.push(one),
                     Ok(_) => {}
-                    // The others are no worse for it.
+                    // The other destinations are still listed.
                     Err(why) => tracing::warn!(%why, "a destination is left out of the list"),
                 }
                 if listed.len() == most {
@@ -103,7 +106,8 @@ impl Store {
         Ok((listed, Some(after)))
     }
 
-    /// The first destinations of a part that stand behind a place, of all shards, at most `most`.
+    /// Returns the first destinations of a part that come after a place, of all shards, at most
+    /// `most`.
     async fn found_after(&self, after: &ListPlace, most: usize) -> Result<Vec<At>, StoreError> {
         let first: Vec<Pipeline> = (0..self.shards())
             .map(|shard| self.ask_for(shard, after, 0, most))
@@ -111,7 +115,7 @@ impl Store {
         let first: Vec<(Vec<(Text, f64)>,)> = self.connections.pipelines(&first).await?;
         let mut found = Vec::new();
         for (shard, (page,)) in (0..self.shards()).zip(first) {
-            found.extend(self.behind(shard, after, page, most).await?);
+            found.extend(self.after_place(shard, after, page, most).await?);
         }
         found.sort_unstable();
         found.truncate(most);
@@ -129,9 +133,10 @@ impl Store {
         ask
     }
 
-    /// Those of a shard that stand behind a place, the first `page` of that instant and later ones
-    /// being read already. Those of one instant are as many at most as one call woke.
-    async fn behind(
+    /// Returns the destinations of a shard that come after a place. `page` has the first of that
+    /// instant and later ones, which were read already. Destinations of one instant are at most as
+    /// many as one call woke.
+    async fn after_place(
         &self,
         shard: u16,
         after: &ListPlace,
@@ -157,7 +162,7 @@ impl Store {
         }
     }
 
-    /// How destinations fare, in the order given.
+    /// Reads the current state of destinations, in the order given.
     async fn describe(
         &self,
         found: Vec<At>,
@@ -226,12 +231,14 @@ impl Part {
         }
     }
 
-    /// Whether a destination that was found there belongs there, so that none is in the list twice.
+    /// Whether a destination that was found in this part belongs there, so that none is listed
+    /// twice.
     fn has(self, one: &Listed, now: Timestamp) -> bool {
         match self {
             Self::Trouble => one.is_in_trouble(now),
             Self::Work if one.is_in_trouble(now) => !one.is_known,
-            // The agenda also has those that are visited once more before they are left alone.
+            // The agenda also has destinations that are visited once more before they are removed
+            // from it.
             Self::Work => one.waiting.jobs > 0 || one.pace.in_flight > 0,
         }
     }
@@ -246,7 +253,7 @@ impl ListPlace {
     }
 }
 
-/// As [`ListPlace::from_str`] reads it.
+/// The text that [`ListPlace::from_str`] reads.
 impl fmt::Display for ListPlace {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let part = match self.part {

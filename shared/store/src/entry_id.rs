@@ -8,7 +8,7 @@ use std::str::FromStr;
 pub struct EntryId {
     /// When it was written, by Redis's clock, in ms.
     pub ms: u64,
-    /// Which of that millisecond's entries it is.
+    /// Its number among the entries of that millisecond.
     pub sequence: u64,
 }
 
@@ -19,7 +19,7 @@ impl fmt::Display for EntryId {
 }
 
 impl EntryId {
-    /// The id just before this one.
+    /// Returns the id just before this one.
     #[must_use]
     pub fn before(self) -> Self {
         match (self.ms, self.sequence) {
@@ -36,7 +36,7 @@ impl EntryId {
     }
 }
 
-/// Why a text is no entry id.
+/// The error for a text that is not an entry id.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("an entry id looks like 1763716200000-0")]
 pub struct NotAnEntryId;

@@ -1,25 +1,27 @@
-//! Why the store did not do what was asked.
+//! The error of the store.
 
-/// Why the store did not do what was asked, by what the caller can do about it.
+/// Why the store did not do what was asked. The variants differ in what the caller can do about it.
 #[derive(Debug, thiserror::Error)]
 pub enum StoreError {
-    /// Redis could not be reached, or is not ready: try again later. Whether the call took effect
-    /// is unknown.
+    /// Redis could not be reached, or is not ready: try again later. It is unknown whether the call
+    /// took effect.
     #[error("redis does not answer: {0}")]
     Unavailable(String),
-    /// Redis does not let our user do this: try again when an operator has allowed it.
+    /// Our Redis user lacks the rights for this: try again when an operator has granted them.
     #[error("redis does not allow it: {0}")]
     Forbidden(String),
-    /// Redis refused the call, or answered what this version does not understand: it will be the
-    /// same the next time.
+    /// Redis refused the call, or its answer is one that this version does not understand. A
+    /// repeated call fails in the same way.
     #[error(
-        "redis refused: {0}; look at the data of this redis.prefix, and at which versions of redeliver use it"
+        "redis refused: {0}; check the data under redis.prefix, \
+         and which versions of redeliver use it"
     )]
     Refused(String),
-    /// What was told is in, and a worker has not stopped sending yet to an address that it
-    /// suppresses: tell it again.
+    /// The facts are stored, but a worker has not yet stopped sending to an address that they
+    /// suppress: report them again.
     #[error(
-        "what was told is in, but a worker is still sending to an address that it suppresses; tell it again"
+        "this is stored, but a worker is still sending to an address that it suppresses; \
+         tell it again"
     )]
     UnderWay,
     /// The data belongs to a store of another shape.
@@ -28,8 +30,7 @@ pub enum StoreError {
 }
 
 impl StoreError {
-    /// Whether the same call can succeed later, so that what it says has to be kept and must not be
-    /// dropped.
+    /// Whether the same call can succeed later. If so, its data must be kept and not dropped.
     pub fn may_pass(&self) -> bool {
         matches!(
             self,

@@ -1,5 +1,4 @@
-//! Taking facts about addresses in: signs of life, suppressions, and what an operator says of a
-//! standing.
+//! Taking in facts about addresses: signs of life, suppressions, and an operator's commands.
 
 use domain::clock::Timestamp;
 use domain::destination::Destination;
@@ -19,47 +18,47 @@ use crate::scripts::FACTS;
 pub struct ReportedFact {
     /// The address, as the id of the job that it may have.
     pub job: JobId,
-    /// Where its attempts go.
+    /// The destination of its attempts.
     pub destination: Destination,
-    /// What is said of it.
-    pub word: FactOrCommand,
-    /// When it happened, where anybody knows.
+    /// The fact, or the operator's command.
+    pub what: FactOrCommand,
+    /// When it happened, if known.
     pub occurred_at: Option<Timestamp>,
-    /// The message that it is about, where it is about one.
+    /// The message that it names, if any.
     pub message_id: Option<String>,
 }
 
-/// What is said of an address.
+/// What is reported about an address.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum FactOrCommand {
-    /// By somebody outside.
+    /// A fact from outside.
     Fact(FactKind),
-    /// By an operator: no more mail.
+    /// An operator's command: no more mail.
     Suppress,
-    /// By an operator: it may be mailed again, whatever was known.
+    /// An operator's command: it may get mail again, despite any earlier fact.
     Reinstate,
 }
 
-/// What became of a fact.
+/// The result of a fact.
 #[derive(Clone, Debug, PartialEq)]
 pub enum FactAnswer {
     /// The address's job ended: all that waited has got through.
     Closed,
-    /// The message that it names has got through; what else waits was tried lately, and keeps its
-    /// time.
+    /// The message that the fact names has got through. The other messages were tried lately, and
+    /// keep their due time.
     Ended,
-    /// What still waits in its job is due now, with all attempts before it.
+    /// What still waits in its job is due now, with all its attempts.
     Resumed {
-        /// Now.
+        /// The instant of the call.
         due: Timestamp,
     },
     /// The address is active again.
     Reinstated,
-    /// The address is suppressed, be it by this fact or from before; nothing waits for it any more.
+    /// The address is suppressed, by this fact or an earlier one. Nothing waits for it any more.
     Suppressed(StandingRecord),
     /// It happened before what is known by now: nothing changed.
     Stale,
-    /// There was nothing to change. A delivery is remembered all the same.
+    /// There was nothing to change. A delivery is remembered in any case.
     Noted,
 }
 
@@ -84,17 +83,19 @@ impl FactOrCommand {
 }
 
 impl Store {
-    /// Takes in facts, and answers each in the order given. Atomic per shard; a repeated call
-    /// changes nothing more. A job that is leased while its address is suppressed has a void lease
-    /// from then on: its worker hears of it when it next lengthens the lease, and cannot settle it;
-    /// [`Store::under_way`] tells when it has stopped. An answer means that Redis has it to the
-    /// configured durability.
+    /// Takes in facts. Returns the answer to each in the order given. Atomic per shard; a repeated
+    /// call changes nothing more.
+    ///
+    /// If a job is leased when its address is suppressed, its lease is void from then on. Its
+    /// worker learns this when it next extends the lease, and cannot settle the job.
+    /// [`Store::under_way`] reports when the worker has stopped. An answer means that Redis has the
+    /// fact to the configured durability.
     pub async fn record_facts(
         &self,
         facts: &[ReportedFact],
     ) -> Result<Vec<FactAnswer>, StoreError> {
         let mut answers = Vec::with_capacity(facts.len());
-        // One batch after the other, for what is told of one address has an order.
+        // The batches run one after the other, because facts about one address have an order.
         for facts in facts.chunks(BATCH_MAX) {
             answers.extend(self.record_batch(facts).await?);
         }
@@ -111,7 +112,7 @@ impl Store {
             for ReportedFact {
                 job,
                 destination,
-                word,
+                what,
                 occurred_at,
                 message_id,
             } in places.iter().map(|place| &facts[**place])
@@ -121,7 +122,7 @@ impl Store {
                     .map(|id| serde_json::Value::from(id.as_str()).to_string());
                 call.arg(job.key())
                     .arg(destination.as_str())
-                    .arg(word.as_argument())
+                    .arg(what.as_argument())
                     .arg(
                         occurred_at
                             .map(|at| at.ms().to_string())
@@ -131,11 +132,9 @@ impl Store {
             }
             let barrier = self.keys.shard(shard).barrier();
             let mut reply: Vec<Text> = self.connections.durable_script(&call, &barrier).await?;
-            // The first is the instant, which nobody needs here.
+            // The first value is the instant, which is not needed here.
             if reply.len() != 2 + 2 * places.len() {
-                return Err(StoreError::Refused(
-                    "facts answered in another shape".to_owned(),
-                ));
+                return Err(StoreError::Refused("unexpected reply of facts".to_owned()));
             }
             self.history
                 .note_entry(shard, &reply.pop().unwrap_or_default().0);
@@ -155,19 +154,23 @@ impl Store {
     }
 }
 
-fn read_answer(word: &str, detail: &str) -> Result<FactAnswer, StoreError> {
-    let unread =
-        || StoreError::Refused(format!("facts answered {word} without what belongs to it"));
-    Ok(match word {
+fn read_answer(what: &str, detail: &str) -> Result<FactAnswer, StoreError> {
+    let missing_detail =
+        || StoreError::Refused(format!("facts answered {what} without its detail"));
+    Ok(match what {
         "closed" => FactAnswer::Closed,
         "ended" => FactAnswer::Ended,
         "resumed" => FactAnswer::Resumed {
-            due: Timestamp::from_ms(detail.parse().map_err(|_| unread())?),
+            due: Timestamp::from_ms(detail.parse().map_err(|_| missing_detail())?),
         },
         "reinstated" => FactAnswer::Reinstated,
         "suppressed" => FactAnswer::Suppressed(StandingRecord::from_store(detail)),
         "stale" => FactAnswer::Stale,
         "noted" => FactAnswer::Noted,
-        _ => return Err(StoreError::Refused(format!("facts answered {word}"))),
+        _ => {
+            return Err(StoreError::Refused(format!(
+                "unexpected answer {what} of facts"
+            )));
+        }
     })
 }

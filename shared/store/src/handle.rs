@@ -16,20 +16,21 @@ use crate::history::History;
 use crate::keys::{self, Keys};
 use crate::places::{PlaceBounds, Places};
 
-/// Bounds that the scripts keep.
+/// Bounds that the scripts enforce.
 #[derive(Clone, Copy, Debug)]
 pub struct Limits {
     /// How many messages a job holds at most.
     pub max_messages: usize,
-    /// How many bytes its record has at most; twice that while it is leased.
+    /// How many bytes a job's record has at most; twice as many while it is leased.
     pub record_max: usize,
     /// How long an address is unavailable the first time.
     pub unavailable_for: Duration,
-    /// How long it is so at most.
+    /// How long an address is unavailable at most.
     pub unavailable_max: Duration,
-    /// The time in a row that makes it inactive.
+    /// How many times in a row an address may become unavailable: the last of them makes it
+    /// inactive.
     pub strikes: u32,
-    /// How often in a row a job may lapse before it is quarantined.
+    /// How many times in a row a job may lapse: the last of them puts it into quarantine.
     pub max_lapses: u32,
     /// Pace and breaker of destinations that have no limits of their own.
     pub pace: Pace,
@@ -48,11 +49,12 @@ pub struct Store {
 }
 
 impl Store {
-    /// Opens the store with `shards` shards under `prefix`: writes or checks its shape.
+    /// Opens the store with `shards` shards under `prefix`. Writes its shape, or checks the shape
+    /// that is there.
     ///
     /// # Errors
-    /// [`StoreError::Mismatch`] where the data under this prefix has another shape, or the servers
-    /// cannot keep the configured durability, or are set in a way that breaks another promise.
+    /// [`StoreError::Mismatch`] if the data under this prefix has another shape, if the servers
+    /// cannot reach the configured durability, or if one of their settings breaks another promise.
     pub async fn open(
         connections: Connections,
         prefix: &str,
@@ -82,8 +84,8 @@ impl Store {
         Ok(store)
     }
 
-    /// The same store, which gives destinations that these rules cover their own limits as jobs are
-    /// scheduled there.
+    /// Returns the same store with these rules. A destination that a rule covers gets its own
+    /// limits when jobs are scheduled there.
     #[must_use]
     pub fn with_rules(self, rules: &[DestinationRule]) -> Self {
         Self {
@@ -92,20 +94,20 @@ impl Store {
         }
     }
 
-    /// The same store, with these providers and bounds in place of those that ship.
+    /// Returns the same store, with these providers and bounds instead of the built-in ones.
     #[must_use]
     pub fn with_places(mut self, providers: Providers, bounds: PlaceBounds) -> Self {
         self.places = Arc::new(Places::new(providers, bounds, self.shards()));
         self
     }
 
-    /// How many shards there are.
+    /// Returns how many shards there are.
     pub fn shards(&self) -> u16 {
         self.keys.shards()
     }
 
-    /// Runs one pipeline for each shard, all at once, and answers in the order of the shards: keys
-    /// of several shards are of several slots, and may be of several servers.
+    /// Runs one pipeline for each shard, all at the same time. Returns the answers in the order of
+    /// the shards. The keys of several shards are in several slots, and may be on several servers.
     pub(crate) async fn on_each_shard<T: FromRedisValue>(
         &self,
         mut ask: impl FnMut(&keys::Shard, &mut Pipeline),
@@ -120,7 +122,7 @@ impl Store {
         self.connections.pipelines(&pipelines).await
     }
 
-    /// The clock of this process.
+    /// Returns the clock of this process.
     pub fn clock(&self) -> &Arc<dyn Clock> {
         &self.clock
     }

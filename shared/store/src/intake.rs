@@ -1,6 +1,6 @@
 //! The intake stream: bounces that a mail system adds to Redis itself. Schedulers read it as one
-//! consumer group, so each entry is taken in by one of them, and what a reader had when it died is
-//! taken over by another.
+//! consumer group, so each entry is processed by one of them. If a reader dies, another takes over
+//! its entries.
 
 use std::collections::HashMap;
 use std::time::Duration;
@@ -28,21 +28,21 @@ const READER_KEPT: Duration = Duration::from_secs(3_600);
 pub struct IntakeEntry {
     /// Its id, as Redis gave it.
     pub id: String,
-    /// Its fields with their values, byte for byte: a mail system may write what it likes.
+    /// Its fields with their values, byte for byte, because a mail system may write any bytes.
     pub fields: Vec<(Vec<u8>, Vec<u8>)>,
 }
 
-/// An entry that a reader had and did not finish.
+/// An entry that a reader took and did not finish.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct LeftEntry {
+pub struct UnfinishedEntry {
     /// Its id, as Redis gave it.
     pub id: String,
-    /// How often it was handed out and not excused since.
+    /// How many times it was handed out since it was last excused.
     pub times: usize,
 }
 
 impl Store {
-    /// Makes the stream and its group where they are not there yet.
+    /// Creates the stream and its group if they do not exist yet.
     pub async fn open_intake(&self) -> Result<(), StoreError> {
         let mut commands = pipe();
         commands
@@ -60,9 +60,9 @@ impl Store {
         }
     }
 
-    /// Entries that nobody has read yet, at most `count`; waits for the first for at most `wait`,
-    /// which has to be shorter than the time that an answer may take. They are this reader's until
-    /// [`Store::finish_intake`].
+    /// Returns entries that were not read yet, at most `count`. Waits for the first one for at most
+    /// `wait`, which must be shorter than the time that an answer may take. The entries belong to
+    /// this reader until [`Store::finish_intake`].
     pub async fn read_intake(
         &self,
         reader: &str,
@@ -84,7 +84,7 @@ impl Store {
             .arg(self.keys.intake())
             .arg(">");
         let (reply,): (Value,) = self.connections.pipeline(&commands).await?;
-        // The stream's name and its entries, and nothing when the time was over.
+        // The stream's name and its entries; nothing if the wait is over.
         let entries = match reply {
             Value::Map(streams) => streams.into_iter().next().map(|(_, entries)| entries),
             streams => raw::values(streams)
@@ -95,13 +95,13 @@ impl Store {
         Ok(read_entries(entries.unwrap_or(Value::Nil)))
     }
 
-    /// What readers have had for longer than `idle`, at most `count` entries, oldest first. It
-    /// stays theirs.
-    pub async fn left_in_intake(
+    /// Returns what readers have had for longer than `idle`, at most `count` entries, oldest first.
+    /// The entries still belong to their readers.
+    pub async fn unfinished_intake(
         &self,
         count: usize,
         idle: Duration,
-    ) -> Result<Vec<LeftEntry>, StoreError> {
+    ) -> Result<Vec<UnfinishedEntry>, StoreError> {
         let mut ask = pipe();
         ask.cmd("XPENDING")
             .arg(self.keys.intake())
@@ -112,10 +112,10 @@ impl Store {
             .arg("+")
             .arg(count);
         let (pending,): (Value,) = self.connections.pipeline(&ask).await?;
-        // Of each its id, its reader's name, for how long it has had it, and how often it was
-        // handed out.
+        // Each item has the id, the reader's name, how long the reader has had it, and how many
+        // times it was handed out.
         let read = |entry| match raw::values(entry).as_slice() {
-            [id, _, _, times] => Some(LeftEntry {
+            [id, _, _, times] => Some(UnfinishedEntry {
                 id: Text::from(id).0,
                 times: from_redis_value(times.clone()).unwrap_or_default(),
             }),
@@ -124,9 +124,8 @@ impl Store {
         Ok(raw::values(pending).into_iter().filter_map(read).collect())
     }
 
-    /// Takes over those of these entries that a reader has had for longer than `idle`, and counts
-    /// that each was handed out once more. What another reader was quicker to take over is not
-    /// among them.
+    /// Takes over those of these entries that a reader has had for longer than `idle`. Each counts
+    /// as handed out once more. Entries that another reader took over first are not returned.
     pub async fn take_over_intake(
         &self,
         reader: &str,
@@ -145,8 +144,9 @@ impl Store {
         Ok(read_entries(claimed))
     }
 
-    /// These entries could not be dealt with, by no fault of theirs: they stay this reader's for
-    /// now, and count as handed out `times` times. Of those that were dealt with nothing changes.
+    /// Excuses entries that could not be processed for a reason outside them. They still belong to
+    /// this reader, and count as handed out `times` times. Entries that were processed do not
+    /// change.
     pub async fn excuse_intake(
         &self,
         reader: &str,
@@ -165,7 +165,7 @@ impl Store {
         self.connections.pipeline::<()>(&claim).await
     }
 
-    /// These entries have been dealt with: they leave the stream.
+    /// Removes entries that have been processed from the stream.
     pub async fn finish_intake(&self, ids: &[String]) -> Result<(), StoreError> {
         if ids.is_empty() {
             return Ok(());
@@ -179,9 +179,9 @@ impl Store {
         self.connections.pipeline::<()>(&commands).await
     }
 
-    /// Keeps an entry that holds no bounce in the stream beside, with the reason, and tells of it
-    /// by an event. The entry itself stays until [`Store::finish_intake`]; an entry may be put
-    /// aside twice, and is never lost.
+    /// Copies an entry that is no bounce to the stream of entries put aside, with the reason, and
+    /// writes an event. The entry itself stays until [`Store::finish_intake`]. An entry may be put
+    /// aside twice, but is never lost.
     pub async fn put_aside(
         &self,
         entry: &IntakeEntry,
@@ -208,7 +208,7 @@ impl Store {
         self.note(event).await
     }
 
-    /// Forgets readers that are gone and have nothing left. Tells how many.
+    /// Forgets readers that are gone and have no entries left. Returns how many.
     pub async fn forget_readers(&self) -> Result<usize, StoreError> {
         let key = self.keys.intake();
         let mut ask = pipe();
@@ -233,7 +233,7 @@ impl Store {
     }
 }
 
-/// The name of a reader that has nothing and has asked for nothing for a long time.
+/// Returns the name of a reader that has no entries and has not asked for any for a long time.
 fn idle_reader(reader: Value) -> Option<String> {
     let about: HashMap<String, Value> = from_redis_value(reader).ok()?;
     let number = |key: &str| from_redis_value::<u64>(about.get(key)?.clone()).ok();

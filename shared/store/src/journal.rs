@@ -24,8 +24,8 @@ pub struct Entry {
 }
 
 impl Store {
-    /// Reads what each shard wrote after the entry named for it, at most `count` entries per shard,
-    /// in one round trip.
+    /// Reads what each shard wrote after the entry given for it. Returns at most `count` entries
+    /// per shard, in one round trip.
     pub async fn read_journal(
         &self,
         after: &[EntryId],
@@ -47,7 +47,7 @@ impl Store {
         Ok(replies.into_iter().map(read).collect())
     }
 
-    /// Whether an entry is there, for each shard for which one is named, in one round trip.
+    /// Whether an entry exists, for each shard for which an entry is given, in one round trip.
     pub async fn journal_has(
         &self,
         entries: &[Option<EntryId>],
@@ -70,7 +70,8 @@ impl Store {
         Ok(entries.iter().zip(replies).map(is_there).collect())
     }
 
-    /// Writes an event that is about no job and no destination into the journal of the first shard.
+    /// Writes an event that belongs to no job and no destination into the journal of the first
+    /// shard.
     pub async fn note(&self, event: &Event) -> Result<(), StoreError> {
         let mut call = self.call(&NOTE, 0);
         call.arg(event.line());
@@ -78,7 +79,7 @@ impl Store {
         Ok(())
     }
 
-    /// The id of the last entry of each shard's journal.
+    /// Returns the id of the last entry of each shard's journal.
     pub async fn journal_ends(&self) -> Result<Vec<EntryId>, StoreError> {
         let replies: Vec<(Value,)> = self
             .on_each_shard(|keys, commands| {
@@ -95,14 +96,18 @@ impl Store {
     }
 }
 
-/// Reads one entry. Of one that cannot be read the events are left out, so that readers go on
-/// behind it.
+/// Reads one entry. If it cannot be read, it is returned without its events, so that readers
+/// continue after it.
 fn read_entry((id, fields): (String, Vec<Value>)) -> Option<Entry> {
     let id: EntryId = id.parse().ok()?;
     match read_events(id, fields) {
         Ok(entry) => Some(entry),
         Err(why) => {
-            tracing::error!(entry = %id, why, "an entry of the journal cannot be read, and its events are left out");
+            tracing::error!(
+                entry = %id,
+                why,
+                "an entry of the journal cannot be read, and its events are left out"
+            );
             let time = Timestamp::from_ms(id.ms.try_into().unwrap_or(i64::MAX));
             Some(Entry {
                 id,
@@ -129,9 +134,9 @@ fn read_events(id: EntryId, fields: Vec<Value>) -> Result<Entry, String> {
         .filter_map(|event| match serde_json::from_value::<Event>(event) {
             Ok(event) => Some(event.with_due(Timestamp::from_ms(time))),
             Err(why) => {
-                // A newer version may write kinds that this one does not know; its readers must not
-                // stand still for it.
-                tracing::debug!(entry = %id, %why, "an event is not understood, and left out");
+                // A newer version may write kinds that this version does not know. Its readers must
+                // not stop there.
+                tracing::debug!(entry = %id, %why, "an event of an unknown kind is left out");
                 None
             }
         })

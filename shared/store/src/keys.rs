@@ -1,7 +1,7 @@
-//! The names of all keys, made in one place. All keys of a shard carry its number as hash tag, so
-//! they share a slot.
+//! The names of the keys that Rust uses, made in one place. All keys of a shard carry its number as
+//! hash tag, so they share a slot.
 
-/// The keys that a shard has once, in the order that `prelude.lua` names them.
+/// The keys that a shard has once, in the order in which `prelude.lua` names them.
 const SHARED: [&str; 13] = [
     "agenda",
     "jobs",
@@ -18,7 +18,7 @@ const SHARED: [&str; 13] = [
     "whole",
 ];
 
-/// Makes keys.
+/// Builds the names of keys.
 #[derive(Debug)]
 pub struct Keys {
     prefix: String,
@@ -28,9 +28,9 @@ pub struct Keys {
 /// The keys of one shard.
 #[derive(Debug)]
 pub struct Shard {
-    /// What every key of the shard starts with: `rd:{n}:`.
+    /// The start of every key of the shard: `rd:{n}:`.
     pub prefix: String,
-    /// What every script gets, in the order that `prelude.lua` names them.
+    /// The keys that every script gets, in the order in which `prelude.lua` names them.
     pub all: [String; 13],
 }
 
@@ -41,7 +41,7 @@ impl Shard {
         Self { prefix, all }
     }
 
-    /// destination → ms from which it is worth visiting.
+    /// destination → the instant in ms from which it is worth visiting.
     pub fn agenda(&self) -> &str {
         &self.all[0]
     }
@@ -61,7 +61,7 @@ impl Shard {
         &self.all[3]
     }
 
-    /// job id → how often in a row its lease ran out.
+    /// job id → how many times in a row its lease ran out.
     pub fn lapses(&self) -> &str {
         &self.all[4]
     }
@@ -71,7 +71,7 @@ impl Shard {
         &self.all[5]
     }
 
-    /// address → JSON.
+    /// address → its standing as JSON.
     pub fn standing(&self) -> &str {
         &self.all[6]
     }
@@ -91,7 +91,7 @@ impl Shard {
         &self.all[9]
     }
 
-    /// What is written to where a write has to be waited for; it holds nothing.
+    /// The key that is written to when a write must be waited for. It holds no data.
     pub fn barrier(&self) -> String {
         format!("{}barrier", self.prefix)
     }
@@ -116,29 +116,30 @@ impl Shard {
         format!("{}delivered:{week}", self.prefix)
     }
 
-    /// What mail services told in one week, counted from the Unix epoch.
+    /// The ids of the requests that mail services sent in one week, counted from the Unix epoch.
     pub fn seen(&self, week: i64) -> String {
         format!("{}heard:{week}", self.prefix)
     }
 
-    /// The claim on what a mail service tells at this moment, by the hash of its id.
+    /// The claim on a mail service's request while it is being processed, by the hash of the
+    /// request's id.
     pub fn request_claim(&self, digest: u128) -> String {
         format!("{}hearing:{digest:032x}", self.prefix)
     }
 
-    /// The claim on one step of dealing with one incident: see `losses`.
+    /// The claim on one step of processing one incident: see `losses`.
     pub fn incident(&self, step: &str, incident: &str) -> String {
         format!("{}incident:{step}:{incident}", self.prefix)
     }
 
-    /// What was tried at one destination on one day, counted from the Unix epoch.
+    /// The counts of what was tried at one destination on one day, counted from the Unix epoch.
     pub fn tally(&self, day: i64, destination: &str) -> String {
         format!("{}tally:{day}:{destination}", self.prefix)
     }
 }
 
 impl Keys {
-    /// The keys of a store with `shards` shards under `prefix`.
+    /// Creates the keys of a store with `shards` shards under `prefix`.
     pub fn new(prefix: &str, shards: u16) -> Self {
         Self {
             prefix: prefix.to_owned(),
@@ -146,15 +147,15 @@ impl Keys {
         }
     }
 
-    /// How many shards there are.
+    /// Returns how many shards there are.
     pub fn shards(&self) -> u16 {
         u16::try_from(self.shards.len()).expect("it was made from a u16")
     }
 
-    /// The keys of one shard.
+    /// Returns the keys of one shard.
     ///
     /// # Panics
-    /// Where there is no such shard.
+    /// If there is no such shard.
     pub fn shard(&self, n: u16) -> &Shard {
         &self.shards[usize::from(n)]
     }
@@ -164,23 +165,23 @@ impl Keys {
         format!("{}:intake", self.prefix)
     }
 
-    /// What was in it and is no bounce.
+    /// The stream of entries that were added to the intake but are no bounces.
     pub fn intake_aside(&self) -> String {
         format!("{}:intake:aside", self.prefix)
     }
 
-    /// recipient domain → destination, for the domains of one shard. In the slot of that shard's
-    /// other keys.
+    /// recipient domain → destination, for the domains of one shard. It is in the slot of that
+    /// shard's other keys.
     pub fn place(&self, n: u16) -> String {
         format!("{}:place:{{{n}}}", self.prefix)
     }
 
-    /// The store's shape.
+    /// The store's schema version and number of shards.
     pub fn meta(&self) -> String {
         format!("{}:meta", self.prefix)
     }
 
-    /// worker id → when it was heard of last, in ms.
+    /// worker id → its last heartbeat, in ms.
     pub fn workers(&self) -> String {
         format!("{}:workers", self.prefix)
     }
@@ -191,7 +192,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn keys_are_named_as_the_documents_say() {
+    fn keys_have_the_documented_names() {
         let keys = Keys::new("rd", 4);
         let shard = keys.shard(3);
         assert_eq!(shard.jobs(), "rd:{3}:jobs");

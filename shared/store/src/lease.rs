@@ -1,5 +1,5 @@
-//! Leases between claim and settle: giving one back untried, lengthening one, and telling that a
-//! host does not answer.
+//! Leases between claim and settle: giving jobs back, extending leases, and reporting that a host
+//! does not answer.
 
 use std::time::Duration;
 
@@ -12,39 +12,40 @@ use crate::handle::Store;
 use crate::raw::Text;
 use crate::scripts::{EXTEND, RELEASE, SILENT, ms};
 
-/// What became of a lease that was to be lengthened.
+/// The result of extending a lease.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Extended {
-    /// It lasts for its length from now on; but not for these jobs, by their ids in full, whose
+    /// It lasts for its length from now on, except for these jobs, by their full ids: their
     /// addresses were retired meanwhile.
     Yes(Vec<String>),
-    /// It has lapsed: its jobs are somebody else's by now.
+    /// It has lapsed: other workers may have its jobs by now.
     Lapsed,
-    /// The store did not answer; either deadline may be in force.
+    /// The store did not answer. Either deadline may be in force.
     Unknown,
 }
 
 /// Why a job is given back.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum GivenBack {
-    /// It was not tried: it is due when it was due before.
+pub enum ReleaseReason {
+    /// It was not tried: it gets its earlier due time back.
     Untried,
     /// Its attempt crashed: it lapses at once, which counts towards quarantine.
     Crashed,
-    /// Its host had not answered for this long, and others need the room. It is due when it was due
-    /// before; unless others were answered there meanwhile, the breaker of its destination opens.
+    /// Its host had not answered for this long, and other jobs need the room. It gets its earlier
+    /// due time back. The breaker of its destination opens, unless other attempts there were
+    /// answered meanwhile.
     Unanswered(Duration),
 }
 
 impl Store {
-    /// Gives leased jobs back. Tells how many were given back; the others' tokens were stale, and
-    /// nothing changed for them.
-    pub async fn release(&self, leases: &[Lease], why: GivenBack) -> Result<usize, StoreError> {
+    /// Gives leased jobs back. Returns how many were given back. The tokens of the others were
+    /// stale, and nothing changed for them.
+    pub async fn release(&self, leases: &[Lease], why: ReleaseReason) -> Result<usize, StoreError> {
         let mut released = 0;
         let reason = match why {
-            GivenBack::Untried => String::new(),
-            GivenBack::Crashed => "crashed".to_owned(),
-            GivenBack::Unanswered(waited) => ms(waited).to_string(),
+            ReleaseReason::Untried => String::new(),
+            ReleaseReason::Crashed => "crashed".to_owned(),
+            ReleaseReason::Unanswered(waited) => ms(waited).to_string(),
         };
         for (shard, leases) in self.by_shard(leases, |lease| lease.shard) {
             let mut call = self.call(&RELEASE, shard);
@@ -62,9 +63,9 @@ impl Store {
         Ok(released)
     }
 
-    /// Lets leases last for `length` from now on, by Redis's clock, and answers each in the order
-    /// given. The answer for one shard says nothing of the others. Repeating it does no harm, so it
-    /// may be asked again after [`Extended::Unknown`].
+    /// Extends leases for `length` from now on, by Redis's clock. Returns the result of each in the
+    /// order given. The shards are independent: one may fail while others succeed. Repeating it
+    /// does no harm, so a caller may retry after [`Extended::Unknown`].
     pub async fn extend(&self, leases: &[LeaseKey], length: Duration) -> Vec<Extended> {
         let places: Vec<usize> = (0..leases.len()).collect();
         let mut answers = vec![Extended::Unknown; leases.len()];
@@ -92,16 +93,21 @@ impl Store {
                     }
                 }
                 Err(err) => {
-                    tracing::warn!(%err, shard, leases = places.len(), "leases could not be lengthened");
+                    tracing::warn!(
+                        %err,
+                        shard,
+                        leases = places.len(),
+                        "leases could not be extended"
+                    );
                 }
             }
         }
         answers
     }
 
-    /// Tells that attempts at these destinations of one shard have waited so long for an answer.
-    /// Returns for each whether it is silent: no attempt there got an answer in that time. It gets
-    /// no more attempts for some seconds then.
+    /// Reports that attempts at these destinations of one shard have waited this long for an
+    /// answer. Returns for each whether it is silent: no attempt there got an answer in that time.
+    /// A silent destination gets no more attempts for some seconds.
     pub async fn note_silence(
         &self,
         shard: u16,

@@ -1,5 +1,4 @@
-//! The token of a lease. Its serial gives the order of the claims of a shard, its nonce makes it
-//! one of a kind.
+//! The token of a lease. Its serial orders the claims of a shard. Its nonce makes it unique.
 
 use std::fmt;
 use std::str::FromStr;
@@ -16,19 +15,19 @@ use crate::error::StoreError;
 /// token.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct LeaseToken {
-    /// Which claim of the shard it is: greater than those of all claims before it.
+    /// The serial of the claim in its shard: greater than those of all claims before it.
     pub serial: u64,
     /// A random number that the claiming process chose for this claim.
     pub nonce: u64,
 }
 
-/// Why a text is no token of a lease.
+/// The error for a text that is not the token of a lease.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("a lease's token looks like 1763716200000-00c0ffee00c0ffee")]
 pub struct NotALeaseToken;
 
 impl LeaseToken {
-    /// A random number for one claim.
+    /// Returns a random number for one claim.
     ///
     /// # Errors
     /// [`StoreError::Unavailable`] if the system has no random numbers.
@@ -42,7 +41,7 @@ impl LeaseToken {
 }
 
 impl fmt::Display for LeaseToken {
-    /// As Redis has it: `claim.lua` makes the same text.
+    /// The same text as `claim.lua` makes.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}-{:016x}", self.serial, self.nonce)
     }

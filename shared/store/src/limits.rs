@@ -1,5 +1,6 @@
-//! Limits of destinations by the configuration. A bounce brings those of its destination along;
-//! this is for what changed while none came, and for rules that are there no more.
+//! Limits that destinations have from the configuration. A bounce carries the limits of its
+//! destination. This file covers limits that changed while no bounce came, and rules that were
+//! removed.
 
 use deadpool_redis::redis::pipe;
 use domain::pace::limits_for;
@@ -7,15 +8,15 @@ use domain::pace::limits_for;
 use crate::batch::BATCH_MAX;
 use crate::error::StoreError;
 use crate::handle::Store;
-use crate::over_shards::OverShards;
+use crate::over_shards::SumOverShards;
 use crate::raw::Text;
 use crate::scripts::LIMIT;
 
 impl Store {
-    /// Gives every destination of the agenda the limits that the rules of this process say, and
-    /// takes from it those that they do not say any more. Tells how many were changed.
+    /// Sets the limits of every destination of the agenda by the rules of this process, and removes
+    /// limits that no rule has any more. Returns how many destinations changed.
     pub async fn limit(&self) -> Result<u64, StoreError> {
-        let mut changed = OverShards::default();
+        let mut changed = SumOverShards::default();
         for shard in 0..self.shards() {
             changed.add(self.limit_on(shard).await);
         }
@@ -34,7 +35,7 @@ impl Store {
                 .arg(BATCH_MAX);
             let ((next, found),): ((String, Vec<(Text, f64)>),) =
                 self.connections.pipeline(&page).await?;
-            // A page of a small set is the whole set, whatever was asked for.
+            // A page of a small set is the whole set, even if it is larger than requested.
             let is_text =
                 |(Text(name), _): &(Text, f64)| !name.contains(char::REPLACEMENT_CHARACTER);
             let found: Vec<(Text, f64)> = found.into_iter().filter(is_text).collect();

@@ -1,5 +1,5 @@
-//! Looks whether Redis still has what this process has seen of each shard, and what is missing
-//! where it does not.
+//! Checks whether Redis still has what this process has seen of each shard, and finds what is
+//! missing.
 
 use std::sync::atomic::Ordering;
 
@@ -8,94 +8,98 @@ use crate::error::StoreError;
 use crate::handle::Store;
 use crate::scripts::HISTORY;
 
-/// What a look at one shard has found.
+/// The result of checking one shard.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Look {
-    /// Whether it is another server than the last time, or was started again, or followed another
-    /// master meanwhile. Only then, or with proof, writes can have been lost.
-    pub is_another: bool,
-    /// Whether its serial was behind what this process had seen: proof that writes were lost.
+pub struct LossCheck {
+    /// Whether the server is another one than last time, was restarted, or followed another master
+    /// meanwhile. Only then, or with proof, writes can have been lost.
+    pub server_changed: bool,
+    /// Whether its serial was lower than what this process had seen: proof that writes were lost.
     pub is_behind: bool,
     /// How many of the journal entries that this process remembers are lost: proof as well.
     pub entries: u64,
-    /// Names what happened: all processes that notice it have the same.
+    /// Identifies what happened. All processes that notice it compute the same text.
     pub(crate) incident: String,
 }
 
-impl Look {
-    /// Whether writes have been lost for certain.
+impl LossCheck {
+    /// Whether writes have certainly been lost.
     pub fn is_proof(&self) -> bool {
         self.is_behind || self.entries > 0
     }
 }
 
-/// What became of an entry of a journal.
+/// The state of a journal entry.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum EntryState {
-    /// It is there.
+    /// It exists.
     Kept,
-    /// It was forgotten, as all that are older than `journal.keep` are.
+    /// It was deleted, because it is older than `journal.keep`.
     Trimmed,
     /// Redis has lost it.
     Lost,
 }
 
-/// What is missing where a reader of a shard's journal wants to go on.
+/// What is missing for a reader of a shard's journal that wants to continue.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Gap {
-    /// What became of the entry that the reader has seen last.
+    /// The state of the last entry that the reader has seen.
     pub state: EntryState,
-    /// The entry behind which it goes on: the newest that is there and not after the one that it
-    /// has seen. 0-0 if there is none, so that it goes on with the first.
+    /// The reader continues after this entry: the newest that exists and is not after the one that
+    /// it has seen. If there is none, this is 0-0, and it continues with the first entry.
     pub after: EntryId,
-    /// The oldest entry that is there, if there is any.
+    /// The oldest entry that exists, if there is any.
     pub first: Option<EntryId>,
 }
 
-/// Where the journal of a shard is.
-pub(crate) struct Whereabouts {
+/// The state of a shard's history.
+pub(crate) struct HistoryState {
     pub(crate) server: String,
     pub(crate) serial: u64,
     pub(crate) entries: Vec<EntryState>,
-    /// Its first entry, if it has any.
+    /// The first entry of its journal, if it has any.
     pub(crate) first: Option<EntryId>,
-    /// The newest entry that is not after the first of those that were asked about; 0-0 if there is
-    /// none.
+    /// The newest entry that is not after the first of the entries that were asked about; 0-0 if
+    /// there is none.
     pub(crate) before: EntryId,
 }
 
 impl Store {
-    /// Looks whether one shard's server has lost writes, or may have. The first look only remembers
-    /// which server it is.
-    pub async fn look(&self, shard: u16) -> Result<Look, StoreError> {
-        // Read before Redis is asked: a claim that runs meanwhile has a serial that this answer
+    /// Checks whether one shard's server has lost writes, or may have. The first check only
+    /// remembers which server it is.
+    pub async fn check_for_lost_writes(&self, shard: u16) -> Result<LossCheck, StoreError> {
+        // Read before Redis is asked. A claim that runs meanwhile gets a serial that this answer
         // cannot have yet.
         let (_, known) = self.history.serials(shard);
-        let now = self.whereabouts(shard, &[]).await?;
-        let (is_another, is_behind, entries) = {
+        let now = self.history_state(shard, &[]).await?;
+        let (server_changed, is_behind, entries) = {
             let seen = self.history.seen(shard);
-            let is_another = seen
+            let server_changed = seen
                 .server
                 .as_ref()
                 .is_some_and(|server| *server != now.server);
             let entries: Vec<EntryId> = seen.entries.iter().map(|(_, id)| *id).collect();
-            (is_another, seen.is_behind || now.serial < known, entries)
+            (
+                server_changed,
+                seen.is_behind || now.serial < known,
+                entries,
+            )
         };
-        let mut look = Look {
-            is_another,
+        let mut look = LossCheck {
+            server_changed,
             is_behind,
-            ..Look::default()
+            ..LossCheck::default()
         };
-        // A server that does not say which it is has to show each time that it has all.
-        if is_another || is_behind || now.server.is_empty() {
-            let states = self.whereabouts(shard, &entries).await?.entries;
+        // A server that does not report its identity must show each time that it has all entries.
+        if server_changed || is_behind || now.server.is_empty() {
+            let states = self.history_state(shard, &entries).await?.entries;
             look.entries = states
                 .iter()
                 .filter(|state| **state == EntryState::Lost)
                 .count() as u64;
-            // If it is the same server, only how far it is behind tells what happened from what
-            // happened before.
-            look.incident = if is_another {
+            // If it is the same server, only its serial distinguishes this incident from an earlier
+            // one.
+            look.incident = if server_changed {
                 now.server.clone()
             } else {
                 format!("{}:{}", now.server, now.serial)
@@ -103,9 +107,9 @@ impl Store {
         }
         let mut seen = self.history.seen(shard);
         seen.server = Some(now.server);
-        if is_another || look.is_proof() {
+        if server_changed || look.is_proof() {
             seen.is_behind = false;
-            // What was claimed while Redis answered is there.
+            // A claim that was made while Redis answered is there.
             if seen.known == known {
                 seen.known = now.serial;
             }
@@ -114,14 +118,16 @@ impl Store {
         Ok(look)
     }
 
-    /// How many times this process has found shards whose server has lost writes, or may have:
-    /// readers of the journal look then whether it still has what they have seen.
+    /// Returns how many times this process has found shards whose server has lost writes, or may
+    /// have. When the number grows, readers of the journal check whether the journal still has what
+    /// they have seen.
     pub fn incidents(&self) -> u64 {
         self.history.incidents.load(Ordering::Relaxed)
     }
 
-    /// What is missing behind the entries that a reader has seen last, one per shard, because these
-    /// entries are not there any more. A reader that has seen nothing of a shard misses nothing.
+    /// Returns what is missing for a reader, per shard: `seen` has the last entry that it has seen
+    /// of each, and a gap is reported if that entry does not exist any more. A reader that has seen
+    /// nothing of a shard misses nothing.
     pub async fn journal_gaps(&self, seen: &[EntryId]) -> Result<Vec<Option<Gap>>, StoreError> {
         let mut gaps = Vec::with_capacity(seen.len());
         for (shard, id) in (0..self.shards()).zip(seen) {
@@ -129,12 +135,12 @@ impl Store {
                 gaps.push(None);
                 continue;
             }
-            let Whereabouts {
+            let HistoryState {
                 entries,
                 first,
                 before,
                 ..
-            } = self.whereabouts(shard, &[*id]).await?;
+            } = self.history_state(shard, &[*id]).await?;
             let state = *entries.first().unwrap_or(&EntryState::Lost);
             gaps.push((state != EntryState::Kept).then_some(Gap {
                 state,
@@ -145,12 +151,12 @@ impl Store {
         Ok(gaps)
     }
 
-    /// Asks where a shard's history is, and what became of these entries of its journal.
-    pub(crate) async fn whereabouts(
+    /// Asks for the state of a shard's history, and for the state of these entries of its journal.
+    pub(crate) async fn history_state(
         &self,
         shard: u16,
         entries: &[EntryId],
-    ) -> Result<Whereabouts, StoreError> {
+    ) -> Result<HistoryState, StoreError> {
         let mut call = self.call(&HISTORY, shard);
         for id in entries {
             call.arg(id.to_string());
@@ -163,22 +169,22 @@ impl Store {
             String,
             String,
         ) = self.connections.script(&call).await?;
-        let other_shape = |_| StoreError::Refused("history answered in another shape".to_owned());
+        let unexpected = |_| StoreError::Refused("unexpected reply of history".to_owned());
         let state = |letter| match letter {
             b'k' => EntryState::Kept,
             b't' => EntryState::Trimmed,
             _ => EntryState::Lost,
         };
-        Ok(Whereabouts {
+        Ok(HistoryState {
             server,
             serial,
             entries: letters.bytes().map(state).collect(),
             first: if first.is_empty() {
                 None
             } else {
-                Some(first.parse().map_err(other_shape)?)
+                Some(first.parse().map_err(unexpected)?)
             },
-            before: before.parse().map_err(other_shape)?,
+            before: before.parse().map_err(unexpected)?,
         })
     }
 }

@@ -1,5 +1,5 @@
-//! What is done when Redis has lost its last writes, or may have: it is said, counted, and put
-//! right at once by the process that notices it first.
+//! Handles the case that Redis has lost its last writes, or may have. The process that notices it
+//! first logs it, counts it and repairs the shard at once.
 
 use std::time::Duration;
 
@@ -11,20 +11,20 @@ use tokio::time::{MissedTickBehavior, interval};
 use crate::error::StoreError;
 use crate::handle::Store;
 use crate::lease_token::LeaseToken;
-use crate::look::Look;
+use crate::look::LossCheck;
 use crate::repair::Repaired;
 use crate::scripts::{NOTE, ms};
 
-/// How often each process looks at all shards.
+/// How often each process checks all shards.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
 
-/// How many shards are looked at, or put right, at once.
+/// How many shards are checked, or repaired, at the same time.
 const AT_ONCE: usize = 2;
 
 /// How long the claim on one incident is kept: longer than processes take to notice it.
 const CLAIM_KEPT: Duration = Duration::from_secs(3_600);
 
-/// How often an incident is dealt with again whose store did not answer midway.
+/// How many times handling an incident is retried if the store did not answer midway.
 const TRIES_MAX: u32 = 60;
 
 /// A shard whose server has lost writes, or may have.
@@ -33,24 +33,24 @@ pub struct Incident {
     /// The shard.
     pub shard: u16,
     /// What was found.
-    pub look: Look,
-    /// How often it was dealt with in vain.
+    pub look: LossCheck,
+    /// How many times handling it has failed.
     tries: u32,
-    /// Whether this process has claimed to tell of it, and to repair the shard: that stays so when
-    /// it has to try again.
-    tells: bool,
+    /// Whether this process has claimed to write the event, and to repair the shard. The claims
+    /// stay valid when it has to try again.
+    writes_event: bool,
     repairs: bool,
-    /// Names this process in what it claims.
+    /// Identifies this process in its claims.
     nonce: u64,
 }
 
 impl Incident {
-    fn new(shard: u16, look: Look) -> Result<Self, StoreError> {
+    fn new(shard: u16, look: LossCheck) -> Result<Self, StoreError> {
         Ok(Self {
             shard,
             look,
             tries: 0,
-            tells: false,
+            writes_event: false,
             repairs: false,
             nonce: LeaseToken::new_nonce()?,
         })
@@ -58,8 +58,8 @@ impl Incident {
 }
 
 impl Store {
-    /// Looks every second, and at once when a claim has found that writes were lost, until `stop`
-    /// is over. Every process does.
+    /// Checks every second, and at once if a claim has found that writes were lost, until `stop`
+    /// ends. Every process runs this.
     pub async fn watch_for_losses(self, stop: impl Future<Output = ()>) {
         let mut beat = interval(LOOK_EVERY);
         beat.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -70,8 +70,8 @@ impl Store {
                     _ = beat.tick() => {}
                     () = self.history.noticed.notified() => {}
                 }
-                incidents.extend(self.notice_losses().await);
-                incidents = self.deal_with(incidents).await;
+                incidents.extend(self.find_losses().await);
+                incidents = self.handle(incidents).await;
             }
         };
         tokio::select! {
@@ -80,26 +80,32 @@ impl Store {
         }
     }
 
-    /// Looks at all shards, and tells of those whose server has lost writes or may have. Each is
-    /// told of once. A shard that does not answer is looked at the next time.
-    pub async fn notice_losses(&self) -> Vec<Incident> {
-        let looks =
-            stream::iter(0..self.shards()).map(async |shard| (shard, self.look(shard).await));
+    /// Checks all shards, and returns those whose server has lost writes or may have. Each incident
+    /// is returned once. A shard that does not answer is checked the next time.
+    pub async fn find_losses(&self) -> Vec<Incident> {
+        let looks = stream::iter(0..self.shards())
+            .map(async |shard| (shard, self.check_for_lost_writes(shard).await));
         let looks: Vec<_> = looks.buffer_unordered(AT_ONCE).collect().await;
         let mut incidents = Vec::new();
         for (shard, look) in looks {
             match look {
-                Ok(look) if look.is_another || look.is_proof() => {
+                Ok(look) if look.server_changed || look.is_proof() => {
                     match Incident::new(shard, look) {
                         Ok(incident) => incidents.push(incident),
                         Err(err) => {
-                            tracing::error!(%err, shard, "a loss of writes is left to other processes");
+                            tracing::error!(
+                                %err,
+                                shard,
+                                "a loss of writes is left to other processes"
+                            );
                         }
                     }
                 }
                 Ok(_) => {}
-                // That the store is away is said by all that wanted something of it.
-                Err(err) => tracing::debug!(%err, shard, "could not look whether writes were lost"),
+                // The callers that need the store report that it does not answer.
+                Err(err) => {
+                    tracing::debug!(%err, shard, "could not check whether writes were lost");
+                }
             }
         }
         if !incidents.is_empty() {
@@ -108,8 +114,8 @@ impl Store {
         incidents
     }
 
-    /// Deals with incidents; gives back those that have to wait for the store.
-    async fn deal_with(&self, incidents: Vec<Incident>) -> Vec<Incident> {
+    /// Handles incidents. Returns those that must wait for the store.
+    async fn handle(&self, incidents: Vec<Incident>) -> Vec<Incident> {
         if incidents.is_empty() {
             return incidents;
         }
@@ -121,34 +127,43 @@ impl Store {
             tracing::info!(
                 shards = incidents.len(),
                 proven,
-                "redis was started again, or another server took over; these shards are looked through"
+                "redis was restarted, or another server took over; checking these shards"
             );
         }
-        let dealt_with = stream::iter(incidents).map(async |mut incident| match self.put_right(&mut incident).await {
-            Ok(_) => None,
-            Err(err) if incident.tries == TRIES_MAX => {
-                let shard = incident.shard;
-                tracing::error!(%err, shard, "a shard could not be looked through; the next upkeep.repair does it");
-                None
-            }
-            Err(err) => {
-                tracing::debug!(%err, shard = incident.shard, "a shard is looked through later");
-                incident.tries += 1;
-                Some(incident)
+        let handled = stream::iter(incidents).map(async |mut incident| {
+            match self.repair_after_loss(&mut incident).await {
+                Ok(_) => None,
+                Err(err) if incident.tries == TRIES_MAX => {
+                    let shard = incident.shard;
+                    tracing::error!(
+                        %err,
+                        shard,
+                        "a shard could not be checked; the next upkeep.repair does it"
+                    );
+                    None
+                }
+                Err(err) => {
+                    tracing::debug!(%err, shard = incident.shard, "a shard is checked later");
+                    incident.tries += 1;
+                    Some(incident)
+                }
             }
         });
-        dealt_with
+        handled
             .buffer_unordered(AT_ONCE)
             .filter_map(futures::future::ready)
             .collect()
             .await
     }
 
-    /// Puts right what a loss of writes has left behind in one shard, and says so. What the repair
-    /// found and put right; none if another process does that. May be repeated.
-    pub async fn put_right(&self, incident: &mut Incident) -> Result<Option<Repaired>, StoreError> {
+    /// Repairs what a loss of writes has left behind in one shard, and logs it. Returns what was
+    /// repaired; none if another process repairs the shard. May be repeated.
+    pub async fn repair_after_loss(
+        &self,
+        incident: &mut Incident,
+    ) -> Result<Option<Repaired>, StoreError> {
         let shard = incident.shard;
-        let Look {
+        let LossCheck {
             is_behind, entries, ..
         } = incident.look;
         if incident.look.is_proof() && incident.tries == 0 {
@@ -156,13 +171,13 @@ impl Store {
                 shard,
                 entries,
                 is_behind,
-                "redis has lost its last writes; what was settled in that time may be tried again"
+                "redis has lost its last writes; what was settled then may be tried again"
             );
         }
         // If Redis has come back empty, the next process to start would write another shape.
         self.check_meta().await?;
         self.restore_places(shard).await?;
-        self.tell_of_loss(incident).await?;
+        self.write_loss_event(incident).await?;
         if !incident.repairs {
             incident.repairs = self.claim_step(incident, "repair").await?;
         }
@@ -183,21 +198,21 @@ impl Store {
                 woken,
                 recounted,
                 swept,
-                "a shard was put right after redis had lost writes"
+                "a shard was repaired after redis had lost writes"
             );
         }
         Ok(Some(repaired))
     }
 
-    /// Writes the event of a loss that is certain, once for all processes that notice it.
-    async fn tell_of_loss(&self, incident: &mut Incident) -> Result<(), StoreError> {
+    /// Writes the event of a certain loss, once for all processes that notice it.
+    async fn write_loss_event(&self, incident: &mut Incident) -> Result<(), StoreError> {
         if !incident.look.is_proof() {
             return Ok(());
         }
-        if !incident.tells && !self.claim_step(incident, "tell").await? {
+        if !incident.writes_event && !self.claim_step(incident, "tell").await? {
             return Ok(());
         }
-        incident.tells = true;
+        incident.writes_event = true;
         let event = Event::writes_lost(if incident.look.entries > 0 {
             "journal"
         } else {
@@ -209,8 +224,8 @@ impl Store {
         Ok(())
     }
 
-    /// Claims one step of dealing with an incident for this process. Only one of all that notice it
-    /// gets it, however often it has to ask.
+    /// Claims one step of handling an incident for this process. Only one of all processes that
+    /// notice the incident gets it. A repeated claim of the same process succeeds again.
     async fn claim_step(&self, incident: &Incident, step: &str) -> Result<bool, StoreError> {
         let key = self
             .keys

@@ -1,4 +1,5 @@
-//! The store's shape: written once, checked at every start.
+//! The store's shape: its schema version and number of shards. Written once, checked at every
+//! start.
 
 use deadpool_redis::redis::pipe;
 
@@ -9,7 +10,7 @@ use crate::handle::Store;
 const SCHEMA: u32 = 5;
 
 impl Store {
-    /// Writes the shape where there is none yet, and compares.
+    /// Writes the shape if there is none yet, and compares it with the configuration.
     pub(crate) async fn check_meta(&self) -> Result<(), StoreError> {
         let meta = self.keys.meta();
         let (schema, shards): (u32, u16) = self
@@ -26,23 +27,24 @@ impl Store {
             .await?;
         if schema != SCHEMA {
             return Err(StoreError::Mismatch(format!(
-                "{meta} has schema {schema}, this version of redeliver works with {SCHEMA}: run the version that wrote it"
+                "{meta} has schema {schema}, this version of redeliver works with {SCHEMA}: \
+                 run the version that wrote it"
             )));
         }
         if shards != self.shards() {
             return Err(StoreError::Mismatch(format!(
-                "{meta} has {shards} shards, the configuration says {}: set redis.shards = {shards}, \
-                 or another redis.prefix to start afresh",
+                "{meta} has {shards} shards, the configuration says {}: \
+                 set redis.shards = {shards}, or another redis.prefix to start afresh",
                 self.shards()
             )));
         }
         Ok(())
     }
 
-    /// Asks whether Redis answers.
+    /// Verifies that Redis answers.
     pub async fn ping(&self) -> Result<(), StoreError> {
-        // Of a Cluster anybody could answer PING; this is for the node that holds a part of the
-        // store.
+        // In a Cluster any node could answer PING. This command goes to the node that holds a part
+        // of the store.
         let (_,): (i64,) = self
             .connections
             .pipeline(pipe().exists(self.keys.meta()))

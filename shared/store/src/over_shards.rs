@@ -1,17 +1,17 @@
-//! What is done on one shard after the other, summed up.
+//! Adds up the results of a task that runs on every shard.
 
 use crate::error::StoreError;
 
-/// The sum of what is done on one shard after the other. A shard that fails does not keep the
-/// others from their turn.
+/// The sum of the results of a task that runs on one shard after the other. An error on one shard
+/// is kept until the end, so that the task still runs on the other shards.
 #[derive(Debug, Default)]
-pub struct OverShards {
+pub struct SumOverShards {
     sum: u64,
     first_error: Option<StoreError>,
 }
 
-impl OverShards {
-    /// Adds what became of one shard.
+impl SumOverShards {
+    /// Adds the result of one shard.
     pub fn add(&mut self, outcome: Result<u64, StoreError>) {
         match outcome {
             Ok(count) => self.sum += count,
@@ -21,10 +21,10 @@ impl OverShards {
         }
     }
 
-    /// The sum of all.
+    /// Returns the sum over all shards.
     ///
     /// # Errors
-    /// The first of them.
+    /// The first error, if the task failed on a shard.
     pub fn end(self) -> Result<u64, StoreError> {
         self.first_error.map_or(Ok(self.sum), Err)
     }

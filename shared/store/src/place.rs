@@ -1,9 +1,9 @@
-//! Where recipient domains are placed. The first placement of a domain is kept for good, so that
-//! all processes and versions look for an address in one place, whatever their configuration and
-//! the DNS say later.
+//! The placement of recipient domains. The first placement of a domain is kept for good. So all
+//! processes and versions look for an address in one place, even if the configuration and the DNS
+//! change later.
 //!
-//! Bounded: a placement is kept for each domain that something was taken in for, up to a number in
-//! all; the ones used lately are in memory too.
+//! It is bounded: Redis keeps a placement for each domain that had a bounce or fact, up to a total
+//! number. Those used recently are in memory too.
 
 use std::collections::{HashMap, HashSet};
 use std::sync::atomic::Ordering;
@@ -19,13 +19,13 @@ use crate::error::StoreError;
 use crate::handle::Store;
 use crate::raw::Text;
 
-/// What each pipeline was told, with the items that it was about.
+/// The answer to each pipeline, with the items that it asked about.
 type AnswerPerPipeline<T> = Vec<(Vec<usize>, T)>;
 
 impl Store {
-    /// Where domains go, in the order given; of names that come more than once each place is told.
-    /// For looking things up: writes nothing, and a domain that is not placed yet is where the
-    /// configuration alone would place it.
+    /// Returns the destinations of domains, in the order given; domains may come more than once.
+    /// This is a look-up and writes nothing. A domain that is not placed yet gets the destination
+    /// that the configuration alone would give it.
     pub async fn destinations(&self, domains: &[&str]) -> Result<Vec<Destination>, StoreError> {
         let (distinct, places) = distinct(domains);
         let kept = self.kept(&distinct).await?;
@@ -36,10 +36,10 @@ impl Store {
         let proposals: Vec<Proposal> = new
             .map(|(domain, _)| self.by_configuration(domain))
             .collect();
-        let at_home = self.at_home(&proposals).await?;
+        let with_waiting_jobs = self.with_waiting_jobs(&proposals).await?;
         let mut proposals = proposals
             .into_iter()
-            .map(|proposal| stay(proposal, &at_home).destination);
+            .map(|proposal| keep_own_name(proposal, &with_waiting_jobs).destination);
         let found: Vec<Destination> = kept
             .into_iter()
             .map(|kept| {
@@ -53,7 +53,7 @@ impl Store {
             .collect())
     }
 
-    /// The placements that are kept, in the order given. Domains must not come twice.
+    /// Returns the placements that are kept, in the order given. Domains must not come twice.
     pub async fn kept(&self, domains: &[&str]) -> Result<Vec<Option<Destination>>, StoreError> {
         let mut kept = self.places.remembered(domains);
         let unknown: Vec<usize> = (0..domains.len()).filter(|n| kept[*n].is_none()).collect();
@@ -69,7 +69,7 @@ impl Store {
         Ok(kept)
     }
 
-    /// The same, whatever this process remembers.
+    /// Like `kept`, but asks Redis without looking at what this process remembers.
     async fn kept_in_redis(
         &self,
         domains: &[&str],
@@ -102,11 +102,13 @@ impl Store {
         Ok(kept)
     }
 
-    /// Places domains that are not placed yet, and tells where each is now, in the order given. Of
-    /// several processes that propose at once the first has it its way, and all are told the same.
-    /// A domain that has jobs waiting under its own name stays there, whatever is proposed: they
-    /// would no longer be found. Not kept is what is beyond [`PlaceBounds::kept_max`]. Domains must
-    /// not come twice. May be repeated.
+    /// Places domains that are not placed yet. Returns the destination of each domain, in the order
+    /// given. If several processes propose at once, the first proposal is kept and all get the same
+    /// answer.
+    ///
+    /// A domain that has jobs waiting under its own name stays there, even if another destination
+    /// is proposed, because its jobs would not be found elsewhere. Placements beyond
+    /// [`PlaceBounds::kept_max`] are not kept. Domains must not come twice. May be repeated.
     pub async fn place(&self, proposals: Vec<Proposal>) -> Result<Vec<Destination>, StoreError> {
         let shard_of = |proposal: &Proposal| shard(&proposal.domain, self.shards());
         let full = |proposal: &Proposal| self.places.is_full(shard_of(proposal));
@@ -120,10 +122,10 @@ impl Store {
                 }
             })
             .collect();
-        let at_home = self.at_home(&proposals).await?;
+        let with_waiting_jobs = self.with_waiting_jobs(&proposals).await?;
         let placed = proposals
             .into_iter()
-            .map(|proposal| stay(proposal, &at_home));
+            .map(|proposal| keep_own_name(proposal, &with_waiting_jobs));
         self.keep(
             placed
                 .map(
@@ -138,8 +140,8 @@ impl Store {
         .await
     }
 
-    /// Writes placements that are not kept yet, and tells where each domain is now, in the order
-    /// given.
+    /// Writes placements that are not kept yet. Returns the destination of each domain, in the
+    /// order given.
     async fn keep(
         &self,
         mut placed: Vec<(String, Destination)>,
@@ -171,10 +173,10 @@ impl Store {
             .collect())
     }
 
-    /// Writes again what this process remembers of one shard's placements, if Redis has lost it:
-    /// the jobs that were placed by it may be in other shards, on servers that have lost nothing.
-    /// From then on this process goes by what Redis has. Until then it remembers, so that intake
-    /// places none of these domains elsewhere.
+    /// Writes what this process remembers of one shard's placements again, if Redis has lost it.
+    /// The jobs that were placed by it may be in other shards, on servers that have lost nothing.
+    /// After that, this process asks Redis again. Until then it relies on its memory, so that
+    /// intake places none of these domains elsewhere.
     pub(crate) async fn restore_places(&self, of_shard: u16) -> Result<(), StoreError> {
         let is_restored = |domain: &str| shard(domain, self.shards()) == of_shard;
         let remembered = self.places.begin_restoring(is_restored);
@@ -190,7 +192,7 @@ impl Store {
         Ok(())
     }
 
-    /// The providers by which domains are placed.
+    /// Returns the providers that domains are placed by.
     pub fn providers(&self) -> &Providers {
         &self.places.providers
     }
@@ -199,9 +201,13 @@ impl Store {
         Proposal::new(&self.places.providers, domain, &MailHosts::NotAsked)
     }
 
-    /// Of domains that are about to go elsewhere, those that have jobs waiting under their own
-    /// name: their placement was not kept, because there were too many, or was taken out by hand.
-    async fn at_home(&self, proposals: &[Proposal]) -> Result<HashSet<String>, StoreError> {
+    /// Returns which of these domains have jobs waiting under their own name although another
+    /// destination is proposed. Their placement was not kept, because there were too many, or was
+    /// removed by hand.
+    async fn with_waiting_jobs(
+        &self,
+        proposals: &[Proposal],
+    ) -> Result<HashSet<String>, StoreError> {
         let own: Vec<Destination> = proposals
             .iter()
             .map(|proposal| Destination::own_name(&proposal.domain))
@@ -229,8 +235,8 @@ impl Store {
             .collect())
     }
 
-    /// Asks Redis about items, all shards at once: one pipeline for the items of each, so that none
-    /// spans two hash slots. Tells for each pipeline the items that it was about.
+    /// Asks Redis about items, for all shards at once. Each pipeline has items of one shard only,
+    /// so that none spans two hash slots. Returns the answer to each pipeline with its items.
     async fn ask_by_shard<T: FromRedisValue>(
         &self,
         items: impl Iterator<Item = usize>,
@@ -254,15 +260,15 @@ impl Store {
     }
 }
 
-/// A proposal, or the domain's own name where jobs wait under it.
-fn stay(mut proposal: Proposal, at_home: &HashSet<String>) -> Proposal {
-    if at_home.contains(&proposal.domain) {
+/// Returns the proposal, with the domain's own name as destination if jobs wait under it.
+fn keep_own_name(mut proposal: Proposal, with_waiting_jobs: &HashSet<String>) -> Proposal {
+    if with_waiting_jobs.contains(&proposal.domain) {
         proposal.destination = Destination::own_name(&proposal.domain);
     }
     proposal
 }
 
-/// Each name once, and for each of those given the place of its like.
+/// Returns each name once, and for each given name its place among those.
 pub fn distinct<'n>(names: &[&'n str]) -> (Vec<&'n str>, Vec<usize>) {
     let (mut distinct, mut known) = (Vec::new(), HashMap::new());
     let places = names

@@ -1,5 +1,5 @@
 //! What this process knows of placements without asking Redis. It is bounded: the placements that
-//! were used lately are kept.
+//! were used recently are kept.
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -12,11 +12,11 @@ mod recent;
 
 use recent::Recent;
 
-/// How many placements there are at most.
+/// How many placements are kept at most.
 #[derive(Clone, Copy, Debug)]
 pub struct PlaceBounds {
-    /// In Redis, of all domains together. Beyond it a new domain goes where the configuration alone
-    /// says, each time anew.
+    /// In Redis, of all domains together. Beyond this number, a new domain is placed by the
+    /// configuration alone, each time anew.
     pub kept_max: u64,
     /// In the memory of this process.
     pub cached_max: usize,
@@ -37,11 +37,12 @@ pub(crate) struct Places {
     pub(crate) providers: Providers,
     pub(crate) bounds: PlaceBounds,
     pub(crate) recent: Mutex<Recent>,
-    /// What was remembered of shards that may have lost it, until it is written there again.
+    /// Placements of shards that may have lost them. They are kept until they are written there
+    /// again.
     pub(crate) unrestored: Mutex<Recent>,
-    /// How many Redis keeps in each shard, as of the last look.
+    /// How many placements each shard has in Redis, as of the last check.
     pub(crate) kept: Vec<AtomicU64>,
-    pub(crate) told_full: AtomicBool,
+    pub(crate) has_warned_full: AtomicBool,
 }
 
 impl Places {
@@ -54,23 +55,23 @@ impl Places {
             recent,
             unrestored,
             kept,
-            told_full: AtomicBool::new(false),
+            has_warned_full: AtomicBool::new(false),
         }
     }
 
     pub(crate) fn recent(&self) -> MutexGuard<'_, Recent> {
-        // Whoever panicked while holding it left a map that is whole.
+        // A panic while the lock was held leaves the map in a valid state.
         self.recent.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Who locks both locks `recent` first.
+    /// Code that takes both locks takes `recent` first.
     pub(crate) fn unrestored(&self) -> MutexGuard<'_, Recent> {
         self.unrestored
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Where domains are placed, as far as that is remembered, in the order given.
+    /// Returns the destinations of domains as far as they are remembered, in the order given.
     pub(crate) fn remembered(&self, domains: &[&str]) -> Vec<Option<Destination>> {
         let (mut recent, mut unrestored) = (self.recent(), self.unrestored());
         domains
@@ -79,15 +80,15 @@ impl Places {
             .collect()
     }
 
-    /// Begins to restore some domains: tells what is remembered of them. It is remembered until
-    /// [`end_restoring`](Self::end_restoring).
+    /// Begins to restore some domains: returns what is remembered of them. It stays remembered
+    /// until [`end_restoring`](Self::end_restoring).
     pub(crate) fn begin_restoring(
         &self,
         is_restored: impl Fn(&str) -> bool,
     ) -> HashMap<Box<str>, Destination> {
         let (mut recent, mut unrestored) = (self.recent(), self.unrestored());
         let mut remembered = HashMap::new();
-        // What was learned last comes first, and holds.
+        // What was learned last comes first, and takes precedence.
         let known = recent
             .forget(&is_restored)
             .into_iter()
@@ -101,7 +102,7 @@ impl Places {
         remembered
     }
 
-    /// These domains are restored: from now on Redis is asked about them.
+    /// Ends restoring these domains: from now on Redis is asked about them.
     pub(crate) fn end_restoring(&self, is_restored: impl Fn(&str) -> bool) {
         self.unrestored().forget(is_restored);
     }
@@ -109,11 +110,11 @@ impl Places {
     pub(crate) fn is_full(&self, shard: u16) -> bool {
         let share = self.bounds.kept_max.div_ceil(self.kept.len() as u64);
         let full = self.kept[usize::from(shard)].load(Ordering::Relaxed) >= share;
-        if full && !self.told_full.swap(true, Ordering::Relaxed) {
+        if full && !self.has_warned_full.swap(true, Ordering::Relaxed) {
             let kept_max = self.bounds.kept_max;
             tracing::warn!(
                 kept_max,
-                "no more placements are kept, so a change of providers moves new domains; \
+                "redis keeps no more placements, so a change of providers moves new domains; \
                  raise placement.kept_max if redis has the memory"
             );
         }
@@ -126,7 +127,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_restored_is_remembered_until_that_has_succeeded() {
+    fn placements_are_remembered_until_they_are_restored() {
         let places = Places::new(Providers::default(), PlaceBounds::default(), 1);
         let is_lost = |domain: &str| domain.starts_with("lost");
         let [old, new] = ["old", "new"].map(Destination::named);
@@ -142,7 +143,7 @@ mod tests {
         };
         assert_eq!(places.begin_restoring(is_lost).len(), 2);
         assert!(remembered().eq([old.clone(), old.clone(), old.clone()]));
-        // It fails. What is learned before the next try holds.
+        // Restoring fails. What is learned before the next try takes precedence.
         places.recent().put("lost2.example", &new);
         assert!(remembered().eq([old.clone(), old.clone(), new.clone()]));
         let again = places.begin_restoring(is_lost);

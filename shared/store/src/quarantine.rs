@@ -19,20 +19,21 @@ pub struct Quarantined {
     pub job: JobId,
     /// Since when.
     pub since: Timestamp,
-    /// How often in a row it had lapsed; none where that is not known.
+    /// How many times in a row it had lapsed; none if that is unknown.
     pub lapses: Option<u32>,
 }
 
 impl Quarantined {
-    /// Where it stands among all: Redis too has those of one instant in the order of their ids.
+    /// Returns its place in the order of all quarantined jobs. Redis too orders jobs of one instant
+    /// by their ids.
     fn place(&self) -> (Timestamp, String) {
         (self.since, self.job.key())
     }
 }
 
 impl Store {
-    /// The jobs of one shard that are in quarantine, those first that have been there longest: at
-    /// most `most` (and never more than [`BATCH_MAX`]), after the first `skip`.
+    /// Returns jobs of one shard that are in quarantine, those that have been there longest first.
+    /// Skips the first `skip` and returns at most `most` (and never more than [`BATCH_MAX`]).
     pub async fn quarantined(
         &self,
         shard: u16,
@@ -42,7 +43,7 @@ impl Store {
         Ok(self.quarantine_page(shard, skip, most).await?.1)
     }
 
-    /// The same, and how many were read. One whose id cannot be read is left out.
+    /// Like `quarantined`, with how many were read. A job whose id cannot be read is left out.
     async fn quarantine_page(
         &self,
         shard: u16,
@@ -68,31 +69,34 @@ impl Store {
             ask.arg(id);
         }
         let (lapses,): (Vec<Option<Text>>,) = self.connections.pipeline(&ask).await?;
-        let read = |((Text(id), since), lapses): ((Text, f64), Option<Text>)| match JobId::from_key(
-            &id,
-        ) {
-            Ok(job) => {
-                let lapses = lapses.and_then(|Text(lapses)| lapses.parse().ok());
-                Some(Quarantined {
-                    job,
-                    since: Timestamp::from_ms(since as i64),
-                    lapses,
-                })
-            }
-            Err(why) => {
-                tracing::error!(%why, shard, "a job in quarantine has an id that cannot be read, and is left out");
-                None
-            }
-        };
+        let read =
+            |((Text(id), since), lapses): ((Text, f64), Option<Text>)| match JobId::from_key(&id) {
+                Ok(job) => {
+                    let lapses = lapses.and_then(|Text(lapses)| lapses.parse().ok());
+                    Some(Quarantined {
+                        job,
+                        since: Timestamp::from_ms(since as i64),
+                        lapses,
+                    })
+                }
+                Err(why) => {
+                    tracing::error!(
+                        %why,
+                        shard,
+                        "a job in quarantine has an id that cannot be read, and is left out"
+                    );
+                    None
+                }
+            };
         Ok((
             found.len(),
             found.into_iter().zip(lapses).filter_map(read).collect(),
         ))
     }
 
-    /// The jobs of all shards that are in quarantine, those first that have been there longest: at
-    /// most `most` (and never more than [`BATCH_MAX`]), of those behind `after` where it is given.
-    /// That one need not be there any more.
+    /// Returns jobs of all shards that are in quarantine, those that have been there longest first.
+    /// At most `most` (and never more than [`BATCH_MAX`]), only those after `after` if it is given.
+    /// The job `after` may have left quarantine.
     pub async fn quarantine(
         &self,
         after: Option<&Quarantined>,
@@ -126,7 +130,7 @@ impl Store {
             .pipeline(pipe().zcount(key, "-inf", before))
             .await?;
         let mut found = Vec::new();
-        // Those of the same instant are many at most once: one lapse brings up to a batch of them.
+        // Jobs of one instant are bounded in number: one lapse puts at most a batch of them there.
         loop {
             let (read, page) = self.quarantine_page(shard, seen, most).await?;
             let is_last = read < most || read == 0;
@@ -138,8 +142,8 @@ impl Store {
         }
     }
 
-    /// Takes a job out of quarantine: it is due now, and its lapses are forgotten. Whether it was
-    /// there.
+    /// Takes a job out of quarantine: it is due now, and its lapses are forgotten. Returns whether
+    /// it was there.
     pub async fn put_back(&self, id: &JobId) -> Result<bool, StoreError> {
         let destination = self.destinations(&[id.recipient.domain()]).await?.remove(0);
         let mut call = self.call(&PUT_BACK, destination.shard(self.shards()));

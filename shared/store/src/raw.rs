@@ -1,12 +1,12 @@
-//! Values of Redis one by one: what cannot be read costs itself alone, and never the batch that it
-//! came with.
+//! Reads values of Redis one by one. A value that cannot be read never affects the other values of
+//! its batch.
 
 use std::collections::HashMap;
 
 use deadpool_redis::redis::{FromRedisValue, ParsingError, Value, from_redis_value};
 
-/// Text as Redis has it. Bytes that are no UTF-8 are replaced (U+FFFD); a value that is no text is
-/// empty.
+/// Text as Redis has it. Bytes that are not UTF-8 are replaced (U+FFFD). A value that is not text
+/// is empty.
 #[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(crate) struct Text(pub(crate) String);
 
@@ -25,11 +25,11 @@ impl FromRedisValue for Text {
     }
 }
 
-/// The values of an array; none if it is no array.
+/// Returns the values of an array; none if the value is not an array.
 pub(crate) fn values(value: Value) -> Vec<Value> {
     match value {
         Value::Array(values) | Value::Set(values) => values,
-        // RESP3 has maps where RESP2 has keys and values by turns.
+        // RESP3 has maps for what RESP2 sends as alternating keys and values.
         Value::Map(pairs) => pairs
             .into_iter()
             .flat_map(|(key, value)| [key, value])
@@ -38,8 +38,8 @@ pub(crate) fn values(value: Value) -> Vec<Value> {
     }
 }
 
-/// The entries of a stream, as id and fields by turns with their values. An entry that was deleted
-/// meanwhile has none.
+/// Returns the entries of a stream: id, then fields and values, alternating. An entry that was
+/// deleted meanwhile has no fields.
 pub(crate) fn entries(value: Value) -> Vec<(String, Vec<Value>)> {
     let entry = |value| {
         let mut parts = values(value).into_iter();
@@ -49,13 +49,13 @@ pub(crate) fn entries(value: Value) -> Vec<(String, Vec<Value>)> {
     values(value).into_iter().filter_map(entry).collect()
 }
 
-/// Pairs of values that stand by turns.
+/// Returns pairs of alternating values.
 pub(crate) fn pairs(values: Vec<Value>) -> impl Iterator<Item = (Value, Value)> {
     let mut values = values.into_iter();
     std::iter::from_fn(move || Some((values.next()?, values.next()?)))
 }
 
-/// A hash as texts.
+/// Returns a hash as texts.
 pub(crate) fn texts(fields: HashMap<Text, Text>) -> HashMap<String, String> {
     fields
         .into_iter()

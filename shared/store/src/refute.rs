@@ -1,5 +1,5 @@
-//! Refuting: a bounce says that a message which a relay had accepted did not get through, while its
-//! job waits for that.
+//! Refuting: a bounce of a message that a relay had accepted arrives while the message's job waits
+//! for confirmation.
 
 use domain::clock::Timestamp;
 use domain::event::EventLines;
@@ -17,16 +17,16 @@ use crate::settle::{End, retire_argument};
 /// What a bounce makes of a job that waits for confirmation.
 #[derive(Clone, Debug)]
 pub struct Refutation<'a> {
-    /// The job as it was judged.
+    /// The job that the decision was made for.
     pub seen: &'a Job,
-    /// Its record, as it was answered.
+    /// Its record, as [`crate::schedule::AcceptedJob`] has it.
     pub record: &'a str,
     /// What becomes of it.
     pub end: End,
-    /// How it is counted that the attempt has turned out to have failed.
+    /// How the failure of the attempt is counted.
     pub tally: Tally,
-    /// What that says about the destination. [`Feedback::Good`] is old news: it was said when the
-    /// message was accepted.
+    /// What the failure means for the destination. [`Feedback::Good`] changes nothing: it was
+    /// reported when the message was accepted.
     pub feedback: Feedback,
     /// The serial of the lease that the attempt was made under.
     pub serial: u64,
@@ -34,7 +34,7 @@ pub struct Refutation<'a> {
     pub events: EventLines,
 }
 
-/// What became of a refutation.
+/// The result of a refutation.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Refuted {
     /// The job waits again; none: it is in quarantine.
@@ -43,15 +43,15 @@ pub enum Refuted {
     Ended,
     /// The address has left the active list.
     Retired(StandingRecord),
-    /// The job was not as it had been judged any more: nothing changed.
+    /// The job has changed since the decision: nothing changed.
     Changed,
-    /// A worker has it: nothing changed.
+    /// A worker has the job: nothing changed.
     Leased,
 }
 
 impl Store {
-    /// Lets a job go on after a bounce, and its destination's pace hear of it. Atomic; it takes
-    /// effect once, for the job is another after it.
+    /// Continues a job after a bounce, and reports the failure to its destination's pace. Atomic.
+    /// It takes effect once, because the job's record is another one afterwards.
     pub async fn refute(&self, refutation: &Refutation<'_>) -> Result<Refuted, StoreError> {
         let Refutation {
             seen,
@@ -70,10 +70,10 @@ impl Store {
             End::Retire {
                 standing,
                 policy,
-                host_dead,
+                host_down,
             } => (
                 "retire",
-                retire_argument(*standing, policy, *host_dead, events),
+                retire_argument(*standing, policy, *host_down, events),
                 String::new(),
             ),
         };
@@ -91,21 +91,18 @@ impl Store {
         let barrier = self.keys.shard(shard).barrier();
         let (_, letter, Text(detail)): (i64, String, Text) =
             self.connections.durable_script(&call, &barrier).await?;
-        let other_shape = || {
-            StoreError::Refused(format!(
-                "refute answered {letter} without what belongs to it"
-            ))
-        };
+        let missing_detail =
+            || StoreError::Refused(format!("refute answered {letter} without its detail"));
         Ok(match letter.as_str() {
             "w" => Refuted::Waits(Some(Timestamp::from_ms(
-                detail.parse().map_err(|_| other_shape())?,
+                detail.parse().map_err(|_| missing_detail())?,
             ))),
             "q" => Refuted::Waits(None),
             "x" => Refuted::Ended,
             "r" => Refuted::Retired(StandingRecord::from_store(&detail)),
             "c" => Refuted::Changed,
             "l" => Refuted::Leased,
-            _ => return Err(other_shape()),
+            _ => return Err(missing_detail()),
         })
     }
 }

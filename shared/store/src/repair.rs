@@ -1,8 +1,8 @@
-//! Repair: what no crash and no race can bring about, and a fault of ours or a hand in Redis could,
-//! is found and put right. A job in no set at all would wait for ever; so would a destination that
-//! is in no agenda, or thinks itself busy.
+//! Repair: finds and corrects faults that no crash and no race can cause, but a bug of ours or a
+//! manual change in Redis could. A job in no set would wait for ever. So would a destination that
+//! is in no agenda, or whose pace counts attempts that do not exist.
 //!
-//! Every step is one bounded script that looks and acts at once, so it can go on beside claims,
+//! Every step is one bounded script that looks and acts at once, so it can run next to claims,
 //! settles and schedules.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -16,8 +16,8 @@ use crate::handle::Store;
 use crate::raw::Text;
 use crate::scripts::{RECOUNT, REPAIR, SWEEP, TRIM_MARKS, TRIM_TROUBLE};
 
-/// How many jobs the first page of a shard has; the others are made to have [`BATCH_BYTES_MAX`] or
-/// [`PAGE_MAX`] jobs.
+/// How many jobs the first page of a shard has. Later pages are sized to have about
+/// [`BATCH_BYTES_MAX`] bytes, and at most [`PAGE_MAX`] jobs.
 const FIRST_PAGE: usize = 16;
 
 /// How many jobs a page has at most, about.
@@ -26,37 +26,36 @@ const PAGE_MAX: usize = 200;
 /// How many leased jobs of one shard are counted at most, in one step.
 const COUNTED_MAX: usize = 5_000;
 
-/// What a pass over one shard found and put right. Nothing, unless there was a fault.
+/// What a pass over one shard found and corrected. It is empty unless there was a fault.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Repaired {
-    /// How many jobs were in no set, neither waiting nor leased nor in quarantine; they are due
+    /// How many jobs were in no set: neither waiting nor leased nor in quarantine. They are due
     /// now.
     pub recovered: BTreeMap<Destination, u64>,
     /// Destinations with due jobs that were not in the agenda.
     pub woken: BTreeSet<Destination>,
-    /// Destinations whose attempts under way were not as many as their pace said.
+    /// Destinations whose pace had the wrong number of attempts under way.
     pub recounted: Vec<Recount>,
-    /// Job sets of leases that were over.
+    /// How many remains of leases that were over have been removed.
     pub swept: u64,
 }
 
 /// A corrected count of attempts under way.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Recount {
-    /// Where.
+    /// The destination.
     pub destination: Destination,
-    /// What its pace said.
-    pub said: i64,
-    /// How many there are.
+    /// The number in its pace before.
+    pub recorded: i64,
+    /// The number of attempts that are really under way.
     pub counted: i64,
 }
 
 impl Store {
     /// Passes once over the jobs of a shard. A job that is scheduled, claimed or settled meanwhile
-    /// may be met or not; one that was lost before is met.
+    /// may be seen or not. A job that was lost before is always found.
     ///
-    /// Attempts under way are not counted while the shard has more than some thousand leased jobs
-    /// at once.
+    /// Attempts under way are not counted while the shard has more than 5,000 leased jobs at once.
     pub async fn repair(&self, shard: u16) -> Result<Repaired, StoreError> {
         let mut repaired = Repaired::default();
         let mut suspects = BTreeSet::new();
@@ -101,25 +100,25 @@ impl Store {
             self.connections.script(&call).await?;
         let read = |(Text(name), said, counted)| Recount {
             destination: Destination::named(name),
-            said,
+            recorded: said,
             counted,
         };
         Ok(corrected.into_iter().map(read).collect())
     }
 
-    /// Forgets of jobs whose address was retired while they were leased that it was, once all
-    /// leases of that time are over. Tells how many.
+    /// Removes the marks of jobs whose address was retired while they were leased, once all leases
+    /// of that time are over. Returns how many.
     pub async fn trim_marks(&self, shard: u16) -> Result<u64, StoreError> {
         self.page_through(&TRIM_MARKS, shard).await
     }
 
-    /// Forgets that destinations were in trouble whose hold has run out and whose breaker is
-    /// closed. Tells how many.
+    /// Removes destinations from the set of those in trouble, if their hold has run out and their
+    /// breaker is closed. Returns how many.
     pub async fn trim_trouble(&self, shard: u16) -> Result<u64, StoreError> {
         self.page_through(&TRIM_TROUBLE, shard).await
     }
 
-    /// Runs a script on page after page of something; the sum of what it tells.
+    /// Runs a script on page after page. Returns the sum of the numbers that it replies.
     async fn page_through(&self, script: &Script, shard: u16) -> Result<u64, StoreError> {
         let (mut sum, mut cursor) = (0, "0".to_owned());
         loop {
@@ -135,5 +134,5 @@ impl Store {
     }
 }
 
-/// now, where the next page starts, bytes, recovered, woken, under way.
+/// The reply to a page: now, where the next page starts, bytes, recovered, woken, under way.
 type Page = (i64, String, usize, Vec<(Text, u64)>, Vec<Text>, Vec<Text>);

@@ -22,26 +22,26 @@ use crate::handle::Store;
 use crate::raw::Text;
 use crate::scripts::{SCHEDULE, ms};
 
-/// A bounce that policy has judged, on its way into the store.
+/// A bounce with policy's decision, on its way into the store.
 #[derive(Clone, Debug)]
 pub struct Arrival {
     /// The job that it starts or joins.
     pub job: JobId,
-    /// The head of the job, where it starts one.
+    /// The head of the job, if the bounce starts one.
     pub head: Head,
     /// The message that waits.
     pub message: Message,
-    /// When it happened, where anybody knows.
+    /// When it happened, if known.
     pub occurred_at: Option<Timestamp>,
-    /// What policy says.
+    /// What policy decided.
     pub purpose: Purpose,
-    /// What the mail system said, for its event; the head remembers the beginning of it.
+    /// The mail system's reply, for the bounce's event. The head keeps only its beginning.
     pub reply: Reply,
 }
 
-/// The `JobScheduled` event of a bounce, as the script takes it and the journal has it: what its
-/// due instant is computed from stands at the end. The script makes another event of it where it
-/// turns out to be one.
+/// The `JobScheduled` event of a bounce, as the script takes it and as the journal has it. The
+/// values that the due instant is computed from come last. The script turns it into another event
+/// if the bounce starts no job.
 #[derive(Serialize)]
 struct Scheduled<'a> {
     #[serde(rename = "type")]
@@ -66,18 +66,18 @@ fn as_text<S: Serializer>(reply: &&Reply, serializer: S) -> Result<S::Ok, S::Err
     serializer.collect_str(reply)
 }
 
-/// What a bounce shall lead to.
+/// What policy wants a bounce to lead to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Purpose {
     /// A job that is due this long after the bounce.
     Retry(Duration),
-    /// The end of the address, and of its job where it has one.
+    /// The address is retired, and its job ends if it has one.
     Retire(Standing),
-    /// The end of this message.
+    /// The message is dropped.
     Drop,
 }
 
-/// What became of a bounce.
+/// The result of a bounce.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Answer {
     /// A job was started.
@@ -94,14 +94,14 @@ pub enum Answer {
     Duplicate,
     /// It happened before the address's last delivery.
     Stale,
-    /// The address is not active, be it through this bounce or from before.
+    /// The address is not active, because of this bounce or from before.
     Retired(StandingRecord),
     /// The message failed for good; the address stays active.
     Dropped,
-    /// A relay has taken this message and the job waits for confirmation: whether this refutes it
-    /// is for policy to say. Nothing has changed.
+    /// A relay has accepted this message, and the job waits for confirmation. Policy must decide
+    /// whether this bounce refutes it. Nothing has changed.
     Accepted(Box<AcceptedJob>),
-    /// A relay had taken this message: that attempt has failed, and the job goes on.
+    /// A relay had accepted this message: that attempt has failed, and the job continues.
     Deferred {
         /// When its next attempt is due; none while it is in quarantine.
         due: Option<Timestamp>,
@@ -115,15 +115,16 @@ pub struct AcceptedJob {
     pub job: Job,
     /// Its record as Redis has it.
     pub record: String,
-    /// When it was so, by the clock that its instants are of: Redis's.
+    /// When it was read, by Redis's clock. The record's instants are by the same clock.
     pub now: Timestamp,
 }
 
 impl Store {
-    /// Takes in bounces, and answers each in the order given. Atomic per shard; a repeated call is
-    /// answered [`Answer::Duplicate`] for the jobs that it had started or joined, so a call that
-    /// failed may be made again. A dropped message is remembered for a day at least. An answer
-    /// means that Redis has it to the configured durability.
+    /// Takes in bounces. Returns the answer to each in the order given. Atomic per shard.
+    ///
+    /// A call that failed may be repeated: jobs that it had started or joined are then answered
+    /// [`Answer::Duplicate`]. A dropped message is remembered for at least a day. An answer means
+    /// that Redis has the bounce to the configured durability.
     pub async fn schedule(&self, arrivals: &[Arrival]) -> Result<Vec<Answer>, StoreError> {
         let mut by_shard: Vec<Vec<usize>> = vec![Vec::new(); usize::from(self.shards())];
         for (n, arrival) in arrivals.iter().enumerate() {
@@ -132,8 +133,8 @@ impl Store {
         let calls = (0..self.shards())
             .zip(by_shard)
             .map(async |(shard, mut places)| {
-                // Bounces of one destination stand together, in their order, and cost Redis little
-                // more than one of them.
+                // Bounces of one destination follow each other, in their order: together they cost
+                // Redis little more than one.
                 places.sort_by(|a, b| {
                     arrivals[*a]
                         .head
@@ -141,7 +142,8 @@ impl Store {
                         .cmp(&arrivals[*b].head.destination)
                 });
                 let mut answers = Vec::with_capacity(places.len());
-                // One after the other, for two bounces of one job may be in two of them.
+                // The batches run one after the other, because two of them may have bounces of the
+                // same job.
                 for places in batches(&places, arrivals) {
                     answers.extend(self.schedule_on(shard, arrivals, places).await?);
                 }
@@ -175,11 +177,11 @@ impl Store {
         events.push(b']');
         let mut seen = HashSet::with_capacity(keys.len());
         let distinct = keys.iter().all(|key| seen.insert(key));
-        let at_one: Vec<&[usize]> = places
+        let by_destination: Vec<&[usize]> = places
             .chunk_by(|a, b| arrivals[*a].head.destination == arrivals[*b].head.destination)
             .collect();
         let destinations = || {
-            at_one
+            by_destination
                 .iter()
                 .map(|places| (arrivals[places[0]].head.destination.as_str(), places.len()))
         };
@@ -190,7 +192,7 @@ impl Store {
             .arg(lengths)
             .arg(u8::from(distinct))
             .arg(places.len())
-            .arg(at_one.len())
+            .arg(by_destination.len())
             .arg(limited.len());
         for (destination, limits) in limited {
             call.arg(destination).arg(limits.to_string());
@@ -220,14 +222,14 @@ impl Store {
             .connections
             .durable_script(&call, &self.keys.shard(shard).barrier())
             .await?;
-        let other_shape = || StoreError::Refused("schedule answered in another shape".to_owned());
+        let unexpected_reply = || StoreError::Refused("unexpected reply of schedule".to_owned());
         if reply.len() != 3 + places.len() || reply[1].0.len() != places.len() {
-            return Err(other_shape());
+            return Err(unexpected_reply());
         }
         self.history
             .note_entry(shard, &reply.pop().unwrap_or_default().0);
         let details = reply.split_off(2);
-        let now = reply[0].0.parse().map_err(|_| other_shape())?;
+        let now = reply[0].0.parse().map_err(|_| unexpected_reply())?;
         let now = Timestamp::from_ms(now);
         let answers = reply[1].0.chars().zip(details);
         places
@@ -290,7 +292,7 @@ fn write_event(events: &mut Vec<u8>, key: &str, arrival: &Arrival) {
         .expect("text, numbers and maps with text keys always serialize");
 }
 
-/// An instant as the scripts take one that may be missing.
+/// Returns an instant that may be missing in the form that the scripts take.
 fn optional_ms(at: Option<Timestamp>) -> String {
     at.map(|at| at.ms().to_string()).unwrap_or_default()
 }
@@ -302,14 +304,11 @@ fn read_answer(
     now: Timestamp,
 ) -> Result<Answer, StoreError> {
     let due = || detail.parse().ok().map(Timestamp::from_ms);
-    let unread = || {
-        StoreError::Refused(format!(
-            "schedule answered {letter} without what belongs to it"
-        ))
-    };
+    let missing_detail =
+        || StoreError::Refused(format!("schedule answered {letter} without its detail"));
     Ok(match letter {
         's' => Answer::Scheduled {
-            due: due().ok_or_else(unread)?,
+            due: due().ok_or_else(missing_detail)?,
         },
         'j' => Answer::Joined { due: due() },
         'u' => Answer::Duplicate,
@@ -317,8 +316,8 @@ fn read_answer(
         'r' => Answer::Retired(StandingRecord::from_store(&detail)),
         'd' => Answer::Dropped,
         'a' => {
-            // The job cannot be judged, and nothing has changed; a worker that claims it says so,
-            // loudly.
+            // The job cannot be judged, and nothing has changed. A worker that claims it will log
+            // an error.
             match Job::from_record(id.clone(), &detail) {
                 Ok(job) => Answer::Accepted(Box::new(AcceptedJob {
                     job,
@@ -326,12 +325,19 @@ fn read_answer(
                     now,
                 })),
                 Err(why) => {
-                    tracing::error!(%why, "a bounce is about a job that cannot be read, and changes nothing");
+                    tracing::error!(
+                        %why,
+                        "a bounce belongs to a job that cannot be read, and is ignored"
+                    );
                     Answer::Duplicate
                 }
             }
         }
-        _ => return Err(StoreError::Refused(format!("schedule answered {letter}"))),
+        _ => {
+            return Err(StoreError::Refused(format!(
+                "unexpected answer {letter} of schedule"
+            )));
+        }
     })
 }
 
@@ -345,7 +351,7 @@ mod tests {
     use domain::event::Event;
 
     #[test]
-    fn what_the_script_gets_is_an_event_with_what_its_due_instant_is_computed_from_at_the_end() {
+    fn the_event_for_the_script_ends_with_the_values_that_the_due_instant_is_computed_from() {
         let then = Timestamp::from_ms(1_763_716_200_000);
         let job = JobId {
             account: Account::default(),

@@ -1,4 +1,4 @@
-//! A call of a script: the keys of a shard, and the settings that every script is given.
+//! A call of a script: the keys of a shard, and the settings that every script gets.
 
 use deadpool_redis::redis::{Script, ScriptInvocation};
 
@@ -6,14 +6,15 @@ use crate::handle::{Limits, Store};
 use crate::scripts::ms;
 
 impl Store {
-    /// A call of `script` on one shard, with the keys and arguments that `prelude.lua` names.
+    /// Creates a call of `script` on one shard, with the keys and arguments that `prelude.lua`
+    /// lists.
     pub(crate) fn call<'s>(&self, script: &'s Script, shard: u16) -> ScriptInvocation<'s> {
         let keys = self.keys.shard(shard);
         let mut call = script.prepare_invoke();
         for key in &keys.all {
             call.key(key);
         }
-        match self.clock.passed_in() {
+        match self.clock.instant_for_scripts() {
             Some(now) => call.arg(now.ms()),
             None => call.arg(""),
         };

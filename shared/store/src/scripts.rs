@@ -4,22 +4,21 @@ use std::sync::LazyLock;
 
 use deadpool_redis::redis::Script;
 
-/// What a script does when the server's memory is full, that is, when it uses more than
-/// `maxmemory`.
+/// What a script does when the server's memory is full: when it uses more than `maxmemory`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum WhenFull {
     /// Redis refuses it before its first write. For scripts that take work in or hand it out.
     Refused,
-    /// It runs all the same. For scripts that end, give back, lengthen or correct; the header of
-    /// each says how much memory they can take.
+    /// It runs in any case. For scripts that end, give back, extend or correct something. The
+    /// header of each states how much memory they can take.
     Runs,
     /// It runs, because it writes nothing.
     Reads,
 }
 
-/// The first line of a script. With it Redis checks memory, disk, replicas and role once, before
-/// the script runs. Without it a script fails at its first write that needs memory, and has made
-/// all writes before that one.
+/// The first line of a script. With it, Redis checks memory, disk, replicas and role once, before
+/// the script runs. Without it, a script would fail at its first write that needs memory, after all
+/// earlier writes were made.
 macro_rules! shebang {
     (Refused) => {
         "#!lua\n"
@@ -45,22 +44,22 @@ macro_rules! text {
     };
 }
 
-/// A script, and what is known of it.
-struct Known {
+/// A script, its verb, and what it does when memory is full.
+struct KnownScript {
     verb: &'static str,
     when_full: WhenFull,
     text: &'static str,
     script: &'static LazyLock<Script>,
 }
 
-/// Each script as a static of its own, and all of them as one list. Each says what it does when
-/// memory is full.
+/// Each script as a static of its own, and all of them as one list. Each entry declares what the
+/// script does when memory is full.
 macro_rules! scripts {
     ($($name:ident = $verb:literal $when_full:ident $(after $($part:literal),+)?;)+) => {
         $(pub(crate) static $name: LazyLock<Script> =
             LazyLock::new(|| Script::new(text!($when_full, $verb, $($($part),+)?)));)+
 
-        static ALL: &[Known] = &[$(Known {
+        static ALL: &[KnownScript] = &[$(KnownScript {
             verb: $verb,
             when_full: WhenFull::$when_full,
             text: text!($when_full, $verb, $($($part),+)?),
@@ -100,32 +99,33 @@ scripts! {
     TRIM_TROUBLE = "trim_trouble" Runs after "lease", "pace_fields", "pace";
 }
 
-/// A span in whole milliseconds, as the scripts take it.
+/// Returns a duration in whole milliseconds, as the scripts take it.
 pub(crate) fn ms(span: std::time::Duration) -> u64 {
     span.as_millis().try_into().unwrap_or(u64::MAX)
 }
 
-/// The verb of the script that Redis knows by this hash: for those who read what goes to Redis.
+/// Returns the verb of the script that Redis knows by this hash, for readers of the traffic to
+/// Redis.
 pub fn verb_of(hash: &str) -> Option<&'static str> {
     hashes()
         .find(|(_, known)| *known == hash)
         .map(|(verb, _)| verb)
 }
 
-/// Each script's verb, and the hash that Redis knows it by.
+/// Returns each script's verb, and the hash that Redis knows it by.
 pub fn hashes() -> impl Iterator<Item = (&'static str, &'static str)> {
     ALL.iter()
         .map(|known| (known.verb, known.script.get_hash()))
 }
 
-/// The text of the script that Redis knows by this hash.
+/// Returns the text of the script that Redis knows by this hash.
 pub(crate) fn text_of(hash: &str) -> Option<&'static str> {
     ALL.iter()
         .find(|known| known.script.get_hash() == hash)
         .map(|known| known.text)
 }
 
-/// Each script's verb, and what it does when the server's memory is full.
+/// Returns each script's verb, and what it does when the server's memory is full.
 pub fn when_full() -> impl Iterator<Item = (&'static str, WhenFull)> {
     ALL.iter().map(|known| (known.verb, known.when_full))
 }
@@ -135,11 +135,11 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_script_says_in_its_header_what_it_does_when_memory_is_full() {
+    fn every_script_header_states_what_it_does_when_memory_is_full() {
         let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/src/lua");
         for (verb, when_full) in when_full() {
             let text = std::fs::read_to_string(format!("{folder}/{verb}.lua")).unwrap();
-            let said = text
+            let stated = text
                 .lines()
                 .find_map(|line| line.strip_prefix("-- Full memory: "))
                 .expect(verb);
@@ -148,7 +148,7 @@ mod tests {
                 WhenFull::Runs => "runs",
                 WhenFull::Reads => "reads",
             };
-            assert!(said.starts_with(word), "{verb}: {said}");
+            assert!(stated.starts_with(word), "{verb}: {stated}");
         }
     }
 

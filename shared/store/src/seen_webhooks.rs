@@ -1,6 +1,6 @@
-//! What mail services have told already, by their events' ids, so that a replayed request changes
-//! nothing. Ids are kept by week, counted from the Unix epoch: an id is known for one to two weeks.
-//! While a request is taken in its id can be claimed.
+//! The requests that mail services have sent already, by their events' ids, so that a replayed
+//! request changes nothing. Ids are kept by week, counted from the Unix epoch: an id is known for
+//! one to two weeks. A request's id can be claimed while the request is processed.
 
 use std::collections::HashMap;
 
@@ -16,25 +16,25 @@ use crate::scripts::RELEASE_REQUEST;
 
 const WEEK_MS: i64 = 7 * 86_400_000;
 
-/// For how long a week's ids are kept, in seconds: that week and the next, and some.
+/// For how long a week's ids are kept, in seconds: that week and the next, and some more.
 const KEPT_S: i64 = 15 * 86_400;
 
-/// For how long an id is claimed at most, in seconds: longer than anything takes to be taken in,
-/// and shorter than services wait before they tell again what was not answered because its
-/// scheduler crashed.
+/// For how long an id is claimed at most, in seconds. This is longer than any request takes to
+/// process. It is shorter than services wait before they repeat a request that got no answer
+/// because its scheduler crashed.
 const CLAIMED_S: u64 = 60;
 
-/// The claim on an id, which only its owner gives back.
+/// The claim on an id. Only its owner can release it.
 #[derive(Debug)]
-#[must_use = "nobody else has the id until this is given to release_request"]
+#[must_use = "no other process can claim the id until this is given to release_request"]
 pub struct RequestClaim {
     digest: u128,
     owner: Uuid,
 }
 
 impl Store {
-    /// Claims an id for whoever takes in what it stands for; none where somebody else has it. It is
-    /// free again after [`Store::release_request`], and by itself after a minute.
+    /// Claims an id for the process that handles the request; none if another process has claimed
+    /// it. The id is free again after [`Store::release_request`], and by itself after a minute.
     pub async fn claim_request(&self, id: &str) -> Result<Option<RequestClaim>, StoreError> {
         let claim = RequestClaim {
             digest: xxh3_128(id.as_bytes()),
@@ -56,8 +56,8 @@ impl Store {
         Ok(claimed.map(|_| claim))
     }
 
-    /// Gives the claim back. Whether it was its owner's still: what takes longer than a minute may
-    /// have lost it to another. May be repeated.
+    /// Releases the claim. Returns whether it still belonged to its owner: after a minute another
+    /// process may have claimed the id. May be repeated.
     pub async fn release_request(&self, claim: &RequestClaim) -> Result<bool, StoreError> {
         let RequestClaim { digest, owner } = claim;
         let mut call = self.call(&RELEASE_REQUEST, self.shard_of(*digest));
@@ -66,12 +66,12 @@ impl Store {
         Ok(was_its_own == 1)
     }
 
-    /// The shard that remembers an id.
+    /// Returns the shard that remembers an id.
     fn shard_of(&self, digest: u128) -> u16 {
         (digest % u128::from(self.shards())) as u16
     }
 
-    /// Which of these ids have been heard already, in the order given.
+    /// Returns which of these ids were seen already, in the order given.
     pub async fn seen(&self, ids: &[String]) -> Result<Vec<bool>, StoreError> {
         let week = self.clock().now().ms().div_euclid(WEEK_MS);
         let asked = self
@@ -98,10 +98,10 @@ impl Store {
         Ok(seen)
     }
 
-    /// These ids have been heard. May be repeated.
+    /// Records that these ids were seen. May be repeated.
     pub async fn mark_seen(&self, ids: &[String]) -> Result<(), StoreError> {
         let week = self.clock().now().ms().div_euclid(WEEK_MS);
-        let told = self
+        let recorded = self
             .of_shards(ids)
             .into_iter()
             .map(async |(shard, _, digests)| {
@@ -116,11 +116,11 @@ impl Store {
                 let _: (i64, i64) = self.connections.pipeline(&commands).await?;
                 Ok::<_, StoreError>(())
             });
-        try_join_all(told).await?;
+        try_join_all(recorded).await?;
         Ok(())
     }
 
-    /// Spreads ids over the shards, in batches: their places, and what is kept of them.
+    /// Spreads ids over the shards, in batches. Returns their places in `ids`, and their hashes.
     fn of_shards(&self, ids: &[String]) -> Vec<(u16, Vec<usize>, Vec<[u8; 16]>)> {
         let mut by_shard: HashMap<u16, Vec<(usize, [u8; 16])>> = HashMap::new();
         for (place, id) in ids.iter().enumerate() {

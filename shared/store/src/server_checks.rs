@@ -1,9 +1,9 @@
-//! What the servers are set to, against what Redeliver promises on them. Each check gives findings:
-//! what was found, what it means for which promise, and what to do. Run at every start and by
-//! upkeep.
+//! Compares the settings of the servers with what Redeliver's promises need. Each check gives
+//! findings: the value found, which promise it affects and how, and what to do. Runs at every start
+//! and in upkeep.
 //!
-//! INFO tells nearly all, because managed servers often forbid CONFIG. What only CONFIG tells, and
-//! may not be asked, is listed as not checked.
+//! INFO reports nearly everything, because managed servers often forbid CONFIG. A setting that only
+//! CONFIG reports is listed as not checked if CONFIG is forbidden.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -18,24 +18,24 @@ use crate::scripts::NOTE_FINDINGS;
 /// How bad a finding is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Severity {
-    /// Worth knowing. It is said at the start.
+    /// Worth knowing. It is logged at the start.
     Note,
-    /// A promise is weaker than it seems. It is a warning, and an event when upkeep finds it.
+    /// A promise is weaker than it seems. It is logged as a warning, and upkeep writes an event.
     Warn,
     /// A promise is broken: Redeliver does not start on such a server.
     Refuse,
 }
 
-/// Something that a check has found at one server.
+/// A fault that a check has found at one server.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Finding {
-    /// Which check: the name of the server's setting.
+    /// The check: the name of the server's setting.
     pub check: &'static str,
-    /// Which server.
+    /// The server's address.
     pub server: String,
     /// The value that was found.
     pub found: String,
-    /// What it means for which promise.
+    /// Which promise it affects, and how.
     pub means: &'static str,
     /// What to do.
     pub remedy: &'static str,
@@ -43,7 +43,7 @@ pub struct Finding {
     pub severity: Severity,
 }
 
-/// What all checks found.
+/// The results of all checks.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct ServerReport {
     /// The findings, by server.
@@ -67,14 +67,14 @@ impl fmt::Display for Finding {
 }
 
 impl Finding {
-    /// What tells it from others, whatever the value that was found.
+    /// Returns what distinguishes it from other findings. The value that was found does not count.
     fn name(&self) -> String {
         format!("{}@{}", self.check, self.server)
     }
 }
 
 impl ServerReport {
-    /// Those that are at least so bad.
+    /// Returns the findings that have at least this severity.
     pub fn at_least(&self, severity: Severity) -> impl Iterator<Item = &Finding> {
         self.findings
             .iter()
@@ -82,8 +82,8 @@ impl ServerReport {
     }
 }
 
-/// Judges one server.
-fn judge(facts: &ServerFacts, required: Required, report: &mut ServerReport) {
+/// Checks one server.
+fn check_one(facts: &ServerFacts, required: Required, report: &mut ServerReport) {
     let mut find = |check, found: &str, severity, means, remedy| {
         let (server, found) = (facts.server.clone(), found.to_owned());
         report.findings.push(Finding {
@@ -102,8 +102,8 @@ fn judge(facts: &ServerFacts, required: Required, report: &mut ServerReport) {
             .and_then(|major| major.parse::<u32>().ok())
             .is_some_and(|major| major < 7)
     {
-        let means =
-            "its scripts cannot say what they do when memory is full, so mail would be sent twice";
+        let means = "its scripts cannot declare what they do when memory is full, \
+                     so mail would be sent twice";
         find(
             "redis_version",
             version,
@@ -113,7 +113,7 @@ fn judge(facts: &ServerFacts, required: Required, report: &mut ServerReport) {
         );
     }
     if let Some(why) = &facts.no_scripts {
-        let means = "every step is a script, so nothing works without them";
+        let means = "every step is a script, so nothing works without scripts";
         find(
             "scripts",
             why,
@@ -131,24 +131,25 @@ fn judge(facts: &ServerFacts, required: Required, report: &mut ServerReport) {
         } else {
             Severity::Refuse
         };
-        let means = "when memory is full the server removes accepted jobs without a word";
-        let remedy = "set maxmemory-policy noeviction, or insist with redis.allow_eviction = true";
+        let means = "when memory is full the server silently removes accepted jobs";
+        let remedy =
+            "set maxmemory-policy noeviction, or accept this with redis.allow_eviction = true";
         find("maxmemory-policy", policy, severity, means, remedy);
     }
     if facts.info("maxmemory") == Some("0") {
-        let means = "the server takes all memory of its machine, until the system ends it";
+        let means = "the server takes all memory of its machine, until the system kills it";
         find(
             "maxmemory",
             "0",
             Severity::Note,
             means,
-            "set it to what the machine can spare",
+            "set it to the memory that the machine can spare",
         );
     }
     let keeps_log = facts.info("aof_enabled");
     match required.durability {
         Durability::Aof if keeps_log == Some("0") => {
-            let means = "redis.durability is \"aof\", and there is no append-only file";
+            let means = "redis.durability is \"aof\", but there is no append-only file";
             find(
                 "appendonly",
                 "no",
@@ -158,7 +159,8 @@ fn judge(facts: &ServerFacts, required: Required, report: &mut ServerReport) {
             );
         }
         Durability::Aof if facts.config("appendfsync") == Some("no") => {
-            let means = "redis.durability is \"aof\", and the system syncs the file when it likes: intake answers 503";
+            let means = "redis.durability is \"aof\", but only the system decides when to sync \
+                         the file: intake answers 503";
             find(
                 "appendfsync",
                 "no",
@@ -175,7 +177,7 @@ fn judge(facts: &ServerFacts, required: Required, report: &mut ServerReport) {
                 "empty and appendonly no",
                 Severity::Note,
                 means,
-                "set appendonly yes if jobs are to outlive it",
+                "set appendonly yes if jobs must survive a restart",
             );
         }
         Durability::Replicas(n) => {
@@ -183,8 +185,8 @@ fn judge(facts: &ServerFacts, required: Required, report: &mut ServerReport) {
                 .config("min-replicas-to-write")
                 .filter(|set| below(set, n))
             {
-                let means = "redis.durability wants more replicas: a master that is cut off from them goes on handing \
-                             out jobs, and what it did is lost";
+                let means = "redis.durability needs more replicas: a master that is cut off from \
+                             them continues to hand out jobs, and what it did is lost";
                 find(
                     "min-replicas-to-write",
                     wanted,
@@ -197,13 +199,13 @@ fn judge(facts: &ServerFacts, required: Required, report: &mut ServerReport) {
                 .info("connected_slaves")
                 .filter(|connected| below(connected, n))
             {
-                let means = "redis.durability wants more replicas: intake answers 503";
+                let means = "redis.durability needs more replicas: intake answers 503";
                 find(
                     "connected_slaves",
                     connected,
                     Severity::Warn,
                     means,
-                    "connect as many replicas, and one to spare",
+                    "connect that many replicas, and one to spare",
                 );
             }
         }
@@ -216,11 +218,11 @@ fn below(text: &str, n: u16) -> bool {
         .is_ok_and(|number| number < u32::from(n))
 }
 
-/// Judges all servers. `why` is set if CONFIG may not be asked.
-fn judge_all(servers: &[ServerFacts], required: Required) -> ServerReport {
+/// Checks all servers.
+fn check_all(servers: &[ServerFacts], required: Required) -> ServerReport {
     let mut report = ServerReport::default();
     for facts in servers {
-        judge(facts, required, &mut report);
+        check_one(facts, required, &mut report);
         let unknown = facts.unknown(match required.durability {
             Durability::Memory => &["save"],
             Durability::Aof => &["appendfsync"],
@@ -232,23 +234,26 @@ fn judge_all(servers: &[ServerFacts], required: Required) -> ServerReport {
 }
 
 impl Store {
-    /// Checks every server that takes writes: the one, the master behind sentinels, all masters of
-    /// a Cluster.
+    /// Checks every server that takes writes: the single server, the master behind sentinels, or
+    /// all masters of a Cluster.
     pub async fn check_servers(&self) -> Result<ServerReport, StoreError> {
         let (servers, required) = self.connections.server_facts().await?;
-        Ok(judge_all(&servers, required))
+        Ok(check_all(&servers, required))
     }
 
-    /// Checks them at the start, and says what was found.
+    /// Checks the servers at the start, and logs the findings.
     ///
     /// # Errors
-    /// [`StoreError::Mismatch`] if a promise is broken there.
+    /// [`StoreError::Mismatch`] if a server breaks a promise.
     pub(crate) async fn check_servers_at_start(&self) -> Result<(), StoreError> {
         let report = match self.check_servers().await {
             Ok(report) => report,
-            // One master of several may be away; the store is opened all the same.
+            // One master of several may be down; the store is opened in any case.
             Err(err) => {
-                tracing::warn!(%err, "the settings of the servers could not be checked; upkeep tries again");
+                tracing::warn!(
+                    %err,
+                    "the settings of the servers could not be checked; upkeep tries again"
+                );
                 return Ok(());
             }
         };
@@ -275,8 +280,8 @@ impl Store {
         Ok(())
     }
 
-    /// Remembers what was found, and writes an event for each finding that is new and each that is
-    /// gone. Of several processes one writes it. Tells how many events.
+    /// Stores the findings, and writes an event for each that is new and each that is gone. If
+    /// several processes call it, only one writes the event. Returns the number of events.
     pub async fn note_findings(&self, report: &ServerReport) -> Result<u64, StoreError> {
         let findings: BTreeMap<String, String> = report
             .at_least(Severity::Warn)
@@ -292,7 +297,7 @@ impl Store {
         Ok(written)
     }
 
-    /// What was found the last time, by check and server.
+    /// Returns the last findings, by check and server.
     pub async fn findings(&self) -> Result<Vec<String>, StoreError> {
         let key = format!("{}findings", self.keys.shard(0).prefix);
         let mut ask = deadpool_redis::redis::pipe();
@@ -306,8 +311,9 @@ impl Store {
 mod tests {
     use super::*;
 
-    const WELL: &str = "redis_version:7.0.15\r\nmaxmemory:1000\r\nmaxmemory_policy:noeviction\r\naof_enabled:1\r\n\
-                        connected_slaves:2\r\n";
+    const GOOD_INFO: &str = "redis_version:7.0.15\r\nmaxmemory:1000\r\n\
+                             maxmemory_policy:noeviction\r\n\
+                             aof_enabled:1\r\nconnected_slaves:2\r\n";
     const CONFIG: [(&str, &str); 3] = [
         ("appendfsync", "everysec"),
         ("save", ""),
@@ -321,7 +327,7 @@ mod tests {
         allow_eviction: bool,
     ) -> Vec<(String, Severity)> {
         let facts = ServerFacts::new("here:6379", info, config);
-        let report = judge_all(
+        let report = check_all(
             &[facts],
             Required {
                 durability,
@@ -346,7 +352,11 @@ mod tests {
         use Severity::{Note, Refuse, Warn};
         let (memory, aof, two) = (Durability::Memory, Durability::Aof, Durability::Replicas(2));
         for durability in [memory, aof, Durability::Replicas(1)] {
-            assert_eq!(found(WELL, &CONFIG, durability, false), [], "{durability}");
+            assert_eq!(
+                found(GOOD_INFO, &CONFIG, durability, false),
+                [],
+                "{durability}"
+            );
         }
         let cases = [
             (
@@ -383,36 +393,36 @@ mod tests {
             ),
             ("", "", two, ("min-replicas-to-write", Warn)),
         ];
-        for (well, ill, durability, (check, severity)) in cases {
-            let info = WELL.replacen(well, ill, 1);
+        for (good, bad, durability, (check, severity)) in cases {
+            let info = GOOD_INFO.replacen(good, bad, 1);
             assert_eq!(
                 found(&info, &CONFIG, durability, false),
                 [(check.to_owned(), severity)],
-                "{ill}"
+                "{bad}"
             );
         }
-        let evicts = WELL.replace("noeviction", "allkeys-lfu");
+        let evicts = GOOD_INFO.replace("noeviction", "allkeys-lfu");
         assert_eq!(
             found(&evicts, &CONFIG, memory, true),
             [("maxmemory-policy".to_owned(), Warn)],
-            "an operator insists"
+            "an operator accepts eviction"
         );
         let no_sync = [("appendfsync", "no"), CONFIG[1], CONFIG[2]];
         assert_eq!(
-            found(WELL, &no_sync, aof, false),
+            found(GOOD_INFO, &no_sync, aof, false),
             [("appendfsync".to_owned(), Warn)]
         );
     }
 
     #[test]
-    fn what_may_not_be_asked_is_listed_and_nothing_is_made_up() {
-        let facts = ServerFacts::new("here:6379", WELL, &[]);
+    fn forbidden_settings_are_listed_as_not_checked_and_give_no_findings() {
+        let facts = ServerFacts::new("here:6379", GOOD_INFO, &[]);
         for (durability, check) in [
             (Durability::Memory, "save"),
             (Durability::Aof, "appendfsync"),
             (Durability::Replicas(1), "min-replicas-to-write"),
         ] {
-            let report = judge_all(
+            let report = check_all(
                 std::slice::from_ref(&facts),
                 Required {
                     durability,
@@ -426,7 +436,7 @@ mod tests {
             );
         }
         let nothing = ServerFacts::new("here:6379", "", &[]);
-        let report = judge_all(
+        let report = check_all(
             &[nothing],
             Required {
                 durability: Durability::Aof,

@@ -1,4 +1,4 @@
-//! Settling: reporting with the lease's token how an attempt ended.
+//! Settling: reporting how an attempt ended, with the lease's token.
 
 use std::fmt::{self, Write};
 use std::sync::LazyLock;
@@ -20,7 +20,7 @@ use crate::handle::Store;
 use crate::lease_token::LeaseToken;
 use crate::scripts::{SETTLE, ms};
 
-/// For how long a repeated call is answered as it was the first time.
+/// How long the first answer is kept, to be returned if the call is repeated.
 const ANSWER_KEPT: Duration = Duration::from_secs(600);
 
 /// How the attempt of one leased job ended.
@@ -30,73 +30,72 @@ pub struct Settlement {
     pub lease: Lease,
     /// What becomes of the job.
     pub end: End,
-    /// Whether a message got through, whatever came after it.
+    /// Whether a message got through, even if a later message of the attempt failed.
     pub delivered: bool,
-    /// What it says about the destination.
+    /// What the result means for the destination.
     pub feedback: Feedback,
     /// How it is counted.
     pub tally: Tally,
-    /// What happened, in order. To the last one the script adds the standing where the address is
-    /// retired, and it leaves it out where a job that would close goes on with what joined
-    /// meanwhile.
+    /// What happened, in order. If the address is retired, the script adds the standing to the last
+    /// event. If the job would close but messages joined meanwhile, the script leaves the last
+    /// event out.
     pub events: EventLines,
 }
 
 /// What becomes of a job after an attempt.
 #[derive(Clone, Debug)]
 pub enum End {
-    /// It waits this long from now, as this record.
+    /// It waits this long from now, with this record.
     Retry {
-        /// The job with what still waits in it.
+        /// The job with the messages that still wait in it.
         job: Job,
         /// The wait.
         delay: Duration,
     },
-    /// It ends, unless messages joined meanwhile: with those it goes on at once, with all attempts
-    /// before it.
+    /// It ends, unless messages joined meanwhile. Then it starts again at once with those, with all
+    /// its attempts.
     Close,
     /// It ends, and the address leaves the active list.
     Retire {
-        /// Where the address goes.
+        /// The address's new standing.
         standing: Standing,
-        /// The policy row that says so.
+        /// The policy row that decides it.
         policy: String,
-        /// Whether it is the host that is dead.
-        host_dead: bool,
+        /// Whether the host is down.
+        host_down: bool,
     },
 }
 
 /// Whether a settlement took effect.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Settled {
-    /// It did.
+    /// It took effect.
     Done,
     /// The token was stale: nothing changed.
     Stale,
-    /// The lease is void for this job, which a bounce or a fact ended during the attempt: what came
-    /// of it is news of the destination alone.
+    /// The lease is void for this job, because a bounce or a fact ended the job during the attempt.
+    /// The result counts only for the destination.
     Void,
 }
 
-/// What became of a batch of settlements.
+/// The result of a batch of settlements.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SettleReport {
-    /// Each, in the order given.
+    /// The result of each settlement, in the order given.
     pub settled: Vec<Settled>,
-    /// What keeps them from the configured durability; none where they reached it. They took effect
-    /// all the same.
+    /// Why they did not reach the configured durability; none if they reached it. They took effect
+    /// in any case.
     pub missing: Option<String>,
-    /// Shards that are worth a visit now: there is room again where there was none, or something is
-    /// due at once.
-    pub worth_a_visit: Vec<u16>,
+    /// Shards that are worth a visit now, because there is room again or something is due at once.
+    pub visit_requests: Vec<u16>,
 }
 
-/// Names one call of [`Store::settle`], so that it can be repeated when its answer was lost.
+/// Names one call of [`Store::settle`], so that it can be repeated if its answer was lost.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct SettleCall(u64);
 
 impl SettleCall {
-    /// A name that no other call has, of this process or another.
+    /// Returns a name that no other call has, in any process.
     pub fn unique() -> Self {
         static NEXT: AtomicU64 = AtomicU64::new(0);
         Self(NEXT.fetch_add(1, Ordering::Relaxed))
@@ -111,12 +110,14 @@ impl fmt::Display for SettleCall {
 }
 
 impl Store {
-    /// Settles attempts, and answers each in the order given. State, standing, pace, tallies and
-    /// journal change together, per shard. A call that is repeated with the same settlements is
-    /// answered as it was and changes nothing, for ten minutes; after that, and for a lease that
-    /// has lapsed, the answer is [`Settled::Stale`], and nothing changes either. The report says
-    /// whether the configured durability was reached: to fail for it would repeat attempts that are
-    /// settled.
+    /// Settles attempts. Returns the result of each in the order given. Job, standing, pace,
+    /// tallies and journal change together, per shard.
+    ///
+    /// A call that is repeated with the same settlements within ten minutes returns the first
+    /// answer and changes nothing. After that, and for a lease that has lapsed, the answer is
+    /// [`Settled::Stale`], and nothing changes either. The report includes whether the configured
+    /// durability was reached. It is not an error if it was not, because an error would repeat
+    /// attempts that are settled.
     pub async fn settle(
         &self,
         call: SettleCall,
@@ -128,24 +129,25 @@ impl Store {
             .zip(batches)
             .map(async |(number, (shard, places)): (usize, _)| {
                 let mut places: Vec<usize> = places.into_iter().copied().collect();
-                // Those that are alike stand together, and cost Redis little more than one of them.
+                // Settlements of one kind follow each other: together they cost Redis little more
+                // than one.
                 places.sort_by_cached_key(|place| {
                     (
-                        Kind::of(&settlements[*place]),
+                        GroupKey::of(&settlements[*place]),
                         settlements[*place].lease.number,
                     )
                 });
                 let batch: Vec<&Settlement> =
                     places.iter().map(|place| &settlements[*place]).collect();
-                let told = self
+                let answer = self
                     .settle_on(shard, &format!("{call}:{number}"), &batch)
                     .await?;
-                Ok::<_, StoreError>((shard, places, told))
+                Ok::<_, StoreError>((shard, places, answer))
             });
         let mut report = SettleReport {
             settled: vec![Settled::Stale; settlements.len()],
             missing: None,
-            worth_a_visit: Vec::new(),
+            visit_requests: Vec::new(),
         };
         for (
             shard,
@@ -158,7 +160,7 @@ impl Store {
         {
             report.missing = report.missing.or(missing);
             if woke {
-                report.worth_a_visit.push(shard);
+                report.visit_requests.push(shard);
             }
             for (place, settled) in places.into_iter().zip(answer) {
                 report.settled[place] = settled;
@@ -179,17 +181,17 @@ impl Store {
             .arg(ms(ANSWER_KEPT))
             .arg(&events.array)
             .arg(&events.lengths);
-        let groups = || batch.chunk_by(|a, b| Kind::of(a) == Kind::of(b));
+        let groups = || batch.chunk_by(|a, b| GroupKey::of(a) == GroupKey::of(b));
         call.arg(batch.len()).arg(groups().count());
         for group in groups() {
-            let Kind {
+            let GroupKey {
                 token,
                 destination,
                 op,
                 delivered,
                 feedback,
                 tally,
-            } = Kind::of(group[0]);
+            } = GroupKey::of(group[0]);
             let delivered = if delivered { "d" } else { "" };
             call.arg(token)
                 .arg(destination)
@@ -210,12 +212,12 @@ impl Store {
                 End::Retire {
                     standing,
                     policy,
-                    host_dead,
+                    host_down,
                 } => {
                     call.arg(retire_argument(
                         *standing,
                         policy,
-                        *host_dead,
+                        *host_down,
                         &settlement.events,
                     ));
                     call.arg(settlement.events.as_str());
@@ -232,9 +234,7 @@ impl Store {
             .await?;
         self.history.note_entry(shard, &journaled);
         if answer.len() != batch.len() {
-            return Err(StoreError::Refused(
-                "settle answered in another shape".to_owned(),
-            ));
+            return Err(StoreError::Refused("unexpected reply of settle".to_owned()));
         }
         let read = |letter| match letter {
             b'1' => Settled::Done,
@@ -249,15 +249,15 @@ impl Store {
     }
 }
 
-/// What the scripts take for an address that is retired: where it goes, how long the last of its
-/// events is, and why.
+/// Returns the argument for a retired address that the scripts take: its standing, how long the
+/// last of its events is, and why it is retired.
 pub(crate) fn retire_argument(
     standing: Standing,
     policy: &str,
-    host_dead: bool,
+    host_down: bool,
     events: &EventLines,
 ) -> String {
-    let mark = if host_dead { "!" } else { "" };
+    let mark = if host_down { "!" } else { "" };
     let comma = usize::from(events.last_len() < events.as_str().len());
     format!(
         "{} {} {mark}{policy}",
@@ -266,7 +266,7 @@ pub(crate) fn retire_argument(
     )
 }
 
-/// The numbers of jobs in their lease, in ranges: `3-7 9-9`.
+/// Returns the numbers of jobs in their lease, in ranges: `3-7 9-9`.
 fn numbers(group: &[&Settlement]) -> String {
     let mut text = String::new();
     for range in group.chunk_by(|a, b| a.lease.number + 1 == b.lease.number) {
@@ -280,9 +280,9 @@ fn numbers(group: &[&Settlement]) -> String {
     text
 }
 
-/// What settlements have in common that the script deals with together.
+/// What settlements have in common if the script can process them together.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-struct Kind<'s> {
+struct GroupKey<'s> {
     token: LeaseToken,
     destination: &'s str,
     op: &'static str,
@@ -291,7 +291,7 @@ struct Kind<'s> {
     tally: Tally,
 }
 
-impl<'s> Kind<'s> {
+impl<'s> GroupKey<'s> {
     fn of(settlement: &'s Settlement) -> Self {
         Self {
             token: settlement.lease.token,
@@ -308,8 +308,8 @@ impl<'s> Kind<'s> {
     }
 }
 
-/// The events of a batch as the script takes them: in one array, with the lengths that it is cut by
-/// where one was not settled.
+/// The events of a batch as the script takes them: one array, and the lengths to cut it by if a job
+/// was not settled.
 #[derive(Default)]
 struct EventTexts {
     array: String,

@@ -14,8 +14,8 @@ use crate::raw::Text;
 const DAY_MS: i64 = 86_400_000;
 
 impl Store {
-    /// The attempts at one destination on the day, in UTC, that `day` lies in, by what mattered
-    /// about each. In no order.
+    /// Returns the counts of attempts at one destination on the UTC day that contains `day`, by
+    /// kind of attempt, in no order.
     pub async fn tally(
         &self,
         destination: &Destination,
@@ -28,7 +28,11 @@ impl Store {
         let read = |(Text(field), Text(count)): (Text, Text)| {
             let read = field.parse().ok().zip(count.parse().ok());
             if read.is_none() {
-                tracing::error!(%destination, field, "a field of a tally cannot be read, and is left out");
+                tracing::error!(
+                    %destination,
+                    field,
+                    "a field of a tally cannot be read, and is left out"
+                );
             }
             read
         };

@@ -1,4 +1,4 @@
-//! What workers may still be at: addresses whose jobs have ended while they were leased.
+//! Addresses that workers may still be sending to, although their jobs have ended during the lease.
 
 use std::collections::HashSet;
 
@@ -12,9 +12,9 @@ use crate::raw::Text;
 use crate::scripts::UNDER_WAY;
 
 impl Store {
-    /// Which of these addresses, by their job's id and destination, a worker may still be sending
-    /// to although its lease is void: until it has settled the job, has given it back, or its lease
-    /// has run out. Changes nothing.
+    /// Returns which of these addresses, by their job's id and destination, a worker may still be
+    /// sending to although its lease is void. This lasts until the worker settles the job or gives
+    /// it back, or until its lease runs out. Changes nothing.
     pub async fn under_way(
         &self,
         jobs: &[(&JobId, &Destination)],

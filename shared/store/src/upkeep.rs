@@ -9,19 +9,19 @@ use domain::clock::Timestamp;
 use crate::batch::BATCH_MAX;
 use crate::error::StoreError;
 use crate::handle::Store;
-use crate::over_shards::OverShards;
+use crate::over_shards::SumOverShards;
 use crate::scripts::{CLAIM_OCCURRENCE, CLOCK, REINSTATE, ms};
 
 /// Deliveries are kept by week, counted from the Unix epoch.
 const WEEK_MS: i64 = 7 * 86_400_000;
 
-/// How far back weeks are forgotten: as far as upkeep may have stood still.
+/// How many weeks back old weeks are deleted: as long as upkeep may have been down.
 const TRIMMED_WEEKS: i64 = 60;
 
 impl Store {
-    /// Makes active again the addresses whose unavailable time is over. Tells how many.
+    /// Makes addresses active again whose unavailable time is over. Returns how many.
     pub async fn reinstate(&self) -> Result<u64, StoreError> {
-        let mut lifted = OverShards::default();
+        let mut lifted = SumOverShards::default();
         for shard in 0..self.shards() {
             lifted.add(self.reinstate_on(shard).await);
         }
@@ -41,9 +41,10 @@ impl Store {
         }
     }
 
-    /// Forgets journal entries older than `keep`. Tells how many.
+    /// Deletes journal entries older than `keep`. Returns how many.
     pub async fn trim_journal(&self, keep: Duration) -> Result<u64, StoreError> {
-        // Entry ids are made of Redis's own clock, whatever clock the events were told.
+        // Entry ids are made by Redis's own clock, even if the events have instants of another
+        // clock.
         let (seconds, _): (i64, i64) = {
             let (time,): ((i64, i64),) = self.connections.pipeline(pipe().cmd("TIME")).await?;
             time
@@ -53,7 +54,7 @@ impl Store {
             .saturating_sub(ms(keep).try_into().unwrap_or(i64::MAX))
             .max(0);
         let mut forgotten = 0;
-        // One XTRIM stops after some thousand entries, so that it does not keep others waiting.
+        // One XTRIM stops after some thousand entries, so that other calls do not wait for it.
         loop {
             let trimmed: Vec<(u64,)> = self
                 .on_each_shard(|keys, commands| {
@@ -72,24 +73,25 @@ impl Store {
         }
     }
 
-    /// The instant that the clock of a shard's server shows.
+    /// Returns the time of the clock of a shard's server.
     pub async fn clock_of(&self, shard: u16) -> Result<Timestamp, StoreError> {
         Ok(Timestamp::from_ms(
             self.connections.script(&self.call(&CLOCK, shard)).await?,
         ))
     }
 
-    /// Forgets deliveries of weeks that ended more than a week ago. Tells how many weeks, over all
-    /// shards.
+    /// Deletes deliveries of weeks that ended more than a week ago. Returns how many weeks, over
+    /// all shards.
     pub async fn trim_delivered(&self) -> Result<u64, StoreError> {
-        // By the clock that the weeks were counted by: a process's own may be wrong by years.
+        // Weeks were counted by the server's clock. The clock of this process may be wrong by
+        // years.
         let week = self.clock_of(0).await?.ms().div_euclid(WEEK_MS);
         let trimmed: Vec<(u64,)> = self
             .on_each_shard(|keys, commands| {
                 let old: Vec<String> = (week - TRIMMED_WEEKS..week - 1)
                     .map(|week| keys.delivered(week))
                     .collect();
-                // UNLINK, because what is large is freed beside Redis's own work.
+                // UNLINK, because it frees large values in the background.
                 commands.unlink(old);
             })
             .await?;
@@ -103,7 +105,7 @@ impl Store {
         occurrence: Timestamp,
         keep: Duration,
     ) -> Result<bool, StoreError> {
-        // All claims are in one shard: there are few, and only for as long as they are kept.
+        // All claims are in one shard: there are few, and each is kept for a short time only.
         let mut call = self.call(&CLAIM_OCCURRENCE, 0);
         call.arg(task).arg(occurrence.ms()).arg(ms(keep).max(1));
         let (_, won): (i64, u8) = self.connections.script(&call).await?;

@@ -1,5 +1,5 @@
-//! What a job waits for: what a claim would find, in the order that it would find it (`allowance`
-//! in `pace.lua`).
+//! What a job waits for: the reasons that a claim would find, in the same order (`allowance` in
+//! `pace.lua`).
 
 use domain::clock::Timestamp;
 use domain::destination::Destination;
@@ -7,41 +7,42 @@ use domain::destination::Destination;
 use crate::destination_controls::{BreakerState, Hold, PaceReport};
 use crate::handle::Store;
 
-/// What a job waits for. Of several things the one that lasts longest.
+/// What a job waits for. If there are several reasons, this is the one that lasts longest.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum WaitsFor {
-    /// An attempt is under way, until its lease ends at the latest; none where that is not known.
+    /// For the attempt that is under way. Its lease ends at this instant; none if that is unknown.
     Attempt(Option<Timestamp>),
-    /// An operator, who takes it out of quarantine.
+    /// For an operator to take it out of quarantine.
     Operator,
-    /// An operator's hold on its destination to end.
+    /// For the end of an operator's hold on its destination.
     Hold(Hold),
-    /// Its destination's breaker: until then no attempt goes out; none: one is out, and the others
-    /// wait for what it brings.
+    /// For its destination's breaker. No attempt goes out until this instant. None: one attempt is
+    /// out, and the others wait for its result.
     Breaker(Option<Timestamp>),
-    /// A bounce of what a relay took. When none has come by then it counts as delivered.
-    Silence(Timestamp),
-    /// The instant from which it is due.
+    /// For a bounce of a message that a relay accepted. If none comes until this instant, the
+    /// message counts as delivered.
+    Confirmation(Timestamp),
+    /// For the instant from which it is due.
     Due(Timestamp),
-    /// Room at its destination: as many attempts are under way there as may be.
+    /// For room at its destination: as many attempts are under way there as may be.
     Window,
-    /// Its destination's rate: the next attempt may go out then.
+    /// For its destination's rate: the next attempt may go out at this instant.
     Rate(Timestamp),
-    /// Its turn: nothing is in its way, and a worker takes it soon.
+    /// For its turn: nothing holds it up, and a worker takes it soon.
     Turn,
-    /// A worker: nothing else is in its way, and none is running.
+    /// For a worker: nothing else holds it up, but no worker is running.
     Worker,
 }
 
 impl WaitsFor {
-    /// The word used in answers.
+    /// Returns the word used in answers.
     pub const fn as_str(&self) -> &'static str {
         match self {
             Self::Attempt(_) => "attempt",
             Self::Operator => "operator",
             Self::Hold(_) => "hold",
             Self::Breaker(_) => "breaker",
-            Self::Silence(_) => "silence",
+            Self::Confirmation(_) => "silence",
             Self::Due(_) => "due",
             Self::Window => "window",
             Self::Rate(_) => "rate",
@@ -50,20 +51,21 @@ impl WaitsFor {
         }
     }
 
-    /// Until when; none where nobody can say.
+    /// Returns until when it waits; none if that is unknown.
     pub fn until(&self) -> Option<Timestamp> {
         match self {
             Self::Attempt(until) | Self::Breaker(until) => *until,
             Self::Hold(hold) => hold.until,
-            Self::Silence(until) | Self::Due(until) | Self::Rate(until) => Some(*until),
+            Self::Confirmation(until) | Self::Due(until) | Self::Rate(until) => Some(*until),
             Self::Operator | Self::Window | Self::Turn | Self::Worker => None,
         }
     }
 }
 
 impl Store {
-    /// What a job waits for that is due at `due`, at a destination with this pace. `is_accepted`
-    /// says that a relay took what it has. Never [`WaitsFor::Worker`]: that its pace does not say.
+    /// Returns what a job waits for that is due at `due`, at a destination with this pace.
+    /// `is_accepted` means that a relay accepted its message. Never returns [`WaitsFor::Worker`],
+    /// because the pace does not show it.
     pub(crate) fn waits_for(
         &self,
         destination: &Destination,
@@ -80,10 +82,11 @@ impl Store {
             BreakerState::Open { until, .. } if until > from => {
                 return WaitsFor::Breaker(Some(until));
             }
-            _ if due > now && is_accepted => return WaitsFor::Silence(due),
+            _ if due > now && is_accepted => return WaitsFor::Confirmation(due),
             _ if due > now => return WaitsFor::Due(due),
             BreakerState::HalfOpen { .. } => return WaitsFor::Breaker(None),
-            // It may be the one attempt that goes out, which neither window nor rate keeps back.
+            // The job may be the one attempt that goes out. Neither window nor rate holds that one
+            // back.
             BreakerState::Open { .. } => return WaitsFor::Turn,
             BreakerState::Closed => {}
         }

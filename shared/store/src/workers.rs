@@ -1,5 +1,5 @@
-//! Who works on the store: the workers that were heard of lately. It orders their visits, and
-//! nothing else relies on it.
+//! The workers of the store: those with a recent heartbeat. The list orders the workers' visits,
+//! and nothing else relies on it.
 
 use std::fmt;
 use std::str::FromStr;
@@ -13,20 +13,20 @@ use crate::handle::Store;
 use crate::raw::Text;
 use crate::scripts::ms;
 
-/// How many workers are told of at most.
+/// How many workers are returned at most.
 const WORKERS_MAX: isize = 10_000;
 
-/// What names one worker from its start to its end; the next start has another.
+/// Identifies one worker from its start to its end. After a restart it has another id.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct WorkerId(Uuid);
 
 impl WorkerId {
-    /// A new one, which sorts behind all that were made before.
+    /// Returns a new id, which sorts after all that were made before.
     pub fn unique() -> Self {
         Self(Uuid::now_v7())
     }
 
-    /// Its bytes, for hashing.
+    /// Returns its bytes, for hashing.
     pub fn as_bytes(&self) -> &[u8] {
         self.0.as_bytes()
     }
@@ -47,10 +47,10 @@ impl FromStr for WorkerId {
 }
 
 impl Store {
-    /// Says that a worker is alive, and forgets those that were silent for longer than
-    /// `silent_max`. Tells who is alive, by the server's clock: whatever clock the mail is told,
-    /// processes live and die in real time.
-    pub async fn beat(
+    /// Records a worker's heartbeat, and forgets workers that were silent for longer than
+    /// `silent_max`. Returns the workers that are alive. It uses the server's clock, even if mail
+    /// is processed by another clock, because processes live and die in real time.
+    pub async fn heartbeat(
         &self,
         worker: WorkerId,
         silent_max: Duration,
@@ -68,7 +68,8 @@ impl Store {
                     .ignore()
                     .zrembyscore(&key, "-inf", format!("({silent}"))
                     .ignore()
-                    // From before the clock was set back. Who lives says so again.
+                    // Heartbeats from before the clock was set back. A live worker sends another
+                    // one.
                     .zrembyscore(&key, format!("({ahead}"), "+inf")
                     .ignore(),
             )
@@ -81,8 +82,8 @@ impl Store {
             .collect())
     }
 
-    /// The workers that were heard of lately, and the server's instant, in ms, at which each was
-    /// heard of last.
+    /// Returns the workers with a recent heartbeat, and the server's instant of each one's last
+    /// heartbeat, in ms.
     pub async fn workers(&self) -> Result<Vec<(WorkerId, i64)>, StoreError> {
         let key = self.keys.workers();
         let (found,): (Vec<(Text, f64)>,) = self
@@ -95,7 +96,7 @@ impl Store {
             .collect())
     }
 
-    /// Says that a worker stops claiming.
+    /// Removes a worker that stops claiming.
     pub async fn leave(&self, worker: WorkerId) -> Result<(), StoreError> {
         self.connections
             .pipeline(

@@ -1,4 +1,4 @@
-//! The clocks of this machine: the real one, and one that runs faster, for the demo.
+//! The clock of this machine, and a faster clock for the demo.
 
 use std::sync::OnceLock;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
@@ -6,13 +6,13 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use domain::clock::{Clock, Timestamp};
 use nix::time::{ClockId, clock_gettime};
 
-/// The clock that goes on while the machine is suspended. On macOS the monotonic clock does.
+/// The clock that also counts while the machine is suspended. On macOS that is the monotonic clock.
 #[cfg(any(target_os = "linux", target_os = "android"))]
 const RUNNING: ClockId = ClockId::CLOCK_BOOTTIME;
 #[cfg(not(any(target_os = "linux", target_os = "android")))]
 const RUNNING: ClockId = ClockId::CLOCK_MONOTONIC;
 
-/// The machine's clock; the store's scripts read Redis's own.
+/// The machine's clock. The store's scripts read the clock of Redis instead.
 #[derive(Debug, Default)]
 pub struct SystemClock;
 
@@ -24,24 +24,24 @@ impl Clock for SystemClock {
         Timestamp::from_ms(since_epoch.as_millis().try_into().unwrap_or(i64::MAX))
     }
 
-    fn passed_in(&self) -> Option<Timestamp> {
+    fn instant_for_scripts(&self) -> Option<Timestamp> {
         None
     }
 
-    fn running(&self) -> Duration {
-        // `Instant` stands still while the machine is suspended.
+    fn monotonic(&self) -> Duration {
+        // `Instant` does not count while the machine is suspended.
         clock_gettime(RUNNING)
-            .expect("every system that this is built for has the clock")
+            .expect("every supported system has this clock")
             .into()
     }
 
-    fn real(&self, span: Duration) -> Duration {
+    fn real_duration(&self, span: Duration) -> Duration {
         span
     }
 }
 
-/// A clock that runs `speed` times as fast as the machine's, from an instant of choice: the demo's.
-/// It stands still until it is started.
+/// The demo's clock: it runs `speed` times as fast as the machine's, from a chosen instant. It does
+/// not advance until it is started.
 #[derive(Debug)]
 pub struct FastClock {
     epoch: Timestamp,
@@ -50,7 +50,7 @@ pub struct FastClock {
 }
 
 impl FastClock {
-    /// A clock that shows `epoch` until it is started; a speed of 0 counts as 1.
+    /// A clock that shows `epoch` until it is started. A speed of 0 counts as 1.
     pub fn new(epoch: Timestamp, speed: u32) -> Self {
         Self {
             epoch,
@@ -59,7 +59,7 @@ impl FastClock {
         }
     }
 
-    /// Lets it run. A clock that runs already goes on as it does.
+    /// Starts the clock. A clock that runs already is not changed.
     pub fn start(&self) {
         self.started.get_or_init(Instant::now);
     }
@@ -71,15 +71,15 @@ impl Clock for FastClock {
         self.epoch.plus(elapsed * self.speed)
     }
 
-    fn passed_in(&self) -> Option<Timestamp> {
+    fn instant_for_scripts(&self) -> Option<Timestamp> {
         Some(self.now())
     }
 
-    fn running(&self) -> Duration {
+    fn monotonic(&self) -> Duration {
         self.started.get().map(Instant::elapsed).unwrap_or_default() * self.speed
     }
 
-    fn real(&self, span: Duration) -> Duration {
+    fn real_duration(&self, span: Duration) -> Duration {
         span / self.speed
     }
 }
@@ -89,8 +89,8 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_clock_that_runs_never_goes_back() {
-        let before = SystemClock.running();
-        assert!(SystemClock.running() >= before);
+    fn the_running_clock_never_goes_back() {
+        let before = SystemClock.monotonic();
+        assert!(SystemClock.monotonic() >= before);
     }
 }

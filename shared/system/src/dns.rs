@@ -1,6 +1,6 @@
-//! The DNS, as far as it says where mail goes: the resolver that placement and the mx sender both
-//! ask. What an answer means to them they say themselves; whose fault it is if there is none is
-//! said here, by `whose_fault`.
+//! A DNS resolver for mail: placement and the `mx` sender both use it. The callers decide what an
+//! answer means to them. If there is no answer, this module decides whose fault that is, by the
+//! tables of `whose_fault`.
 
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
@@ -22,70 +22,70 @@ use tokio::time::sleep;
 
 use crate::whose_fault::{Cause, Unusable, own_error, response_code};
 
-/// How many servers are asked one by one after another one had no answer.
+/// How many servers are asked one by one, after the common query failed.
 const SERVERS_MAX: usize = 3;
 
-/// What a failure is called if no server could be asked.
+/// The name of the failure if no server could be asked.
 const UNASKED: Option<&str> = Some(Unusable::Unasked.cause().name);
 
-/// How often a question is asked for which there was no socket, and how long it waits before it is
-/// asked again.
+/// How often a query is tried if this process has no socket for it, and the pause between two
+/// tries.
 const SHORTAGE_TRIES: usize = 10;
 const SHORTAGE_PAUSE: Duration = Duration::from_millis(100);
 
-/// How the DNS is asked.
+/// The settings of a resolver.
 #[derive(Clone, Copy, Debug)]
 pub struct Settings<'a> {
-    /// Whom to ask; none: the servers that the system names.
+    /// The servers to ask. If empty, those of the system.
     pub nameservers: &'a [SocketAddr],
-    /// How long one question may take, its one repetition included. The caller keeps the time.
+    /// How long one query may take, including its one repetition. The caller enforces this time.
     pub timeout: Duration,
-    /// How many answers are kept, each as long as the DNS says that it holds.
+    /// How many answers are cached. Each is cached for its time to live in DNS.
     pub kept_max: u64,
-    /// How many questions are under way at once. Each may need a few sockets.
+    /// How many queries are under way at once. Each may need a few sockets.
     pub at_once_max: usize,
 }
 
-/// A resolver. It has no time limit of its own that callers could rely on.
+/// A resolver. Its own timeouts are not exact, so a caller must set a time limit itself.
 #[derive(Clone, Debug)]
 pub struct Dns {
-    /// Asks the servers together, and keeps answers.
+    /// Asks all servers together, and caches answers.
     all: TokioResolver,
-    /// Ask one server each. Empty if there is only one.
+    /// Each of these asks one server. Empty if there is only one server.
     each: Arc<[TokioResolver]>,
     servers: Arc<[SocketAddr]>,
     permits: Arc<Semaphore>,
 }
 
-/// Why the DNS gave no records.
+/// Why DNS returned no records.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum DnsError {
     /// The name does not exist.
     NoName,
-    /// It exists, and has no such records.
+    /// The name exists, but has no such records.
     NoRecords,
-    /// There is no answer that could be used.
+    /// There is no usable answer.
     Failed(Fault),
 }
 
-/// A mail host, as an MX record has it.
+/// A mail host of an MX record.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct MailHost {
-    /// The least is the first to be tried.
+    /// The host with the lowest preference is tried first.
     pub preference: u16,
-    /// Its name with the last dot, as text. What is no character of a host name is written as an
-    /// escape.
+    /// Its name with the final dot, as text. Characters that a host name cannot have are escaped.
     pub name: String,
 }
 
 impl Dns {
-    /// The DNS by these settings. Asks nothing yet; needs a Tokio runtime.
+    /// A resolver with these settings. It sends no query yet. It needs a Tokio runtime.
     ///
     /// # Errors
-    /// If the system's servers are to be asked and are not known.
+    /// If the system's servers are to be used, but are not known.
     pub fn new(settings: Settings<'_>) -> Result<Self, String> {
         let (config, mut options) = if settings.nameservers.is_empty() {
-            read_system_conf().map_err(|err| format!("the system names no DNS server: {err}"))?
+            read_system_conf()
+                .map_err(|err| format!("cannot find the system's DNS server: {err}"))?
         } else {
             let servers = settings
                 .nameservers
@@ -128,10 +128,10 @@ impl Dns {
         })
     }
 
-    /// The MX records of a domain, in no order.
+    /// Returns the MX records of a domain, in no particular order.
     ///
     /// # Errors
-    /// If there are none, or no answer could be had.
+    /// If there are none, or if there is no usable answer.
     pub async fn mail_hosts(&self, domain: &str) -> Result<Vec<MailHost>, DnsError> {
         let lookup = self.look_up(host_name(domain)?, RecordType::MX).await?;
         let records = lookup
@@ -147,11 +147,11 @@ impl Dns {
         Ok(records.collect())
     }
 
-    /// The addresses of a host, of both kinds. If one kind has none, the other decides; a failure
-    /// of ours outweighs one of theirs, because it leaves open whether there are any.
+    /// Returns the IPv4 and IPv6 addresses of a host. One kind is enough. If both kinds fail, an
+    /// error on our side is returned first, because the host may have addresses all the same.
     ///
     /// # Errors
-    /// If it has no address, or no answer could be had.
+    /// If it has no address, or if there is no usable answer.
     pub async fn addresses(&self, host: &str) -> Result<Vec<IpAddr>, DnsError> {
         let name = host_name(host)?;
         let (four, six) = (
@@ -172,7 +172,7 @@ impl Dns {
         }
     }
 
-    /// Asks, again after a pause if this process was short of sockets.
+    /// Sends a query. Repeats it after a pause if this process had no socket for it.
     async fn look_up(&self, name: Name, kind: RecordType) -> Result<Lookup, DnsError> {
         let _permit = self.permits.acquire().await;
         let mut tries = 1;
@@ -182,7 +182,8 @@ impl Dns {
                     tries += 1;
                     sleep(SHORTAGE_PAUSE).await;
                 }
-                // A socket can be opened now. The shortage may be over since the question failed.
+                // The cause is unknown, so a socket could be opened after the failure. The shortage
+                // may be over: one last try.
                 Err(DnsError::Failed(fault)) if fault.name == UNASKED => {
                     return self.ask(&name, kind).await;
                 }
@@ -191,9 +192,9 @@ impl Dns {
         }
     }
 
-    /// Asks all servers together. If that fails, because the first to answer had no answer, asks
-    /// each of them: one that is broken must not speak for the others. If all fail, one that says
-    /// that the domain's own servers fail is believed.
+    /// Asks all servers together. If the first server to answer reports a failure, each server is
+    /// asked alone, because one broken server must not decide for the others. If all of them fail,
+    /// an error that blames the domain's own servers is preferred.
     async fn ask(&self, name: &Name, kind: RecordType) -> Result<Lookup, DnsError> {
         let mut failed = match self
             .all
@@ -222,7 +223,8 @@ impl Dns {
         ))
     }
 
-    /// The error with which a server cannot be asked, which the resolver does not tell.
+    /// Returns the system's error when a socket to the first server is opened. The resolver does
+    /// not report this error.
     fn why_unasked(&self) -> Option<Fault> {
         let server = self.servers.first()?;
         let err = open_to(*server).err()?;
@@ -233,13 +235,13 @@ impl Dns {
     }
 }
 
-/// Whether a question could not be asked for a reason that may be over at once: a shortage of
-/// sockets, which the resolver does not always tell.
+/// Whether a query was not sent for a reason that may soon be over: too few sockets. The resolver
+/// does not always report that as such.
 fn may_pass(fault: &Fault) -> bool {
     fault.is_shortage() || fault.name == UNASKED
 }
 
-/// What the system says to a socket for this server. Nothing is sent.
+/// Opens a socket to this server, to see the system's error. Nothing is sent.
 fn open_to(server: SocketAddr) -> io::Result<()> {
     let any: IpAddr = if server.is_ipv4() {
         Ipv4Addr::UNSPECIFIED.into()
@@ -250,7 +252,7 @@ fn open_to(server: SocketAddr) -> io::Result<()> {
 }
 
 impl DnsError {
-    /// Of two failures the one that says more has more weight.
+    /// Ranks failures: of two, the one with the higher weight is reported.
     fn weight(&self) -> u8 {
         match self {
             Self::Failed(Fault {
@@ -263,7 +265,7 @@ impl DnsError {
     }
 }
 
-/// No answer came within the caller's time.
+/// The fault to report if no answer came within the caller's time limit.
 pub fn late() -> Fault {
     Unusable::Late
         .cause()
@@ -283,12 +285,12 @@ fn resolver(config: ResolverConfig, options: ResolverOpts) -> Result<TokioResolv
     *builder.options_mut() = options;
     builder
         .build()
-        .map_err(|err| format!("no DNS resolver: {err}"))
+        .map_err(|err| format!("cannot make a DNS resolver: {err}"))
 }
 
-/// A host's name. Names in the DNS are ASCII already, so nothing is converted: that would refuse
-/// the underscores that some mail hosts have. The name is whole, so that no search list is gone
-/// through.
+/// Parses the name of a host. It is not converted to ASCII: names from DNS are ASCII already, and a
+/// conversion would reject the underscores that some mail hosts have. The name is marked as fully
+/// qualified, so that no search list is applied.
 fn host_name(text: &str) -> Result<Name, DnsError> {
     let bare = text.strip_suffix('.').unwrap_or(text);
     let is_of_hosts = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_');
@@ -299,11 +301,10 @@ fn host_name(text: &str) -> Result<Name, DnsError> {
         .then(|| Name::from_labels(bare.split('.').map(str::as_bytes)).ok());
     let name = name.flatten();
     let mut name = name.ok_or_else(|| {
-        DnsError::Failed(
-            Unusable::BadName
-                .cause()
-                .fault(FaultKind::Lookup, &format!("{text} is no name of a host")),
-        )
+        DnsError::Failed(Unusable::BadName.cause().fault(
+            FaultKind::Lookup,
+            &format!("{text} is not the name of a host"),
+        ))
     })?;
     name.set_fqdn(true);
     Ok(name)
@@ -326,13 +327,13 @@ fn failed(cause: Cause, err: &NetError) -> DnsError {
     DnsError::Failed(cause.fault(FaultKind::Lookup, &err.to_string()))
 }
 
-/// Whose fault it is that there is no answer.
+/// Returns whose fault it is that there is no answer.
 fn cause(err: &NetError) -> Cause {
     match err {
         NetError::Dns(hickory_resolver::net::DnsError::ResponseCode(code)) => {
             response_code((*code).into())
         }
-        // Servers are asked over UDP and TCP, and both are ours.
+        // An error of the socket to our own DNS server, so it is ours.
         NetError::Io(err) => own_error(err).unwrap_or(Unusable::Unasked.cause()),
         NetError::Timeout => Unusable::Late.cause(),
         NetError::Proto(_) | NetError::ForeignClassRecord { .. } | NetError::Dns(_) => {
@@ -348,7 +349,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_name_from_the_dns_is_taken_as_it_is_unless_no_host_can_have_it() {
+    fn a_name_from_dns_is_used_unchanged_unless_no_host_can_have_it() {
         let long = "x".repeat(64);
         let too_long = [long[..63].as_ref(); 4].join(".");
         for (name, good) in [
@@ -390,14 +391,14 @@ mod tests {
             (NetError::Proto("rdata ends too early".into()), Side::Theirs),
         ] {
             let DnsError::Failed(fault) = sort(&err) else {
-                panic!("{err} is a failure")
+                panic!("{err} must be a failure")
             };
             assert_eq!(fault.side, side, "{err}");
         }
     }
 
     #[test]
-    fn a_code_that_stands_beside_no_records_is_looked_at() {
+    fn an_answer_without_records_is_judged_by_its_response_code() {
         use hickory_resolver::net::NoRecords;
         use hickory_resolver::proto::op::Query;
 
@@ -405,7 +406,7 @@ mod tests {
         assert_eq!(none(ResponseCode::NXDomain), DnsError::NoName);
         assert_eq!(none(ResponseCode::NoError), DnsError::NoRecords);
         let DnsError::Failed(fault) = none(ResponseCode::Unknown(4_000)) else {
-            panic!("it is no answer")
+            panic!("an unknown code must be a failure")
         };
         assert_eq!(fault.side, Side::Ours);
     }

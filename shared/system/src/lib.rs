@@ -1,6 +1,5 @@
-//! What Redeliver asks of the machine that it runs on: its clocks, the DNS, TLS and open files.
-//! Errors of the system are judged here: whose fault each one is, and what an operator can do about
-//! it.
+//! The services of the machine that Redeliver runs on: clocks, DNS, TLS and open files. This crate
+//! also judges errors of the system: whose fault each one is, and what an operator can do about it.
 
 pub mod clock;
 pub mod dns;

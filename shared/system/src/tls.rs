@@ -1,11 +1,12 @@
-//! TLS: the files that a connection is configured with, and one implementation of cryptography for
-//! all TLS of a process.
+//! TLS: the files of a connection's configuration, and the one implementation of cryptography for
+//! all TLS in a process.
 
 use std::fmt;
 
 use rustls::crypto::ring;
 
-/// Makes ring the one that HTTP clients take. Only the first call in a process has an effect.
+/// Makes ring the implementation of cryptography that HTTP clients use. Only the first call in a
+/// process has an effect.
 pub fn prepare() {
     let _ = ring::default_provider().install_default();
 }
@@ -13,9 +14,9 @@ pub fn prepare() {
 /// The files of TLS, as PEM.
 #[derive(Clone, Default)]
 pub struct TlsFiles {
-    /// Certificates of the authorities that are trusted; none: those that the system trusts.
+    /// Certificates of the trusted authorities. `None` means those that the system trusts.
     pub authority: Option<Vec<u8>>,
-    /// Our own certificate and its key, where the server asks for one.
+    /// Our own certificate and its key, if the server asks for one.
     pub certificate: Option<(Vec<u8>, Vec<u8>)>,
 }
 

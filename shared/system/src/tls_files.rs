@@ -1,4 +1,4 @@
-//! The files of TLS that a section names.
+//! Reads the TLS files that a section of the configuration names.
 
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
@@ -11,7 +11,7 @@ use crate::tls::TlsFiles;
 pub fn read_tls(tls: &mut TlsFiles, section: &mut Section<'_, '_>) {
     if let Some(pem) = read_file(section, "tls_ca_file") {
         if !is_certificates(&pem) {
-            section.fault("tls_ca_file", "the file holds no certificate in PEM form");
+            section.fault("tls_ca_file", "the file has no certificate in PEM form");
         }
         tls.authority = Some(pem);
     }
@@ -29,10 +29,10 @@ pub fn read_tls(tls: &mut TlsFiles, section: &mut Section<'_, '_>) {
         return;
     };
     if !is_certificates(&certificate) {
-        section.fault("tls_cert_file", "the file holds no certificate in PEM form");
+        section.fault("tls_cert_file", "the file has no certificate in PEM form");
     }
     if PrivateKeyDer::from_pem_slice(&key).is_err() {
-        section.fault("tls_key_file", "the file holds no private key in PEM form");
+        section.fault("tls_key_file", "the file has no private key in PEM form");
     }
     tls.certificate = Some((certificate, key));
 }

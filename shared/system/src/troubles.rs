@@ -1,16 +1,16 @@
-//! Trouble of our own, as logs have it: for each place and kind one line when it begins and one
-//! when it is over, however often it is met in between. So trouble that comes and goes is logged at
-//! most about once a minute.
+//! Decides when trouble on our side is logged. For each place and kind there is one log line when
+//! the trouble begins and one when it is over, even if it occurs many times in between. So trouble
+//! that comes and goes is logged about once a minute at most.
 
 use std::collections::HashMap;
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-/// A trouble is over when it was not met for so long.
+/// A trouble is over if it has not occurred for this long.
 pub const QUIET: Duration = Duration::from_secs(60);
 
-/// The troubles that there are, by the place that has them, a route say. Their number is bounded by
-/// places and kinds.
+/// The current troubles by place, for example by route. The number of places and kinds bounds their
+/// number.
 #[derive(Debug)]
 pub struct Troubles<K>(Mutex<HashMap<String, Vec<Trouble<K>>>>);
 
@@ -22,16 +22,16 @@ struct Trouble<K> {
     times: u64,
 }
 
-/// What is to be logged.
+/// What to log about a trouble.
 #[derive(Debug, PartialEq, Eq)]
 pub enum News {
-    /// It has just begun.
+    /// The trouble has just begun.
     Begun,
-    /// It has been over for a while.
+    /// The trouble has been over for [`QUIET`].
     Over {
-        /// From when it was first met to when it was last met.
+        /// The time from its first to its last occurrence.
         lasted: Duration,
-        /// How often it was met.
+        /// How often it occurred.
         times: u64,
     },
 }
@@ -43,8 +43,8 @@ impl<K> Default for Troubles<K> {
 }
 
 impl<K: Copy + PartialEq> Troubles<K> {
-    /// Notes that a trouble was met at a place, or that something went well there. Returns what is
-    /// news.
+    /// Records that a trouble occurred at a place, or, with `None`, a success there. Returns what
+    /// to log.
     pub fn note(&self, place: &str, trouble: Option<K>, now: Instant) -> Vec<News> {
         let mut places = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let Some(kind) = trouble else {
@@ -101,11 +101,11 @@ mod tests {
             (0, "relay", None, nothing()),
             (1, "relay", Some("lost"), begun()),
             (2, "relay", Some("lost"), nothing()),
-            // It comes and goes.
+            // A success in between does not end it at once.
             (3, "relay", None, nothing()),
             (4, "platform", Some("lost"), begun()),
             (50, "relay", Some("lost"), nothing()),
-            // One trouble hides no other.
+            // Another kind of trouble has its own line.
             (60, "relay", Some("local"), begun()),
             (109, "relay", None, nothing()),
             (110, "relay", None, over(49, 3)),

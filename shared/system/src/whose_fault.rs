@@ -1,8 +1,8 @@
-//! Whose fault an error is: ours, or the other side's. One table for all that meets errors of the
-//! system or of the DNS.
+//! Decides whose fault an error of the system or of DNS is: ours, or the other side's. All parts of
+//! Redeliver use these tables.
 //!
-//! What is ours counts against no recipient and no destination. An error that is not in a table is
-//! ours: the other side can cause only a few.
+//! An error on our side does not count against any recipient or destination. An error that is in no
+//! table is ours, because the other side can cause only a few errors.
 
 use std::error::Error;
 use std::io::{self, ErrorKind};
@@ -10,23 +10,23 @@ use std::io::{self, ErrorKind};
 use domain::outcome::{Fault, FaultKind, Side};
 use nix::errno::Errno;
 
-/// When an error of a connection came.
+/// When an error of a connection occurred.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum When {
-    /// The system refused at once, before anything was sent. So this machine has refused it.
+    /// At once, before anything was sent. So this machine itself has refused.
     AtOnce,
-    /// After something was sent. So it may be what a router or the peer has answered.
+    /// After something was sent. So it may be the answer of a router or of the peer.
     Later,
 }
 
 /// What is known about an error.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Cause {
-    /// Its name, `EMFILE` or `REFUSED` say.
+    /// Its name, for example `EMFILE` or `REFUSED`.
     pub name: &'static str,
     /// Whose fault it is.
     pub side: Side,
-    /// What an operator can do about it. Empty if it is not ours.
+    /// What an operator can do about it. Empty if it is the other side's fault.
     pub advice: &'static str,
 }
 
@@ -39,7 +39,7 @@ struct NetworkRow {
     advice: &'static str,
 }
 
-/// An error of a file that a message names: `Theirs` is the message's own fault.
+/// An error of a file that a message names. `Theirs` means that the message is at fault.
 struct FileRow {
     name: &'static str,
     errno: Errno,
@@ -59,20 +59,20 @@ const OPEN_FILES: &str = "raise the limit of open files (LimitNOFILE= or ulimit 
 const ALL_OPEN_FILES: &str = "raise the limit of open files of this machine (fs.file-max)";
 const MEMORY: &str = "give this machine, or its memory limit, more memory";
 const PORTS: &str = "check the route's sources, and widen net.ipv4.ip_local_port_range";
-const FAMILY: &str =
-    "this machine has no addresses of that kind; configure them or leave such hosts to others";
+const FAMILY: &str = "this machine has no addresses of that kind; configure them, \
+                      or leave such hosts to other machines";
 const FIREWALL: &str = "check the firewall and the routes of this machine";
 const ROUTES: &str = "check the network and the routes of this machine";
-const RESOLVER: &str =
-    "check the DNS server that nameservers, or the system, names, and that it serves this machine";
+const RESOLVER: &str = "check the DNS server of `nameservers` or of the system, \
+                        and that it serves this machine";
 const PERMISSIONS: &str = "let the worker's user read the file and its folders";
 const DISK: &str = "check the file system that the content is on";
 
-/// An error that no table has.
+/// An error that is in no table.
 const UNKNOWN: Cause = Cause {
     name: "unknown error",
     side: Side::Ours,
-    advice: "look the error up: the other side cannot cause it",
+    advice: "look up this error; the other side cannot cause it",
 };
 
 macro_rules! network {
@@ -111,11 +111,11 @@ macro_rules! response {
 
 /// Errors of connections.
 ///
-/// What comes at once is this machine's answer: its routes, its firewall, its limits. Later the
-/// same number can stand for an ICMP message of a router on the way (Linux: `icmp_err_convert`), so
-/// `EHOSTUNREACH` and `ENETUNREACH` have two sides. So has `EACCES`, which is also what ICMPv6
-/// calls a firewall before the peer. A gateway of ours that is down looks as a dead host does, and
-/// counts as one.
+/// An error that comes at once is from this machine: its routes, its firewall, its limits. Later,
+/// the same number can mean an ICMP message of a router on the way (Linux: `icmp_err_convert`). So
+/// `EHOSTUNREACH` and `ENETUNREACH` have two sides. `EACCES` has too: with ICMPv6 it can mean a
+/// firewall in front of the peer. If a gateway of ours is down, the error is the same as for a dead
+/// host, and it counts as one.
 #[rustfmt::skip]
 const NETWORK: [NetworkRow; 27] = [
     network!(EMFILE,        Ours,   Ours,   OPEN_FILES),
@@ -147,8 +147,8 @@ const NETWORK: [NetworkRow; 27] = [
     network!(EIO,           Ours,   Ours,   ROUTES),
 ];
 
-/// Errors of files that messages name. A path that leads nowhere, to a folder or round in circles
-/// does so later as well.
+/// Errors of files that messages name. If a path leads to no file, to a folder or into a loop, a
+/// later try would fail too, so the message is at fault.
 #[rustfmt::skip]
 const FILES: [FileRow; 17] = [
     file!(ENOENT,       Theirs, ""),
@@ -170,9 +170,9 @@ const FILES: [FileRow; 17] = [
     file!(ENOMEM,       Ours,   MEMORY),
 ];
 
-/// Response codes that are no answer. A resolver that works says SERVFAIL for a domain whose own
-/// servers fail, and YXDOMAIN for a DNAME of the domain's that makes names too long. The others are
-/// about the resolver and us.
+/// Response codes that are not an answer. A working resolver returns SERVFAIL if the domain's own
+/// servers fail, and YXDOMAIN if a DNAME of the domain makes names too long. The other codes are
+/// about the resolver and about us.
 #[rustfmt::skip]
 const RESPONSES: [ResponseRow; 17] = [
     response!(1,  "FORMERR",   Ours,   RESOLVER),
@@ -201,32 +201,33 @@ pub const NO_SOURCE: Cause = Cause {
     advice: "name addresses of this machine in the route's sources",
 };
 
-/// Certificates or keys of ours that are of no use.
+/// Our own certificates or keys cannot be used.
 pub const OWN_TLS: Cause = Cause {
     name: "our TLS settings",
     side: Side::Ours,
-    advice: "check tls_ca_file, tls_cert_file and tls_key_file of the route, or what this system trusts",
+    advice: "check tls_ca_file, tls_cert_file and tls_key_file of the route, \
+             or the certificates that this system trusts",
 };
 
-/// Why there is no response of the DNS that could be used.
+/// Why there is no usable response from DNS.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Unusable {
     /// No resolver answered in time.
     Late,
     /// A resolver could not be asked.
     Unasked,
-    /// Its answer cannot be read, or is not an answer to the question. The resolver hands on what
-    /// the domain's servers say.
+    /// Its answer cannot be read, or does not answer the question. The domain is at fault, because
+    /// a resolver passes on what the domain's servers answer.
     Broken,
     /// The answer is too long even for TCP.
     TooLong,
-    /// The name is no host's: it has an empty or a too long label, or characters that no host name
-    /// has.
+    /// The name cannot be the name of a host: a label is empty or too long, or it has characters
+    /// that no host name can have.
     BadName,
 }
 
 impl Unusable {
-    /// What is known about it.
+    /// Returns its name, whose fault it is, and what to do about it.
     pub const fn cause(self) -> Cause {
         match self {
             Self::Late => Cause {
@@ -259,8 +260,8 @@ impl Unusable {
 }
 
 impl Cause {
-    /// What happened, with the error's name and what to do about it: `mx1: Too many open files
-    /// (EMFILE): raise …`.
+    /// Returns what happened, with the error's name and what to do about it: `mx1: Too many open
+    /// files (EMFILE): raise …`.
     pub fn explain(&self, what: &str) -> String {
         let Self { name, advice, .. } = self;
         if advice.is_empty() {
@@ -270,7 +271,7 @@ impl Cause {
         }
     }
 
-    /// The same as a fault of this kind.
+    /// Returns it as a fault of this kind. `what` describes what happened.
     pub fn fault(self, kind: FaultKind, what: &str) -> Fault {
         Fault {
             kind,
@@ -280,14 +281,15 @@ impl Cause {
         }
     }
 
-    /// Whether this process, or this machine, may open no more files for now. That passes as others
-    /// are closed.
+    /// Whether this process, or this machine, cannot open more files now. That ends when other
+    /// files are closed.
     pub fn is_shortage(&self) -> bool {
         ["EMFILE", "ENFILE"].contains(&self.name)
     }
 
-    /// Whether this machine has no way to an address at all: no route, or no address of its kind.
-    pub fn is_no_way(&self) -> bool {
+    /// Whether this machine cannot reach an address at all: it has no route, or no address of that
+    /// kind.
+    pub fn is_unroutable(&self) -> bool {
         self.side == Side::Ours
             && [
                 "ENETUNREACH",
@@ -299,7 +301,7 @@ impl Cause {
     }
 }
 
-/// Whose fault an error of a connection to a peer is.
+/// Returns whose fault an error of a connection to a peer is.
 pub fn network_error(err: &io::Error, when: When) -> Cause {
     let errno = errno(err);
     let row = NETWORK.iter().find(|row| Some(row.errno) == errno);
@@ -325,7 +327,7 @@ pub fn network_error(err: &io::Error, when: When) -> Cause {
     }
 }
 
-/// Whose fault it is that a file cannot be read: `Theirs` is the message's, which names it.
+/// Returns whose fault it is that a file cannot be read. `Theirs` means the message that names it.
 pub fn file_error(err: &io::Error) -> Cause {
     let errno = errno(err);
     let row = FILES.iter().find(|row| Some(row.errno) == errno);
@@ -336,8 +338,8 @@ pub fn file_error(err: &io::Error) -> Cause {
     })
 }
 
-/// What is known about an error of our own, whatever it came from: a program that cannot be
-/// started, a server of ours that cannot be reached. `None` if it is in no table.
+/// Returns what is known about an error that is always ours: a program that cannot be started, or a
+/// server of ours that cannot be reached. `None` if it is in no table.
 pub fn own_error(err: &io::Error) -> Option<Cause> {
     let cause = network_error(err, When::AtOnce);
     (cause != UNKNOWN).then_some(Cause {
@@ -346,7 +348,7 @@ pub fn own_error(err: &io::Error) -> Option<Cause> {
     })
 }
 
-/// The error of the system that lies at the bottom of another one, if there is one.
+/// Returns the error of the system that caused another error, if there is one.
 pub fn system_error<'a>(err: &'a (dyn Error + 'static)) -> Option<&'a io::Error> {
     let mut cause = Some(err);
     while let Some(err) = cause {
@@ -358,7 +360,8 @@ pub fn system_error<'a>(err: &'a (dyn Error + 'static)) -> Option<&'a io::Error>
     None
 }
 
-/// Whose fault a response code of the DNS is. One that is not known is the resolver's, and so ours.
+/// Returns whose fault a response code of DNS is. An unknown code is about the resolver, so it is
+/// ours.
 pub fn response_code(code: u16) -> Cause {
     let row = RESPONSES.iter().find(|row| row.code == code);
     let unknown = Cause {
@@ -373,8 +376,8 @@ pub fn response_code(code: u16) -> Cause {
     })
 }
 
-/// The number of an error. The standard library and TLS make errors of their own, which have a kind
-/// alone. `InvalidData` is a TLS alert, or a record that TLS cannot read.
+/// Returns the number of an error. The standard library and TLS also make errors without a number,
+/// only with a kind. `InvalidData` means a TLS alert, or a record that TLS cannot read.
 fn errno(err: &io::Error) -> Option<Errno> {
     if let Some(number) = err.raw_os_error() {
         return Some(Errno::from_raw(number));

@@ -1,3 +1,4 @@
-//! What a process says about itself. Addresses are personal data and never appear here.
+//! Logs, and later traces and metrics, of a process. Addresses are personal data and never appear
+//! in them.
 
 pub mod log;

@@ -1,16 +1,16 @@
-//! What is wrong in a file of settings: the file, the key, and what is allowed there.
+//! Faults in a file of settings. Each names the file, the key, and what is allowed there.
 
 use std::borrow::Cow;
 use std::fmt;
 
-/// One thing that is wrong in a file of settings.
+/// One fault in a file of settings.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SettingsFault {
-    /// The file, or the environment variable, that holds it.
+    /// The file, or the environment variable, that contains it.
     pub file: String,
-    /// The key, with its section: `worker.lease`.
+    /// The key with its section, for example `worker.lease`.
     pub key: String,
-    /// What is wrong with it and what is allowed.
+    /// What is wrong, and what is allowed.
     pub text: String,
 }
 
@@ -26,8 +26,8 @@ impl fmt::Display for SettingsFault {
     }
 }
 
-/// The text with its control characters escaped, so that a name with a line end in it cannot
-/// pretend to be another line of the log.
+/// Returns the text with its control characters escaped. Otherwise a name that contains a line end
+/// could look like another line of the log.
 fn on_one_line(text: &str) -> Cow<'_, str> {
     if !text.contains(char::is_control) {
         return text.into();
@@ -43,15 +43,15 @@ fn on_one_line(text: &str) -> Cow<'_, str> {
 }
 
 impl SettingsFault {
-    /// The text of `file` is no TOML. Says where, and does not show the line, for it may hold a
-    /// secret.
+    /// The fault of a `file` that is not TOML. It contains the number of the line, but not the line
+    /// itself, which may contain a secret.
     pub fn syntax(file: &str, content: &str, err: &toml::de::Error) -> Self {
         let line = err.span().map_or(1, |span| {
             1 + content[..span.start.min(content.len())]
                 .matches('\n')
                 .count()
         });
-        let text = format!("line {line} is no TOML: {}", err.message());
+        let text = format!("line {line} is not TOML: {}", err.message());
         Self {
             file: file.to_owned(),
             key: "syntax".to_owned(),
@@ -60,7 +60,7 @@ impl SettingsFault {
     }
 }
 
-/// Everything that is wrong in a set of files.
+/// All faults of a set of files. It is displayed with one line per fault.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{}", .0.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n"))]
 pub struct SettingsFaults(pub Vec<SettingsFault>);

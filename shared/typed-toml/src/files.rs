@@ -1,5 +1,5 @@
-//! Files that the configuration names. Only regular files of a bounded size are read, so that
-//! reading one always ends: a named pipe that nothing writes to would hold up the start for ever.
+//! Reads files that the configuration names. Only regular files of a limited size are read, so that
+//! reading always ends. A named pipe without a writer would block the start for ever.
 
 use std::fs::{FileType, OpenOptions};
 use std::io::Read;
@@ -8,13 +8,13 @@ use std::path::Path;
 
 use nix::libc::O_NONBLOCK;
 
-/// How large such a file may be, in bytes.
+/// The largest file that is read, in bytes.
 const FILE_MAX: u64 = 4 << 20;
 
-/// What is in a file.
+/// Returns the content of a file.
 ///
 /// # Errors
-/// If it cannot be read, is no regular file, or is larger than 4 MiB; the text says which.
+/// If it cannot be read, is not a regular file, or is larger than 4 MiB. The text says which.
 pub fn read_bytes(path: &Path) -> Result<Vec<u8>, String> {
     // Without O_NONBLOCK, opening a named pipe waits for a process that writes to it.
     let opened = OpenOptions::new()
@@ -36,12 +36,12 @@ pub fn read_bytes(path: &Path) -> Result<Vec<u8>, String> {
         .read_to_end(&mut bytes)
         .map_err(|err| format!("cannot be read: {err}"))?;
     if bytes.len() as u64 > FILE_MAX {
-        return Err("is larger than 4 MiB, which no such file has to be".to_owned());
+        return Err("is larger than 4 MiB, the most that is read".to_owned());
     }
     Ok(bytes)
 }
 
-/// The same as text.
+/// Returns the content of a file as text.
 ///
 /// # Errors
 /// As for [`read_bytes`], and if it is not UTF-8.
@@ -54,6 +54,6 @@ fn kind(file: FileType) -> &'static str {
         file if file.is_dir() => "a folder",
         file if file.is_fifo() => "a named pipe",
         file if file.is_char_device() || file.is_block_device() => "a device",
-        _ => "no regular file",
+        _ => "not a regular file",
     }
 }

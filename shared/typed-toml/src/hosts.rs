@@ -1,4 +1,4 @@
-//! Rules for hosts: one host by its name or address, or all hosts below a name.
+//! Rules that match hosts: one host by its name or address, or all hosts below a name.
 
 use std::fmt;
 use std::str::FromStr;
@@ -7,21 +7,24 @@ use url::Host;
 
 use crate::section::Section;
 
-/// `mail.example.com`, `192.0.2.1`, or `*.example.com` for all hosts below that one, which does not
-/// cover itself. As names are in the DNS: lower case, and beyond ASCII in Punycode.
+/// A rule: `mail.example.com`, `192.0.2.1`, or `*.example.com` for all hosts below `example.com`,
+/// but not `example.com` itself. Names are stored as in DNS: in lower case, and in Punycode if they
+/// are not ASCII.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct HostRule {
     host: String,
     below: bool,
 }
 
-/// Why a text is no rule.
+/// The error for a text that is not a rule.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("is no host like \"mail.example.com\", nor like \"*.example.com\" for all below one")]
+#[error(
+    "is not a host like \"mail.example.com\", nor \"*.example.com\" for all hosts below a name"
+)]
 pub struct NotAHostRule;
 
 impl HostRule {
-    /// Whether it is about this host, which is written as in a URL or an address.
+    /// Whether the rule matches this host. The host is written as in a URL or an address.
     pub fn covers(&self, host: &str) -> bool {
         if !self.below {
             return host == self.host;
@@ -31,7 +34,7 @@ impl HostRule {
             .is_some_and(|name| !name.is_empty())
     }
 
-    /// Reads the rules of a list, with a fault for each that is none.
+    /// Reads a list of rules. Each text that is not a rule is a fault.
     pub fn read_all(section: &mut Section<'_, '_>, key: &'static str) -> Vec<Self> {
         let mut rules = Vec::new();
         for text in section.texts(key) {
@@ -75,7 +78,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_rule_is_about_one_host_or_all_below_one() {
+    fn a_rule_matches_one_host_or_all_hosts_below_a_name() {
         for (rule, host, covered) in [
             ("mail.example.com", "mail.example.com", true),
             ("MAIL.example.com", "mail.example.com", true),
@@ -99,7 +102,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_host_is_no_rule() {
+    fn a_text_that_is_not_a_host_is_not_a_rule() {
         for text in [
             "",
             "*",

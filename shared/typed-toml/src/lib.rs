@@ -1,5 +1,4 @@
-//! Typed reading of settings in TOML: sections and their faults, secrets, and the files that they
-//! name.
+//! Reads typed settings from TOML: sections and their faults, secrets, and files named in settings.
 
 pub mod fault;
 pub mod files;

@@ -1,5 +1,5 @@
-//! What names in the configuration may look like. They get into keys of Redis, headers, URLs, paths
-//! and logs, so they have no character that could mean something there.
+//! The allowed forms of names in the configuration. Names become parts of Redis keys, headers,
+//! URLs, paths and logs, so they must not contain characters with a meaning there.
 
 use std::net::{IpAddr, SocketAddr};
 
@@ -10,10 +10,10 @@ use crate::section::Section;
 /// The longest name, in characters.
 const NAME_MAX: usize = 64;
 
-/// The longest host name (RFC 1035, section 2.3.4), and the longest prefix of keys.
+/// The longest host name (RFC 1035, section 2.3.4), and the longest prefix of keys, in characters.
 const HOST_MAX: usize = 253;
 
-/// Reads a name; a fault if it is there and is none.
+/// Reads a name, if the key exists. An invalid name is a fault.
 pub fn read_name<'a>(section: &mut Section<'a, '_>, key: &'static str) -> Option<&'a str> {
     let name = section.text(key)?;
     let is_allowed = |byte: u8| byte.is_ascii_alphanumeric() || b"._-".contains(&byte);
@@ -22,12 +22,14 @@ pub fn read_name<'a>(section: &mut Section<'a, '_>, key: &'static str) -> Option
     }
     section.fault(
         key,
-        format!("{name:?} is no name: a name has 1 to {NAME_MAX} characters of A-Z a-z 0-9 . _ -"),
+        format!(
+            "{name:?} is not a name: a name has 1 to {NAME_MAX} characters of A-Z a-z 0-9 . _ -"
+        ),
     );
     None
 }
 
-/// Reads what keys of Redis start with.
+/// Reads the prefix of Redis keys.
 pub fn read_prefix<'a>(section: &mut Section<'a, '_>, key: &'static str) -> Option<&'a str> {
     let prefix = section.text(key)?;
     let is_allowed = |byte: u8| byte.is_ascii_alphanumeric() || b"._:-".contains(&byte);
@@ -37,13 +39,14 @@ pub fn read_prefix<'a>(section: &mut Section<'a, '_>, key: &'static str) -> Opti
     section.fault(
         key,
         format!(
-            "{prefix:?} is no prefix: it has 1 to {HOST_MAX} characters of A-Z a-z 0-9 . _ : -"
+            "{prefix:?} is not a prefix: a prefix has 1 to {HOST_MAX} characters of \
+             A-Z a-z 0-9 . _ : -"
         ),
     );
     None
 }
 
-/// Reads text that may hold anything but control characters.
+/// Reads text that is not empty and has no control characters.
 pub fn read_plain<'a>(section: &mut Section<'a, '_>, key: &'static str) -> Option<&'a str> {
     let text = section.text(key)?;
     if !text.is_empty() && !text.chars().any(char::is_control) {
@@ -66,19 +69,19 @@ pub fn read_host<'a>(section: &mut Section<'a, '_>, key: &'static str) -> Option
     }
     section.fault(
         key,
-        format!("{host:?} is no host: write a name like \"relay.example.com\" or an IP address"),
+        format!("{host:?} is not a host: write a name like \"relay.example.com\" or an IP address"),
     );
     None
 }
 
-/// Reads a URL. Control characters and white space, which a URL loses without a word as it is read,
-/// are faults.
+/// Parses a URL. Returns `None` if the text contains control characters or white space: the parser
+/// would remove them without an error.
 pub fn parse_url(text: &str) -> Option<Url> {
     let is_plain = !text.chars().any(|c| c.is_control() || c.is_whitespace());
     Url::parse(text).ok().filter(|_| is_plain)
 }
 
-/// Whether a URL is about this machine, so that nothing it carries leaves it.
+/// Whether the host of a URL is this machine, so that requests to it never leave the machine.
 pub fn is_this_machine(url: &Url) -> bool {
     match url.host() {
         Some(Host::Domain(name)) => name == "localhost",
@@ -88,7 +91,7 @@ pub fn is_this_machine(url: &Url) -> bool {
     }
 }
 
-/// An address with its port, which is that of the DNS where none is named.
+/// Parses an address with its port. Without a port, it is the port of DNS, 53.
 pub fn nameserver(text: &str) -> Option<SocketAddr> {
     const DNS_PORT: u16 = 53;
     text.parse().ok().or_else(|| {

@@ -1,5 +1,5 @@
-//! Keys, passwords and tokens of the configuration: read in one way, be they in a file or in their
-//! place, and never shown.
+//! Keys, passwords and tokens of the configuration. They are read in one way, from the
+//! configuration or from a separate file, and they are never shown.
 
 use std::borrow::Cow;
 use std::fmt;
@@ -13,53 +13,57 @@ use crate::section::Section;
 pub struct Secret(Vec<u8>);
 
 impl Secret {
-    /// Takes bytes out of sight.
+    /// Makes a secret of these bytes.
     pub fn new(bytes: impl Into<Vec<u8>>) -> Self {
         Self(bytes.into())
     }
 
-    /// The bytes themselves: to compare and to compute with, never to show.
+    /// The bytes of the secret. Compare them or compute with them, but never show them.
     pub fn reveal(&self) -> &[u8] {
         &self.0
     }
 
-    /// The same as text; what is no UTF-8 is replaced.
+    /// The secret as text. Bytes that are not UTF-8 are replaced.
     pub fn reveal_text(&self) -> Cow<'_, str> {
         String::from_utf8_lossy(&self.0)
     }
 
-    /// Whether there is nothing in it.
+    /// Whether the secret is empty.
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()
     }
 
-    /// Reads the secret that stands at `key` itself, or in the file that `key_file` names, without
-    /// the line end that the file ends with; and tells which of the two keys it was. Both at once
+    /// Reads a secret, and returns the key that it came from. It is the value of `key`, or the
+    /// content of the file that `key_file` names, without its final line end. Both keys at once
     /// are a fault, and so is a file that cannot be read.
     pub fn read(
         section: &mut Section<'_, '_>,
         [key, key_file]: [&'static str; 2],
     ) -> Option<(&'static str, Self)> {
         if section.has(key) && section.has(key_file) {
-            section.fault(key_file, format!("stands beside {key}; keep one of them"));
+            section.fault(
+                key_file,
+                format!("is set together with {key}; keep one of them"),
+            );
         }
-        let held = section
+        let in_place = section
             .text(key)
             .map(|text| (key, text.as_bytes().to_vec()));
-        let filed =
+        let in_file =
             read_file(section, key_file).map(|bytes| (key_file, without_line_end(&bytes).to_vec()));
-        let (named, bytes) = filed.or(held)?;
+        let (named, bytes) = in_file.or(in_place)?;
         Some((named, Self(bytes)))
     }
 }
 
-/// Editors and `echo` put a line end behind what a file holds; white space before it may be meant.
+/// Removes one line end, which editors and `echo` add at the end of a file. White space before it
+/// stays, because it may belong to the secret.
 pub fn without_line_end(bytes: &[u8]) -> &[u8] {
     let line = bytes.strip_suffix(b"\n").unwrap_or(bytes);
     line.strip_suffix(b"\r").unwrap_or(line)
 }
 
-/// What is in the file that `key` names; a fault where it cannot be read.
+/// Returns the content of the file that `key` names. A file that cannot be read is a fault.
 pub fn read_file(section: &mut Section<'_, '_>, key: &'static str) -> Option<Vec<u8>> {
     let path = section.text(key)?;
     read_bytes(Path::new(path))

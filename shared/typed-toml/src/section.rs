@@ -1,4 +1,4 @@
-//! Typed reading of TOML tables, for the configuration and the policy table alike. Reading goes on
+//! Typed reading of TOML tables, for the configuration and for the policy table. Reading continues
 //! after a fault, so that all faults of a file are reported at once.
 
 use std::collections::BTreeSet;
@@ -9,7 +9,7 @@ use toml::{Table, Value};
 
 use crate::fault::SettingsFault;
 
-/// Reads one table, notes its faults, and in the end names the keys nobody asked for.
+/// Reads one table and collects its faults. At the end, each key that was not read is a fault too.
 pub struct Section<'a, 'f> {
     file: &'a str,
     path: String,
@@ -19,7 +19,7 @@ pub struct Section<'a, 'f> {
 }
 
 impl<'a, 'f> Section<'a, 'f> {
-    /// Starts to read `table`, which stands at `path` in `file`.
+    /// Starts to read `table`, which is at `path` in `file`.
     pub fn new(
         file: &'a str,
         path: impl Into<String>,
@@ -35,7 +35,7 @@ impl<'a, 'f> Section<'a, 'f> {
         }
     }
 
-    /// Notes that `key` is wrong, and why.
+    /// Records a fault of `key`, and its reason.
     pub fn fault(&mut self, key: &str, text: impl Into<String>) {
         let key = if self.path.is_empty() {
             key.to_owned()
@@ -49,7 +49,7 @@ impl<'a, 'f> Section<'a, 'f> {
         });
     }
 
-    /// Whether `key` is there, be it empty.
+    /// Whether `key` exists, even if its value is empty.
     pub fn has(&self, key: &str) -> bool {
         self.table.contains_key(key)
     }
@@ -59,7 +59,7 @@ impl<'a, 'f> Section<'a, 'f> {
         self.table.get(key)
     }
 
-    /// Reads the table that `key` holds, if there, with its keys named under this section's.
+    /// Reads the table at `key`, if it exists. Its keys are named below this section.
     pub fn within<T>(
         &mut self,
         key: &'static str,
@@ -77,7 +77,7 @@ impl<'a, 'f> Section<'a, 'f> {
         Some(value)
     }
 
-    /// Text, if there.
+    /// Reads text, if the key exists.
     pub fn text(&mut self, key: &'static str) -> Option<&'a str> {
         let value = self.value(key)?;
         let text = value.as_str();
@@ -94,7 +94,7 @@ impl<'a, 'f> Section<'a, 'f> {
         text
     }
 
-    /// Text, or a list of texts; none is an empty list.
+    /// Reads text, or a list of texts. A missing key is an empty list.
     pub fn texts(&mut self, key: &'static str) -> Vec<&'a str> {
         let Some(value) = self.value(key) else {
             return Vec::new();
@@ -108,7 +108,7 @@ impl<'a, 'f> Section<'a, 'f> {
             self.fault(
                 key,
                 format!(
-                    "it is of type {}, and neither text nor a list of texts",
+                    "it is of type {}, not text and not a list of texts",
                     value.type_str()
                 ),
             );
@@ -116,7 +116,7 @@ impl<'a, 'f> Section<'a, 'f> {
         })
     }
 
-    /// A yes or no, if there.
+    /// Reads true or false, if the key exists.
     pub fn switch(&mut self, key: &'static str) -> Option<bool> {
         let value = self.value(key)?;
         let switch = value.as_bool();
@@ -126,7 +126,7 @@ impl<'a, 'f> Section<'a, 'f> {
         switch
     }
 
-    /// A whole number within `allowed`, if there.
+    /// Reads a whole number within `allowed`, if the key exists.
     pub fn number(&mut self, key: &'static str, allowed: RangeInclusive<u64>) -> Option<u64> {
         let value = self.value(key)?;
         let number = value
@@ -146,7 +146,7 @@ impl<'a, 'f> Section<'a, 'f> {
         number
     }
 
-    /// A number within `allowed` that need not be whole, if there.
+    /// Reads a number within `allowed`, if the key exists. It need not be whole.
     pub fn fraction(&mut self, key: &'static str, allowed: RangeInclusive<f64>) -> Option<f64> {
         let value = self.value(key)?;
         let number = value
@@ -166,7 +166,7 @@ impl<'a, 'f> Section<'a, 'f> {
         number
     }
 
-    /// A span of time within `allowed`, if there.
+    /// Reads a duration within `allowed`, if the key exists.
     pub fn duration(
         &mut self,
         key: &'static str,
@@ -182,7 +182,7 @@ impl<'a, 'f> Section<'a, 'f> {
         }
     }
 
-    /// A list of spans of time, each within `allowed`; none is an empty list.
+    /// Reads a list of durations, each within `allowed`. A missing key is an empty list.
     pub fn durations(
         &mut self,
         key: &'static str,
@@ -198,7 +198,7 @@ impl<'a, 'f> Section<'a, 'f> {
         spans
     }
 
-    /// A size such as `"64KiB"`, in bytes, within `allowed`, if there.
+    /// Reads a size such as `"64KiB"` within `allowed`, if the key exists. Returns bytes.
     pub fn size(&mut self, key: &'static str, allowed: RangeInclusive<usize>) -> Option<usize> {
         let text = self.text(key)?;
         let size = parse_size(text).filter(|size| allowed.contains(size));
@@ -206,13 +206,16 @@ impl<'a, 'f> Section<'a, 'f> {
             let (least, most) = (allowed.start(), allowed.end());
             self.fault(
                 key,
-                format!("\"{text}\" is not a size from {least}B to {most}B; write it like \"64KiB\" or \"16MiB\""),
+                format!(
+                    "\"{text}\" is not a size from {least}B to {most}B; \
+                     write it like \"64KiB\" or \"16MiB\""
+                ),
             );
         }
         size
     }
 
-    /// One of the named values, if there.
+    /// Reads one of the allowed values, if the key exists.
     pub fn choice<T: Copy>(&mut self, key: &'static str, allowed: &[(&str, T)]) -> Option<T> {
         let text = self.text(key)?;
         let choice = allowed
@@ -229,7 +232,7 @@ impl<'a, 'f> Section<'a, 'f> {
         choice
     }
 
-    /// A table within this one, if there.
+    /// Returns the table at `key`, if it exists.
     pub fn table(&mut self, key: &'static str) -> Option<&'a Table> {
         let value = self.value(key)?;
         let table = value.as_table();
@@ -239,7 +242,7 @@ impl<'a, 'f> Section<'a, 'f> {
         table
     }
 
-    /// A list of tables (`[[key]]`) within this one; none is an empty list.
+    /// Returns the list of tables (`[[key]]`) at `key`. A missing key is an empty list.
     pub fn tables(&mut self, key: &'static str) -> Vec<&'a Table> {
         let Some(value) = self.value(key) else {
             return Vec::new();
@@ -253,7 +256,7 @@ impl<'a, 'f> Section<'a, 'f> {
         })
     }
 
-    /// Ends the reading: each key that nobody asked for is a fault.
+    /// Ends the reading: each key that was not read is a fault.
     pub fn finish(mut self) {
         let unknown: Vec<_> = self
             .table
@@ -299,7 +302,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_fault_is_named_with_its_file_key_and_what_is_allowed() {
+    fn every_fault_names_its_file_its_key_and_the_allowed_values() {
         let table: Table = toml::from_str(
             r#"
             lease = "soon"
@@ -322,13 +325,15 @@ mod tests {
         assert_eq!(
             faults.iter().map(ToString::to_string).collect::<Vec<_>>(),
             [
-                "redeliver.toml: worker.lease: \"soon\" is not a span of time; write it like \"90s\", \"24h\" or \"7d\"",
+                "redeliver.toml: worker.lease: \"soon\" is not a span of time; \
+                 write it like \"90s\", \"24h\" or \"7d\"",
                 "redeliver.toml: worker.batch: 0 is not a whole number from 1 to 500",
                 "redeliver.toml: worker.size: \"64 kilos\" is not a size from 1B to 1073741824B; \
                  write it like \"64KiB\" or \"16MiB\"",
                 "redeliver.toml: worker.mode: \"fast\" is not one of safe, quick",
                 "redeliver.toml: worker.on: \"yes\" is neither true nor false",
-                "redeliver.toml: worker.spare: there is no such key; allowed here: batch, lease, mode, on, size",
+                "redeliver.toml: worker.spare: there is no such key; \
+                 allowed here: batch, lease, mode, on, size",
             ]
         );
     }

@@ -1,8 +1,8 @@
-//! How a value that was read replaces a default.
+//! Replaces defaults by values that were read.
 
 use std::time::Duration;
 
-/// One second: bounds of settings are multiples of it.
+/// One second. The bounds of settings are multiples of it.
 pub const SECOND: Duration = Duration::from_secs(1);
 
 /// One day.
@@ -15,7 +15,7 @@ pub fn set<T>(target: &mut T, value: Option<T>) {
     }
 }
 
-/// Sets `target` if there is a number and its type can hold it.
+/// Sets `target` if there is a number and it fits into the type.
 pub fn set_number<T: TryFrom<u64>>(target: &mut T, value: Option<u64>) {
     set(target, value.and_then(|number| T::try_from(number).ok()));
 }

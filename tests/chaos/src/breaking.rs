@@ -1,5 +1,5 @@
-//! Faults as they happen: each befalls its target in a task of its own, is undone in the end, and
-//! is written down.
+//! Carries out the faults. Each fault runs in a separate task, is undone at the end and is
+//! recorded.
 
 use std::collections::HashSet;
 use std::fs::{self, File};
@@ -18,27 +18,27 @@ use crate::fleet::Process;
 use crate::net::{cut_connections, limit_descriptors};
 use crate::plan::{NextFault, ROUTES};
 use crate::record::{Ended, Fault, Ms, now_ms};
-use crate::resolver::{BROKEN, Mood};
+use crate::resolver::{BROKEN, Behavior};
 use crate::world::World;
 
-/// How late a slow answer comes. Less than what a process waits for, so that it is no excuse for
-/// anything.
+/// How late a slow answer comes. This is less than the time limits of the processes, so it is no
+/// excuse for a violation.
 const SLOW: Duration = Duration::from_millis(400);
 
-/// How long a replaced server's clients may need to find the new one, at most.
+/// How long the clients of a replaced server may need at most to find the new one.
 const REPLACED_MS: Ms = 8_000;
 
-/// How long clients of one server need to find it again.
+/// How long the clients of a single server need to find it again after a restart.
 const RESTARTED_MS: Ms = 3_000;
 
-/// How long servers may take to begin a failover that they have agreed on. It is carried out also
-/// if the master goes on meanwhile.
+/// How long servers may take to begin a failover that they have agreed on. They carry it out even
+/// if the master continues meanwhile.
 const AGREED: Duration = Duration::from_secs(3);
 
-/// How long before its loss a write may be missing at the replica.
+/// How long before the loss of its master a write may be missing at the replica.
 const LAG_MS: Ms = 1_000;
 
-/// What can have one fault at a time.
+/// A target that can have one fault at a time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 enum Place {
     Process(usize),
@@ -47,57 +47,61 @@ enum Place {
     Resolver,
 }
 
-/// What has a fault now.
+/// The targets that have a fault now.
 type Busy = Arc<Mutex<HashSet<Place>>>;
 
-/// Lets all these faults happen, one after the other, and waits until the last one is over. Tells
-/// how many did not happen because their target had one already.
+/// Carries out all these faults, one after the other, and waits until the last one is over. Returns
+/// how many were skipped because their target already had a fault.
 pub(crate) async fn break_all(world: &Arc<World>, faults: &[NextFault]) -> usize {
     let busy = Busy::default();
-    let (mut strikes, mut skipped) = (JoinSet::new(), 0);
+    let (mut tasks, mut skipped) = (JoinSet::new(), 0);
     for fault in faults {
         sleep(fault.after).await;
-        revive(world, &busy).await;
+        restart_ended(world, &busy).await;
         let place = place_of(world, fault);
-        if !busy.lock().expect("no strike panics with it").insert(place) {
+        if !busy
+            .lock()
+            .expect("no task panics while it holds the lock")
+            .insert(place)
+        {
             skipped += 1;
             continue;
         }
         let (world, busy, fault) = (world.clone(), busy.clone(), *fault);
-        strikes.spawn(async move {
-            if let Err(error) = strike(&world, &fault).await {
-                // The target may have had enough already; what it did is judged by its own records.
+        tasks.spawn(async move {
+            if let Err(error) = carry_out(&world, &fault).await {
+                // The target may have ended in the meantime. Its own records show what it did.
                 eprintln!(
-                    "chaos: a fault ({}) did not come off: {error:#}",
+                    "chaos: a fault ({}) could not be carried out: {error:#}",
                     fault.kind.name()
                 );
             }
             busy.lock()
-                .expect("no strike panics with it")
+                .expect("no task panics while it holds the lock")
                 .remove(&place);
         });
-        while strikes.try_join_next().is_some() {}
+        while tasks.try_join_next().is_some() {}
     }
-    while strikes.join_next().await.is_some() {}
+    while tasks.join_next().await.is_some() {}
     skipped
 }
 
-/// Starts processes again that have ended by themselves, and writes that down.
-async fn revive(world: &World, busy: &Busy) {
+/// Restarts processes that have ended by themselves, and records that.
+async fn restart_ended(world: &World, busy: &Busy) {
     for (number, process) in world.processes().enumerate() {
         let is_busy = busy
             .lock()
-            .expect("no strike panics with it")
+            .expect("no task panics while it holds the lock")
             .contains(&Place::Process(number));
         if !is_busy {
-            revive_one(world, process).await;
+            restart_if_ended(world, process).await;
         }
     }
 }
 
-/// Starts a process again if it has ended by itself, and writes that down.
-pub(crate) async fn revive_one(world: &World, process: &Process) {
-    match process.revive().await {
+/// Restarts a process if it has ended by itself, and records that.
+pub(crate) async fn restart_if_ended(world: &World, process: &Process) {
+    match process.restart_if_ended().await {
         Ok(Some((life, status))) => {
             let (status, is_success) = (Some(status.to_string()), status.success());
             world.recorder.ended.push(Ended {
@@ -127,16 +131,18 @@ fn place_of(world: &World, fault: &NextFault) -> Place {
     }
 }
 
-async fn strike(world: &World, fault: &NextFault) -> anyhow::Result<()> {
+async fn carry_out(world: &World, fault: &NextFault) -> anyhow::Result<()> {
     match place_of(world, fault) {
-        Place::Process(number) => strike_process(world, world.process(number), fault).await,
-        Place::Servers => strike_servers(world, fault).await,
-        Place::Network => strike_network(world, fault).await,
+        Place::Process(number) => break_process(world, world.process(number), fault).await,
+        Place::Servers => break_servers(world, fault).await,
+        Place::Network => break_network(world, fault).await,
         Place::Resolver => {
             let at = now_ms();
-            world.resolver.becomes(BROKEN[fault.target % BROKEN.len()]);
+            world
+                .resolver
+                .set_behavior(BROKEN[fault.target % BROKEN.len()]);
             sleep(fault.lasts).await;
-            world.resolver.becomes(Mood::Helpful);
+            world.resolver.set_behavior(Behavior::Helpful);
             note(world, fault.kind, at, None, None);
             Ok(())
         }
@@ -153,7 +159,7 @@ fn note(world: &World, kind: Kind, at: Ms, life: Option<String>, lost_since: Opt
     });
 }
 
-async fn strike_process(world: &World, process: &Process, fault: &NextFault) -> anyhow::Result<()> {
+async fn break_process(world: &World, process: &Process, fault: &NextFault) -> anyhow::Result<()> {
     let (at, life) = (now_ms(), process.life().await);
     match fault.kind {
         Kind::Kill => process.kill().await?,
@@ -180,8 +186,7 @@ async fn strike_process(world: &World, process: &Process, fault: &NextFault) -> 
             }
             fill_disk(process)?;
             sleep(fault.lasts).await;
-            fs::remove_file(process.temporary().join(FILLER))
-                .context("the disk cannot be emptied")?;
+            fs::remove_file(process.temporary().join(FILLER)).context("cannot empty the disk")?;
         }
         Kind::NoDescriptors => {
             let id = process
@@ -192,7 +197,7 @@ async fn strike_process(world: &World, process: &Process, fault: &NextFault) -> 
             sleep(fault.lasts).await;
             limit_descriptors(id, None)?;
         }
-        _ => strike_link(world, process, fault).await?,
+        _ => break_link(world, process, fault).await?,
     }
     note(world, fault.kind, at, Some(life), None);
     Ok(())
@@ -202,13 +207,13 @@ const FILLER: &str = "filler";
 
 fn fill_disk(process: &Process) -> anyhow::Result<()> {
     let mut file =
-        File::create(process.temporary().join(FILLER)).context("the disk cannot be filled")?;
-    // The write that fails is the one that fills it.
+        File::create(process.temporary().join(FILLER)).context("cannot fill the disk")?;
+    // The first write that fails has filled the disk.
     while file.write_all(&[0; 4_096]).is_ok() {}
     Ok(())
 }
 
-async fn strike_link(world: &World, process: &Process, fault: &NextFault) -> anyhow::Result<()> {
+async fn break_link(world: &World, process: &Process, fault: &NextFault) -> anyhow::Result<()> {
     let Some(link) = &process.link else {
         if !world.network.is_own() {
             world.leave_out("cut", "there is no network namespace of its own");
@@ -241,32 +246,32 @@ async fn strike_link(world: &World, process: &Process, fault: &NextFault) -> any
     sleep(fault.lasts).await;
     link.chance(|_| None);
     link.let_through();
-    // What hung or was late would hang for good.
+    // Requests that hung or were late would never be answered.
     link.cut();
     Ok(())
 }
 
-async fn strike_network(world: &World, fault: &NextFault) -> anyhow::Result<()> {
+async fn break_network(world: &World, fault: &NextFault) -> anyhow::Result<()> {
     if !world.network.is_own() {
         world.leave_out("no-route", "there is no network namespace of its own");
         return Ok(());
     }
     let (at, peer) = (now_ms(), fault.target % ROUTES.len());
-    world.network.take_away(peer)?;
+    world.network.remove_route(peer)?;
     sleep(fault.lasts).await;
     world.network.restore(peer)?;
     note(world, fault.kind, at, None, None);
     Ok(())
 }
 
-async fn strike_servers(world: &World, fault: &NextFault) -> anyhow::Result<()> {
+async fn break_servers(world: &World, fault: &NextFault) -> anyhow::Result<()> {
     let (store, shape) = (&world.store, world.options.shape);
     if !store.until_covered().await {
-        anyhow::bail!("the servers are not whole: a fault more could lose what was confirmed");
+        anyhow::bail!("a replica is missing: another fault could lose confirmed writes");
     }
     let (at, port) = (now_ms(), store.some_master(fault.target).await?);
     let mut lost_since = fault.kind.may_lose_writes(shape).then_some(at - LAG_MS);
-    let mut thawed = None;
+    let mut resumed = None;
     match fault.kind {
         Kind::ServerKill => {
             if shape.can_lose_acknowledged() {
@@ -280,7 +285,7 @@ async fn strike_servers(world: &World, fault: &NextFault) -> anyhow::Result<()> 
             store.signal(port, "-STOP");
             sleep(fault.lasts).await;
             store.signal(port, "-CONT");
-            thawed = Some(now_ms());
+            resumed = Some(now_ms());
             if !shape.has_links() {
                 sleep(AGREED).await;
             }
@@ -289,7 +294,7 @@ async fn strike_servers(world: &World, fault: &NextFault) -> anyhow::Result<()> 
         Kind::Full => {
             store.set_full(port, true).await?;
             sleep(fault.lasts).await;
-            // Also if another one is the master by now.
+            // This also applies if another server is the master by now.
             store.set_full(port, false).await?;
         }
         Kind::Flush => store.flush_scripts(port).await?,
@@ -312,20 +317,20 @@ async fn strike_servers(world: &World, fault: &NextFault) -> anyhow::Result<()> 
         }
         _ => return Ok(()),
     }
-    let is_whole = store.until_covered().await;
-    if !is_whole {
+    let is_covered = store.until_covered().await;
+    if !is_covered {
         world.recorder.wrong.push(format!(
-            "chaos: the servers are not whole after {}",
+            "chaos: a replica is still missing after {}",
             fault.kind.name()
         ));
     }
     let mut until = now_ms();
-    if let Some(thawed) = thawed
-        && is_whole
+    if let Some(resumed) = resumed
+        && is_covered
         && store.masters().await.contains(&port)
     {
-        // There was no failover, so nothing was lost.
-        (until, lost_since) = (thawed, None);
+        // There was no failover, so no write was lost.
+        (until, lost_since) = (resumed, None);
     }
     world.recorder.faults.push(Fault {
         at,
@@ -337,7 +342,7 @@ async fn strike_servers(world: &World, fault: &NextFault) -> anyhow::Result<()> 
     Ok(())
 }
 
-/// For how long after a fault of servers its consequences may be met.
+/// How long after a fault of servers its consequences may occur.
 pub(crate) fn aftermath_ms(is_replicated: bool) -> Ms {
     if is_replicated {
         REPLACED_MS

@@ -1,5 +1,5 @@
-//! What is known at the end of a run: the journal, the standings, what is left in Redis, and how
-//! the processes end.
+//! Collects the data at the end of a run: the journal, the standings, the keys that are left in
+//! Redis, and how the processes end.
 
 use std::time::Duration;
 
@@ -15,7 +15,8 @@ use crate::world::World;
 /// How long reading the journal through the API may take.
 const READ_MAX: Duration = Duration::from_secs(90);
 
-/// Keys that are gone when all work is done, by what stands behind the shard in their names.
+/// Keys that must not exist when all work is done. These are the parts of their names after the
+/// shard.
 const GONE: [&str; 9] = [
     "agenda",
     "due",
@@ -43,7 +44,7 @@ pub(crate) async fn collect(world: &World, run: Run, drained_ms: Ms) -> anyhow::
         .context("the keys cannot be listed")?;
     stop(world).await?;
     for process in world.processes() {
-        look_at_log(world, &process.log()?);
+        check_log(world, &process.log()?);
     }
     let rest = Rest {
         followed: recorder.followed.all(),
@@ -58,7 +59,7 @@ pub(crate) async fn collect(world: &World, run: Run, drained_ms: Ms) -> anyhow::
     Ok(Evidence {
         run,
         bounced: recorder.bounced.all(),
-        told: recorder.told.all(),
+        facts: recorder.facts.all(),
         held: recorder.held.all(),
         asked: recorder.asked.all(),
         taken: recorder.taken.all(),
@@ -72,8 +73,7 @@ pub(crate) async fn collect(world: &World, run: Run, drained_ms: Ms) -> anyhow::
     })
 }
 
-/// The ids of all events that the servers hold; `None` if not every shard has a master that
-/// answers.
+/// The ids of all events on the servers. `None` if some shard has no master that answers.
 pub(crate) async fn stored_ids(world: &World) -> Option<Vec<String>> {
     let mut ids = Vec::new();
     for (shard, port) in world.store.shards().await?.into_iter().enumerate() {
@@ -109,7 +109,7 @@ async fn standings(world: &World) -> Option<Vec<(String, Standing)>> {
     Some(standings)
 }
 
-/// What should be gone by now, with what is in it.
+/// The keys that should not exist any more, each with its content.
 async fn left_over(world: &World) -> RedisResult<Vec<String>> {
     let mut left = Vec::new();
     for port in world.store.masters().await {
@@ -128,7 +128,7 @@ async fn left_over(world: &World) -> RedisResult<Vec<String>> {
                     world.store.ask(port, &["HGET", &key, "in_flight"]).await?;
                 if under_way.unwrap_or_default() != 0 {
                     left.push(format!(
-                        "{key} has {} attempts under way",
+                        "{key} has {} attempts in flight",
                         under_way.unwrap_or_default()
                     ));
                 }
@@ -184,8 +184,8 @@ async fn stop(world: &World) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// A log has no panic in it, and no address.
-fn look_at_log(world: &World, log: &str) {
+/// Checks that a log contains no panic and no address.
+fn check_log(world: &World, log: &str) {
     if let Some(line) = log.lines().find(|line| line.contains("panicked")) {
         world
             .recorder
@@ -200,7 +200,7 @@ fn look_at_log(world: &World, log: &str) {
     }
 }
 
-/// Whether a line has an address of the run in it: `u…@n….test`.
+/// Whether a line contains an address of the run: `u…@n….test`.
 fn shows_address(line: &str) -> bool {
     line.match_indices("@n").any(|(place, _)| {
         let local = line[..place].trim_end_matches(|letter: char| letter.is_ascii_digit());
@@ -213,7 +213,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_address_in_a_log_is_seen_and_a_destination_is_none() {
+    fn an_address_in_a_log_is_found_and_a_destination_is_not_mistaken_for_one() {
         assert!(shows_address("WARN u12@n3.plain.test is full"));
         assert!(!shows_address("WARN …@n3.plain.test is full"));
         assert!(!shows_address("WARN destination=n3.plain.test"));

@@ -1,5 +1,5 @@
-//! The configuration of the processes: a policy whose delays are seconds, and limits that a run of
-//! minutes reaches.
+//! The configuration of the processes: a policy with delays of seconds, and limits that a run of a
+//! few minutes reaches.
 
 use std::fmt::Write;
 use std::net::SocketAddr;
@@ -10,10 +10,10 @@ use crate::plan::{ACCOUNT, NARROW, RATED, ROUTES};
 /// How many tries every schedule of the policy has.
 pub(crate) const STEPS: u32 = 4;
 
-/// How long a message that a relay took waits for a bounce.
+/// How long a message that a relay accepted waits for a bounce.
 pub(crate) const CONFIRM: &str = "4s";
 
-/// The key that Mailgun's webhooks are signed by.
+/// The key that signs the webhooks of Mailgun.
 pub(crate) const HOOK_KEY: &str = "a key of the run alone";
 
 /// The rows of the policy: name, statuses, scope, delays, final standing.
@@ -39,23 +39,24 @@ pub(crate) fn policy() -> String {
     for (name, status, scope, delays, last) in ROWS {
         let _ = write!(
             text,
-            "[[row]]\nname = \"{name}\"\naccount = \"{ACCOUNT}\"\nstatus = {status}\nscope = \"{scope}\"\n\
+            "[[row]]\nname = \"{name}\"\naccount = \"{ACCOUNT}\"\nstatus = {status}\n\
+             scope = \"{scope}\"\n\
              delays = {delays}\njitter = \"+10%\"\nhint = \"ignore\"\nfinal = \"{last}\"\n"
         );
     }
     text
 }
 
-/// What the configuration of one process names.
+/// The settings of one process.
 pub(crate) struct Settings<'a> {
-    /// The lines of `[redis]` that say where the servers are.
+    /// The lines of `[redis]` with the addresses of the servers.
     pub(crate) servers: &'a str,
     pub(crate) durability: &'a str,
     pub(crate) http: SocketAddr,
     pub(crate) lmtp: SocketAddr,
-    /// The name of this life, which peers see.
+    /// The name of this life. Peers see it as the HELO name.
     pub(crate) life: &'a str,
-    /// In the order of the routes.
+    /// The peers, in the order of the routes.
     pub(crate) peers: &'a [SocketAddr],
     pub(crate) has_direct: bool,
     pub(crate) resolver: SocketAddr,
@@ -76,16 +77,20 @@ impl Settings<'_> {
         } = self;
         let (rate, burst, window) = RATED;
         let mut text = format!(
-            "[redis]\n{servers}\ndurability = \"{durability}\"\nconnect_timeout = \"2s\"\nresponse_timeout = \"2s\"\n\
+            "[redis]\n{servers}\ndurability = \"{durability}\"\nconnect_timeout = \"2s\"\n\
+             response_timeout = \"2s\"\n\
              durability_timeout = \"1s\"\n\
-             [scheduler]\nlisten = \"{http}\"\ngrace = \"3s\"\nanswers_in_memory = \"1KiB\"\nsuppress_timeout = \"3s\"\n\
+             [scheduler]\nlisten = \"{http}\"\ngrace = \"3s\"\nanswers_in_memory = \"1KiB\"\n\
+             suppress_timeout = \"3s\"\n\
              [verp]\ndomain = \"return.chaos.test\"\nkey = \"another key of the run alone\"\n\
              [intake.lmtp]\nlisten = \"{lmtp}\"\naccount = \"{ACCOUNT}\"\n\
              [intake.hooks.mailgun]\nsigning_key = \"{HOOK_KEY}\"\naccount = \"{ACCOUNT}\"\n\
-             [worker]\nlease = \"{LEASE_MS}ms\"\nheartbeat = \"1s\"\ngrace = \"3s\"\nroute = \"{}\"\nconcurrency = 32\n\
+             [worker]\nlease = \"{LEASE_MS}ms\"\nheartbeat = \"1s\"\ngrace = \"3s\"\n\
+             route = \"{}\"\nconcurrency = 32\n\
              [breaker]\nopen = \"1s\"\nopen_max = \"4s\"\n\
              [[destination]]\nname = \"*.narrow.test\"\nwindow = {NARROW}\n\
-             [[destination]]\nname = \"*.rated.test\"\nrate = {rate}\nburst = {burst}\nwindow = {window}\n\
+             [[destination]]\nname = \"*.rated.test\"\nrate = {rate}\nburst = {burst}\n\
+             window = {window}\n\
              [policy]\nfile = \"{policy}\"\n\
              [upkeep]\nrepair = \"*/20 * * * * *\"\n",
             ROUTES[0],
@@ -100,12 +105,14 @@ impl Settings<'_> {
         let way = match name {
             "direct" if self.has_direct => {
                 format!(
-                    "sender = \"mx\"\nprivate_hosts = true\nnameservers = [\"{}\"]\ntls = \"none\"\n",
+                    "sender = \"mx\"\nprivate_hosts = true\nnameservers = [\"{}\"]\n\
+                     tls = \"none\"\n",
                     self.resolver
                 )
             }
             "secure" => format!(
-                "sender = \"smtp\"\nhost = \"{}\"\nport = {}\ntls = \"required\"\ntls_ca_file = \"{}\"\n",
+                "sender = \"smtp\"\nhost = \"{}\"\nport = {}\ntls = \"required\"\n\
+                 tls_ca_file = \"{}\"\n",
                 peer.ip(),
                 peer.port(),
                 self.authority
@@ -123,8 +130,8 @@ impl Settings<'_> {
         };
         format!(
             "[[route]]\nname = \"{name}\"\n{way}{confirm}helo = \"{}\"\nnotify = []\n\
-             timeouts = {{ wait = \"5s\", connect = \"2s\", greeting = \"2s\", mail = \"2s\", rcpt = \"2s\", data = \"3s\", \
-             dot = \"3s\" }}\n",
+             timeouts = {{ wait = \"5s\", connect = \"2s\", greeting = \"2s\", mail = \"2s\", \
+             rcpt = \"2s\", data = \"3s\", dot = \"3s\" }}\n",
             self.life
         )
     }

@@ -1,4 +1,4 @@
-//! The faults that there are: which shape has them, how likely each is, and what it may do to an
+//! The faults: which server shapes have each of them, how likely it is, and what it may do to an
 //! attempt.
 
 use serde::{Deserialize, Serialize};
@@ -8,29 +8,30 @@ use crate::options::Shape;
 /// How long a worker holds a lease.
 pub(crate) const LEASE_MS: i64 = 4_000;
 
-/// A process that stands still for this long may have lost a lease: one is lengthened every second.
+/// A process that is suspended for this long may have lost a lease: leases are extended every
+/// second.
 const LEASE_AT_RISK_MS: i64 = LEASE_MS - 1_500;
 
-/// What can break.
+/// The kinds of faults.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 pub(crate) enum Kind {
-    /// A process is ended with SIGKILL and started again.
+    /// A process is killed with SIGKILL and restarted.
     Kill,
-    /// A process is ended with SIGTERM and started again.
+    /// A process is stopped with SIGTERM and restarted.
     Terminate,
-    /// A process is stopped with SIGSTOP, and goes on later.
+    /// A process is suspended with SIGSTOP, and continues later.
     Freeze,
     /// All connections of a process to its server are cut.
     Cut,
     /// Every answer to a process comes late.
     Slow,
-    /// A process's connections stay, and nothing passes.
+    /// The connections of a process stay open, but no data passes.
     Silent,
     /// Single requests of a process are lost, or their answers, or half of an answer.
     Torn,
-    /// A server is ended with SIGKILL and started again.
+    /// A server is killed with SIGKILL and restarted.
     ServerKill,
-    /// A server is stopped with SIGSTOP, and goes on later.
+    /// A server is suspended with SIGSTOP, and continues later.
     ServerFreeze,
     /// An operator makes a replica the master.
     Failover,
@@ -40,22 +41,22 @@ pub(crate) enum Kind {
     Flush,
     /// A slot of the Cluster moves to another master.
     SlotMove,
-    /// A server's clock goes an hour ahead, and stays there.
+    /// The clock of a server goes an hour ahead, and stays there.
     ClockAhead,
-    /// A server's clock goes back by an hour, and is set right again later.
+    /// The clock of a server goes back by an hour, and is corrected later.
     ClockBack,
-    /// A scheduler's folder for temporary files has no room left.
+    /// The folder for temporary files of a scheduler is full.
     DiskFull,
     /// A process may open no more files.
     NoDescriptors,
     /// The network has no route to a peer.
     NoRoute,
-    /// The resolver refuses, fails, or does not answer.
+    /// The resolver refuses, fails or does not answer.
     Resolver,
 }
 
 impl Kind {
-    /// All of them, with how likely each is.
+    /// All kinds, with their weights.
     const ALL: [(usize, Self); 19] = [
         (30, Self::Kill),
         (10, Self::Terminate),
@@ -78,7 +79,7 @@ impl Kind {
         (3, Self::Resolver),
     ];
 
-    /// Those that can befall a fleet of this shape, with how likely each is.
+    /// The kinds that a fleet of this shape can have, with their weights.
     pub(crate) fn of(shape: Shape) -> Vec<(usize, Self)> {
         Self::ALL
             .into_iter()
@@ -96,17 +97,17 @@ impl Kind {
         }
     }
 
-    /// Whether it is trouble of our own, for which jobs wait a minute.
+    /// Whether it is a problem on our side, after which jobs wait for a minute.
     pub(crate) fn is_own_trouble(self) -> bool {
         matches!(self, Self::NoDescriptors | Self::NoRoute | Self::Resolver)
     }
 
-    /// Whether it sets a server's clock.
+    /// Whether it changes the clock of a server.
     pub(crate) fn sets_clock(self) -> bool {
         matches!(self, Self::ClockAhead | Self::ClockBack)
     }
 
-    /// Whether it befalls a server: its keys, its clock, or whether it answers.
+    /// Whether it affects a server: its keys, its clock, or whether it answers.
     pub(crate) fn is_of_server(self) -> bool {
         matches!(
             self,
@@ -121,12 +122,12 @@ impl Kind {
         )
     }
 
-    /// Whether it befalls one process.
+    /// Whether it affects one process.
     pub(crate) fn is_of_process(self) -> bool {
         !self.is_of_server() && !matches!(self, Self::NoRoute | Self::Resolver)
     }
 
-    /// How long it may last, in milliseconds. One of them is drawn.
+    /// The possible durations in milliseconds. One of them is drawn.
     pub(crate) fn spans_ms(self, shape: Shape) -> &'static [i64] {
         match self {
             Self::Freeze | Self::Silent => &[1_000, LEASE_MS + 2_000, LEASE_MS * 5 / 2],
@@ -144,9 +145,9 @@ impl Kind {
         }
     }
 
-    /// Whether an attempt that was under way in it may be made once more, although the peer has
-    /// accepted its message. All other faults are no excuse: memory that is short, scripts that are
-    /// gone, a slot that moves, a slow link.
+    /// Whether an attempt that was in flight during it may be repeated even if the peer has
+    /// accepted its message. All other faults are no excuse: full memory, missing scripts, a moving
+    /// slot or a slow link.
     pub(crate) fn may_repeat_attempt(self, lasted_ms: i64) -> bool {
         match self {
             Self::Kill
@@ -160,7 +161,7 @@ impl Kind {
         }
     }
 
-    /// Whether servers of this shape may forget writes by it.
+    /// Whether servers of this shape may lose writes because of it.
     pub(crate) fn may_lose_writes(self, shape: Shape) -> bool {
         match self {
             Self::ServerKill | Self::Failover => shape.can_lose_writes(),
@@ -169,7 +170,7 @@ impl Kind {
         }
     }
 
-    /// The name used in figures and docs.
+    /// The name in figures and documents.
     pub(crate) fn name(self) -> &'static str {
         match self {
             Self::Kill => "kill",

@@ -1,5 +1,5 @@
-//! The processes of the fleet. Each is started again and again; every life has a name of its own,
-//! which its HELO tells the peers.
+//! The processes of the fleet. Each is restarted again and again. Every life of a process has a
+//! separate name, which peers see as the HELO name.
 
 use std::fs::{self, File};
 use std::net::SocketAddr;
@@ -18,11 +18,11 @@ use crate::config::Settings;
 use crate::net;
 use crate::record::{Ms, now_ms};
 
-/// How long a process may take to end after SIGTERM: its grace, and what is said beside it, on a
-/// busy machine.
+/// How long a process may take to end after SIGTERM: its grace period, and the rest of its work on
+/// a busy machine.
 const END_MAX: Duration = Duration::from_secs(25);
 
-/// What a process is.
+/// The kind of a process.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Role {
     Scheduler,
@@ -38,7 +38,7 @@ impl Role {
     }
 }
 
-/// What all processes share.
+/// The settings that all processes share.
 pub(crate) struct Surroundings {
     pub(crate) program: PathBuf,
     pub(crate) folder: PathBuf,
@@ -47,8 +47,8 @@ pub(crate) struct Surroundings {
     pub(crate) has_direct: bool,
     pub(crate) resolver: SocketAddr,
     pub(crate) authority: PathBuf,
-    /// Whether the run has namespaces of its own: all ports are free, and each process has a small
-    /// disk for temporary files.
+    /// Whether the run has separate namespaces. Then all ports are free, and each process has a
+    /// small disk for temporary files.
     pub(crate) isolated: bool,
 }
 
@@ -60,7 +60,7 @@ pub(crate) struct Process {
     servers: String,
     pub(crate) http: SocketAddr,
     pub(crate) lmtp: SocketAddr,
-    /// Its link to the server, if it has one of its own.
+    /// Its link to the server, if it has a separate one.
     pub(crate) link: Option<RedisProxy>,
     life: Mutex<Life>,
 }
@@ -81,7 +81,7 @@ impl Process {
         link: Option<RedisProxy>,
     ) -> anyhow::Result<Self> {
         let port = |offset: u16| SocketAddr::from(([127, 0, 0, 1], offset + number as u16));
-        // A run without a network of its own gets ports that are free.
+        // A run without a separate network uses ports that are free.
         let [http, lmtp] = match role {
             Role::Scheduler if surroundings.isolated => [port(8_100), port(8_200)],
             Role::Worker if surroundings.isolated => [port(8_300), port(8_400)],
@@ -92,7 +92,7 @@ impl Process {
             .folder
             .join(format!("{}{number}.tmp", role.name()));
         fs::create_dir_all(&temporary)
-            .with_context(|| format!("cannot make {}", temporary.display()))?;
+            .with_context(|| format!("cannot create {}", temporary.display()))?;
         if surroundings.isolated {
             net::mount_small(&temporary)?;
         }
@@ -137,29 +137,29 @@ impl Process {
         }
     }
 
-    /// The folder for its temporary files.
+    /// The folder for the temporary files of the process.
     pub(crate) fn temporary(&self) -> PathBuf {
         self.starter().temporary()
     }
 
-    /// The name of the life that it lives now.
+    /// The name of its current life.
     pub(crate) async fn life(&self) -> String {
         life_name(self.role, self.number, self.life.lock().await.number)
     }
 
-    /// Ends it with SIGKILL and starts the next life.
+    /// Kills the process with SIGKILL and starts the next life.
     pub(crate) async fn kill(&self) -> anyhow::Result<()> {
         let mut life = self.life.lock().await;
         life.child
             .kill()
             .await
-            .context("a process of the fleet cannot be killed")?;
+            .context("cannot kill a process of the fleet")?;
         *life = self.starter().start(life.number + 1)?;
         Ok(())
     }
 
-    /// Ends it with SIGTERM and starts the next life. Tells how it ended, and how long it had lived
-    /// before; `None` if it did not end and had to be killed.
+    /// Stops the process with SIGTERM and starts the next life. Returns how it ended, and how long
+    /// it had lived. `None` if it did not end and had to be killed.
     pub(crate) async fn terminate(&self) -> anyhow::Result<(Option<ExitStatus>, Ms)> {
         let mut life = self.life.lock().await;
         let age = now_ms() - life.began;
@@ -168,25 +168,25 @@ impl Process {
         Ok((status, age))
     }
 
-    /// Ends it with SIGTERM for good.
+    /// Stops the process with SIGTERM for good.
     pub(crate) async fn stop(&self) -> anyhow::Result<Option<ExitStatus>> {
         self.life.lock().await.end().await
     }
 
-    /// Sends it a signal.
+    /// Sends a signal to the process.
     pub(crate) async fn signal(&self, signal: &str) -> anyhow::Result<()> {
         self.life.lock().await.signal(signal).await
     }
 
     /// Unmounts the folder for its temporary files, so that the folder can be removed. The process
-    /// has to have ended.
+    /// must have ended.
     pub(crate) async fn unmount(&self) -> anyhow::Result<()> {
         if !self.surroundings.isolated {
             return Ok(());
         }
         let folder = self.temporary();
         let output = Command::new("umount").arg(&folder).output().await;
-        let output = output.context("umount cannot be run; install util-linux")?;
+        let output = output.context("cannot run umount: install util-linux")?;
         let errors = String::from_utf8_lossy(&output.stderr);
         let folder = folder.display();
         anyhow::ensure!(
@@ -197,13 +197,13 @@ impl Process {
         Ok(())
     }
 
-    /// Its process id, while it runs.
+    /// The process id, while the process runs.
     pub(crate) async fn process_id(&self) -> Option<u32> {
         self.life.lock().await.child.id()
     }
 
-    /// Starts the next life if this one has ended by itself; tells how.
-    pub(crate) async fn revive(&self) -> anyhow::Result<Option<(String, ExitStatus)>> {
+    /// Starts the next life if this one has ended by itself. Returns how it ended.
+    pub(crate) async fn restart_if_ended(&self) -> anyhow::Result<Option<(String, ExitStatus)>> {
         let mut life = self.life.lock().await;
         let Some(status) = life.child.try_wait()? else {
             return Ok(None);
@@ -213,7 +213,7 @@ impl Process {
         Ok(Some((name, status)))
     }
 
-    /// All that its lives have logged.
+    /// The logs of all its lives.
     pub(crate) fn log(&self) -> anyhow::Result<String> {
         let file = self.starter().log();
         let bytes = fs::read(&file).with_context(|| format!("cannot read {}", file.display()))?;
@@ -221,7 +221,7 @@ impl Process {
     }
 }
 
-/// The name of a life, which is its HELO.
+/// The name of a life, which is its HELO name.
 fn life_name(role: Role, number: usize, life: u32) -> String {
     format!("{}{number}-{life}.chaos.test", role.name())
 }
@@ -254,7 +254,7 @@ impl Life {
     }
 }
 
-/// What starts a life.
+/// The parts that are needed to start a life.
 struct Starter<'a> {
     role: Role,
     number: usize,
@@ -310,7 +310,7 @@ impl Starter<'_> {
             .create(true)
             .append(true)
             .open(self.log())
-            .context("a log cannot be opened")?;
+            .context("cannot open a log")?;
         let child = Command::new(program)
             .arg(self.role.name())
             .arg("--config")
@@ -322,7 +322,7 @@ impl Starter<'_> {
             .stderr(log)
             .kill_on_drop(true)
             .spawn()
-            .with_context(|| format!("{} cannot be started", program.display()))?;
+            .with_context(|| format!("cannot start {}", program.display()))?;
         Ok(Life {
             number: life,
             child,
@@ -331,7 +331,7 @@ impl Starter<'_> {
     }
 }
 
-/// Where the policy is.
+/// The path of the policy file.
 pub(crate) fn policy_file(folder: &Path) -> PathBuf {
     folder.join("policy.toml")
 }

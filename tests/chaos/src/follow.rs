@@ -1,5 +1,5 @@
-//! A client of `/v1/events`: it follows the stream through all faults, resumes behind the last
-//! place that it saw, and never starts anew.
+//! A client of `/v1/events`. It follows the stream through all faults, resumes after the last
+//! position that it saw, and never starts again from the beginning.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -14,7 +14,7 @@ use tokio::time::{sleep, timeout};
 use crate::record::{Event, Ms};
 use crate::world::World;
 
-/// How long a stream may be silent before another scheduler is asked.
+/// How long a stream may be silent before the client asks another scheduler.
 const SILENCE_MAX: Duration = Duration::from_secs(5);
 
 /// How long the client waits before it connects again.
@@ -40,8 +40,8 @@ pub(crate) async fn follow(world: Arc<World>) {
     }
 }
 
-/// Reads all that the journal holds, from its start, with a new connection after every silence.
-/// `enough` says from the number of events whether that is all.
+/// Reads the whole journal from its start, with a new connection after every silence. `enough`
+/// decides from the number of events whether that is all.
 pub(crate) async fn read_all(
     world: &World,
     enough: usize,
@@ -59,12 +59,12 @@ pub(crate) async fn read_all(
             }
         }
     };
-    // What has not come by then is missed, and the verdict says so.
+    // Events that have not come by then are missed, and the verdict reports them.
     let _ = timeout(limit, reading).await;
     events.iter().map(read_event).collect()
 }
 
-/// Reads on behind `place`, which moves along, until the stream ends or is silent.
+/// Reads after `place`, and updates it, until the stream ends or is silent.
 async fn read_on(
     world: &World,
     scheduler: usize,
@@ -99,7 +99,7 @@ async fn read_on(
     }
 }
 
-/// The place and the event of one message; none if it only keeps the connection alive.
+/// The position and the event of one message. None if it only keeps the connection alive.
 fn read_message(message: &str) -> anyhow::Result<Option<(String, Value)>> {
     let field = |name: &str| {
         message
@@ -116,7 +116,7 @@ fn read_message(message: &str) -> anyhow::Result<Option<(String, Value)>> {
     )))
 }
 
-/// What the verdict needs of an event.
+/// The parts of an event that the verdict needs.
 pub(crate) fn read_event(wire: &Value) -> anyhow::Result<Event> {
     let text = |key: &str| wire[key].as_str().map(str::to_owned);
     let instant =
@@ -124,8 +124,7 @@ pub(crate) fn read_event(wire: &Value) -> anyhow::Result<Event> {
     let kind = wire["type"].as_str().and_then(EventKind::parse);
     Ok(Event {
         id: text("id").context("an event has no id")?,
-        kind: kind
-            .with_context(|| format!("the type of an event is not known: {}", wire["type"]))?,
+        kind: kind.with_context(|| format!("the type of an event is unknown: {}", wire["type"]))?,
         at: instant("time").context("an event has no time")?,
         job: text("job").unwrap_or_default(),
         message: text("message"),
@@ -145,9 +144,11 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_message_of_the_stream_is_an_event_with_its_place() {
-        let message = "id: 5-0,6-1\nevent: JobScheduled\ndata: {\"type\":\"JobScheduled\",\"id\":\"0:5-0:0\",\
-                       \"time\":\"1970-01-01T00:00:01.000Z\",\"due\":\"1970-01-01T00:00:02.000Z\",\"job\":\"a/b@c\"}\n\n";
+    fn a_message_of_the_stream_is_an_event_with_its_position() {
+        let message = "id: 5-0,6-1\nevent: JobScheduled\ndata: {\"type\":\"JobScheduled\",\
+                       \"id\":\"0:5-0:0\",\
+                       \"time\":\"1970-01-01T00:00:01.000Z\",\
+                       \"due\":\"1970-01-01T00:00:02.000Z\",\"job\":\"a/b@c\"}\n\n";
         let (place, wire) = read_message(message).unwrap().unwrap();
         assert_eq!(place, "5-0,6-1");
         let event = read_event(&wire).unwrap();

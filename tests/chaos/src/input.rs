@@ -1,5 +1,5 @@
-//! What goes in, at its time and by its way. Whatever breaks, each input is sent again until it is
-//! answered, and what the answer was is written down.
+//! Sends the inputs, each at its time and in its way. If anything fails, each input is sent again
+//! until it is answered, and the answer is recorded.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -21,16 +21,16 @@ mod relay;
 
 pub(crate) use relay::report_all;
 
-/// How many inputs may be under way at once.
+/// How many inputs may be in progress at once.
 const AT_ONCE: usize = 64;
 
 /// How long one request may take.
 const REQUEST_MAX: Duration = Duration::from_secs(15);
 
-/// Between two tries of one input.
+/// The pause between two tries of one input.
 const PAUSE: Duration = Duration::from_millis(200);
 
-/// Puts everything in, and waits until all of it is answered or the run is closing.
+/// Sends all inputs, and waits until all of them are answered or the run is closing.
 pub(crate) async fn put_in(world: &Arc<World>, inputs: Vec<Input>) {
     let started = Instant::now();
     let (permits, mut sending) = (Arc::new(Semaphore::new(AT_ONCE)), JoinSet::new());
@@ -60,19 +60,19 @@ async fn put_in_one(world: &World, input: Input) {
     }
 }
 
-/// The tries of one input, each with another scheduler.
+/// The tries of one input. Each try uses another scheduler.
 struct Tries {
     scheduler: usize,
     made: u32,
 }
 
 impl Tries {
-    /// The first try is with this scheduler.
+    /// The first try uses this scheduler.
     fn from(scheduler: usize) -> Self {
         Self { scheduler, made: 0 }
     }
 
-    /// The scheduler of the next try, after a pause if there was one before.
+    /// The scheduler of the next try. Pauses first, except before the first try.
     async fn next(&mut self) -> usize {
         if self.made > 0 {
             sleep(PAUSE).await;
@@ -82,8 +82,8 @@ impl Tries {
     }
 }
 
-/// Sends a request. `None` if it has to be sent again. What is neither an answer nor a wish to try
-/// later is written down.
+/// Sends a request. `None` if it must be sent again. Any answer that is neither a success nor a
+/// request to retry is recorded as wrong.
 async fn request(
     world: &World,
     scheduler: usize,
@@ -99,11 +99,11 @@ async fn request(
         .timeout(REQUEST_MAX);
     let response = build(request).send().await.ok()?;
     let status = response.status().as_u16();
-    // An answer that breaks off is none.
+    // An incomplete answer counts as none.
     let text = response.text().await.ok()?;
     match status {
         status if answers.contains(&status) => Some((status, text)),
-        // 503: later. 507: later too, for a disk is full.
+        // 503 means later. 507 means later too, because a disk is full.
         429 | 503 | 507 => None,
         _ => {
             let text: String = text.chars().take(200).collect();
@@ -125,7 +125,8 @@ async fn tell(
 ) {
     let first_at = now_ms();
     let at = domain::clock::Timestamp::from_ms(first_at).to_string();
-    let mut body = json!({"type": fact, "recipient": recipient, "account": crate::plan::ACCOUNT, "occurred_at": at});
+    let mut body = json!({"type": fact, "recipient": recipient, "account": crate::plan::ACCOUNT,
+        "occurred_at": at});
     if let Some(message) = &message {
         body["message_id"] = message.clone().into();
     }
@@ -140,7 +141,7 @@ async fn tell(
         }
     };
     let answer: Value = serde_json::from_str(&text).unwrap_or_default();
-    world.recorder.told.push(ReportedFact {
+    world.recorder.facts.push(ReportedFact {
         fact: fact.to_owned(),
         job: crate::plan::job_of(recipient),
         message,
@@ -173,7 +174,7 @@ async fn hold(world: &World, scheduler: usize, destination: String, span: Durati
 async fn release(world: &World, scheduler: usize, destination: &str) {
     let path = format!("/v1/destinations/{destination}/hold");
     let mut tries = Tries::from(scheduler);
-    // 404: a try before had done it, or the servers have forgotten the hold.
+    // 404 means that an earlier try had released it, or that the servers have lost the hold.
     while request(
         world,
         tries.next().await,
@@ -194,7 +195,7 @@ pub(crate) async fn release_all(world: &World) {
     }
 }
 
-/// Writes down what bounces were answered.
+/// Records the answers to bounces.
 fn note(
     world: &World,
     way: Way,
@@ -205,7 +206,7 @@ fn note(
 ) -> anyhow::Result<()> {
     if answers.len() != bounces.len() {
         bail!(
-            "{} bounces by {way:?} were given {} answers",
+            "{} bounces by {way:?} got {} answers",
             bounces.len(),
             answers.len()
         );

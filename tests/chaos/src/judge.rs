@@ -1,5 +1,5 @@
-//! The verdict: what was promised against what was written down. Pure: the same evidence is judged
-//! the same way every time.
+//! The verdict: compares the promises with the records. It is pure, so the same evidence always
+//! gets the same verdict.
 
 use std::collections::{BTreeMap, HashMap};
 
@@ -15,12 +15,12 @@ mod pace;
 mod rest;
 mod sends;
 
-/// What was found.
+/// The result of judging a run.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Verdict {
-    /// Promises that were broken: which, and what that stands on.
+    /// Broken promises, each with its evidence.
     pub(crate) violations: Vec<(&'static str, String)>,
-    /// What is no violation and yet worth a figure.
+    /// Observations that are no violation but are counted.
     pub(crate) counts: BTreeMap<&'static str, usize>,
 }
 
@@ -34,7 +34,7 @@ impl Verdict {
     }
 }
 
-/// The events of each job, in the order of its journal.
+/// The events of each job, in the order of the journal.
 struct Histories<'a>(BTreeMap<&'a str, Vec<&'a Event>>);
 
 impl<'a> Histories<'a> {
@@ -54,7 +54,8 @@ impl<'a> Histories<'a> {
     }
 }
 
-/// The place of an event in its journal: the entry's two numbers, and the event's in the entry.
+/// The position of an event in its journal: the two numbers of the entry, and the number of the
+/// event in the entry.
 fn place(id: &str) -> (u64, u64, u64) {
     let mut parts = id
         .split([':', '-'])
@@ -64,10 +65,11 @@ fn place(id: &str) -> (u64, u64, u64) {
     (next(), next(), next())
 }
 
-/// The facts that were told about each job.
+/// The facts that were reported about each job.
 type Facts<'a> = HashMap<&'a str, Vec<&'a ReportedFact>>;
 
-/// The event with the time that this machine's clock showed. When it leads to is left as it is.
+/// The event with the time that the clock of this machine showed. The due time that it contains is
+/// unchanged.
 fn in_our_time(event: &Event, excuses: &Excuses<'_>) -> Event {
     Event {
         at: excuses.our_time(event.at),
@@ -86,8 +88,8 @@ pub(crate) fn judge(evidence: &Evidence) -> Verdict {
         .collect();
     let histories = Histories::of(&events);
     let mut facts = Facts::new();
-    for told in &evidence.told {
-        facts.entry(told.job.as_str()).or_default().push(told);
+    for fact in &evidence.facts {
+        facts.entry(fact.job.as_str()).or_default().push(fact);
     }
     let stories = messages::judge(evidence, &histories, &excuses, &facts, &mut verdict);
     attempts::judge(evidence, &histories, &excuses, &facts, &mut verdict);

@@ -1,6 +1,6 @@
-//! `make chaos`: runs a fleet of real processes over real servers, breaks what can break, and
-//! checks every promise afterwards from the peers' records and the journal. docs/chaos.md says
-//! more.
+//! `make chaos`: runs a fleet of real processes over real servers and breaks what can break. Then
+//! it checks every promise against the records of the peers and the journal.
+//! docs/guides/chaos.md explains it.
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -67,7 +67,7 @@ fn start(options: &Options) -> anyhow::Result<ExitCode> {
     Ok(ExitCode::from(u8::from(!is_clean)))
 }
 
-/// The program to run: the one that is named, or the one that was built beside this one.
+/// The program to run: the one that was named, or the one that was built next to this one.
 fn program(options: &Options) -> anyhow::Result<PathBuf> {
     let beside =
         || -> anyhow::Result<PathBuf> { Ok(env::current_exe()?.with_file_name("redeliver")) };

@@ -1,5 +1,5 @@
-//! The network of a run. With namespaces of its own the run has addresses that it can take away and
-//! folders that it can fill, harms nothing else on the machine, and leaves no process behind.
+//! The network of a run. In separate namespaces the run has addresses that it can remove and
+//! folders that it can fill. It harms nothing else on the machine, and leaves no process behind.
 
 use std::env;
 use std::net::{IpAddr, Ipv4Addr};
@@ -12,7 +12,7 @@ use anyhow::{Context, ensure};
 /// The program that makes namespaces, of util-linux.
 const UNSHARE: &str = "unshare";
 
-/// What is made for the run: its own network, mounts, and processes that end with it.
+/// The namespaces of the run: network, mounts, and processes that end with the run.
 const NAMESPACES: [&str; 6] = [
     "--net",
     "--mount",
@@ -22,17 +22,17 @@ const NAMESPACES: [&str; 6] = [
     "--mount-proc",
 ];
 
-/// How the run is kept apart from the machine.
+/// How the run is isolated from the machine.
 #[derive(Clone, Debug)]
 pub(crate) enum Isolation {
-    /// It has namespaces of its own.
+    /// The run has separate namespaces.
     Full,
-    /// It has none, for this reason: faults that need them are left out.
+    /// The run has none, for this reason. Faults that need them are left out.
     None(String),
 }
 
-/// Starts this program once more in namespaces of its own and waits for its end. An error says why
-/// there can be none.
+/// Starts this program again in separate namespaces and waits for its end. The error is the reason
+/// why there are none.
 pub(crate) fn run_isolated() -> Result<ExitCode, String> {
     let mut arguments: Vec<&str> = Vec::new();
     if !is_root() {
@@ -81,7 +81,7 @@ pub(crate) struct Network {
 }
 
 impl Network {
-    /// Sets up loopback and the peers' addresses, if the run has a network of its own.
+    /// Sets up loopback and the addresses of the peers, if the run has a separate network.
     pub(crate) fn prepare(isolation: Isolation, peers: usize) -> anyhow::Result<Self> {
         let network = Self { isolation };
         if network.is_own() {
@@ -93,7 +93,7 @@ impl Network {
         Ok(network)
     }
 
-    /// Whether the run has namespaces of its own.
+    /// Whether the run has separate namespaces.
     pub(crate) fn is_own(&self) -> bool {
         matches!(self.isolation, Isolation::Full)
     }
@@ -101,7 +101,8 @@ impl Network {
     /// The address of a peer.
     pub(crate) fn peer(&self, number: usize) -> IpAddr {
         let last = number as u8 + 1;
-        // An address of 127.0.0.0/8 can always be reached; another one only as long as it is ours.
+        // An address of 127.0.0.0/8 can always be reached. Another address can be reached only
+        // while it is ours.
         IpAddr::V4(if self.is_own() {
             Ipv4Addr::new(10, 99, 0, last)
         } else {
@@ -109,8 +110,8 @@ impl Network {
         })
     }
 
-    /// From now on nothing reaches this peer: the network has no route to it.
-    pub(crate) fn take_away(&self, peer: usize) -> anyhow::Result<()> {
+    /// Removes the route to this peer.
+    pub(crate) fn remove_route(&self, peer: usize) -> anyhow::Result<()> {
         ip(&[
             "address",
             "del",
@@ -120,7 +121,7 @@ impl Network {
         ])
     }
 
-    /// The peer can be reached again.
+    /// Makes the peer reachable again.
     pub(crate) fn restore(&self, peer: usize) -> anyhow::Result<()> {
         ip(&[
             "address",
@@ -132,7 +133,7 @@ impl Network {
     }
 }
 
-/// Makes `folder` a small file system of its own.
+/// Makes `folder` a separate, small file system.
 pub(crate) fn mount_small(folder: &Path) -> anyhow::Result<()> {
     run(
         "mount",
@@ -148,19 +149,19 @@ pub(crate) fn mount_small(folder: &Path) -> anyhow::Result<()> {
     .map(|_| ())
 }
 
-/// Lets a running process open no more than it has open now and `more` beside; `None`: as many as
-/// it may.
+/// Allows a running process to open only `more` files beyond those that it has open now. `None`
+/// removes the limit.
 pub(crate) fn limit_descriptors(process: u32, more: Option<usize>) -> anyhow::Result<()> {
     let limits = std::fs::read_to_string(format!("/proc/{process}/limits"))
         .context("the process is gone")?;
     let line = limits
         .lines()
         .find(|line| line.starts_with("Max open files"))
-        .context("the system tells no limits")?;
+        .context("the system reports no limits")?;
     let hard = line
         .split_whitespace()
         .nth(4)
-        .context("the system tells no hard limit")?;
+        .context("the system reports no hard limit")?;
     let open = std::fs::read_dir(format!("/proc/{process}/fd"))
         .context("the process is gone")?
         .count();
@@ -176,7 +177,7 @@ pub(crate) fn limit_descriptors(process: u32, more: Option<usize>) -> anyhow::Re
     .map(|_| ())
 }
 
-/// Cuts all connections of a process to these ports of loopback.
+/// Cuts all connections of a process to these ports on loopback.
 pub(crate) fn cut_connections(process: u32, ports: &[u16]) -> anyhow::Result<()> {
     let listed = run("ss", &["--tcp", "--numeric", "--processes", "--no-header"])?;
     let owner = format!("pid={process},");
@@ -202,14 +203,14 @@ fn ip(arguments: &[&str]) -> anyhow::Result<()> {
     run("ip", arguments).map(|_| ())
 }
 
-/// Runs a program of the system and gives what it prints.
+/// Runs a program of the system and returns its output.
 fn run(program: &str, arguments: &[&str]) -> anyhow::Result<String> {
     let output = Command::new(program)
         .args(arguments)
         .stdin(Stdio::null())
         .output();
-    let output = output
-        .with_context(|| format!("{program} cannot be run; install util-linux and iproute2"))?;
+    let output =
+        output.with_context(|| format!("cannot run {program}: install util-linux and iproute2"))?;
     let errors = String::from_utf8_lossy(&output.stderr);
     ensure!(
         output.status.success(),

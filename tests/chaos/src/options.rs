@@ -1,4 +1,4 @@
-//! What a run is asked to do.
+//! The options of a run.
 
 use std::path::PathBuf;
 
@@ -7,16 +7,16 @@ use serde::{Deserialize, Serialize};
 
 /// Runs a fleet of real processes, breaks what can break, and checks every promise afterwards.
 ///
-/// docs/chaos.md says what is broken, what is checked, and how to read a violation.
+/// docs/guides/chaos.md says what is broken, what is checked, and how to read a violation.
 #[derive(Clone, Debug, Parser)]
 #[command(max_term_width = 100)]
 pub(crate) struct Options {
-    /// Decides inputs and faults; the same seed gives the same ones in the same order [default: of
-    /// the clock]
+    /// Decides inputs and faults: the same seed gives the same ones in the same order [default:
+    /// from the clock]
     #[arg(long)]
     pub(crate) seed: Option<u64>,
 
-    /// How long bounces come in and things break; draining comes after that
+    /// How many minutes bounces are sent and faults occur; draining comes after that
     #[arg(long, default_value_t = 2.0)]
     pub(crate) minutes: f64,
 
@@ -40,36 +40,36 @@ pub(crate) struct Options {
     #[arg(long, default_value_t = 3)]
     pub(crate) workers: usize,
 
-    /// Leave out what makes jobs wait for a minute, so that draining is short: relays in trouble,
-    /// and trouble of our own
+    /// Leave out the faults that make jobs wait for a minute, so that draining is short: relays
+    /// with problems, and problems on our side
     #[arg(long)]
     pub(crate) quick: bool,
 
-    /// How many seconds draining may take before what is left counts as lost
+    /// How many seconds draining may take; jobs that are left after that count as lost
     #[arg(long, default_value_t = 150)]
     pub(crate) drain: u64,
 
-    /// The program to run [default: redeliver, beside this one]
+    /// The program to run [default: redeliver, next to this program]
     #[arg(long)]
     pub(crate) program: Option<PathBuf>,
 
-    /// Where everything is recorded [default: a new folder for temporary files]
+    /// The folder for all records [default: a new folder for temporary files]
     #[arg(long)]
     pub(crate) folder: Option<PathBuf>,
 
-    /// Keep the records also if nothing was wrong
+    /// Keep the records even if nothing was wrong
     #[arg(long)]
     pub(crate) keep: bool,
 
-    /// Print the figures as a row of the table in docs/chaos.md as well
+    /// Also print the figures as a row of the table in docs/guides/chaos.md
     #[arg(long)]
     pub(crate) table: bool,
 
-    /// Run nothing: judge the records in this folder once more
+    /// Do not run anything: judge the records in this folder again
     #[arg(long, value_name = "FOLDER")]
     pub(crate) judge: Option<PathBuf>,
 
-    /// Set by the program itself, for its second start in namespaces of its own
+    /// Set by the program itself, for its second start in separate namespaces
     #[arg(long, hide = true)]
     pub(crate) isolated: bool,
 }
@@ -77,9 +77,9 @@ pub(crate) struct Options {
 /// The servers that the fleet runs over.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ValueEnum)]
 pub(crate) enum Shape {
-    /// One server that appends every write to a file: a kill loses nothing
+    /// One server that appends every write to a file: a kill loses no writes
     Single,
-    /// One server that only writes snapshots: a kill loses what came after the last one
+    /// One server that only writes snapshots: a kill loses the writes after the last snapshot
     Snapshot,
     /// A master, a replica and three sentinels
     Sentinel,
@@ -98,17 +98,17 @@ impl Shape {
         }
     }
 
-    /// Whether some fault of this shape makes the servers forget writes that they had carried out.
+    /// Whether a fault of this shape can make the servers lose writes that they had carried out.
     pub(crate) fn can_lose_writes(self) -> bool {
         self != Self::Single
     }
 
-    /// Whether a write that was acknowledged may be lost by a fault of this shape.
+    /// Whether a fault of this shape can lose an acknowledged write.
     pub(crate) fn can_lose_acknowledged(self) -> bool {
         self == Self::Snapshot
     }
 
-    /// Whether each process reaches the server through a link of its own, which can be broken.
+    /// Whether each process reaches the server through a separate link that can be broken.
     pub(crate) fn has_links(self) -> bool {
         matches!(self, Self::Single | Self::Snapshot)
     }

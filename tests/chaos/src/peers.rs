@@ -1,6 +1,6 @@
-//! The SMTP servers that mail goes to, one for each route. They follow the script, and write down
-//! which recipients they were asked for, what they accepted, and what was under way at the same
-//! time.
+//! The SMTP servers that receive the mail, one for each route. They follow the script, and record
+//! the recipients that they were asked for, the messages that they accepted, and the transactions
+//! that were open at the same time.
 
 use std::collections::HashMap;
 use std::net::SocketAddr;
@@ -22,13 +22,13 @@ use crate::script;
 
 mod session;
 
-/// The port of all peers. Only it will do for the `direct` route.
+/// The port of all peers. The `direct` route works with this port only.
 pub(crate) const PORT: u16 = 25;
 
-/// The port if the system does not let us have the other one.
+/// The port if the system does not allow the other one.
 const PORT_FOR_USERS: u16 = 2_525;
 
-/// A report that a relay is going to send.
+/// A report that a relay will send.
 #[derive(Clone, Debug)]
 pub(crate) struct Report {
     pub(crate) return_path: String,
@@ -37,10 +37,10 @@ pub(crate) struct Report {
     pub(crate) reply: &'static str,
 }
 
-/// What all peers know together.
+/// The shared records of all peers.
 pub(crate) struct Book {
     seed: u64,
-    /// In how many tries of a recipient a relay may be in trouble.
+    /// In how many tries of a recipient a relay may have a problem.
     trouble_tries: u32,
     recorder: Arc<Recorder>,
     reports: UnboundedSender<Report>,
@@ -50,10 +50,11 @@ pub(crate) struct Book {
 
 #[derive(Default)]
 struct State {
-    /// How often each recipient was asked for, and each message accepted by the relay that reports.
+    /// How often each recipient was asked for, and how often the reporting relay accepted each
+    /// message.
     tries: HashMap<String, u32>,
     accepted: HashMap<String, u32>,
-    /// Transactions under way, by destination and by job.
+    /// Open transactions, by destination and by job.
     live: HashMap<String, Vec<Live>>,
 }
 
@@ -94,7 +95,7 @@ impl Book {
         self.connections.fetch_add(1, Ordering::Relaxed)
     }
 
-    /// Writes down that a recipient was asked for, and says what is to be done.
+    /// Records that a recipient was asked for. Returns what the peer does.
     fn begin(
         &self,
         route: &str,
@@ -104,10 +105,13 @@ impl Book {
         begins: bool,
     ) -> Transaction {
         let began = now_ms();
-        let mut state = self.state.lock().expect("no peer panics with it");
+        let mut state = self
+            .state
+            .lock()
+            .expect("no peer panics while it holds the lock");
         let tries = state.tries.entry(recipient.to_owned()).or_default();
         *tries += 1;
-        // At a mail host it is a failure like any other.
+        // At a mail host this is a failure like any other.
         let trouble_tries = if route == "direct" {
             u32::MAX
         } else {
@@ -152,7 +156,10 @@ impl Book {
     }
 
     fn end(&self, transaction: &Transaction) {
-        let mut state = self.state.lock().expect("no peer panics with it");
+        let mut state = self
+            .state
+            .lock()
+            .expect("no peer panics while it holds the lock");
         for name in names_of(&transaction.recipient) {
             if let Some(live) = state.live.get_mut(&name) {
                 live.retain(|live| live.connection != transaction.connection);
@@ -160,8 +167,8 @@ impl Book {
         }
     }
 
-    /// Writes down that a message was accepted.
-    fn take(&self, transaction: &Transaction, message: &str, answered: bool) {
+    /// Records that a message was accepted.
+    fn record_accepted(&self, transaction: &Transaction, message: &str, answered: bool) {
         self.recorder.taken.push(Taken {
             at: now_ms(),
             began: transaction.began,
@@ -172,17 +179,20 @@ impl Book {
         });
     }
 
-    /// Lets the relay report later, if that is what the script wants.
+    /// Schedules a report of the relay, if the script has one.
     fn report_later(&self, transaction: &Transaction, message: &str, return_path: &str) {
         let number = {
-            let mut state = self.state.lock().expect("no peer panics with it");
+            let mut state = self
+                .state
+                .lock()
+                .expect("no peer panics while it holds the lock");
             let accepted = state.accepted.entry(message.to_owned()).or_default();
             *accepted += 1;
             *accepted
         };
         if let Some(reply) = script::report(self.seed, message, number) {
             let (return_path, recipient) = (return_path.to_owned(), transaction.recipient.clone());
-            // The reporter ends before the peers do only when the run is over.
+            // The reporter ends before the peers only when the run is over.
             let _ = self.reports.send(Report {
                 return_path,
                 recipient,
@@ -193,7 +203,7 @@ impl Book {
     }
 }
 
-/// What transactions are counted by: the destination, and the job.
+/// The names by which transactions are counted: the destination and the job.
 fn names_of(recipient: &str) -> [String; 2] {
     let domain = recipient
         .split_once('@')
@@ -203,9 +213,9 @@ fn names_of(recipient: &str) -> [String; 2] {
 
 /// The running peers.
 pub(crate) struct Peers {
-    /// Where they listen, in the order of the routes.
+    /// The addresses of the peers, in the order of the routes.
     pub(crate) addresses: Vec<SocketAddr>,
-    /// Who certifies the peer of the route `secure`.
+    /// The certificate authority of the peer of the route `secure`.
     pub(crate) authority: std::path::PathBuf,
 }
 
@@ -230,7 +240,8 @@ impl Peers {
                     .await
                     .with_context(|| {
                         format!(
-                            "no peer can listen on {ip}, neither on {PORT} nor {PORT_FOR_USERS}"
+                            "no peer can listen on {ip}, neither on port {PORT} \
+                             nor on {PORT_FOR_USERS}"
                         )
                     })?,
             };
@@ -244,7 +255,7 @@ impl Peers {
         })
     }
 
-    /// Whether mail can go straight to mail hosts, which listen on port 25.
+    /// Whether mail can go directly to mail hosts, which listen on port 25.
     pub(crate) fn has_direct(&self) -> bool {
         self.addresses.iter().all(|address| address.port() == PORT)
     }
@@ -260,6 +271,6 @@ async fn listen(
         let Ok((stream, _)) = listener.accept().await else {
             continue;
         };
-        tokio::spawn(session::converse(stream, tls.clone(), route, book.clone()));
+        tokio::spawn(session::serve(stream, tls.clone(), route, book.clone()));
     }
 }

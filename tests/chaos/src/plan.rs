@@ -1,5 +1,5 @@
-//! What goes in and what breaks, in which order: all of it is drawn from the seed before the run
-//! begins.
+//! The inputs and faults of a run and their order. All of them are drawn from the seed before the
+//! run begins.
 
 use std::time::Duration;
 
@@ -12,14 +12,14 @@ use crate::record::Way;
 /// The account that all mail of a run belongs to.
 pub(crate) const ACCOUNT: &str = "chaos";
 
-/// Attempts at once at each of `*.narrow.test`.
+/// The maximum of attempts at once at each of `*.narrow.test`.
 pub(crate) const NARROW: usize = 2;
 
-/// Attempts per second at each of `*.rated.test`, how many may be saved up, and how many may be
-/// under way.
+/// For each of `*.rated.test`: attempts per second, how many can be saved up, and how many may be
+/// in flight.
 pub(crate) const RATED: (usize, usize, usize) = (4, 4, 4);
 
-/// Replies of a first attempt that failed softly.
+/// Replies of a first attempt that failed temporarily.
 const SOFT: [(usize, &str); 5] = [
     (4, "451 4.2.1 mailbox disabled for now"),
     (4, "452 4.3.1 mail system full"),
@@ -28,10 +28,10 @@ const SOFT: [(usize, &str); 5] = [
     (1, "450 4.7.1 greylisted"),
 ];
 
-/// The reply of one that failed for good.
+/// The reply of an attempt that failed permanently.
 pub(crate) const UNKNOWN_USER: &str = "550 5.1.1 user unknown";
 
-/// The ways in, with how likely each is.
+/// The ways in, with their weights.
 const WAYS: [(usize, Way); 6] = [
     (20, Way::Object),
     (15, Way::Array),
@@ -41,7 +41,7 @@ const WAYS: [(usize, Way); 6] = [
     (15, Way::Stream),
 ];
 
-/// Routes, as the configuration names them.
+/// The routes, with their names in the configuration.
 pub(crate) const ROUTES: [&str; 4] = ["relay", "direct", "confirmed", "secure"];
 
 /// One bounce.
@@ -54,7 +54,7 @@ pub(crate) struct Bounce {
 }
 
 impl Bounce {
-    /// The id of the job that it starts or joins.
+    /// The id of the job that the bounce starts or joins.
     pub(crate) fn job(&self) -> String {
         job_of(&self.recipient)
     }
@@ -70,10 +70,10 @@ pub(crate) fn job_of(recipient: &str) -> String {
     format!("{ACCOUNT}/{recipient}")
 }
 
-/// What goes in at one moment.
+/// The content of one input.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) enum What {
-    /// Bounces, together if the way allows that.
+    /// Bounces, sent together if the way allows that.
     Bounces(Way, Vec<Bounce>),
     /// A fact about an address, and the message that it names.
     Fact(&'static str, String, Option<String>),
@@ -81,7 +81,7 @@ pub(crate) enum What {
     Hold(String, Duration),
 }
 
-/// What goes in, when, and to which scheduler first.
+/// An input, its time, and the scheduler that gets it first.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct Input {
     pub(crate) at: Duration,
@@ -89,17 +89,17 @@ pub(crate) struct Input {
     pub(crate) what: What,
 }
 
-/// A fault that is to come, this long after the one before.
+/// A fault, and the time between it and the previous one.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(crate) struct NextFault {
     pub(crate) after: Duration,
     pub(crate) kind: Kind,
     pub(crate) lasts: Duration,
-    /// Which process, server, peer or slot: counted around those that there are.
+    /// The number of the process, server, peer or slot. It is taken modulo their count.
     pub(crate) target: usize,
 }
 
-/// All that a seed decides.
+/// Everything that a seed decides.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct Plan {
     pub(crate) inputs: Vec<Input>,
@@ -107,7 +107,7 @@ pub(crate) struct Plan {
 }
 
 impl Plan {
-    /// Draws what this seed decides.
+    /// Draws everything that this seed decides.
     pub(crate) fn draw(seed: u64, options: &Options) -> Self {
         let span = Duration::from_secs_f64(options.minutes * 60.0);
         Self {
@@ -116,7 +116,7 @@ impl Plan {
         }
     }
 
-    /// How many bounces go in.
+    /// How many bounces are sent.
     pub(crate) fn bounces(&self) -> usize {
         let count = |input: &Input| {
             if let What::Bounces(_, bounces) = &input.what {
@@ -129,7 +129,7 @@ impl Plan {
     }
 }
 
-/// The recipient's domain decides the route, so that each destination has one way out.
+/// The domain of the recipient decides the route, so that each destination has one route.
 fn draw_recipient(random: &mut Random, users: usize) -> (String, &'static str) {
     let number = random.below(24);
     let domain = match number {
@@ -171,7 +171,7 @@ fn draw_bounces(
 fn draw_inputs(seed: u64, span: Duration, options: &Options) -> Vec<Input> {
     let mut random = Random::from_seed(seed);
     let total = (span.as_secs_f64() * f64::from(options.rate)) as usize;
-    // A third of the messages join a job, or come to an address that has had one.
+    // A third of the messages join a job, or go to an address that had one.
     let users = (total / 24 * 2 / 3).max(2);
     let (mut inputs, mut sent, mut next) = (Vec::new(), Vec::<Bounce>::new(), 0);
     while sent.len() < total {
@@ -220,7 +220,7 @@ fn draw_fact(random: &mut Random, sent: &[Bounce]) -> What {
         (2, "complaint"),
         (1, "unsubscribe"),
     ]);
-    // One of the last hundred, so that much of what is told is about a job that still waits.
+    // One of the last hundred, so that many facts are about a job that still waits.
     let recent = &sent[sent.len().saturating_sub(100)..];
     let bounce = &recent[random.below(recent.len())];
     let names_message = fact == "delivered" || (fact == "engaged" && random.below(2) == 0);
@@ -232,7 +232,7 @@ fn draw_fact(random: &mut Random, sent: &[Bounce]) -> What {
 }
 
 fn draw_faults(seed: u64, span: Duration, options: &Options) -> Vec<NextFault> {
-    // Numbers of their own, so that another rate of bounces leaves the faults as they are.
+    // Separate random numbers, so that another rate of bounces does not change the faults.
     let mut random = Random::from_seed(seed ^ 0x6661_756c_7473);
     let mut kinds = Kind::of(options.shape);
     kinds.retain(|(_, kind)| !(options.quick && kind.is_own_trouble()));
@@ -272,7 +272,7 @@ mod tests {
     }
 
     #[test]
-    fn a_long_run_has_every_way_in_every_fact_and_every_fault_of_its_shape() {
+    fn a_long_run_has_every_way_in_and_every_fact_and_every_fault_of_its_shape() {
         for (name, shape) in [
             ("single", Shape::Single),
             ("cluster", Shape::Cluster),
@@ -296,9 +296,9 @@ mod tests {
                 assert!(plan.inputs.iter().any(of_way), "{name} has {way:?}");
             }
             for fact in ["delivered", "engaged", "complaint", "unsubscribe"] {
-                let told =
-                    |input: &Input| matches!(&input.what, What::Fact(told, ..) if *told == fact);
-                assert!(plan.inputs.iter().any(told), "{name} has {fact}");
+                let is_fact =
+                    |input: &Input| matches!(&input.what, What::Fact(kind, ..) if *kind == fact);
+                assert!(plan.inputs.iter().any(is_fact), "{name} has {fact}");
             }
             assert!(
                 plan.inputs

@@ -1,5 +1,5 @@
-//! What is written down while a run goes on, and what the verdict is made of. Each list is a file
-//! of JSON lines in the folder of the run, so that a run can be judged again.
+//! The records of a run, from which the verdict is made. Each list is a file of JSON lines in the
+//! folder of the run, so that a run can be judged again.
 
 use std::fs;
 use std::path::Path;
@@ -15,18 +15,18 @@ use serde::{Deserialize, Serialize};
 use crate::fault::Kind;
 use crate::options::Shape;
 
-/// Milliseconds since 1970 by this machine's clock. All times of a record are such, unless it says
-/// otherwise.
+/// Milliseconds since 1970 by the clock of this machine. All times in records are of this kind,
+/// unless noted otherwise.
 pub(crate) type Ms = i64;
 
-/// What the clock shows.
+/// The current time.
 pub(crate) fn now_ms() -> Ms {
     SystemTime::now()
         .duration_since(UNIX_EPOCH)
         .map_or(0, |since| since.as_millis().try_into().unwrap_or(Ms::MAX))
 }
 
-/// The way that a bounce came in.
+/// The way in which a bounce was sent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 pub(crate) enum Way {
     /// One JSON object.
@@ -43,7 +43,7 @@ pub(crate) enum Way {
     Stream,
 }
 
-/// A bounce that was taken in.
+/// A bounce that was accepted.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub(crate) struct Bounced {
     pub(crate) message: String,
@@ -52,13 +52,13 @@ pub(crate) struct Bounced {
     /// Whether its reply retires the address at once.
     pub(crate) permanent: bool,
     pub(crate) answer: String,
-    /// How often it was sent until an answer came.
+    /// How often it was sent until it was answered.
     pub(crate) tries: u32,
     pub(crate) first_at: Ms,
     pub(crate) answered_at: Ms,
 }
 
-/// A fact that was told.
+/// A fact that was reported.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub(crate) struct ReportedFact {
     /// `delivered`, `engaged`, `complaint` or `unsubscribe`.
@@ -70,13 +70,13 @@ pub(crate) struct ReportedFact {
     pub(crate) answer: String,
 }
 
-/// A destination that was held by an operator.
+/// A destination that an operator held.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub(crate) struct Held {
     pub(crate) destination: String,
     /// When the hold was answered.
     pub(crate) from: Ms,
-    /// When its release was asked for.
+    /// When its release was requested.
     pub(crate) until: Ms,
 }
 
@@ -85,9 +85,9 @@ pub(crate) struct Held {
 pub(crate) struct Asked {
     pub(crate) at: Ms,
     pub(crate) job: String,
-    /// The life of the worker that asked, by its HELO.
+    /// The life of the worker that asked, from its HELO name.
     pub(crate) life: String,
-    /// False if the same connection had asked for the same recipient just before: a message that
+    /// False if the same connection had asked for the same recipient just before: this message
     /// follows a probe.
     pub(crate) begins: bool,
 }
@@ -101,24 +101,24 @@ pub(crate) struct Taken {
     pub(crate) message: String,
     pub(crate) job: String,
     pub(crate) life: String,
-    /// False if the peer closed the connection in place of an answer.
+    /// False if the peer closed the connection instead of answering.
     pub(crate) answered: bool,
 }
 
-/// Transactions that were under way at the same time.
+/// Transactions that were open at the same time.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub(crate) struct Crowd {
     pub(crate) at: Ms,
-    /// The destination, or the job.
+    /// The destination or the job.
     pub(crate) of: String,
-    /// The lives that have them, the oldest transaction first, with when each began.
+    /// The lives that have the transactions, with the start of each, the oldest first.
     pub(crate) lives: Vec<(String, Ms)>,
 }
 
-/// A report that a message which a relay had accepted did not get through.
+/// A report that a message which a relay had accepted was not delivered.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub(crate) struct Refuted {
-    /// When it was sent for the first time.
+    /// When it was sent first.
     pub(crate) from: Ms,
     /// When it was answered.
     pub(crate) at: Ms,
@@ -132,27 +132,27 @@ pub(crate) struct Fault {
     pub(crate) at: Ms,
     pub(crate) until: Ms,
     pub(crate) kind: Kind,
-    /// The life of the process that it befell; `None` if it befell a server or all processes.
+    /// The life of the affected process. `None` if a server or all processes are affected.
     pub(crate) life: Option<String>,
-    /// Writes of servers since then may be lost by it.
+    /// Writes of servers since this time may be lost.
     pub(crate) lost_since: Option<Ms>,
 }
 
-/// The end of a life of a process that was not killed.
+/// The end of a process's life that was not killed.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub(crate) struct Ended {
     pub(crate) at: Ms,
     pub(crate) life: String,
-    /// Whether it was asked to end, by SIGTERM.
+    /// Whether it was asked to end by SIGTERM.
     pub(crate) was_asked: bool,
-    /// How long it had lived when it was asked.
+    /// How long it had run when it was asked.
     pub(crate) age_ms: Ms,
-    /// How it ended; `None` if it did not, and was killed.
+    /// How it ended. `None` if it did not end and was killed.
     pub(crate) status: Option<String>,
     pub(crate) is_success: bool,
 }
 
-/// An event of the journal, as `/v1/events` has it.
+/// An event of the journal, as `/v1/events` returns it.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub(crate) struct Event {
     /// `shard:entry:number`.
@@ -172,44 +172,44 @@ pub(crate) struct Event {
 }
 
 impl Event {
-    /// The journal's entry that it is in.
+    /// The journal entry that contains it.
     pub(crate) fn entry(&self) -> &str {
         self.id.rsplit_once(':').map_or("", |(entry, _)| entry)
     }
 }
 
-/// From when on the server's clock was ahead of the machine's, and by how much.
+/// From when the server's clock was ahead of the machine's, and by how much.
 #[derive(Clone, Copy, Debug, Serialize, Deserialize)]
 pub(crate) struct Skew {
     pub(crate) at: Ms,
     pub(crate) ahead: Ms,
 }
 
-/// What was found at the end that is not a list of what happened.
+/// Other findings at the end of a run.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub(crate) struct Rest {
-    /// Ids of the events that the client saw that followed the stream through all faults, in their
-    /// order.
+    /// Ids of the events that the client saw, in their order. That client follows the stream
+    /// through all faults.
     pub(crate) followed: Vec<String>,
-    /// Ids of the events that the servers hold.
+    /// Ids of the events that the servers have.
     pub(crate) stored: Vec<String>,
-    /// Standings that the servers hold, as job and standing.
+    /// The standings that the servers have, as job and standing.
     pub(crate) standings: Vec<(String, Standing)>,
-    /// What should be gone and is not.
+    /// Keys that should not exist any more.
     pub(crate) left: Vec<String>,
-    /// What the program itself did wrong: a wrong answer, an end that nothing explains, a panic, an
-    /// address in a log.
+    /// Errors of the program itself: a wrong answer, an unexplained end, a panic, an address in a
+    /// log.
     pub(crate) wrong: Vec<String>,
-    /// Destinations that had more attempts under way than they may, by the servers.
+    /// Destinations that had more attempts in flight than allowed, according to the servers.
     pub(crate) crowded: Vec<String>,
-    /// Jobs that were in two leases at once, by the servers.
+    /// Jobs that were in two leases at once, according to the servers.
     #[serde(default)]
     pub(crate) leased_twice: Vec<String>,
     /// How long draining took.
     pub(crate) drained_ms: Ms,
 }
 
-/// The settings of a run that its verdict depends on.
+/// The settings of a run on which its verdict depends.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub(crate) struct Run {
     pub(crate) seed: u64,
@@ -217,12 +217,12 @@ pub(crate) struct Run {
     pub(crate) minutes: f64,
 }
 
-/// All that a run is judged by.
+/// Everything by which a run is judged.
 #[derive(Clone, Debug)]
 pub(crate) struct Evidence {
     pub(crate) run: Run,
     pub(crate) bounced: Vec<Bounced>,
-    pub(crate) told: Vec<ReportedFact>,
+    pub(crate) facts: Vec<ReportedFact>,
     pub(crate) held: Vec<Held>,
     pub(crate) asked: Vec<Asked>,
     pub(crate) taken: Vec<Taken>,
@@ -236,11 +236,11 @@ pub(crate) struct Evidence {
 }
 
 impl Evidence {
-    /// Writes everything into `folder`.
+    /// Writes all records into `folder`.
     pub(crate) fn write(&self, folder: &Path) -> anyhow::Result<()> {
         write_lines(folder, "run", std::slice::from_ref(&self.run))?;
         write_lines(folder, "bounced", &self.bounced)?;
-        write_lines(folder, "told", &self.told)?;
+        write_lines(folder, "told", &self.facts)?;
         write_lines(folder, "held", &self.held)?;
         write_lines(folder, "asked", &self.asked)?;
         write_lines(folder, "taken", &self.taken)?;
@@ -253,12 +253,12 @@ impl Evidence {
         write_lines(folder, "rest", std::slice::from_ref(&self.rest))
     }
 
-    /// Reads what [`write`](Self::write) wrote.
+    /// Reads the records that [`write`](Self::write) wrote.
     pub(crate) fn read(folder: &Path) -> anyhow::Result<Self> {
         Ok(Self {
             run: read_one(folder, "run")?,
             bounced: read_lines(folder, "bounced")?,
-            told: read_lines(folder, "told")?,
+            facts: read_lines(folder, "told")?,
             held: read_lines(folder, "held")?,
             asked: read_lines(folder, "asked")?,
             taken: read_lines(folder, "taken")?,
@@ -296,7 +296,7 @@ fn read_one<T: DeserializeOwned>(folder: &Path, name: &str) -> anyhow::Result<T>
         .with_context(|| format!("{name}.jsonl is empty"))
 }
 
-/// A list that several tasks add to.
+/// A list to which several tasks add.
 #[derive(Debug)]
 pub(crate) struct List<T>(Mutex<Vec<T>>);
 
@@ -323,7 +323,7 @@ impl<T: Clone> List<T> {
             .clone()
     }
 
-    /// How many there are.
+    /// How many items there are.
     pub(crate) fn len(&self) -> usize {
         self.0
             .lock()
@@ -332,11 +332,11 @@ impl<T: Clone> List<T> {
     }
 }
 
-/// What the tasks of a run write down.
+/// The records of all tasks of a run.
 #[derive(Debug, Default)]
 pub(crate) struct Recorder {
     pub(crate) bounced: List<Bounced>,
-    pub(crate) told: List<ReportedFact>,
+    pub(crate) facts: List<ReportedFact>,
     pub(crate) held: List<Held>,
     pub(crate) asked: List<Asked>,
     pub(crate) taken: List<Taken>,

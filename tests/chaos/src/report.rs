@@ -1,4 +1,4 @@
-//! What a run says in the end: one line of figures, and one for each violation.
+//! The output at the end of a run: one line of figures, and one line for each violation.
 
 use std::collections::BTreeMap;
 use std::fmt::Write;
@@ -6,7 +6,7 @@ use std::fmt::Write;
 use crate::judge::Verdict;
 use crate::record::Evidence;
 
-/// How many violations of one promise are printed; the folder has all.
+/// How many violations of one promise are printed. The folder contains all of them.
 const VIOLATIONS_MAX: usize = 10;
 
 /// Prints the figures and the violations.
@@ -31,7 +31,7 @@ pub(crate) fn print(evidence: &Evidence, verdict: &Verdict, as_table: bool) {
     }
 }
 
-/// How many faults of each kind there were.
+/// How many faults of each kind occurred.
 fn faults(evidence: &Evidence) -> BTreeMap<&'static str, usize> {
     let mut counts = BTreeMap::new();
     for fault in &evidence.faults {
@@ -43,7 +43,8 @@ fn faults(evidence: &Evidence) -> BTreeMap<&'static str, usize> {
 fn figures(evidence: &Evidence, verdict: &Verdict) -> String {
     let run = &evidence.run;
     let mut line = format!(
-        "chaos: shape={} seed={} minutes={} bounces={} events={} tried={} accepted={} faults={} drained-s={}",
+        "chaos: shape={} seed={} minutes={} bounces={} events={} \
+         tried={} accepted={} faults={} drained-s={}",
         run.shape.name(),
         run.seed,
         run.minutes,
@@ -65,7 +66,7 @@ fn figures(evidence: &Evidence, verdict: &Verdict) -> String {
     line
 }
 
-/// A row of the table in docs/chaos.md.
+/// A row of the table in docs/guides/chaos.md.
 fn row(evidence: &Evidence, verdict: &Verdict) -> String {
     let count = |what: &str| verdict.counts.get(what).copied().unwrap_or_default();
     let kinds: Vec<String> = faults(evidence)

@@ -1,5 +1,5 @@
-//! A DNS server on loopback for the `direct` route: every domain has the same mail host. It can be
-//! broken.
+//! A DNS server on loopback for the `direct` route. Every domain has the same mail host. The server
+//! can be broken.
 
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
@@ -11,65 +11,66 @@ use hickory_proto::rr::{Name, RData, Record, RecordType};
 use tokio::net::UdpSocket;
 use tokio::sync::watch;
 
-/// How long answers may be kept, in seconds: short, so that a broken resolver is missed at once.
+/// How many seconds answers may be cached. It is short, so that a broken resolver is noticed at
+/// once.
 const TTL: u32 = 1;
 
-/// The one mail host.
+/// The only mail host.
 const HOST: &str = "mx.chaos.test.";
 
-/// How it answers.
+/// How the server answers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Mood {
-    /// What it knows.
+pub(crate) enum Behavior {
+    /// With the correct answer.
     Helpful,
-    /// This code, to every question.
+    /// With this code, to every question.
     Failing(ResponseCode),
     /// Not at all.
     Silent,
 }
 
-/// The ways in which it can be broken.
-pub(crate) const BROKEN: [Mood; 3] = [
-    Mood::Failing(ResponseCode::Refused),
-    Mood::Failing(ResponseCode::ServFail),
-    Mood::Silent,
+/// The ways in which the server can be broken.
+pub(crate) const BROKEN: [Behavior; 3] = [
+    Behavior::Failing(ResponseCode::Refused),
+    Behavior::Failing(ResponseCode::ServFail),
+    Behavior::Silent,
 ];
 
 /// A running server. It runs as long as the process.
 pub(crate) struct Resolver {
     pub(crate) address: SocketAddr,
-    mood: watch::Sender<Mood>,
+    behavior: watch::Sender<Behavior>,
 }
 
 impl Resolver {
-    /// One that sends all mail to the peer at `mail_host`.
+    /// Starts a server that sends all mail to the peer at `mail_host`.
     pub(crate) async fn start(mail_host: IpAddr) -> anyhow::Result<Self> {
         let socket = UdpSocket::bind("127.0.0.1:0")
             .await
             .context("no UDP port is free on 127.0.0.1")?;
         let address = socket.local_addr()?;
-        let (mood, now) = watch::channel(Mood::Helpful);
+        let (behavior, now) = watch::channel(Behavior::Helpful);
         tokio::spawn(serve(Arc::new(socket), mail_host, now));
-        Ok(Self { address, mood })
+        Ok(Self { address, behavior })
     }
 
-    /// From now on it answers so.
-    pub(crate) fn becomes(&self, mood: Mood) {
-        self.mood.send_replace(mood);
+    /// Changes how the server answers from now on.
+    pub(crate) fn set_behavior(&self, behavior: Behavior) {
+        self.behavior.send_replace(behavior);
     }
 }
 
-async fn serve(socket: Arc<UdpSocket>, mail_host: IpAddr, mood: watch::Receiver<Mood>) {
+async fn serve(socket: Arc<UdpSocket>, mail_host: IpAddr, behavior: watch::Receiver<Behavior>) {
     let mut buffer = [0; 4_096];
     loop {
-        // A client that is gone makes the next receive fail on some systems; the server goes on.
+        // On some systems a receive fails after the previous client has gone. The server continues.
         let Ok((len, client)) = socket.recv_from(&mut buffer).await else {
             continue;
         };
         let Ok(query) = Message::from_vec(&buffer[..len]) else {
             continue;
         };
-        let Some(answer) = answer(&query, mail_host, *mood.borrow()) else {
+        let Some(answer) = answer(&query, mail_host, *behavior.borrow()) else {
             continue;
         };
         if let Ok(bytes) = answer.to_vec() {
@@ -78,18 +79,18 @@ async fn serve(socket: Arc<UdpSocket>, mail_host: IpAddr, mood: watch::Receiver<
     }
 }
 
-fn answer(query: &Message, mail_host: IpAddr, mood: Mood) -> Option<Message> {
+fn answer(query: &Message, mail_host: IpAddr, behavior: Behavior) -> Option<Message> {
     let asked = query.queries.first()?.clone();
     let mut answer = Message::new(query.id, MessageType::Response, query.op_code);
     answer.metadata.recursion_available = true;
     answer.add_query(asked.clone());
-    let data = match mood {
-        Mood::Silent => return None,
-        Mood::Failing(code) => {
+    let data = match behavior {
+        Behavior::Silent => return None,
+        Behavior::Failing(code) => {
             answer.metadata.response_code = code;
             None
         }
-        Mood::Helpful => match (asked.query_type, mail_host) {
+        Behavior::Helpful => match (asked.query_type, mail_host) {
             (RecordType::MX, _) => Some(RData::MX(MX::new(10, Name::from_ascii(HOST).ok()?))),
             (RecordType::A, IpAddr::V4(host)) => Some(RData::A(host.into())),
             _ => None,

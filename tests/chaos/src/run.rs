@@ -1,4 +1,5 @@
-//! One run: start everything, put in and break, drain, collect what there is to know, judge.
+//! One run: starts everything, sends the inputs and carries out the faults, waits until all jobs
+//! have ended, collects the records, and judges them.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -20,14 +21,14 @@ use crate::{breaking, collect, follow, input, report, upkeep};
 /// How long the fleet may take to be ready.
 const READY_MAX: Duration = Duration::from_secs(60);
 
-/// How long nothing must wait before the run counts as drained. Leases that are not settled run out
-/// in that time.
+/// How long nothing may wait before the run counts as drained. Leases that are never settled end in
+/// that time.
 const QUIET: Duration = Duration::from_millis(LEASE_MS.unsigned_abs() + 2_000);
 
-/// How long the client of the stream may take to see what is there.
+/// How long the client of the stream may take to see the remaining events.
 const CAUGHT_UP_MAX: Duration = Duration::from_secs(15);
 
-/// Runs, and tells whether nothing was wrong.
+/// Runs everything. Whether nothing was wrong.
 pub(crate) async fn run(
     options: &Options,
     isolation: Isolation,
@@ -45,7 +46,7 @@ pub(crate) async fn run(
         options.minutes
     );
     if let Isolation::None(why) = &isolation {
-        println!("chaos: no namespaces of its own ({why}): some faults are left out");
+        println!("chaos: no separate namespaces ({why}): some faults are left out");
     }
     let folder = make_folder(options, seed)?;
     let sets_clock = plan.faults.iter().any(|fault| fault.kind.sets_clock());
@@ -54,7 +55,7 @@ pub(crate) async fn run(
     until_ready(&world).await?;
     let beside = [
         tokio::spawn(follow::follow(world.clone())),
-        tokio::spawn(upkeep::look_around(world.clone())),
+        tokio::spawn(upkeep::check_repeatedly(world.clone())),
         tokio::spawn(input::report_all(world.clone(), reports)),
     ];
     let inputs = {
@@ -64,9 +65,9 @@ pub(crate) async fn run(
     let skipped = breaking::break_all(&world, &plan.faults).await;
     let calm = Instant::now();
     let deadline = calm + Duration::from_secs(options.drain);
-    // What is not answered by then is given up when the run is closing.
+    // An input that is not answered by then is given up when the run is closing.
     let _ = tokio::time::timeout_at(deadline, inputs).await;
-    // If servers have forgotten that a hold was released, it is there again.
+    // If servers have lost the release of a hold, the hold is there again.
     let _ = tokio::time::timeout_at(deadline, input::release_all(&world)).await;
     drain(&world, deadline).await;
     let drained_ms = calm.elapsed().as_millis().try_into().unwrap_or_default();
@@ -86,7 +87,7 @@ pub(crate) async fn run(
     let verdict = judge(&evidence);
     report::print(&evidence, &verdict, options.table);
     if skipped > 0 {
-        println!("chaos: {skipped} faults did not happen, because their targets had one already");
+        println!("chaos: {skipped} faults were skipped, because their targets already had one");
     }
     for (what, why) in world.left_out() {
         println!("chaos: left out: {what}, because {why}");
@@ -94,7 +95,9 @@ pub(crate) async fn run(
     let is_clean = verdict.violations.is_empty();
     if is_clean && !options.keep {
         if let Err(error) = remove_folder(&world, &folder).await {
-            eprintln!("chaos: {error:#}; remove the folder yourself, it holds keys of the run");
+            eprintln!(
+                "chaos: {error:#}; remove the folder yourself, it contains private keys of the run"
+            );
         }
         println!("chaos: seed {seed}, shape {shape}: nothing was wrong");
     } else {
@@ -116,7 +119,7 @@ fn make_folder(options: &Options, seed: u64) -> anyhow::Result<PathBuf> {
         .folder
         .clone()
         .unwrap_or_else(|| std::env::temp_dir().join(name));
-    fs::create_dir_all(&folder).with_context(|| format!("cannot make {}", folder.display()))?;
+    fs::create_dir_all(&folder).with_context(|| format!("cannot create {}", folder.display()))?;
     Ok(fs::canonicalize(&folder)?)
 }
 
@@ -148,12 +151,12 @@ async fn until_ready(world: &World) -> anyhow::Result<()> {
         .context("the schedulers are not ready after a minute; their logs are in the folder")
 }
 
-/// Waits until nothing is left to do, and nothing comes back.
+/// Waits until no work is left and none comes back.
 async fn drain(world: &Arc<World>, deadline: Instant) {
     let mut quiet_since = None;
     while Instant::now() < deadline {
         for process in world.processes() {
-            breaking::revive_one(world, process).await;
+            breaking::restart_if_ended(world, process).await;
         }
         let is_quiet = world.store.waiting().await == Some(0);
         let since = *quiet_since.get_or_insert_with(Instant::now);
@@ -166,7 +169,7 @@ async fn drain(world: &Arc<World>, deadline: Instant) {
     }
 }
 
-/// Waits until the client that follows the stream has seen all that there is.
+/// Waits until the client that follows the stream has seen all events.
 async fn caught_up(world: &World) {
     let deadline = Instant::now() + CAUGHT_UP_MAX;
     while Instant::now() < deadline {

@@ -1,36 +1,36 @@
-//! What the peers do to each try of a recipient. Decided by the seed, the recipient and the number
-//! of the try alone.
+//! Decides how the peers treat each try of a recipient. The result depends only on the seed, the
+//! recipient and the number of the try.
 
 use harness::random::Random;
 
-/// Behind this many tries of a recipient everything is accepted, so that a run drains.
+/// After this many tries of a recipient everything is accepted, so that a run ends.
 const TROUBLE_TRIES: u32 = 6;
 
-/// Where in a transaction something happens.
+/// The moment of a transaction at which the act happens.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Phase {
-    /// In place of the answer to RCPT.
+    /// Instead of the answer to RCPT.
     Recipient,
-    /// In place of the answer to the content.
+    /// Instead of the answer to the content.
     Content,
 }
 
-/// What a peer does to one transaction.
+/// How a peer treats one transaction.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Act {
     /// Accepts the message.
     Take,
-    /// Accepts it, and answers late.
+    /// Accepts the message, and answers late.
     TakeSlowly,
-    /// Accepts it, and closes the connection in place of an answer.
+    /// Accepts the message, and closes the connection instead of answering.
     TakeAndClose,
-    /// Accepts it, after an answer to RCPT that comes byte by byte.
+    /// Accepts the message, after an answer to RCPT that comes byte by byte.
     Drip,
-    /// Answers this.
+    /// Gives this answer.
     Say(Phase, &'static str),
-    /// Answers nothing any more.
+    /// Does not answer any more.
     Hang(Phase),
-    /// Breaks the connection off.
+    /// Resets the connection.
     Reset(Phase),
 }
 
@@ -60,8 +60,8 @@ const ACTS: [(usize, Act); 17] = [
     (1, Act::Reset(Phase::Content)),
 ];
 
-/// What happens to the `number`-th try of a recipient, counted from 1. A relay is in trouble in the
-/// first `trouble_tries` tries at most: each of these makes the job wait for a minute.
+/// The act for the `number`-th try of a recipient, counted from 1. A relay has a problem at most in
+/// the first `trouble_tries` tries, because each of these makes the job wait for a minute.
 pub(crate) fn act(seed: u64, recipient: &str, number: u32, trouble_tries: u32) -> Act {
     if number > TROUBLE_TRIES {
         return Act::Take;
@@ -75,7 +75,7 @@ pub(crate) fn act(seed: u64, recipient: &str, number: u32, trouble_tries: u32) -
     if is_trouble && number > trouble_tries {
         return Act::Take;
     }
-    // Where windows and rates are counted, a transaction ends when both sides know that it does.
+    // If windows and rates are counted, both sides must know that a transaction has ended.
     let is_counted = recipient.ends_with(".narrow.test") || recipient.ends_with(".rated.test");
     match act {
         Act::Hang(_) | Act::Reset(_) | Act::TakeAndClose if is_counted => Act::Take,
@@ -83,8 +83,8 @@ pub(crate) fn act(seed: u64, recipient: &str, number: u32, trouble_tries: u32) -
     }
 }
 
-/// The report that a relay sends later about a message that it accepted for the `number`-th time;
-/// none: the message got through.
+/// The report that a relay sends later about a message that it accepted for the `number`-th time.
+/// None if the message is delivered.
 pub(crate) fn report(seed: u64, message: &str, number: u32) -> Option<&'static str> {
     if number > 2 {
         return None;
@@ -99,7 +99,7 @@ pub(crate) fn report(seed: u64, message: &str, number: u32) -> Option<&'static s
 }
 
 fn draw(seed: u64, name: &str, number: u64) -> Random {
-    // FNV-1a: the same number for the same name, in every run.
+    // FNV-1a gives the same number for the same name in every run.
     let hash = name.bytes().fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| {
         (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3)
     });
@@ -113,7 +113,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_act_comes_and_each_is_decided_by_seed_recipient_and_number() {
+    fn every_act_occurs_and_depends_only_on_seed_and_recipient_and_number() {
         let all = |seed| {
             (0..3_000)
                 .map(|n| act(seed, &format!("u{n}@d.test"), 1, 1))
@@ -126,7 +126,7 @@ mod tests {
     }
 
     #[test]
-    fn everything_is_accepted_in_the_end() {
+    fn every_recipient_is_accepted_in_the_end() {
         for n in 0..1_000 {
             let recipient = format!("u{n}@d.test");
             assert_eq!(

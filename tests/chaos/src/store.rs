@@ -1,5 +1,4 @@
-//! The servers that the fleet runs over, in the shape of the run: how they are started, asked, and
-//! broken.
+//! The servers of the fleet in the shape of the run: how they are started, queried and broken.
 
 use std::fs;
 use std::path::Path;
@@ -24,15 +23,15 @@ pub(crate) const SHARDS: usize = 8;
 /// How long an answer may take before a server counts as away.
 const ANSWER_MAX: Duration = Duration::from_secs(2);
 
-/// What every server of a shape that keeps what it has acknowledged is started with.
+/// The options of every server whose shape keeps acknowledged writes.
 const DURABLE: [&str; 3] = [
     "appendonly yes",
     "appendfsync always",
     "maxmemory-policy noeviction",
 ];
 
-/// The same for servers with replicas: a master that lost its replica, because it was replaced,
-/// say, takes no writes (docs/deployment.md).
+/// The same for servers with replicas: a master that lost its replica, for example because it was
+/// replaced, accepts no writes (docs/guides/deployment.md).
 const REPLICATED: [&str; 5] = [
     DURABLE[0],
     DURABLE[1],
@@ -58,8 +57,8 @@ enum Running {
 }
 
 impl Store {
-    /// Starts servers, and waits until they are whole. One server alone may have a clock that can
-    /// be set.
+    /// Starts servers, and waits until each master has its replica. Only a single server may have a
+    /// clock that can be set.
     pub(crate) async fn start(shape: Shape, clock: Option<ServerClock>) -> anyhow::Result<Self> {
         let program = programs().remove(0);
         let mut socket = String::new();
@@ -94,12 +93,13 @@ impl Store {
         })
     }
 
-    /// The URL that links lead to.
+    /// The URL to which links connect.
     pub(crate) fn socket_url(&self) -> String {
         format!("redis+unix://{}", self.socket)
     }
 
-    /// The lines of `[redis]` that say where the servers are, for a process with this link or none.
+    /// The lines of `[redis]` with the addresses of the servers, for a process with this link or
+    /// none.
     pub(crate) fn section(&self, link: Option<&str>) -> String {
         match &self.servers {
             Running::One(..) => format!("url = \"{}\"", link.unwrap_or(&self.socket_url())),
@@ -109,7 +109,8 @@ impl Store {
                     .map(|port| format!("\"redis://127.0.0.1:{port}\""))
                     .join(", ");
                 format!(
-                    "sentinel = {{ master = \"mail\", nodes = [{nodes}] }}\nsentinel_password = \"{SENTINEL_PASSWORD}\""
+                    "sentinel = {{ master = \"mail\", nodes = [{nodes}] }}\n\
+                     sentinel_password = \"{SENTINEL_PASSWORD}\""
                 )
             }
             Running::Cluster(cluster) => {
@@ -145,7 +146,7 @@ impl Store {
         }
     }
 
-    /// A connection to the server on `port`, on which nothing takes long.
+    /// A connection to the server on `port`. Its commands have a short time limit.
     pub(crate) async fn connect(&self, port: u16) -> RedisResult<MultiplexedConnection> {
         let config = AsyncConnectionConfig::new()
             .set_connection_timeout(Some(ANSWER_MAX))
@@ -156,15 +157,19 @@ impl Store {
             .await
     }
 
-    /// Asks the server on `port` one thing.
-    pub(crate) async fn ask<T: FromRedisValue>(&self, port: u16, words: &[&str]) -> RedisResult<T> {
-        command(words)
+    /// Sends one command to the server on `port`.
+    pub(crate) async fn ask<T: FromRedisValue>(
+        &self,
+        port: u16,
+        command_words: &[&str],
+    ) -> RedisResult<T> {
+        command(command_words)
             .query_async(&mut self.connect(port).await?)
             .await
     }
 
-    /// The ports of the servers that are masters now, and answer. A Sentinel's master is the one
-    /// that the sentinels name.
+    /// The ports of the servers that are masters now and answer. For Sentinel, the master is the
+    /// one that the sentinels name.
     pub(crate) async fn masters(&self) -> Vec<u16> {
         let mut masters = Vec::new();
         for port in self.ports() {
@@ -190,8 +195,7 @@ impl Store {
         for shard in 0..SHARDS {
             let mut owner = None;
             for port in &masters {
-                // A server that does not have the slot answers with a redirect, which is an error
-                // here.
+                // A server without the slot answers with a redirect, which is an error here.
                 let held: RedisResult<usize> = self
                     .ask(*port, &["HLEN", &format!("rd:{{{shard}}}:jobs")])
                     .await;
@@ -202,8 +206,8 @@ impl Store {
         Some(shards)
     }
 
-    /// How many jobs there are, and how many entries of the intake stream. `None` if not everything
-    /// could be asked.
+    /// How many jobs and how many entries of the intake stream there are. `None` if some server
+    /// could not be asked.
     pub(crate) async fn waiting(&self) -> Option<usize> {
         let mut waiting = 0;
         for (shard, port) in self.shards().await?.into_iter().enumerate() {
@@ -215,27 +219,31 @@ impl Store {
         Some(waiting + self.ask_anywhere::<usize>(&["XLEN", "rd:intake"]).await?)
     }
 
-    /// Asks the masters until one has the key.
-    pub(crate) async fn ask_anywhere<T: FromRedisValue>(&self, words: &[&str]) -> Option<T> {
+    /// Sends a command to the masters until one of them has the key.
+    pub(crate) async fn ask_anywhere<T: FromRedisValue>(
+        &self,
+        command_words: &[&str],
+    ) -> Option<T> {
         for port in self.masters().await {
-            if let Ok(answer) = self.ask(port, words).await {
+            if let Ok(answer) = self.ask(port, command_words).await {
                 return Some(answer);
             }
         }
         None
     }
 
-    /// Adds to a key and waits until the write has the durability of the run. Only then it counts.
-    pub(crate) async fn add_durably(&self, words: &[&str]) -> anyhow::Result<()> {
+    /// Adds to a key, and waits until the write has the durability of the run. Only then the write
+    /// counts.
+    pub(crate) async fn add_durably(&self, command_words: &[&str]) -> anyhow::Result<()> {
         let wait: &[&str] = match self.shape {
-            // With `appendfsync always` the answer comes when the write is on the disk.
+            // With `appendfsync always` the answer comes after the write is on the disk.
             Shape::Single | Shape::Snapshot => &["PING"],
             Shape::Sentinel | Shape::Cluster => &["WAIT", "1", "1000"],
         };
         for port in self.masters().await {
             let mut connection = self.connect(port).await?;
             let added: RedisResult<redis::Value> =
-                command(words).query_async(&mut connection).await;
+                command(command_words).query_async(&mut connection).await;
             match added {
                 Err(error) if error.code() == Some("MOVED") => continue,
                 added => added?,
@@ -255,7 +263,7 @@ impl Store {
         bail!("no master has the key")
     }
 
-    /// Copies the servers' logs into `folder`.
+    /// Copies the logs of the servers into `folder`.
     pub(crate) fn keep_logs(&self, folder: &Path) -> anyhow::Result<()> {
         for entry in fs::read_dir(self.servers().folder()).context("the servers' folder is gone")? {
             let entry = entry?;
@@ -270,9 +278,9 @@ impl Store {
     }
 }
 
-fn command(words: &[&str]) -> redis::Cmd {
+fn command(command_words: &[&str]) -> redis::Cmd {
     let mut command = redis::Cmd::new();
-    for word in words {
+    for word in command_words {
         command.arg(word);
     }
     command

@@ -1,5 +1,5 @@
-//! What goes on beside inputs and faults: a look at windows by the servers, jobs put back from
-//! quarantine, snapshots, and a line now and then for the person who waits.
+//! The tasks that run in addition to inputs and faults: checking windows on the servers, releasing
+//! jobs from quarantine, writing snapshots, and printing progress.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -15,21 +15,21 @@ use crate::record::now_ms;
 use crate::store::SHARDS;
 use crate::world::World;
 
-/// Between two looks.
+/// The pause between two checks.
 const LOOK: Duration = Duration::from_millis(500);
 
-/// Between two snapshots, so that a kill loses a part of what was written since.
+/// The pause between two snapshots, so that a kill loses some of the writes since the last one.
 const SNAPSHOT: Duration = Duration::from_secs(3);
 
-/// Between two lines of progress.
+/// The pause between two lines of progress.
 const PROGRESS: Duration = Duration::from_secs(15);
 
-/// Looks again and again until the run is closing.
-pub(crate) async fn look_around(world: Arc<World>) {
+/// Checks again and again until the run is closing.
+pub(crate) async fn check_repeatedly(world: Arc<World>) {
     let looking = async {
         loop {
-            look_at_windows(&world).await;
-            look_at_leases(&world).await;
+            check_windows(&world).await;
+            check_leases(&world).await;
             sleep(LOOK).await;
         }
     };
@@ -70,8 +70,8 @@ pub(crate) async fn look_around(world: Arc<World>) {
     world.closing.run_until_cancelled(all).await;
 }
 
-/// No narrow destination has more attempts under way than its window.
-async fn look_at_windows(world: &World) {
+/// Checks that no narrow destination has more attempts in flight than its window.
+async fn check_windows(world: &World) {
     let keys: Vec<String> = (0..ROUTES.len())
         .flat_map(|number| {
             (0..SHARDS).map(move |shard| format!("rd:{{{shard}}}:pace:n{number}.narrow.test"))
@@ -99,8 +99,8 @@ async fn look_at_windows(world: &World) {
     }
 }
 
-/// No job is in two leases.
-async fn look_at_leases(world: &World) {
+/// Checks that no job is in two leases.
+async fn check_leases(world: &World) {
     for port in world.store.masters().await {
         let Ok(mut connection) = world.store.connect(port).await else {
             continue;
@@ -121,8 +121,8 @@ async fn look_at_leases(world: &World) {
     }
 }
 
-/// The jobs that two leases hold. A lease has a mark for each of its jobs, `1` while it holds it,
-/// and their ids in a field of its own.
+/// The jobs that are in two leases. A lease has a mark for each of its jobs, which is `1` while the
+/// job is in it. The ids of the jobs are in a separate field.
 fn held_twice(leased: &HashMap<String, String>) -> Vec<String> {
     let mut held: HashMap<&str, usize> = HashMap::new();
     for (token, marks) in leased {
@@ -140,7 +140,7 @@ fn held_twice(leased: &HashMap<String, String>) -> Vec<String> {
         .collect()
 }
 
-/// Puts jobs back whose workers were lost too often, as an operator does.
+/// Releases jobs from quarantine, as an operator does.
 async fn release_quarantine(world: &World) -> reqwest::Result<()> {
     let base = format!("http://{}", world.schedulers[0].http);
     let limit = Duration::from_secs(3);
@@ -167,7 +167,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_job_is_in_two_leases_only_if_both_hold_it() {
+    fn a_job_counts_as_leased_twice_only_if_both_leases_still_have_it() {
         let leased = |second: &str| {
             let fields = [
                 ("1", "11"),

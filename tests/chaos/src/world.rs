@@ -1,4 +1,4 @@
-//! The world of a run: servers, processes, peers, and what is written down about them.
+//! The world of a run: servers, processes, peers and records.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -31,17 +31,17 @@ pub(crate) struct World {
     pub(crate) network: Network,
     pub(crate) resolver: Resolver,
     pub(crate) http: reqwest::Client,
-    /// Cancelled when inputs that are still being sent again have to give up.
+    /// Cancelled when inputs that are still being repeated must be given up.
     pub(crate) closing: CancellationToken,
-    /// When the last snapshot that was written began.
+    /// The start time of the last completed snapshot.
     snapshot: AtomicI64,
     /// Faults that this run cannot have, and why.
     left_out: Mutex<BTreeMap<&'static str, String>>,
 }
 
 impl World {
-    /// Starts everything; the server's clock can be set if `sets_clock`. Also gives the reports
-    /// that relays are going to send.
+    /// Starts everything. The server's clock can be set if `sets_clock`. Also returns the reports
+    /// that relays will send.
     pub(crate) async fn start(
         options: &Options,
         seed: u64,
@@ -112,7 +112,7 @@ impl World {
         self.schedulers.iter().chain(&self.workers)
     }
 
-    /// One of all processes.
+    /// One of the processes.
     pub(crate) fn process(&self, target: usize) -> &Process {
         let number = target % (self.schedulers.len() + self.workers.len());
         self.schedulers
@@ -120,26 +120,29 @@ impl World {
             .unwrap_or_else(|| &self.workers[number - self.schedulers.len()])
     }
 
-    /// Notes that something is left out in this run.
+    /// Records that a kind of fault is left out in this run.
     pub(crate) fn leave_out(&self, what: &'static str, why: &str) {
-        let mut left_out = self.left_out.lock().expect("no task panics with it");
+        let mut left_out = self
+            .left_out
+            .lock()
+            .expect("no task panics while it holds the lock");
         left_out.entry(what).or_insert_with(|| why.to_owned());
     }
 
-    /// What was left out, and why.
+    /// The kinds of faults that were left out, and why.
     pub(crate) fn left_out(&self) -> BTreeMap<&'static str, String> {
         self.left_out
             .lock()
-            .expect("no task panics with it")
+            .expect("no task panics while it holds the lock")
             .clone()
     }
 
-    /// When the last snapshot that was written began.
+    /// The start time of the last completed snapshot.
     pub(crate) fn last_snapshot(&self) -> Ms {
         self.snapshot.load(Ordering::Relaxed)
     }
 
-    /// Notes a snapshot that was written.
+    /// Records a completed snapshot.
     pub(crate) fn note_snapshot(&self, began: Ms) {
         self.snapshot.store(began, Ordering::Relaxed);
     }

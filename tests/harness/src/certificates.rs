@@ -1,4 +1,4 @@
-//! Certificates of a test's own authority, and what a server needs to encrypt by them.
+//! Certificates of a test's own authority, and the TLS settings of servers that use them.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -11,39 +11,39 @@ use rustls::server::{WantsServerCert, WebPkiClientVerifier};
 use rustls::{ConfigBuilder, RootCertStore, ServerConfig, WantsVerifier};
 use tokio_rustls::TlsAcceptor;
 
-/// An authority of a test, and what it certified: paths of PEM files.
+/// The authority of a test, and a certificate that it signed: paths of PEM files.
 pub struct Certificates {
     /// The authority's certificate.
     pub authority: PathBuf,
-    /// A certificate for a name or an address, for servers and clients alike.
+    /// A certificate for a name or an address. It is valid for servers and for clients.
     pub certificate: PathBuf,
     /// Its key.
     pub key: PathBuf,
 }
 
 impl Certificates {
-    /// Makes them in `folder`, for 127.0.0.1.
+    /// Makes the files in `folder`, for 127.0.0.1.
     pub fn make(folder: &Path) -> Self {
         Self::make_for(folder, "127.0.0.1")
     }
 
-    /// Makes them in `folder`, for a host's name or its address.
+    /// Makes the files in `folder`, for a host's name or its address.
     pub fn make_for(folder: &Path, name: &str) -> Self {
         let paths = ["ca.pem", "own.pem", "own.key"].map(|name| folder.join(name));
         let authority_key = rcgen::KeyPair::generate().expect("ring makes keys");
         let mut parameters = rcgen::CertificateParams::default();
-        // Two certificates of one name would look like one that signed itself.
+        // With the same name, the other certificate would look like one that signed itself.
         parameters
             .distinguished_name
             .push(rcgen::DnType::CommonName, "authority");
         parameters.is_ca = rcgen::IsCa::Ca(rcgen::BasicConstraints::Unconstrained);
         let authority = parameters
             .self_signed(&authority_key)
-            .expect("it signs itself");
+            .expect("the authority can sign its own certificate");
         let issuer = rcgen::Issuer::new(parameters, authority_key);
         let key = rcgen::KeyPair::generate().expect("ring makes keys");
         let own =
-            rcgen::CertificateParams::new([name.to_owned()]).expect("it is a name or an address");
+            rcgen::CertificateParams::new([name.to_owned()]).expect("the name or address is valid");
         let own = own.signed_by(&key, &issuer).expect("the authority signs");
         let texts = [authority.pem(), own.pem(), key.serialize_pem()];
         for (path, text) in paths.iter().zip(texts) {
@@ -57,15 +57,17 @@ impl Certificates {
         }
     }
 
-    /// What a server encrypts by that shows this certificate.
+    /// The TLS of a server that presents this certificate.
     pub fn acceptor(&self) -> TlsAcceptor {
         self.accepting(server_config().with_no_client_auth())
     }
 
-    /// The same where clients have to show a certificate of this authority.
+    /// Like [`Self::acceptor`], but clients must present a certificate of this authority.
     pub fn acceptor_for_known(&self) -> TlsAcceptor {
         let mut roots = RootCertStore::empty();
-        roots.add(certificate(&self.authority)).expect("it is one");
+        roots
+            .add(certificate(&self.authority))
+            .expect("the authority's certificate is valid");
         let provider = Arc::new(ring::default_provider());
         let verifier = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider);
         self.accepting(
@@ -74,10 +76,10 @@ impl Certificates {
     }
 
     fn accepting(&self, builder: ConfigBuilder<ServerConfig, WantsServerCert>) -> TlsAcceptor {
-        let key = PrivateKeyDer::from_pem_file(&self.key).expect("it is one");
+        let key = PrivateKeyDer::from_pem_file(&self.key).expect("the key's file is valid");
         let config = builder
             .with_single_cert(vec![certificate(&self.certificate)], key)
-            .expect("they fit");
+            .expect("certificate and key belong together");
         Arc::new(config).into()
     }
 }
@@ -85,9 +87,9 @@ impl Certificates {
 fn server_config() -> ConfigBuilder<ServerConfig, WantsVerifier> {
     ServerConfig::builder_with_provider(Arc::new(ring::default_provider()))
         .with_safe_default_protocol_versions()
-        .expect("ring has them")
+        .expect("ring supports the default versions")
 }
 
 fn certificate(path: &Path) -> CertificateDer<'static> {
-    CertificateDer::from_pem_file(path).expect("it is one")
+    CertificateDer::from_pem_file(path).expect("the certificate's file is valid")
 }

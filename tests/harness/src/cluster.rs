@@ -1,5 +1,5 @@
-//! One Cluster per test process, for all tests that need no more than that there is one: they stop
-//! no node, and each has a key prefix of its own.
+//! One Cluster per test process. All tests that only need some Cluster share it: they stop no node,
+//! and each test has its own key prefix.
 
 use std::sync::LazyLock;
 use std::thread;
@@ -13,34 +13,34 @@ use crate::servers::{Cluster, programs};
 
 static CLUSTER: LazyLock<Cluster> = LazyLock::new(start);
 
-/// Connections to this process's Cluster, which is started on the first call.
+/// Returns connections to this process's Cluster. The first call starts the Cluster.
 ///
 /// # Panics
-/// Where no server is installed; the text says how to install it.
+/// If no server is installed. The message explains how to install it.
 pub fn connections() -> Connections {
     let nodes = CLUSTER
         .ports
         .iter()
         .take(2)
         .map(|port| Servers::single(&format!("redis://127.0.0.1:{port}")));
-    let nodes = nodes.flat_map(|node| node.expect("it is a URL").nodes().to_vec());
+    let nodes = nodes.flat_map(|node| node.expect("the URL is valid").nodes().to_vec());
     Connections::new(&Servers::Cluster(nodes.collect()), redis::settings())
-        .expect("nothing contradicts itself")
+        .expect("the connection settings are valid")
 }
 
-/// Asks the node that has the key one thing, and gives the answer as `redis-cli` writes it.
+/// Sends a command to the node that has its key. Returns the answer as `redis-cli` prints it.
 ///
 /// # Panics
-/// Where nothing answers.
+/// If no node answers.
 pub fn ask(words: &[&str]) -> String {
     let port = CLUSTER.ports[0].to_string();
     CLUSTER
         .servers
         .cli_with(&["-c", "-p", &port], words)
-        .expect("it answers")
+        .expect("the node answers")
 }
 
-/// How many masters have keys of the store under this prefix.
+/// Returns how many masters have keys of the store with this prefix.
 pub fn masters_with(prefix: &str) -> usize {
     let has_keys = |port: &u16| {
         let keys = CLUSTER
@@ -56,8 +56,8 @@ pub fn masters_with(prefix: &str) -> usize {
         .count()
 }
 
-/// Each test has a runtime of its own, so it is started by one that nothing has to outlive: the
-/// servers are processes.
+/// Starts the Cluster in a separate runtime, because each test has its own runtime and the Cluster
+/// must outlive the test. The servers are processes, so they outlive this runtime too.
 fn start() -> Cluster {
     let starting = thread::spawn(|| {
         let runtime = runtime::Builder::new_current_thread()
@@ -69,5 +69,5 @@ fn start() -> Cluster {
     });
     starting
         .join()
-        .expect("no servers, no tests; what is wrong is said above")
+        .expect("the Cluster did not start; the reason is printed above")
 }

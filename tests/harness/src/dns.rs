@@ -1,5 +1,5 @@
-//! A DNS server on loopback that tells where mail goes. It can fall silent, fail, and count what it
-//! is asked.
+//! A DNS server on loopback with MX records and addresses. It can stop answering, fail, and record
+//! the queries that it got.
 
 use std::collections::{HashMap, HashSet};
 use std::net::{IpAddr, SocketAddr};
@@ -11,12 +11,12 @@ use hickory_proto::rr::{Name, RData, Record, RecordType};
 use tokio::net::UdpSocket;
 use tokio_util::sync::{CancellationToken, DropGuard};
 
-/// How long answers may be believed, in seconds.
+/// The time to live of answers, in seconds.
 const TTL: u32 = 60;
 
 /// A running server. It stops when this is dropped.
 pub struct DnsServer {
-    /// Where it listens.
+    /// The address that it listens on.
     pub address: SocketAddr,
     zone: Arc<Mutex<Zone>>,
     _stop: DropGuard,
@@ -27,35 +27,35 @@ struct Zone {
     mail: HashMap<String, Vec<(u16, String)>>,
     addresses: HashMap<String, Vec<IpAddr>>,
     aliases: HashMap<String, String>,
-    mood: Mood,
+    behavior: Behavior,
     asked: Vec<String>,
-    /// The names that it says nothing of, whatever it is asked.
-    secret: HashSet<String>,
+    /// The names for which it never answers.
+    unanswered: HashSet<String>,
 }
 
-/// How it answers.
+/// How the server answers.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Mood {
-    /// What it knows, and NXDOMAIN for the rest.
+pub enum Behavior {
+    /// With its records, and with NXDOMAIN for other names.
     #[default]
     Helpful,
-    /// SERVFAIL, whatever it is asked.
+    /// With SERVFAIL to every query.
     Failing,
-    /// This response code, whatever it is asked.
+    /// With this response code to every query.
     Saying(ResponseCode),
-    /// An answer that breaks off in the middle of a record.
-    Garbled,
-    /// Not at all.
+    /// With an answer that is cut off in the middle of a record.
+    NotSmtp,
+    /// It does not answer.
     Silent,
 }
 
 impl DnsServer {
-    /// One that knows no domain yet.
+    /// Starts a server without records.
     pub async fn start() -> Self {
         let socket = UdpSocket::bind("127.0.0.1:0")
             .await
             .expect("a port is free");
-        let address = socket.local_addr().expect("it is bound");
+        let address = socket.local_addr().expect("the socket is bound");
         let (zone, stop) = (
             Arc::new(Mutex::new(Zone::default())),
             CancellationToken::new(),
@@ -71,9 +71,9 @@ impl DnsServer {
         }
     }
 
-    /// From now on `domain` has these MX records, preference and host; with none it exists and has
-    /// no mail host.
-    pub fn knows(&self, domain: &str, hosts: &[(u16, &str)]) -> &Self {
+    /// Sets the MX records of `domain`, as preference and host. With an empty list, the domain
+    /// exists but has no mail host.
+    pub fn set_mx(&self, domain: &str, hosts: &[(u16, &str)]) -> &Self {
         let hosts = hosts
             .iter()
             .map(|(preference, host)| (*preference, (*host).to_owned()))
@@ -82,42 +82,44 @@ impl DnsServer {
         self
     }
 
-    /// From now on `host` has these addresses.
-    pub fn places(&self, host: &str, addresses: &[&str]) -> &Self {
+    /// Sets the addresses of `host`.
+    pub fn set_addresses(&self, host: &str, addresses: &[&str]) -> &Self {
         let addresses = addresses
             .iter()
-            .map(|text| text.parse().expect("the test's address is one"))
+            .map(|text| text.parse().expect("the test gives a valid IP address"))
             .collect();
         self.zone().addresses.insert(host.to_owned(), addresses);
         self
     }
 
-    /// From now on `name` stands for `target`.
-    pub fn aliases(&self, name: &str, target: &str) -> &Self {
+    /// Makes `name` an alias (CNAME) of `target`.
+    pub fn set_alias(&self, name: &str, target: &str) -> &Self {
         self.zone()
             .aliases
             .insert(name.to_owned(), target.to_owned());
         self
     }
 
-    /// From now on it does not answer where it is asked for `name`.
-    pub fn conceals(&self, name: &str) -> &Self {
-        self.zone().secret.insert(name.to_owned());
+    /// From now on it does not answer queries for `name`.
+    pub fn never_answer(&self, name: &str) -> &Self {
+        self.zone().unanswered.insert(name.to_owned());
         self
     }
 
-    /// From now on it answers so.
-    pub fn becomes(&self, mood: Mood) {
-        self.zone().mood = mood;
+    /// Sets how it answers from now on.
+    pub fn set_behavior(&self, behavior: Behavior) {
+        self.zone().behavior = behavior;
     }
 
-    /// The domains that it was asked for so far, also where it did not answer.
+    /// Returns the names of all queries so far, including those that it did not answer.
     pub fn asked(&self) -> Vec<String> {
         self.zone().asked.clone()
     }
 
     fn zone(&self) -> MutexGuard<'_, Zone> {
-        self.zone.lock().expect("nobody panics while holding it")
+        self.zone
+            .lock()
+            .expect("no task panics while it holds this lock")
     }
 }
 
@@ -130,16 +132,18 @@ async fn serve(socket: UdpSocket, zone: Arc<Mutex<Zone>>) {
             .expect("a socket on loopback does not fail");
         let query = Message::from_vec(&buffer[..len])
             .expect("the resolver writes messages that can be read");
-        let (answer, mood) = {
-            let mut zone = zone.lock().expect("nobody panics while holding it");
-            (zone.answer(&query), zone.mood)
+        let (answer, behavior) = {
+            let mut zone = zone
+                .lock()
+                .expect("no task panics while it holds this lock");
+            (zone.answer(&query), zone.behavior)
         };
         if let Some(answer) = answer {
             let mut bytes = answer.to_vec().expect("the answer can be written");
-            if mood == Mood::Garbled {
+            if behavior == Behavior::NotSmtp {
                 bytes.truncate(bytes.len() - 1);
             }
-            // A client that no longer waits is none of our business.
+            // The client may have stopped waiting, which is not an error here.
             let _ = socket.send_to(&bytes, client).await;
         }
     }
@@ -162,19 +166,19 @@ impl Zone {
         let mut answer = Message::new(query.id, MessageType::Response, query.op_code);
         answer.metadata.recursion_available = true;
         answer.add_query(asked.clone());
-        let data = match self.mood {
-            Mood::Silent => return None,
-            _ if self.secret.contains(&domain) => return None,
-            Mood::Failing => {
+        let data = match self.behavior {
+            Behavior::Silent => return None,
+            _ if self.unanswered.contains(&domain) => return None,
+            Behavior::Failing => {
                 answer.metadata.response_code = ResponseCode::ServFail;
                 return Some(answer);
             }
-            Mood::Saying(code) => {
+            Behavior::Saying(code) => {
                 answer.metadata.response_code = code;
                 return Some(answer);
             }
-            Mood::Garbled => Some(vec![exchange(&(10, "mx1.example.com.".to_owned()))]),
-            Mood::Helpful => self.records(&domain, asked.query_type),
+            Behavior::NotSmtp => Some(vec![exchange(&(10, "mx1.example.com.".to_owned()))]),
+            Behavior::Helpful => self.records(&domain, asked.query_type),
         };
         if data.is_none() {
             answer.metadata.response_code = ResponseCode::NXDomain;
@@ -185,7 +189,7 @@ impl Zone {
         Some(answer)
     }
 
-    /// What is known of a name; `None` where it does not exist.
+    /// Returns the records of a name. `None` if the name does not exist.
     fn records(&self, name: &str, kind: RecordType) -> Option<Vec<RData>> {
         if let Some(target) = self.aliases.get(name) {
             return Some(vec![RData::CNAME(CNAME(host(target)))]);
@@ -214,11 +218,12 @@ fn exchange((preference, name): &(u16, String)) -> RData {
     RData::MX(MX::new(*preference, host(name)))
 }
 
-/// A name of any characters, as the DNS carries them.
+/// Makes a name that may have any characters, as DNS allows.
 fn host(name: &str) -> Name {
     let labels = name
         .trim_end_matches('.')
         .split('.')
         .filter(|label| !label.is_empty());
-    Name::from_labels(labels.map(str::as_bytes)).expect("its labels are short enough")
+    Name::from_labels(labels.map(str::as_bytes))
+        .expect("the labels of the test's name are short enough")
 }

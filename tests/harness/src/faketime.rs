@@ -1,5 +1,5 @@
-//! The wall clock of a process as a test sets it while the process runs, by libfaketime. The clocks
-//! that only measure how much time passes are left alone, as they are when a real clock is set.
+//! A wall clock that a test can set while a process runs, by libfaketime. As with a real clock,
+//! setting it does not change the monotonic clocks.
 
 use std::ffi::OsString;
 use std::fs;
@@ -7,7 +7,7 @@ use std::path::PathBuf;
 
 use tempfile::TempDir;
 
-/// The folders that hold libfaketime, by distribution.
+/// The folders of libfaketime in various distributions.
 const FOLDERS: [&str; 4] = [
     "/usr/lib/x86_64-linux-gnu/faketime",
     "/usr/lib/aarch64-linux-gnu/faketime",
@@ -21,7 +21,7 @@ pub struct FakeClock {
 }
 
 impl FakeClock {
-    /// A clock that differs from the real one by `offset`, as [`set`](Self::set) reads it.
+    /// A clock that differs from the real one by `offset`, in the format of [`set`](Self::set).
     pub fn new(offset: &str) -> Self {
         let clock = Self {
             folder: TempDir::with_prefix("redeliver-clock-").expect("a folder can be made"),
@@ -30,22 +30,22 @@ impl FakeClock {
         clock
     }
 
-    /// Sets the clock of all its processes: `+0` is the real time, `+1d` a day ahead, `-1h` an hour
-    /// behind.
+    /// Sets the clock of all processes that use it: `+0` is the real time, `+1d` is a day ahead,
+    /// `-1h` is an hour behind.
     pub fn set(&self, offset: &str) {
         let new = self.folder.path().join("new");
         fs::write(&new, format!("{offset}\n")).expect("the folder can be written to");
         fs::rename(new, self.file()).expect("the folder can be written to");
     }
 
-    /// What makes a process read it.
+    /// Returns the environment variables that make a process use this clock.
     ///
     /// # Panics
     /// If libfaketime is not installed.
     pub fn environment(&self) -> Vec<(&'static str, OsString)> {
         vec![
-            // The C library's allocator comes before jemalloc, which reads the clock while it is
-            // being set up.
+            // The C library comes first, so that its allocator is used and not jemalloc: jemalloc
+            // reads the clock while it is being set up.
             (
                 "LD_PRELOAD",
                 format!("{}:libc.so.6", library().display()).into(),
@@ -67,8 +67,7 @@ pub fn is_installed() -> bool {
 }
 
 fn library() -> PathBuf {
-    find_library()
-        .expect("no libfaketime, no faked clock: install it with `apt-get install faketime`")
+    find_library().expect("libfaketime is missing: install it with `apt-get install faketime`")
 }
 
 fn find_library() -> Option<PathBuf> {

@@ -1,48 +1,48 @@
-//! A Redis that loses its last writes: it is killed, and comes back from the last snapshot that the
-//! test had it take.
+//! A Redis that loses its last writes: it is killed, and restarts from the last snapshot that the
+//! test took.
 
 use crate::servers::Servers;
 
-/// The server. It writes nothing to its disk but what [`Forgetful::remember`] asks for.
-pub struct Forgetful {
-    /// The server, and what else the test starts.
+/// The server. It writes to disk only when [`SnapshotRedis::remember`] is called.
+pub struct SnapshotRedis {
+    /// The server, and other servers that the test starts.
     pub servers: Servers,
-    /// Its port.
+    /// The port of the server.
     pub port: u16,
 }
 
-impl Forgetful {
-    /// Starts one of this program.
+impl SnapshotRedis {
+    /// Starts a server of this program.
     pub async fn start(program: &str) -> Self {
         let servers = Servers::new(program);
         let port = servers.start(&[]).await;
         Self { servers, port }
     }
 
-    /// Where it is.
+    /// Its URL.
     pub fn url(&self) -> String {
         format!("redis://127.0.0.1:{}", self.port)
     }
 
-    /// Takes a snapshot of all that it has now.
+    /// Takes a snapshot of all its data.
     ///
     /// # Panics
-    /// If it cannot.
+    /// If the server cannot write the snapshot.
     pub fn remember(&self) {
         assert_eq!(self.ask(&["SAVE"]), "OK");
     }
 
-    /// Loses all writes since the last snapshot, as a server does that crashes before they reach
-    /// its disk.
+    /// Loses all writes since the last snapshot, like a server that crashes before they are on
+    /// disk.
     pub async fn forget(&self) {
         self.servers.kill(self.port);
         self.servers.start_on(self.port, &[]).await;
     }
 
-    /// What it answers to a command.
+    /// Sends a command, and returns the answer.
     ///
     /// # Panics
-    /// If it does not.
+    /// If the server does not answer.
     pub fn ask(&self, command: &[&str]) -> String {
         self.servers
             .cli(self.port, command)

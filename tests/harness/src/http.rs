@@ -1,4 +1,4 @@
-//! A scheduler on a port of its own, and a client for it.
+//! A scheduler on its own port, and a client for it.
 
 use config::model::Config;
 use policy::table::Table;
@@ -31,29 +31,32 @@ pub struct Http {
 }
 
 impl Http {
-    /// A scheduler on the store of `world`.
+    /// Starts a scheduler on the store of `world`, with the default configuration.
     pub async fn serve(world: &World) -> Self {
         Self::serve_with(world, &Config::embedded()).await
     }
 
-    /// A scheduler on the store of `world`, with these bounds and upkeep.
+    /// Starts a scheduler on the store of `world`, with this configuration.
     pub async fn serve_with(world: &World, config: &Config) -> Self {
         Self::serve_on(&world.store, config).await
     }
 
-    /// A scheduler on this store.
+    /// Starts a scheduler on this store.
     pub async fn serve_on(store: &Store, config: &Config) -> Self {
         let scheduler =
-            Scheduler::new(store.clone(), Table::embedded(), config).expect("the config is good");
+            Scheduler::new(store.clone(), Table::embedded(), config).expect("the config is valid");
         Self::serve_scheduler(scheduler).await
     }
 
-    /// This scheduler.
+    /// Starts this scheduler on a free port.
     pub async fn serve_scheduler(scheduler: Scheduler) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0")
             .await
             .expect("a port is free");
-        let base = format!("http://{}", listener.local_addr().expect("it is bound"));
+        let base = format!(
+            "http://{}",
+            listener.local_addr().expect("the socket is bound")
+        );
         let stop = CancellationToken::new();
         let served = tokio::spawn(scheduler.serve(listener, stop.clone()));
         Self {
@@ -64,16 +67,16 @@ impl Http {
         }
     }
 
-    /// Stops it, and waits until it has.
+    /// Stops the scheduler, and waits until it has ended.
     ///
     /// # Panics
-    /// Where it does not end well.
+    /// If it ends with an error.
     pub async fn stop(self) {
         drop(self.stop);
         in_time("the scheduler to stop", self.served)
             .await
-            .expect("it does not panic")
-            .expect("it ends well");
+            .expect("the scheduler does not panic")
+            .expect("the scheduler ends without an error");
     }
 
     /// A GET request.
@@ -96,7 +99,7 @@ impl Http {
         self.client.delete(format!("{}{path}", self.base))
     }
 
-    /// Where it listens: `http://127.0.0.1:…`.
+    /// Its URL: `http://127.0.0.1:…`.
     pub fn base(&self) -> &str {
         &self.base
     }
@@ -119,18 +122,18 @@ impl Http {
         request.send().await.expect("the scheduler answers")
     }
 
-    /// The JSON that is at `path`.
+    /// Returns the JSON at `path`.
     pub async fn get_json(&self, path: &str) -> Value {
         json(self.get(path).send().await.expect("the scheduler answers")).await
     }
 }
 
-/// The JSON of an answer.
+/// Returns the JSON of an answer.
 pub async fn json(response: Response) -> Value {
     response.json().await.expect("the answer is JSON")
 }
 
-/// The JSON of each line of an answer.
+/// Returns the JSON of each line of an answer.
 pub async fn json_lines(response: Response) -> Vec<Value> {
     let text = response.text().await.expect("the answer is text");
     text.lines()
@@ -138,7 +141,7 @@ pub async fn json_lines(response: Response) -> Vec<Value> {
         .collect()
 }
 
-/// Checks that an answer is a problem document (RFC 9457) with this status, and gives it.
+/// Verifies that an answer is a problem document (RFC 9457) with this status, and returns it.
 pub async fn problem(response: Response, status: u16) -> Value {
     assert_eq!(response.status(), status);
     let content_type = response

@@ -1,8 +1,8 @@
-//! What the tests are made with: a private Redis, a clock that only the test moves, mail systems
-//! that follow a script, and the real scheduler and worker around them.
+//! The tools of the tests: a private Redis, a clock that only the test moves, mail systems that
+//! follow a script, and the real scheduler and worker.
 //!
-//! A test asks for what it wants to see and never waits for time to pass: it moves the clock, or
-//! waits for a condition with [`wait::eventually`].
+//! A test never waits for time to pass. It moves the clock, or it waits for a condition with
+//! [`wait::eventually`].
 
 pub mod bounce;
 pub mod certificates;

@@ -1,4 +1,4 @@
-//! A client that speaks LMTP line by line.
+//! An LMTP client that sends line by line.
 
 use std::net::SocketAddr;
 
@@ -8,14 +8,14 @@ use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
 
 use crate::wait::{eventually, in_time};
 
-/// A connection that has been greeted.
+/// A connection whose greeting was received.
 pub struct LmtpClient {
     reader: BufReader<OwnedReadHalf>,
     writer: OwnedWriteHalf,
 }
 
 impl LmtpClient {
-    /// Connects, once somebody listens there, and hears the greeting.
+    /// Connects as soon as a server listens there, and reads its greeting.
     pub async fn connect(address: SocketAddr) -> Self {
         let stream = eventually("an LMTP listener", async || {
             TcpStream::connect(address).await.ok()
@@ -31,32 +31,33 @@ impl LmtpClient {
         client
     }
 
-    /// Says a line, and gives the reply: its last line.
+    /// Sends a line, and returns the last line of the reply.
     pub async fn say(&mut self, line: &str) -> String {
         self.send(&format!("{line}\r\n")).await;
         self.read_reply().await
     }
 
-    /// Sends bytes as they are.
+    /// Sends bytes unchanged.
     pub async fn send(&mut self, bytes: &str) {
-        // Where the other side has closed, what it said before is still to be read.
+        // If the server has closed the connection, its earlier replies can still be read.
         let _ = self.writer.write_all(bytes.as_bytes()).await;
     }
 
-    /// The last line of the next reply; empty where the other side has closed.
+    /// Returns the last line of the next reply. It is empty if the server has closed the
+    /// connection.
     pub async fn read_reply(&mut self) -> String {
         loop {
             let mut line = String::new();
             in_time("a reply", self.reader.read_line(&mut line))
                 .await
-                .expect("the connection is there");
+                .expect("the connection is not broken");
             if line.as_bytes().get(3) != Some(&b'-') {
                 return line.trim_end().to_owned();
             }
         }
     }
 
-    /// Delivers a message, and gives the reply for each recipient that was accepted.
+    /// Delivers a message. Returns the reply for each accepted recipient.
     pub async fn deliver(&mut self, recipients: &[&str], message: &str) -> Vec<String> {
         assert!(self.say("LHLO client.example").await.starts_with("250 "));
         assert!(self.say("MAIL FROM:<>").await.starts_with("250 "));

@@ -1,4 +1,4 @@
-//! A mail system that follows a script: the sender in most tests.
+//! A mail system that follows a script. It is the sender in most tests.
 
 use std::sync::Mutex;
 
@@ -14,14 +14,14 @@ use crate::wait::in_time;
 
 type Script = Box<dyn FnMut(&Attempt) -> Outcome + Send>;
 
-/// Answers as it is told, remembers what it was sent, and can be held so that attempts stay in
-/// flight.
+/// Answers by a script, and records the messages it was sent. It can be held, so that attempts stay
+/// in flight.
 pub struct MailSystem {
     script: Mutex<Script>,
     tried: watch::Sender<Vec<Tried>>,
-    /// How many messages are answered; those after them stay in flight.
+    /// How many messages are answered. The messages after them stay in flight.
     answered: watch::Sender<usize>,
-    /// The recipient whose attempts panic, as one does whose message meets a bug of the sender.
+    /// The recipient whose attempts panic, as if its message met a bug in the sender.
     panicking: watch::Sender<Option<String>>,
 }
 
@@ -53,36 +53,36 @@ impl Default for MailSystem {
 }
 
 impl MailSystem {
-    /// From now on every message is answered with `reply`.
-    pub fn says(&self, reply: &str) {
+    /// From now on, answers every message with `reply`.
+    pub fn reply_with(&self, reply: &str) {
         let reply = outcome(reply);
-        self.answers(move |_| reply.clone());
+        self.set_script(move |_| reply.clone());
     }
 
-    /// The next messages are answered with one of `replies` each, in turn, and any after them with
-    /// a yes.
-    pub fn says_in_turn(&self, replies: &[&str]) {
+    /// Answers the next messages with `replies`, one each and in this order. All messages after
+    /// them are delivered.
+    pub fn reply_in_turn(&self, replies: &[&str]) {
         let mut replies: Vec<Outcome> = replies.iter().rev().map(|reply| outcome(reply)).collect();
-        self.answers(move |_| replies.pop().unwrap_or_else(|| outcome(OK)));
+        self.set_script(move |_| replies.pop().unwrap_or_else(|| outcome(OK)));
     }
 
-    /// From now on `script` answers.
-    pub fn answers(&self, script: impl FnMut(&Attempt) -> Outcome + Send + 'static) {
+    /// From now on, answers by `script`.
+    pub fn set_script(&self, script: impl FnMut(&Attempt) -> Outcome + Send + 'static) {
         *self.script.lock().expect("no script panics") = Box::new(script);
     }
 
-    /// From now on an attempt for this recipient panics, and all others get through.
+    /// From now on, an attempt for this recipient panics. Attempts for other recipients do not.
     pub fn panics_at(&self, recipient: &str) {
         let recipient = recipient.to_owned();
         self.panicking.send_replace(Some(recipient));
     }
 
-    /// From now on messages stay in flight, until [`Self::let_go`].
+    /// From now on, messages stay in flight, until [`Self::let_go`].
     pub fn hold(&self) {
         self.hold_after(0);
     }
 
-    /// The next `count` messages are answered. Those after them stay in flight, until
+    /// Answers the next `count` messages. The messages after them stay in flight, until
     /// [`Self::let_go`].
     pub fn hold_after(&self, count: usize) {
         self.answered
@@ -95,17 +95,17 @@ impl MailSystem {
         self.answered.send_replace(count);
     }
 
-    /// Answers all messages in flight, and from now on every one at once.
+    /// Answers all messages in flight, and from now on every message at once.
     pub fn let_go(&self) {
         self.answered.send_replace(usize::MAX);
     }
 
-    /// All that was tried so far, in order, that in flight included.
+    /// Returns all messages that were tried so far, in order, including those in flight.
     pub fn tried(&self) -> Vec<Tried> {
         self.tried.borrow().clone()
     }
 
-    /// The ids of the messages that were tried so far, in order.
+    /// Returns the ids of the messages that were tried so far, in order.
     pub fn messages(&self) -> Vec<String> {
         self.tried()
             .into_iter()
@@ -119,12 +119,12 @@ impl MailSystem {
     }
 
     /// Waits until `count` messages have been tried.
-    pub async fn has_been_tried(&self, count: usize) {
+    pub async fn wait_for_attempts(&self, count: usize) {
         let mut tried = self.tried.subscribe();
         let enough = tried.wait_for(|tried| tried.len() >= count);
         in_time("messages to be tried", enough)
             .await
-            .expect("this is the sender");
+            .expect("the watch channel is open as long as this value exists");
     }
 }
 
@@ -148,7 +148,7 @@ impl Sender for MailSystem {
         answered
             .wait_for(|answered| place <= *answered)
             .await
-            .expect("this is the sender");
+            .expect("the watch channel is open as long as this value exists");
         assert_ne!(
             self.panicking.borrow().as_deref(),
             Some(attempt.recipient.as_str()),
@@ -159,7 +159,7 @@ impl Sender for MailSystem {
     }
 }
 
-/// What a sender sees where the recipient's mail system says `reply`, or where it is [`AWAY`].
+/// Returns the outcome that a sender reports for `reply`, or for a relay that is [`AWAY`].
 pub fn outcome(reply: &str) -> Outcome {
     if reply == AWAY {
         return Outcome::Unreachable(Fault::ours(FaultKind::Local, reply.to_owned()));

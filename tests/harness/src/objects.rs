@@ -1,5 +1,5 @@
-//! An object store on loopback: it speaks as much HTTP as getting an object takes, which S3, Google
-//! Cloud Storage and Azure all do by `GET /bucket/key`, and keeps what it was asked.
+//! An object store on loopback. It supports only what it takes to get an object: `GET /bucket/key`,
+//! which is the same for S3, Google Cloud Storage and Azure. It records the requests.
 
 use std::collections::HashMap;
 use std::net::SocketAddr;
@@ -13,34 +13,34 @@ use axum::response::Response;
 use tokio::net::TcpListener;
 use tokio_util::sync::{CancellationToken, DropGuard};
 
-/// What a store says of an object that it does not have: S3's error document.
+/// The answer for an object that does not exist: S3's error document.
 const NO_SUCH_KEY: &str =
     "<Error><Code>NoSuchKey</Code><Message>The specified key does not exist.</Message></Error>";
 
 #[derive(Default)]
 struct Shared {
     objects: HashMap<String, String>,
-    /// What a signature has to begin with.
+    /// The required start of a request's signature. `None` accepts every request.
     signature: Option<&'static str>,
     asked: Mutex<Vec<String>>,
 }
 
 /// A listener on loopback. It stops when this is dropped.
 pub struct Objects {
-    /// Where it listens.
+    /// The address that it listens on.
     pub address: SocketAddr,
     shared: Arc<Shared>,
     _stop: DropGuard,
 }
 
 impl Objects {
-    /// A store with these objects, by `bucket/key`. Who does not sign so is refused; `None` takes
-    /// everyone.
+    /// Starts a store with these objects, by `bucket/key`. It refuses requests whose signature does
+    /// not start with `signature`; `None` accepts every request.
     pub async fn start(signature: Option<&'static str>, objects: &[(&str, &str)]) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0")
             .await
             .expect("a port is free");
-        let address = listener.local_addr().expect("it is bound");
+        let address = listener.local_addr().expect("the socket is bound");
         let objects = objects
             .iter()
             .map(|(name, content)| (format!("/{name}"), (*content).to_owned()))
@@ -61,12 +61,12 @@ impl Objects {
         }
     }
 
-    /// The paths that were asked for so far.
+    /// Returns the paths of all requests so far.
     pub fn asked(&self) -> Vec<String> {
         self.shared
             .asked
             .lock()
-            .expect("nobody panics with it")
+            .expect("no task panics while it holds this lock")
             .clone()
     }
 }
@@ -84,7 +84,7 @@ async fn answer(State(shared): State<Arc<Shared>>, request: Request) -> Response
     shared
         .asked
         .lock()
-        .expect("nobody panics with it")
+        .expect("no task panics while it holds this lock")
         .push(path.clone());
     let (status, body) = match shared.objects.get(&path) {
         _ if !signed => (StatusCode::FORBIDDEN, ""),
@@ -96,5 +96,5 @@ async fn answer(State(shared): State<Arc<Shared>>, request: Request) -> Response
         .header("last-modified", "Sat, 21 Nov 2026 09:30:00 GMT")
         .header("etag", "\"1\"")
         .body(Body::from(body.to_owned()))
-        .expect("it is an answer")
+        .expect("the answer is valid")
 }

@@ -1,5 +1,5 @@
-//! A platform that sends by itself, as the `http` sender meets it: a real HTTP server on loopback
-//! that answers by a script.
+//! A platform that sends mail itself, for tests of the `http` sender: a real HTTP server on
+//! loopback that answers by a script.
 
 use std::io;
 use std::net::SocketAddr;
@@ -25,22 +25,22 @@ use tokio_util::sync::{CancellationToken, DropGuard};
 
 use crate::certificates::Certificates;
 
-/// One request that the platform was sent.
+/// One request that the platform has received.
 #[derive(Clone, Debug)]
 pub struct Posted {
     /// Its headers.
     pub headers: HeaderMap,
-    /// Its body, as it came.
+    /// Its body, as bytes.
     pub body: Bytes,
-    /// Its body, read.
+    /// Its body, parsed.
     pub json: Value,
 }
 
 /// What the platform does with a request.
 pub enum Say {
-    /// Answers with a status, a header where there is one, and a body.
+    /// Answers with a status, a header if one is given, and a body.
     Answer(u16, Option<(&'static str, &'static str)>, String),
-    /// Answers with a status, and breaks off in the body.
+    /// Answers with a status, and cuts the connection in the middle of the body.
     BreaksOff(u16),
     /// Never answers.
     Nothing,
@@ -55,23 +55,23 @@ struct Shared {
 
 /// A listener on loopback. It stops when this is dropped.
 pub struct Platform {
-    /// Where it listens.
+    /// The address that it listens on.
     pub address: SocketAddr,
     shared: Arc<Shared>,
     _stop: DropGuard,
 }
 
 impl Platform {
-    /// A platform that does what `script` says.
+    /// Starts a platform that follows `script`.
     pub async fn start(script: impl Fn(&Posted) -> Say + Send + Sync + 'static) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0")
             .await
             .expect("a port is free");
-        let address = listener.local_addr().expect("it is bound");
+        let address = listener.local_addr().expect("the socket is bound");
         Self::serve(listener, address, script)
     }
 
-    /// The same by TLS, with this certificate.
+    /// Like [`Self::start`], but over TLS, with this certificate.
     pub async fn start_with_tls(
         files: &Certificates,
         script: impl Fn(&Posted) -> Say + Send + Sync + 'static,
@@ -79,7 +79,7 @@ impl Platform {
         let listener = TcpListener::bind("127.0.0.1:0")
             .await
             .expect("a port is free");
-        let address = listener.local_addr().expect("it is bound");
+        let address = listener.local_addr().expect("the socket is bound");
         Self::serve(
             Encrypted {
                 listener,
@@ -113,13 +113,13 @@ impl Platform {
         }
     }
 
-    /// All that it was sent so far.
+    /// Returns all requests so far.
     pub fn posted(&self) -> Vec<Posted> {
         self.shared.posted.lock().expect("no script panics").clone()
     }
 }
 
-/// A listener that speaks TLS. Who shakes no hands is passed over.
+/// A listener that uses TLS. It skips connections whose handshake fails.
 struct Encrypted {
     listener: TcpListener,
     tls: TlsAcceptor,
@@ -165,11 +165,11 @@ async fn take(State(shared): State<Arc<Shared>>, request: Request) -> Response {
                 .fold(answer, |answer, (name, value)| answer.header(name, value));
             answer
                 .body(Body::from(body))
-                .expect("the script's answer is one")
+                .expect("the script's answer is valid")
         }
         Say::BreaksOff(status) => {
             let cut = async {
-                // By then what came before is on its way.
+                // After this pause, the first part of the body has been sent.
                 sleep(Duration::from_millis(50)).await;
                 Err(io::Error::other("cut"))
             };
@@ -177,16 +177,16 @@ async fn take(State(shared): State<Arc<Shared>>, request: Request) -> Response {
             Response::builder()
                 .status(status)
                 .body(Body::from_stream(body))
-                .expect("the script's answer is one")
+                .expect("the script's answer is valid")
         }
         Say::Nothing => std::future::pending().await,
     }
 }
 
-/// The octets of a JSON text in base64.
+/// Decodes a JSON string in base64.
 ///
 /// # Panics
-/// Where it is none.
+/// If it is not base64.
 pub fn decoded(value: &Value) -> Vec<u8> {
     BASE64_STANDARD
         .decode(value.as_str().unwrap_or_default())

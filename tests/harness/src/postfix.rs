@@ -1,4 +1,4 @@
-//! A real Postfix, private to one test, on a port of its own on loopback.
+//! A real Postfix that is private to one test, on its own port of loopback.
 
 use std::net::SocketAddr;
 use std::path::Path;
@@ -9,12 +9,12 @@ use crate::lmtp::LmtpClient;
 use crate::process::free_port;
 use crate::wait::eventually;
 
-/// What a test wants of its Postfix, beside what all have.
+/// The settings of a test's Postfix, in addition to those that all have.
 #[derive(Clone, Debug)]
 pub struct Settings {
-    /// Its address of loopback; any port will do.
+    /// Its address on loopback. Port 0 means any free port.
     pub at: SocketAddr,
-    /// Where mail for a domain goes, as `transport:nexthop` (transport(5)).
+    /// The domains, and where their mail goes, as `transport:nexthop` (transport(5)).
     pub transports: Vec<(String, String)>,
     /// More lines of `main.cf`.
     pub main: Vec<String>,
@@ -23,7 +23,7 @@ pub struct Settings {
 }
 
 impl Default for Settings {
-    /// Any port of loopback, and nothing of its own.
+    /// Any port of loopback, and no other settings.
     fn default() -> Self {
         Self {
             at: ([127, 0, 0, 1], 0).into(),
@@ -34,14 +34,15 @@ impl Default for Settings {
     }
 }
 
-/// A running Postfix. It is ended, with all its processes, when this is dropped.
+/// A running Postfix. When this is dropped, all its processes are killed.
 pub struct Postfix {
-    /// Where it takes mail by SMTP.
+    /// The address that it accepts SMTP on.
     pub address: SocketAddr,
     private: PrivatePostfix,
 }
 
-/// What those of tests have: it sends mail where the transports say, and tries again soon.
+/// The lines of `main.cf` that all tests have: mail goes where the transports send it, and a failed
+/// delivery is tried again soon.
 const MAIN: &str = "\
 myhostname = out.example.net
 default_transport = error:5.4.4 the test names no transport for this domain
@@ -53,10 +54,11 @@ service_throttle_time = 1s
 ";
 
 impl Postfix {
-    /// Starts one, and waits until it takes mail.
+    /// Starts a Postfix, and waits until it accepts mail.
     ///
     /// # Panics
-    /// Where Postfix is not installed, or the test does not run as root; the text says what to do.
+    /// If Postfix is not installed, or if the test does not run as root. The message explains what
+    /// to do.
     pub async fn start(settings: Settings) -> Self {
         let mut address = settings.at;
         if address.port() == 0 {
@@ -81,7 +83,7 @@ impl Postfix {
         }
     }
 
-    /// Hands a message in, as a sender that asks for reports does.
+    /// Sends a message to it by SMTP, with `from` as the return path for reports.
     pub async fn send(&self, from: &str, to: &[&str], message: &str) {
         let mut client = LmtpClient::connect(self.address).await;
         let from = format!("MAIL FROM:<{from}>");
@@ -112,17 +114,17 @@ impl Postfix {
         client.say("QUIT").await;
     }
 
-    /// What it has logged so far.
+    /// Returns its log so far.
     pub fn log(&self) -> String {
         self.private.log()
     }
 
-    /// Its folder, which ends with it.
+    /// Its folder, which is removed with it.
     pub fn folder(&self) -> &Path {
         self.private.folder()
     }
 
-    /// Waits until it has logged a line that holds `words`.
+    /// Waits until its log contains `words`.
     pub async fn logs(&self, words: &str) {
         eventually(words, async || self.log().contains(words).then_some(())).await;
     }

@@ -1,4 +1,4 @@
-//! The real program, as a process of its own.
+//! The real program `redeliver`, run as a separate process.
 
 use std::env;
 use std::ffi::{OsStr, OsString};
@@ -12,10 +12,10 @@ use tokio::process::{Child, Command};
 
 use crate::wait::eventually;
 
-/// The file that takes what the program logs.
+/// The file for the program's log.
 const LOG: &str = "log";
 
-/// How many of its lines a test that fails shows.
+/// How many lines of the log are printed if a test fails.
 const LINES_SHOWN: usize = 60;
 
 /// A running `redeliver`. It is killed when this is dropped.
@@ -28,33 +28,33 @@ impl Redeliver {
     /// Starts `redeliver <command>` with this configuration.
     ///
     /// # Panics
-    /// Where the program has not been built.
+    /// If the program has not been built.
     pub fn start(command: &str, config: &str) -> Self {
         Self::start_with(&[command], config)
     }
 
-    /// Starts `redeliver` with these arguments and this configuration, in a folder of its own that
-    /// is the one for temporary files too.
+    /// Starts `redeliver` with these arguments and this configuration. It runs in its own folder,
+    /// which is also its folder for temporary files.
     ///
     /// # Panics
-    /// Where the program has not been built.
+    /// If the program has not been built.
     pub fn start_with(arguments: &[&str], config: &str) -> Self {
         Self::start_in(&[], arguments, config)
     }
 
-    /// The same, with these variables in its environment.
+    /// Like [`Self::start_with`], with these variables in its environment.
     ///
     /// # Panics
-    /// Where the program has not been built.
+    /// If the program has not been built.
     pub fn start_in(environment: &[(&str, OsString)], arguments: &[&str], config: &str) -> Self {
         Self::start_by(&[], environment, arguments, config)
     }
 
-    /// The same by a program that changes what surrounds it, `prlimit --nofile=96` say, and then
-    /// runs it.
+    /// Like [`Self::start_in`], but started by another program that changes its limits or
+    /// environment, for example `prlimit --nofile=96`.
     ///
     /// # Panics
-    /// Where the program has not been built.
+    /// If the program has not been built.
     pub fn start_by(
         runner: &[&str],
         environment: &[(&str, OsString)],
@@ -83,28 +83,28 @@ impl Redeliver {
         Self { child, folder }
     }
 
-    /// What it has logged so far.
+    /// Returns its log so far.
     pub fn log(&self) -> String {
-        fs::read_to_string(self.folder.path().join(LOG)).expect("it was made at the start")
+        fs::read_to_string(self.folder.path().join(LOG)).expect("the log was made at the start")
     }
 
     /// Its process id.
     ///
     /// # Panics
-    /// Where it has ended.
+    /// If it has ended.
     pub fn process_id(&self) -> u32 {
-        self.child.id().expect("it runs")
+        self.child.id().expect("the process runs")
     }
 
-    /// Ends it with SIGKILL, as a crash would, and waits until it is gone.
+    /// Kills it with SIGKILL, like a crash, and waits until it has ended.
     pub async fn kill(mut self) {
-        self.child.kill().await.expect("it runs, and is ours");
+        self.child.kill().await.expect("the process runs");
     }
 
-    /// Ends it with SIGTERM, and waits until it has ended by itself.
+    /// Sends SIGTERM, and waits until it has ended by itself.
     pub async fn terminate(mut self) -> ExitStatus {
         self.signal("-TERM").await;
-        self.child.wait().await.expect("it is ours")
+        self.child.wait().await.expect("it is our child process")
     }
 
     /// Sends it a signal.
@@ -115,18 +115,15 @@ impl Redeliver {
             .status()
             .await
             .expect("there is a kill command");
-        assert!(sent.success(), "it runs, and is ours");
+        assert!(sent.success(), "cannot signal process {id}");
     }
 
-    /// Freezes it by SIGSTOP, and waits until each of its threads stands still. SIGCONT lets it go
-    /// on.
+    /// Freezes it with SIGSTOP, and waits until all its threads are stopped. SIGCONT makes it
+    /// continue.
     pub async fn freeze(&self) {
         self.signal("-STOP").await;
         let id = self.process_id();
-        eventually("the process to stand still", async || {
-            stands_still(id).then_some(())
-        })
-        .await;
+        eventually("the process to stop", async || is_stopped(id).then_some(())).await;
     }
 
     /// The folder that it runs in.
@@ -134,8 +131,8 @@ impl Redeliver {
         self.folder.path()
     }
 
-    /// The most memory that it ever had, in bytes; where the system does not tell (macOS), what it
-    /// has now.
+    /// Returns its peak memory in bytes. If the system does not report that (macOS), returns its
+    /// current memory.
     pub async fn peak_memory(&self) -> u64 {
         let id = self.process_id().to_string();
         let kibibytes = match fs::read_to_string(format!("/proc/{id}/status")) {
@@ -152,7 +149,7 @@ impl Redeliver {
                 String::from_utf8(ps.stdout).ok()
             }
         };
-        let text = kibibytes.expect("the system knows the memory of its processes");
+        let text = kibibytes.expect("the system reports the memory of its processes");
         let number = text
             .split_whitespace()
             .next()
@@ -162,7 +159,7 @@ impl Redeliver {
 }
 
 impl Drop for Redeliver {
-    /// A test that fails says what the program logged.
+    /// If the test fails, prints the end of the program's log.
     fn drop(&mut self) {
         if std::thread::panicking() {
             let log = fs::read_to_string(self.folder.path().join(LOG)).unwrap_or_default();
@@ -176,9 +173,9 @@ impl Drop for Redeliver {
     }
 }
 
-/// Whether all threads of a process are stopped; if the system has no `/proc` (macOS), whether the
-/// process is.
-fn stands_still(id: u32) -> bool {
+/// Whether all threads of a process are stopped. If the system has no `/proc` (macOS), whether the
+/// process is stopped.
+fn is_stopped(id: u32) -> bool {
     let Ok(threads) = fs::read_dir(format!("/proc/{id}/task")) else {
         let ps = std::process::Command::new("ps")
             .args(["-o", "state=", "-p", &id.to_string()])
@@ -187,19 +184,19 @@ fn stands_still(id: u32) -> bool {
     };
     let state = |thread: PathBuf| fs::read_to_string(thread.join("stat")).unwrap_or_default();
     // The state follows the name, which is in parentheses (proc(5)).
-    let is_stopped = |stat: &str| {
+    let is_thread_stopped = |stat: &str| {
         stat.rsplit_once(") ")
             .is_some_and(|(_, rest)| rest.starts_with('T'))
     };
     threads
         .flatten()
-        .all(|thread| is_stopped(&state(thread.path())))
+        .all(|thread| is_thread_stopped(&state(thread.path())))
 }
 
 /// Runs `redeliver` with these arguments to its end.
 ///
 /// # Panics
-/// Where the program has not been built.
+/// If the program has not been built.
 pub async fn run(arguments: &[&str]) -> Output {
     let run = Command::new(program())
         .args(arguments)
@@ -209,22 +206,22 @@ pub async fn run(arguments: &[&str]) -> Output {
     run.await.expect("redeliver can be started")
 }
 
-/// A port that nobody listens on.
+/// Returns a port that no process listens on.
 pub fn free_port() -> u16 {
     let listener = TcpListener::bind("127.0.0.1:0").expect("a port is free");
-    listener.local_addr().expect("it is bound").port()
+    listener.local_addr().expect("the socket is bound").port()
 }
 
-/// Where the program is: it is built into the folder above the one of the test that runs.
+/// Returns the path of the program. Cargo builds it into the folder above that of the running test.
 ///
 /// # Panics
-/// Where it has not been built.
+/// If the program has not been built.
 pub fn program() -> PathBuf {
-    let test = env::current_exe().expect("a test knows where it is");
+    let test = env::current_exe().expect("the system reports the path of the test");
     let program = test
         .parent()
         .and_then(|folder| folder.parent())
-        .expect("it lies in target/debug/deps");
+        .expect("the test is in target/debug/deps");
     let program = program
         .join("redeliver")
         .with_extension(env::consts::EXE_EXTENSION);

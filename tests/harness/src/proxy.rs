@@ -1,6 +1,6 @@
-//! A proxy before a real Redis that does what networks do at the worst moment. It understands of
-//! the protocol where a request and its answer end, and which script a request runs; nothing of
-//! what they say.
+//! A proxy in front of a real Redis that causes network faults at chosen moments. It knows only
+//! where a request and its answer end, and which script a request runs. It must not know what they
+//! mean.
 
 use std::collections::VecDeque;
 use std::io;
@@ -23,34 +23,35 @@ pub(crate) mod resp;
 
 use resp::{Frames, name_of};
 
-/// What befalls one request or its answer.
+/// A fault of one request or its answer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Fault {
-    /// The connection is cut before Redis hears of it.
+    /// The connection is cut before the request reaches Redis.
     Unheard,
-    /// Redis does it, and the connection is cut instead of the answer.
+    /// Redis executes the request, and the connection is cut before the answer.
     Unanswered,
-    /// Redis does it, and the connection is cut in the middle of the answer.
+    /// Redis executes the request, and the connection is cut in the middle of the answer.
     Torn,
-    /// Redis does it, and the answer never comes; the connection stays.
+    /// Redis executes the request, and the answer never comes. The connection stays open.
     Hung,
-    /// The answer takes this much longer.
+    /// The answer is delayed by this time.
     Late(Duration),
 }
 
-/// How the proxy is as a whole.
+/// What the proxy does with all connections.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Mode {
+    /// It passes everything on.
     Open,
-    /// Connections are made and nothing passes, in either direction.
+    /// It accepts connections, but passes nothing on in either direction.
     Silent,
-    /// Connections are cut as soon as they are made.
+    /// It cuts connections as soon as they are made.
     Closed,
 }
 
 type Chance = Box<dyn FnMut(&str) -> Option<Fault> + Send>;
 
-/// A proxy on a socket of its own. It stops when this is dropped.
+/// A proxy on its own socket. It stops when this is dropped.
 pub struct RedisProxy {
     folder: TempDir,
     shared: Arc<Shared>,
@@ -60,14 +61,14 @@ pub struct RedisProxy {
 struct Shared {
     server: PathBuf,
     mode: watch::Sender<Mode>,
-    /// What is to befall the next request of this name.
+    /// The faults of the next requests, by the name of the request.
     planned: Mutex<VecDeque<(String, Fault)>>,
-    /// What may befall any request.
+    /// Chooses a fault for any other request.
     chance: Mutex<Chance>,
-    /// What has happened, as request and fault.
+    /// The faults that have happened, as request and fault.
     met: watch::Sender<Vec<(String, Fault)>>,
     connections: watch::Sender<Connections>,
-    /// Cancelled to cut all connections that there are.
+    /// Cancelled to cut all current connections.
     cut: Mutex<CancellationToken>,
 }
 
@@ -76,19 +77,19 @@ struct Shared {
 pub struct Connections {
     /// Made so far.
     pub made: usize,
-    /// Of these, still open.
+    /// Open now.
     pub open: usize,
 }
 
-/// A request on its way, and what is to befall its answer.
+/// A request under way, and the fault of its answer.
 struct Asked {
     name: String,
     fault: Option<Fault>,
 }
 
 impl RedisProxy {
-    /// A proxy before the Redis at `url`, which is one on a Unix socket. It lets everything through
-    /// at first.
+    /// Starts a proxy in front of the Redis at `url`, which must be on a Unix socket. It passes
+    /// everything on at first.
     pub fn before(url: &str) -> Self {
         let folder = TempDir::with_prefix("redeliver-proxy-").expect("a folder can be made");
         let shared = Arc::new(Shared {
@@ -118,53 +119,57 @@ impl RedisProxy {
         format!("redis+unix://{}", socket_in(&self.folder).display())
     }
 
-    /// The next request of this name meets `fault`. A script goes by its verb, as `claim`; a
-    /// command by its name, as `PING`. Several wait in turn.
+    /// Plans `fault` for the next request with this name. The name of a script is its verb, for
+    /// example `claim`; the name of a command is for example `PING`. Several faults for one name
+    /// happen one after another.
     pub fn next(&self, name: &str, fault: Fault) {
         self.shared
             .planned
             .lock()
-            .expect("nobody panics with it")
+            .expect("no task panics while it holds this lock")
             .push_back((name.to_owned(), fault));
     }
 
-    /// From now on any request meets what `chance` says of its name.
+    /// From now on, `chance` chooses the fault of any request by its name.
     pub fn chance(&self, chance: impl FnMut(&str) -> Option<Fault> + Send + 'static) {
         *self.shared.chance.lock().expect("no chance panics") = Box::new(chance);
     }
 
-    /// Cuts all connections that there are. New ones are taken.
+    /// Cuts all current connections. New connections are accepted.
     pub fn cut(&self) {
-        let mut cut = self.shared.cut.lock().expect("nobody panics with it");
+        let mut cut = self
+            .shared
+            .cut
+            .lock()
+            .expect("no task panics while it holds this lock");
         cut.cancel();
         *cut = CancellationToken::new();
     }
 
-    /// Cuts all connections, and from now on each new one as soon as it is made.
+    /// Cuts all connections, and from now on each new connection as soon as it is made.
     pub fn close(&self) {
         self.shared.mode.send_replace(Mode::Closed);
         self.cut();
     }
 
-    /// From now on connections are made, requests are taken, and nothing is answered nor reaches
-    /// Redis.
+    /// From now on, connections are accepted and requests are read, but nothing reaches Redis and
+    /// nothing is answered.
     pub fn fall_silent(&self) {
         self.shared.mode.send_replace(Mode::Silent);
     }
 
-    /// Lets everything through again: connections, what was asked in the silence, and what was
-    /// answered.
+    /// Passes everything on again, including the requests and answers that were held back.
     pub fn let_through(&self) {
         self.shared.mode.send_replace(Mode::Open);
     }
 
-    /// What has happened so far, in order.
+    /// Returns the faults that have happened so far, in order.
     pub fn met(&self) -> Vec<(String, Fault)> {
         self.shared.met.borrow().clone()
     }
 
     /// Waits until `count` faults have happened.
-    pub async fn has_met(&self, count: usize) {
+    pub async fn wait_for_faults(&self, count: usize) {
         in_time(
             "a fault to happen",
             self.shared
@@ -173,10 +178,10 @@ impl RedisProxy {
                 .wait_for(|met| met.len() >= count),
         )
         .await
-        .expect("this is the sender");
+        .expect("the watch channel is open as long as this value exists");
     }
 
-    /// How many connections there are now.
+    /// Returns the current number of connections.
     pub fn connections(&self) -> Connections {
         *self.shared.connections.borrow()
     }
@@ -193,36 +198,41 @@ impl RedisProxy {
             .await;
     }
 
-    async fn connections_are(&self, so: impl FnMut(&Connections) -> bool) {
+    async fn connections_are(&self, reached: impl FnMut(&Connections) -> bool) {
         in_time(
             "connections",
-            self.shared.connections.subscribe().wait_for(so),
+            self.shared.connections.subscribe().wait_for(reached),
         )
         .await
-        .expect("this is the sender");
+        .expect("the watch channel is open as long as this value exists");
     }
 }
 
 impl Shared {
+    /// Returns the fault of the next request with this name: a planned one, or one by chance.
     fn fault_of(&self, name: &str) -> Option<Fault> {
-        let mut planned = self.planned.lock().expect("nobody panics with it");
+        let mut planned = self
+            .planned
+            .lock()
+            .expect("no task panics while it holds this lock");
         if let Some(place) = planned.iter().position(|(of, _)| of == name) {
             return planned.remove(place).map(|(_, fault)| fault);
         }
         (self.chance.lock().expect("no chance panics"))(name)
     }
 
-    fn note(&self, name: &str, fault: Fault) {
+    /// Records a fault that has happened.
+    fn record(&self, name: &str, fault: Fault) {
         self.met
             .send_modify(|met| met.push((name.to_owned(), fault)));
     }
 
-    /// Waits while nothing passes.
-    async fn passage(&self) {
+    /// Waits while the proxy passes nothing on.
+    async fn wait_while_silent(&self) {
         let mut mode = self.mode.subscribe();
         mode.wait_for(|mode| *mode != Mode::Silent)
             .await
-            .expect("this is the sender");
+            .expect("the watch channel is open as long as this value exists");
     }
 }
 
@@ -241,9 +251,13 @@ async fn listen(listener: UnixListener, shared: Arc<Shared>) {
     }
 }
 
-/// One connection, from the first byte until either side has enough.
+/// Relays one connection, until either side closes it.
 async fn relay(client: UnixStream, shared: Arc<Shared>) {
-    let cut = shared.cut.lock().expect("nobody panics with it").clone();
+    let cut = shared
+        .cut
+        .lock()
+        .expect("no task panics while it holds this lock")
+        .clone();
     shared
         .connections
         .send_modify(|connections| connections.open += 1);
@@ -263,7 +277,7 @@ async fn relay(client: UnixStream, shared: Arc<Shared>) {
         .send_modify(|connections| connections.open -= 1);
 }
 
-/// Ends where the connection is to be cut.
+/// Passes requests on. Returns when the connection is to be cut.
 async fn pass_requests(
     mut client: OwnedReadHalf,
     mut server: OwnedWriteHalf,
@@ -276,16 +290,16 @@ async fn pass_requests(
         let name = name_of(&request);
         let fault = shared.fault_of(&name);
         if fault == Some(Fault::Unheard) {
-            shared.note(&name, Fault::Unheard);
+            shared.record(&name, Fault::Unheard);
             return Ok(());
         }
-        shared.passage().await;
+        shared.wait_while_silent().await;
         let _ = asked.send(Asked { name, fault });
         server.write_all(&request).await?;
     }
 }
 
-/// Ends where the connection is to be cut.
+/// Passes answers on. Returns when the connection is to be cut.
 async fn pass_answers(
     mut server: OwnedReadHalf,
     mut client: OwnedWriteHalf,
@@ -296,43 +310,43 @@ async fn pass_answers(
     while let Some(Asked { name, fault }) = to_answer.recv().await {
         let answer = frames.next(&mut server).await?;
         match fault {
-            // Redis does not know the script yet, and has done nothing. The client asks again at
-            // once.
+            // Redis does not know the script yet, and has executed nothing. The client repeats the
+            // request at once, so the fault is planned for that one.
             Some(fault) if answer.starts_with(b"-NOSCRIPT") => {
                 shared
                     .planned
                     .lock()
-                    .expect("nobody panics with it")
+                    .expect("no task panics while it holds this lock")
                     .push_front((name, fault));
             }
             Some(fault @ (Fault::Unanswered | Fault::Unheard)) => {
-                shared.note(&name, fault);
+                shared.record(&name, fault);
                 return Ok(());
             }
             Some(Fault::Torn) => {
                 client.write_all(&answer[..answer.len() / 2]).await?;
                 client.flush().await?;
-                shared.note(&name, Fault::Torn);
+                shared.record(&name, Fault::Torn);
                 return Ok(());
             }
             Some(Fault::Hung) => {
-                shared.note(&name, Fault::Hung);
+                shared.record(&name, Fault::Hung);
                 return std::future::pending().await;
             }
             Some(Fault::Late(by)) => {
-                shared.note(&name, Fault::Late(by));
+                shared.record(&name, Fault::Late(by));
                 sleep(by).await;
             }
             None => {}
         }
-        shared.passage().await;
+        shared.wait_while_silent().await;
         client.write_all(&answer).await?;
     }
     Ok(())
 }
 
 impl Drop for RedisProxy {
-    /// Whoever is still connected finds the connection cut.
+    /// Cuts the connections that are still open.
     fn drop(&mut self) {
         self.cut();
     }

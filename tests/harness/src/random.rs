@@ -1,18 +1,18 @@
-//! Chance that comes the same way for the same seed, and how many seeds a test tries.
+//! Random numbers that are the same for the same seed, and the number of seeds that a test tries.
 
 use std::env;
 use std::ops::Range;
 
-/// SplitMix64: a few lines, and the same run for the same seed.
+/// SplitMix64: a short generator with the same numbers for the same seed.
 pub struct Random(u64);
 
 impl Random {
-    /// The numbers of this seed.
+    /// Starts the numbers of this seed.
     pub fn from_seed(seed: u64) -> Self {
         Self(seed)
     }
 
-    /// A number below `bound`.
+    /// Returns a number from 0 to below `bound`.
     pub fn below(&mut self, bound: usize) -> usize {
         self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
         let mut mixed = self.0;
@@ -21,7 +21,7 @@ impl Random {
         ((mixed ^ (mixed >> 31)) % bound as u64) as usize
     }
 
-    /// One of the items, each as likely as its weight says.
+    /// Returns one of the items. The probability of an item is proportional to its weight.
     pub fn weighted<T: Copy>(&mut self, items: &[(usize, T)]) -> T {
         let mut drawn = self.below(items.iter().map(|(weight, _)| weight).sum());
         let item = items.iter().find(|(weight, _)| {
@@ -29,17 +29,17 @@ impl Random {
             drawn = drawn.saturating_sub(*weight);
             found
         });
-        item.expect("what is drawn is less than all weights together")
+        item.expect("the drawn number is less than the sum of all weights")
             .1
     }
 
-    /// One of the items.
+    /// Returns one of the items.
     pub fn of<T: Copy>(&mut self, items: &[T]) -> T {
         items[self.below(items.len())]
     }
 }
 
-/// The seeds that a test tries: `count` of them, or as many as `REDELIVER_SEEDS` says.
+/// Returns the seeds that a test tries: `count` seeds, or the number in `REDELIVER_SEEDS`.
 pub fn seeds(count: u64) -> Range<u64> {
     let wanted = env::var("REDELIVER_SEEDS")
         .ok()

@@ -23,37 +23,37 @@ use crate::proxy::resp::Frames;
 
 static URL: LazyLock<String> = LazyLock::new(start);
 
-/// The URL of this process's Redis, which is started on the first call.
+/// Returns the URL of this process's Redis. The first call starts the server.
 ///
 /// # Panics
-/// Where there is no `redis-server`; the text says how to install it.
+/// If `redis-server` is not installed. The message explains how to install it.
 pub fn url() -> String {
     URL.clone()
 }
 
-/// A key prefix that no other test of this process has.
+/// Returns a key prefix that no other test of this process uses.
 pub fn unique_prefix() -> String {
     static NEXT: AtomicU32 = AtomicU32::new(1);
     format!("test{}", NEXT.fetch_add(1, Ordering::Relaxed))
 }
 
-/// Connections to the Redis at `url`. Nothing is connected yet.
+/// Returns connections to the Redis at `url`. No connection is open yet.
 pub fn connections(url: &str) -> Connections {
     connections_with(url, Duration::from_secs(20))
 }
 
-/// The same, on which nothing takes longer than `timeout`.
+/// Like [`connections`], but connecting and each answer may take only `timeout`.
 pub fn connections_with(url: &str, timeout: Duration) -> Connections {
-    let servers = Servers::single(url).expect("a private Redis has a good URL");
+    let servers = Servers::single(url).expect("the URL of a private Redis is valid");
     let settings = ConnectionSettings {
         connect_timeout: timeout,
         response_timeout: timeout,
         ..settings()
     };
-    Connections::new(&servers, settings).expect("nothing contradicts itself")
+    Connections::new(&servers, settings).expect("the connection settings are valid")
 }
 
-/// How tests are connected: with time to spare, on a slow and busy machine.
+/// Returns the connection settings of tests. The timeouts are long, for slow and busy machines.
 pub fn settings() -> ConnectionSettings {
     ConnectionSettings {
         pool_max: 8,
@@ -66,14 +66,14 @@ pub fn settings() -> ConnectionSettings {
     }
 }
 
-/// Asks the Redis at `url` one thing, as `redis-cli` would, and gives the answer as it came.
+/// Sends a command to the Redis at `url`, like `redis-cli`. Returns the answer, unparsed.
 ///
 /// # Panics
-/// Where it answers with an error.
+/// If the answer is an error.
 pub async fn ask(url: &str, words: &[&str]) -> String {
     let stream = UnixStream::connect(url.trim_start_matches("redis+unix://"))
         .await
-        .expect("it is there");
+        .expect("the socket can be opened");
     let (mut answers, mut requests) = stream.into_split();
     let words = words
         .iter()
@@ -82,18 +82,18 @@ pub async fn ask(url: &str, words: &[&str]) -> String {
     requests
         .write_all(request.as_bytes())
         .await
-        .expect("it is there");
+        .expect("the request can be sent");
     let answer = Frames::default()
         .next(&mut answers)
         .await
-        .expect("it answers");
-    let answer = String::from_utf8(answer).expect("the tests keep text in it");
+        .expect("Redis answers");
+    let answer = String::from_utf8(answer).expect("the tests store only text");
     assert!(!answer.starts_with('-'), "{answer}");
     answer
 }
 
-/// Each test has a runtime of its own and takes it along when it ends, so the server lives in a
-/// thread of its own.
+/// Starts the server in a separate thread with its own runtime. The runtime of a test ends with the
+/// test, but the server must outlive it.
 fn start() -> String {
     let (started, url) = mpsc::channel();
     thread::spawn(move || {
@@ -106,16 +106,19 @@ fn start() -> String {
                 .await
                 .unwrap_or_else(|err| panic!("{err}"));
             let _guard = end_with_this_process(&redis).expect("a shell can be started");
-            started.send(redis.url()).expect("somebody waits for it");
+            started
+                .send(redis.url())
+                .expect("the caller waits for the URL");
             std::future::pending::<()>().await;
         });
     });
     url.recv()
-        .expect("no Redis, no tests; what is wrong is said above")
+        .expect("Redis did not start; the reason is printed above")
 }
 
-/// Nothing is dropped when a test process ends, let alone when it is killed. But its pipes are
-/// closed, and a shell at the end of one ends the server then and removes its folder.
+/// Starts a shell that ends the server and removes its folder when the test process ends. Values of
+/// statics are not dropped then, but the pipe to the shell is closed, even if the process is
+/// killed.
 fn end_with_this_process(redis: &PrivateRedis) -> io::Result<Child> {
     let url = redis.url();
     let socket = Path::new(url.trim_start_matches("redis+unix://"));
@@ -128,10 +131,10 @@ fn end_with_this_process(redis: &PrivateRedis) -> io::Result<Child> {
         .arg(
             redis
                 .process_id()
-                .expect("it has just been started")
+                .expect("the server has just been started")
                 .to_string(),
         )
-        .arg(socket.parent().expect("a socket lies in a folder"))
+        .arg(socket.parent().expect("a socket is in a folder"))
         .stdin(Stdio::piped())
         .stdout(Stdio::null())
         .stderr(Stdio::null())

@@ -1,5 +1,4 @@
-//! Delivery reports as mail systems write them (RFC 3464), and what is configured for mail that
-//! comes back.
+//! Delivery reports as mail systems write them (RFC 3464), and the configuration for returned mail.
 
 use std::fs;
 use std::time::Duration;
@@ -11,32 +10,32 @@ use tempfile::TempDir;
 /// The domain of return paths in tests.
 pub const DOMAIN: &str = "bounce.example.org";
 
-/// The key that signs them.
+/// The key that signs return paths in tests.
 pub const KEY: &str = "a key that only the tests have";
 
 /// The content type of a report.
 pub const MAIL: &str = "message/rfc822";
 
-/// A report that can be changed before it is written.
+/// A delivery report. It can be changed before it is written.
 #[derive(Clone, Debug, Default)]
 pub struct DeliveryReport {
-    /// Header fields beside those that every report has.
+    /// Header fields in addition to those that every report has.
     pub fields: Vec<String>,
-    /// Fields that are about the message.
+    /// The fields about the message.
     pub about: Vec<String>,
     /// One group of fields per recipient.
     pub recipients: Vec<String>,
-    /// Header fields of the original.
+    /// Header fields of the original message.
     pub original: Vec<String>,
 }
 
 impl DeliveryReport {
-    /// A report about one recipient whose mail system gave this reply.
+    /// A report that delivery to one recipient failed with this reply.
     pub fn failed(recipient: &str, reply: &str) -> Self {
         Self::default().and(recipient, "failed", reply)
     }
 
-    /// The same report, and what became of another recipient.
+    /// Adds another recipient, with its action and reply.
     pub fn and(mut self, recipient: &str, action: &str, reply: &str) -> Self {
         let status = reply.split(' ').nth(1).unwrap_or("5.0.0");
         self.recipients.push(format!(
@@ -46,25 +45,25 @@ impl DeliveryReport {
         self
     }
 
-    /// The same report, which came to this address.
+    /// Sets the address that the report came to.
     pub fn to(mut self, address: &str) -> Self {
         self.fields.push(format!("Delivered-To: {address}"));
         self
     }
 
-    /// The same report, about the message with this envelope id.
+    /// Sets the envelope id of the message that the report is about.
     pub fn of_envelope(mut self, id: &str) -> Self {
         self.about.push(format!("Original-Envelope-Id: {id}"));
         self
     }
 
-    /// The same report, about mail with this header field.
+    /// Adds a header field of the original message.
     pub fn of(mut self, field: &str) -> Self {
         self.original.push(field.to_owned());
         self
     }
 
-    /// The mail.
+    /// Returns the report as a mail message.
     pub fn mail(&self) -> String {
         let lines = |fields: &[String]| {
             fields
@@ -73,10 +72,12 @@ impl DeliveryReport {
                 .collect::<String>()
         };
         format!(
-            "{}From: MAILER-DAEMON@out.example.net\r\nSubject: Undelivered Mail Returned to Sender\r\nMIME-Version: 1.0\r\n\
+            "{}From: MAILER-DAEMON@out.example.net\r\n\
+             Subject: Undelivered Mail Returned to Sender\r\nMIME-Version: 1.0\r\n\
              Content-Type: multipart/report; report-type=delivery-status; boundary=\"=_r\"\r\n\r\n\
              --=_r\r\n\r\nYour mail did not get through.\r\n\
-             --=_r\r\nContent-Type: message/delivery-status\r\n\r\nReporting-MTA: dns; out.example.net\r\n{}\r\n{}\r\n\
+             --=_r\r\nContent-Type: message/delivery-status\r\n\r\n\
+             Reporting-MTA: dns; out.example.net\r\n{}\r\n{}\r\n\
              --=_r\r\nContent-Type: text/rfc822-headers\r\n\r\n{}\r\n--=_r--\r\n",
             lines(&self.fields),
             lines(&self.about),
@@ -86,7 +87,7 @@ impl DeliveryReport {
     }
 }
 
-/// The configuration with these sections over the defaults.
+/// Returns the default configuration, changed by these sections.
 pub fn config(sections: &str) -> Config {
     let folder = TempDir::with_prefix("redeliver-test-").expect("a folder can be made");
     let file = folder.path().join("redeliver.toml");
@@ -94,12 +95,12 @@ pub fn config(sections: &str) -> Config {
     Config::load(Some(&file)).expect("the test's configuration has no faults")
 }
 
-/// The section that signs return paths.
+/// Returns the section of the configuration that signs return paths.
 pub fn verp_section() -> String {
     format!("[verp]\ndomain = \"{DOMAIN}\"\nkey = \"{KEY}\"\n")
 }
 
-/// What makes the return paths that this section stands for.
+/// Returns the signer of return paths that this section configures.
 pub fn verp() -> Verp {
     Verp::new(DOMAIN, KEY.as_bytes(), Duration::from_secs(30 * 86_400))
 }

@@ -1,6 +1,6 @@
-//! Who knows logins, as Postfix asks one: the server's side of Dovecot's authentication protocol,
-//! as far as PLAIN and LOGIN go. So a real Postfix offers AUTH with no other package on the
-//! machine. <https://doc.dovecot.org/main/developers/design/auth_protocol.html>
+//! An authentication server for Postfix: the server side of Dovecot's authentication protocol, for
+//! PLAIN and LOGIN only. With it a real Postfix offers AUTH, and no other package is needed.
+//! <https://doc.dovecot.org/main/developers/design/auth_protocol.html>
 
 use std::net::SocketAddr;
 
@@ -10,15 +10,15 @@ use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
 use tokio::net::{TcpListener, TcpStream};
 use tokio_util::sync::{CancellationToken, DropGuard};
 
-/// A listener on loopback that lets one user in. It stops when this is dropped.
+/// An authentication server on loopback with one user. It stops when this is dropped.
 pub struct Logins {
-    /// Where it listens.
+    /// The address that it listens on.
     pub address: SocketAddr,
     _stop: DropGuard,
 }
 
 impl Logins {
-    /// Lets in who has this name and password, by one of `mechanisms`.
+    /// Starts a server that accepts this name and password, by any of `mechanisms`.
     pub async fn start(
         mechanisms: &'static [&'static str],
         username: &'static str,
@@ -27,7 +27,7 @@ impl Logins {
         let listener = TcpListener::bind("127.0.0.1:0")
             .await
             .expect("a port is free");
-        let address = listener.local_addr().expect("it is bound");
+        let address = listener.local_addr().expect("the socket is bound");
         let stop = CancellationToken::new();
         let listening = async move {
             while let Ok((stream, _)) = listener.accept().await {
@@ -41,7 +41,8 @@ impl Logins {
         }
     }
 
-    /// The lines of `main.cf` that make Postfix ask it, and let nobody send who has not logged in.
+    /// Returns the lines of `main.cf` that make Postfix use this server, and reject clients that
+    /// have not logged in.
     pub fn main(&self) -> Vec<String> {
         vec![
             "smtpd_sasl_auth_enable = yes".to_owned(),
@@ -68,21 +69,21 @@ async fn answer(
         1
     );
     lines.write_all(greeting.as_bytes()).await.ok()?;
-    // What LOGIN has told so far.
-    let mut told: Vec<String> = Vec::new();
+    // The name and password that LOGIN has sent so far.
+    let mut login: Vec<String> = Vec::new();
     loop {
         let mut line = String::new();
         if lines.read_line(&mut line).await.ok()? == 0 {
             return None;
         }
         let parts: Vec<&str> = line.trim_end().split('\t').collect();
-        let (id, said) = match parts.as_slice() {
+        let (id, credentials) = match parts.as_slice() {
             ["AUTH", id, "PLAIN", .., response] => {
-                let said = decoded(response.strip_prefix("resp=")?)?;
-                (*id, said.split('\0').skip(1).map(str::to_owned).collect())
+                let plain = decoded(response.strip_prefix("resp=")?)?;
+                (*id, plain.split('\0').skip(1).map(str::to_owned).collect())
             }
             ["AUTH", id, "LOGIN", ..] => {
-                told.clear();
+                login.clear();
                 lines
                     .write_all(
                         format!("CONT\t{id}\t{}\n", BASE64_STANDARD.encode("Username:")).as_bytes(),
@@ -92,8 +93,8 @@ async fn answer(
                 continue;
             }
             ["CONT", id, response] => {
-                told.push(decoded(response)?);
-                if told.len() < 2 {
+                login.push(decoded(response)?);
+                if login.len() < 2 {
                     let question = BASE64_STANDARD.encode("Password:");
                     lines
                         .write_all(format!("CONT\t{id}\t{question}\n").as_bytes())
@@ -101,11 +102,11 @@ async fn answer(
                         .ok()?;
                     continue;
                 }
-                (*id, told.clone())
+                (*id, login.clone())
             }
             _ => continue,
         };
-        let answer = if said == [username, password] {
+        let answer = if credentials == [username, password] {
             "OK"
         } else {
             "FAIL"

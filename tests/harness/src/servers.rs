@@ -1,6 +1,6 @@
-//! Real servers on loopback in the shapes that Redeliver is deployed over: one server with TLS and
-//! users, a Sentinel trio, a Cluster. They end with the value that stands for them, and with the
-//! test's process, however that ends.
+//! Real Redis servers on loopback, in the forms that Redeliver supports: one server with TLS and
+//! users, three sentinels, a Cluster. They end when their value is dropped, or when the test's
+//! process ends in any way.
 
 use std::env;
 use std::ffi::OsString;
@@ -19,31 +19,32 @@ use crate::certificates::Certificates;
 use crate::faketime::FakeClock;
 use crate::wait::eventually;
 
-/// Kills what it was told of when its pipe is closed: that happens when the test's process ends,
-/// even where it is killed.
+/// A shell script that reads process ids from its pipe, and kills these processes when the pipe is
+/// closed. That happens when the test's process ends, even if it is killed.
 const GUARD: &str = "trap '' INT TERM HUP; ids=; while read -r id; do ids=\"$ids $id\"; done; \
                      kill -KILL $ids 2>/dev/null; rm -rf \"$1\"";
 
-/// The directives of a Cluster's node, which is missed soon.
+/// The directives of a node of a Cluster. A node that does not answer counts as failed after a
+/// second.
 const CLUSTER_NODE: [&str; 2] = ["cluster-enabled yes", "cluster-node-timeout 1000"];
 
-/// How far below a server's port it listens for TLS.
+/// The TLS port of a server is its port minus this number.
 const TLS_BELOW: u16 = 8_000;
 
-/// What the sentinels want to hear from whoever asks them.
+/// The password of the sentinels.
 pub const SENTINEL_PASSWORD: &str = "wachsam";
 
-/// The programs to run a test against, one after the other: each that is installed, or the one that
-/// is named instead.
+/// Returns the programs to run a test with, one after the other: all installed ones, or only the
+/// one in [`PROGRAM_VARIABLE`].
 ///
 /// # Panics
-/// Where none is installed.
+/// If none is installed.
 pub fn programs() -> Vec<String> {
     let programs: Vec<String> = match env::var(PROGRAM_VARIABLE) {
         Ok(program) => vec![program],
         Err(_) => PROGRAMS
             .iter()
-            .filter(|program| is_there(program))
+            .filter(|program| is_installed(program))
             .map(|program| (*program).to_owned())
             .collect(),
     };
@@ -54,7 +55,7 @@ pub fn programs() -> Vec<String> {
     programs
 }
 
-fn is_there(program: &str) -> bool {
+fn is_installed(program: &str) -> bool {
     Command::new(program)
         .arg("--version")
         .stdout(Stdio::null())
@@ -63,20 +64,20 @@ fn is_there(program: &str) -> bool {
         .is_ok()
 }
 
-/// Servers of one test, in a folder of their own.
+/// The servers of one test, in their own folder.
 pub struct Servers {
     program: String,
-    /// What is in their environment beside that of the test.
+    /// Their environment variables, in addition to those of the test.
     environment: Vec<(&'static str, OsString)>,
     folder: TempDir,
-    /// The directives of servers that encrypt, beside the port.
+    /// The TLS directives except the port. Empty without TLS.
     tls: Vec<String>,
     children: Mutex<Vec<(u16, Child)>>,
     guard: Mutex<Child>,
 }
 
 impl Servers {
-    /// None yet, of this program.
+    /// An empty set of servers, of this program.
     pub fn new(program: &str) -> Self {
         let folder = TempDir::with_prefix("redeliver-servers-").expect("a folder can be made");
         let guard = Command::new("sh")
@@ -97,15 +98,16 @@ impl Servers {
         }
     }
 
-    /// None yet, of Redis, whose wall clock is `clock`. Valkey does not start by libfaketime.
+    /// An empty set of Redis servers whose wall clock is `clock`. Valkey does not start with
+    /// libfaketime.
     pub fn by_clock(clock: &FakeClock) -> Self {
         let mut servers = Self::new("redis-server");
         servers.environment = clock.environment();
         servers
     }
 
-    /// None yet, of this program, which talk with each other over TLS, and with others on a port of
-    /// its own. Their authority is `ca.pem` in their folder.
+    /// An empty set of servers of this program with TLS. They use TLS among themselves, and clients
+    /// use TLS on a separate port. Their authority is `ca.pem` in their folder.
     pub fn encrypted(program: &str) -> Self {
         let mut servers = Self::new(program);
         let made = Certificates::make(servers.folder());
@@ -125,8 +127,8 @@ impl Servers {
         servers
     }
 
-    /// The port that clients and other servers reach the one on `port` at. The harness itself asks
-    /// in the clear.
+    /// Returns the port at which clients and other servers reach the server on `port`: its TLS
+    /// port, if it has one. The harness itself uses `port`, without TLS.
     pub fn reached_at(&self, port: u16) -> u16 {
         if self.tls.is_empty() {
             port
@@ -140,15 +142,15 @@ impl Servers {
         self.folder.path()
     }
 
-    /// Starts a server on a free port with these directives, and waits until it answers. Tells the
-    /// port.
+    /// Starts a server on a free port with these directives, and waits until it answers. Returns
+    /// the port.
     pub async fn start(&self, directives: &[&str]) -> u16 {
         let port = free_port();
         self.start_on(port, directives).await;
         port
     }
 
-    /// The same on this port, which may have been used before.
+    /// Like [`Self::start`], but on this port, which may have been used before.
     pub async fn start_on(&self, port: u16, directives: &[&str]) {
         let own = format!("port {port}");
         let usual = [
@@ -161,7 +163,7 @@ impl Servers {
         let tls = self.tls_directives(port);
         let tls: Vec<&str> = tls.iter().map(String::as_str).collect();
         self.spawn(port, &[&usual, directives, &tls].concat(), &[]);
-        eventually("the server answers", async || {
+        eventually("the server to answer", async || {
             self.cli(port, &["PING"]).filter(|answer| answer == "PONG")
         })
         .await;
@@ -192,8 +194,8 @@ impl Servers {
         self.run(port, &file, arguments);
     }
 
-    /// Starts the server on `port` again with its configuration as it is: what a sentinel has
-    /// written into it is kept. Does not wait until it answers.
+    /// Starts the server on `port` again with its current configuration file, including what a
+    /// sentinel has written into it. Does not wait until it answers.
     pub fn restart(&self, port: u16) {
         self.run(
             port,
@@ -206,9 +208,9 @@ impl Servers {
         );
     }
 
-    /// Takes a transaction that a kill cut off out of the append-only file on `port`, if there is
-    /// such a file. Otherwise the server keeps the first commands of the transaction in the file,
-    /// and executes them at its next start but one.
+    /// Removes an incomplete transaction, cut off by a kill, from the end of the append-only file
+    /// of the server on `port`, if there is such a file. Otherwise the first commands of the
+    /// transaction stay in the file, and the server executes them at its second start from now.
     pub fn mend_append_only_file(&self, port: u16) {
         let folder = self.folder.path().join(port.to_string());
         let manifest = folder.join("appendonlydir/appendonly.aof.manifest");
@@ -221,12 +223,12 @@ impl Servers {
             .stdout(Stdio::null())
             .stderr(Stdio::null())
             .spawn()
-            .expect("it is installed with the server");
-        let mut answer = check.stdin.take().expect("it is a pipe");
-        // It asks nothing if there is nothing to take away, and may have ended by now.
+            .expect("the check program is installed with the server");
+        let mut answer = check.stdin.take().expect("stdin is a pipe");
+        // If nothing has to be removed, the program asks nothing and may have ended by now.
         let _ = answer.write_all(b"y\n");
         drop(answer);
-        check.wait().expect("it is ours");
+        check.wait().expect("it is our child process");
     }
 
     fn run(&self, port: u16, file: &Path, arguments: &[&str]) {
@@ -238,22 +240,26 @@ impl Servers {
             .stdout(Stdio::null())
             .stderr(Stdio::null())
             .spawn()
-            .unwrap_or_else(|err| panic!("{} cannot be started: {err}", self.program));
-        let mut guard = self.guard.lock().expect("nobody panics with it");
-        let pipe = guard.stdin.as_mut().expect("it is a pipe until we end");
+            .unwrap_or_else(|err| panic!("cannot start {}: {err}", self.program));
+        let mut guard = self
+            .guard
+            .lock()
+            .expect("no task panics while it holds this lock");
+        let pipe = guard.stdin.as_mut().expect("the pipe is open until drop");
         writeln!(pipe, "{}", child.id()).expect("the guard reads");
         self.children
             .lock()
-            .expect("nobody panics with it")
+            .expect("no task panics while it holds this lock")
             .push((port, child));
     }
 
-    /// What the server on `port` answers to a command; nothing where it does not.
+    /// Sends a command to the server on `port`. Returns its answer, or `None` if it does not
+    /// answer.
     pub fn cli(&self, port: u16, command: &[&str]) -> Option<String> {
         self.cli_with(&["-p", &port.to_string()], command)
     }
 
-    /// The same, with options for the command line client.
+    /// Like [`Self::cli`], with options for the command line client instead of a port.
     pub fn cli_with(&self, options: &[&str], command: &[&str]) -> Option<String> {
         let client = self.program.replace("-server", "-cli");
         let output = Command::new(client)
@@ -268,33 +274,39 @@ impl Servers {
             .then(|| String::from_utf8_lossy(&output.stdout).trim().to_owned())
     }
 
-    /// Ends the server on `port` as a crash would.
+    /// Kills the server on `port`, like a crash.
     pub fn kill(&self, port: u16) {
-        let mut children = self.children.lock().expect("nobody panics with it");
+        let mut children = self
+            .children
+            .lock()
+            .expect("no task panics while it holds this lock");
         let place = children
             .iter()
             .position(|(of, _)| *of == port)
-            .expect("it was started here");
+            .expect("the server was started here");
         let (_, mut child) = children.remove(place);
-        child.kill().expect("it is ours");
-        child.wait().expect("it is ours");
+        child.kill().expect("it is our child process");
+        child.wait().expect("it is our child process");
     }
 
-    /// Lets the server on `port` stand still, or go on.
+    /// Sends a signal to the server on `port`, for example to stop it or to continue it.
     pub fn signal(&self, port: u16, signal: &str) {
-        let children = self.children.lock().expect("nobody panics with it");
+        let children = self
+            .children
+            .lock()
+            .expect("no task panics while it holds this lock");
         let (_, child) = children
             .iter()
             .find(|(of, _)| *of == port)
-            .expect("it was started here");
+            .expect("the server was started here");
         let sent = Command::new("kill")
             .args([signal, &child.id().to_string()])
             .status()
-            .expect("there is kill");
-        assert!(sent.success(), "it runs, and is ours");
+            .expect("there is a kill command");
+        assert!(sent.success(), "cannot signal the server on port {port}");
     }
 
-    /// Starts a replica of the server on `master`, and waits until it has all of it.
+    /// Starts a replica of the server on `master`, and waits until it has all data.
     pub async fn start_replica(&self, master: u16, directives: &[&str]) -> u16 {
         let port = self
             .start(
@@ -305,14 +317,14 @@ impl Servers {
                 .concat(),
             )
             .await;
-        eventually("the replica is in step", async || {
+        eventually("the replica to be in step", async || {
             self.is_linked(port).then_some(())
         })
         .await;
         port
     }
 
-    /// Whether the replica on `port` hears its master.
+    /// Whether the replica on `port` is connected to its master.
     pub fn is_linked(&self, port: u16) -> bool {
         self.cli(port, &["INFO", "replication"])
             .is_some_and(|info| info.contains("master_link_status:up"))
@@ -322,7 +334,8 @@ impl Servers {
 impl Drop for Servers {
     fn drop(&mut self) {
         if let Ok(guard) = self.guard.get_mut() {
-            // It ends them now, and nothing else can have their numbers before they are waited for.
+            // The guard kills the servers now. Their process ids cannot be in use by other
+            // processes yet, because nothing has waited for the servers.
             drop(guard.stdin.take());
             let _ = guard.wait();
         }
@@ -346,13 +359,13 @@ pub struct Sentinel {
 }
 
 impl Sentinel {
-    /// Starts them, and waits until each sentinel knows all others. The directives are for master
-    /// and replica.
+    /// Starts all of them, and waits until each sentinel knows the others. The directives are for
+    /// the master and the replica.
     pub async fn start(program: &str, directives: &[&str]) -> Self {
         Self::start_with(Servers::new(program), directives).await
     }
 
-    /// The same with servers of which none has been started.
+    /// Like [`Self::start`], but in this set of servers, of which none may be running yet.
     pub async fn start_with(servers: Servers, directives: &[&str]) -> Self {
         let master = servers.start(directives).await;
         let replica = servers.start_replica(master, directives).await;
@@ -367,12 +380,12 @@ impl Sentinel {
                 "sentinel down-after-milliseconds mail 500",
                 "sentinel failover-timeout mail 2000",
             ];
-            let [asked, told] = ["requirepass", "sentinel sentinel-pass"]
+            let [required, sent] = ["requirepass", "sentinel sentinel-pass"]
                 .map(|key| format!("{key} {SENTINEL_PASSWORD}"));
             let tls = servers.tls_directives(port);
             let tls: Vec<&str> = tls.iter().map(String::as_str).collect();
             let directives = [
-                &[own.as_str(), "bind 127.0.0.1", &monitor, &asked, &told],
+                &[own.as_str(), "bind 127.0.0.1", &monitor, &required, &sent],
                 limits.as_slice(),
                 &tls,
             ]
@@ -392,7 +405,7 @@ impl Sentinel {
             value("num-other-sentinels").as_deref() == Some("2")
                 && value("num-slaves").as_deref() == Some("1")
         };
-        eventually("the sentinels know each other", async || {
+        eventually("the sentinels to know each other", async || {
             sentinels.into_iter().all(know_all).then_some(())
         })
         .await;
@@ -404,7 +417,7 @@ impl Sentinel {
         }
     }
 
-    /// The port of whom the sentinels name as master, where they agree.
+    /// Returns the port of the master that the sentinels name. `None` if they do not agree.
     pub fn named_master(&self) -> Option<u16> {
         let ask = |port| {
             ask_sentinel(
@@ -444,12 +457,13 @@ pub struct Cluster {
 }
 
 impl Cluster {
-    /// Starts them with these directives, and waits until all of them know the whole.
+    /// Starts the nodes with these directives, and waits until each of them knows the whole
+    /// Cluster.
     pub async fn start(program: &str, directives: &[&str]) -> Self {
         Self::start_with(Servers::new(program), directives).await
     }
 
-    /// The same with servers of which none has been started.
+    /// Like [`Self::start`], but in this set of servers, of which none may be running yet.
     pub async fn start_with(servers: Servers, directives: &[&str]) -> Self {
         let mut ports = Vec::new();
         for _ in 0..6 {
@@ -474,12 +488,12 @@ impl Cluster {
                 .count();
             info.contains("cluster_state:ok") && replicas == 3
         };
-        eventually("the cluster is whole", async || {
+        eventually("the cluster to be complete", async || {
             ports.iter().all(|port| whole(*port)).then_some(())
         })
         .await;
         let cluster = Self { servers, ports };
-        eventually("the replicas are in step", async || {
+        eventually("the replicas to be in step", async || {
             let replicas = cluster
                 .ports
                 .iter()
@@ -493,7 +507,7 @@ impl Cluster {
         cluster
     }
 
-    /// Starts the node on `port` again, with these directives beside those of a node.
+    /// Starts the node on `port` again, with these directives in addition to those of a node.
     pub async fn restart(&self, port: u16, directives: &[&str]) {
         self.servers
             .start_on(port, &[&CLUSTER_NODE, directives].concat())
@@ -508,12 +522,12 @@ impl Cluster {
     }
 }
 
-/// A port that nobody listens on, below those that the system gives to whoever asks for any: a
-/// Cluster's node listens on the port 10,000 above its own as well, and one that encrypts on one
-/// below.
+/// Returns a port that no process listens on. It is below the ports that the system assigns for
+/// port 0. The port 10,000 above it is free too, because a Cluster's node also listens there, and
+/// so is its TLS port.
 pub fn free_port() -> u16 {
     static NEXT: AtomicU16 = AtomicU16::new(0);
-    // Processes that run at the same time begin at different places.
+    // Processes that run at the same time start at different numbers.
     let start = (std::process::id() % 800) as u16 * 10;
     loop {
         let port = 12_000 + (start + NEXT.fetch_add(1, Ordering::Relaxed)) % 8_000;

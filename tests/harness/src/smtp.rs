@@ -15,41 +15,42 @@ use tokio_util::sync::{CancellationToken, DropGuard};
 
 use crate::wait::in_time;
 
-/// What the peer does when a command has come.
+/// What the peer does after a command.
 #[derive(Clone, Copy, Debug)]
 pub enum Act {
-    /// Answers.
+    /// Sends a reply.
     Say(&'static str),
-    /// Answers, and closes the connection.
-    SayAndClose(&'static str),
-    /// Answers when the test lets it, by [`SmtpPeer::say_it`].
+    /// Sends a reply, and closes the connection.
+    ReplyAndClose(&'static str),
+    /// Sends a reply as soon as the test calls [`SmtpPeer::say_it`].
     SayLater(&'static str),
-    /// Says nothing any more.
+    /// Sends nothing any more.
     Hang,
     /// Closes the connection.
     Close,
-    /// Breaks the connection off, so that what was sent is lost too.
+    /// Resets the connection, so that data still under way is lost too.
     Reset,
-    /// Says this much and no more, be it half a reply.
+    /// Sends these bytes, for example half a reply, and then nothing any more.
     Begin(&'static str),
-    /// Answers, a byte at a time with a pause of so many milliseconds before each.
+    /// Sends a reply byte by byte, with a pause of this many milliseconds before each byte.
     Drip(&'static str, u64),
-    /// Answers a STARTTLS, and then speaks TLS.
+    /// Sends the reply to STARTTLS, and starts TLS.
     Encrypt(&'static str),
 }
 
-/// One command that the peer was sent.
+/// One command that the peer has received.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Received {
-    /// On which connection, from 1.
+    /// The number of the connection, counted from 1.
     pub connection: usize,
-    /// The command. Empty: the connection was made. A dot: the end of the content.
+    /// The command. An empty one means that the connection was made. A dot means the end of the
+    /// content.
     pub command: String,
 }
 
-/// A listener on loopback. It stops when this is dropped.
+/// A server on loopback. It stops when this is dropped.
 pub struct SmtpPeer {
-    /// Where it listens.
+    /// The address that it listens on.
     pub address: SocketAddr,
     received: watch::Sender<Vec<Received>>,
     contents: Arc<Mutex<Vec<Bytes>>>,
@@ -60,17 +61,18 @@ pub struct SmtpPeer {
 type Script = dyn Fn(&Received) -> Act + Send + Sync;
 
 impl SmtpPeer {
-    /// A peer that says yes to everything.
+    /// Starts a peer that accepts everything.
     pub async fn agreeable() -> Self {
         Self::start(|received| agree(&received.command)).await
     }
 
-    /// A peer that does what `script` says; [`agree`] is the usual answer.
+    /// Starts a peer that follows `script`. [`agree`] returns the usual answers.
     pub async fn start(script: impl Fn(&Received) -> Act + Send + Sync + 'static) -> Self {
         Self::start_at(([127, 0, 0, 1], 0).into(), None, script).await
     }
 
-    /// The same at this address of loopback, with what it encrypts by; port 0 is any that is free.
+    /// Like [`Self::start`], but at this address of loopback, and with TLS if given. Port 0 means
+    /// any free port.
     pub async fn start_at(
         at: SocketAddr,
         tls: Option<TlsAcceptor>,
@@ -79,7 +81,7 @@ impl SmtpPeer {
         Self::listen_at(at, tls, false, script).await
     }
 
-    /// A peer on loopback that speaks TLS from the first byte.
+    /// Starts a peer on loopback that uses TLS from the first byte.
     pub async fn start_encrypted(
         tls: TlsAcceptor,
         script: impl Fn(&Received) -> Act + Send + Sync + 'static,
@@ -94,7 +96,7 @@ impl SmtpPeer {
         script: impl Fn(&Received) -> Act + Send + Sync + 'static,
     ) -> Self {
         let listener = TcpListener::bind(at).await.expect("the port is free");
-        let address = listener.local_addr().expect("it is bound");
+        let address = listener.local_addr().expect("the socket is bound");
         let received = watch::Sender::new(Vec::new());
         let (says_it, stop) = (watch::Sender::new(false), CancellationToken::new());
         let contents = Arc::new(Mutex::default());
@@ -117,22 +119,25 @@ impl SmtpPeer {
         }
     }
 
-    /// All that it was sent so far.
+    /// Returns all commands that it has received so far.
     pub fn received(&self) -> Vec<Received> {
         self.received.borrow().clone()
     }
 
-    /// The contents that it was sent so far, without the dots that SMTP adds.
+    /// Returns the contents of all messages so far, without the dots that SMTP adds.
     pub fn contents(&self) -> Vec<Bytes> {
-        self.contents.lock().expect("nobody panics with it").clone()
+        self.contents
+            .lock()
+            .expect("no task panics while it holds this lock")
+            .clone()
     }
 
-    /// Lets it give the answers of [`Act::SayLater`], now and from now on.
-    pub fn say_it(&self) {
+    /// Lets it send the replies of [`Act::SayLater`], now and from now on.
+    pub fn send_held_replies(&self) {
         self.says_it.send_replace(true);
     }
 
-    /// On which connections a command that starts so was sent.
+    /// Returns the connections on which a command with this start was received.
     pub fn connections_of(&self, command: &str) -> Vec<usize> {
         let received = self.received();
         received
@@ -142,8 +147,8 @@ impl SmtpPeer {
             .collect()
     }
 
-    /// Waits until it has been sent `count` commands that start so.
-    pub async fn has_heard(&self, command: &str, count: usize) {
+    /// Waits until it has received `count` commands with this start.
+    pub async fn wait_for_command(&self, command: &str, count: usize) {
         let enough = |received: &Vec<Received>| {
             received
                 .iter()
@@ -153,22 +158,22 @@ impl SmtpPeer {
         };
         in_time("a command", self.received.subscribe().wait_for(enough))
             .await
-            .expect("this is the sender");
+            .expect("the watch channel is open as long as this value exists");
     }
 }
 
-/// What a server says that takes every mail.
+/// Returns the answers of a server that accepts all mail.
 pub fn agree(command: &str) -> Act {
     match command.split([' ', ':']).next().unwrap_or_default() {
         "" => Act::Say("220 peer.example ESMTP"),
         "EHLO" => Act::Say("250-peer.example\r\n250-8BITMIME\r\n250 ENHANCEDSTATUSCODES"),
         "DATA" => Act::Say("354 go on"),
-        "QUIT" => Act::SayAndClose("221 2.0.0 bye"),
+        "QUIT" => Act::ReplyAndClose("221 2.0.0 bye"),
         _ => Act::Say("250 2.0.0 ok"),
     }
 }
 
-/// What a peer encrypts by, and whether it does so from the first byte.
+/// The TLS of a peer, and whether it is used from the first byte.
 type Tls = (Option<TlsAcceptor>, bool);
 
 async fn listen(
@@ -196,7 +201,7 @@ async fn listen(
     }
 }
 
-/// Speaks with one client until either side has enough.
+/// Serves one client until either side closes the connection.
 async fn converse(
     stream: TcpStream,
     (tls, encrypted): Tls,
@@ -220,7 +225,7 @@ async fn converse(
         let act = script(&now);
         received.send_modify(|received| received.push(now));
         let reply = match act {
-            Act::Say(reply) | Act::SayAndClose(reply) | Act::Encrypt(reply) => reply,
+            Act::Say(reply) | Act::ReplyAndClose(reply) | Act::Encrypt(reply) => reply,
             Act::SayLater(reply) => {
                 says.wait_for(|says| *says).await.ok()?;
                 reply
@@ -254,14 +259,12 @@ async fn converse(
             .ok()?;
         lines.flush().await.ok()?;
         match act {
-            Act::SayAndClose(_) => return None,
+            Act::ReplyAndClose(_) => return None,
             Act::Encrypt(_) => {
                 let Either::Left(stream) = lines.into_inner() else {
-                    panic!("TLS begins once")
+                    panic!("TLS is on already")
                 };
-                let tls = tls
-                    .as_ref()
-                    .expect("a peer that encrypts has a certificate");
+                let tls = tls.as_ref().expect("a peer with TLS has a certificate");
                 lines = BufReader::new(Either::Right(Box::new(tls.accept(stream).await.ok()?)));
             }
             _ => {}
@@ -270,7 +273,7 @@ async fn converse(
             let content = read_content(&mut lines).await?;
             contents
                 .lock()
-                .expect("nobody panics with it")
+                .expect("no task panics while it holds this lock")
                 .push(content);
             command = ".".to_owned();
         } else {
@@ -291,8 +294,8 @@ async fn read_line(lines: &mut Lines) -> Option<String> {
     Some(line.trim_end_matches(['\r', '\n']).to_owned())
 }
 
-/// The lines up to a dot alone, without the dot that a line got which begins with one (RFC 5321,
-/// section 4.5.2).
+/// Reads lines up to a line with only a dot. Removes the dot that was added to each line that
+/// starts with one (RFC 5321, section 4.5.2).
 async fn read_content(lines: &mut Lines) -> Option<Bytes> {
     let mut content = Vec::new();
     loop {

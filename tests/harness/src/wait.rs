@@ -1,33 +1,34 @@
-//! Waiting, with a deadline: what does not come fails the test that waits for it.
+//! Waits for conditions with a deadline. If a condition does not come true, the test fails.
 
 use std::time::{Duration, Instant};
 
 use tokio::time::{sleep, timeout};
 
-/// How long a condition may take to come true, on a slow and busy machine.
-const PATIENCE: Duration = Duration::from_secs(60);
+/// How long a condition may take to come true. It is long, for slow and busy machines.
+const TIMEOUT: Duration = Duration::from_secs(60);
 
-/// Asks until there is an answer. `what` completes the sentence "waited in vain for …".
+/// Calls `ask` until it returns a value, and returns that. `what` completes the sentence "timed
+/// out waiting for …".
 ///
 /// # Panics
-/// Where there is none in time.
+/// If there is no value in time.
 pub async fn eventually<T>(what: &str, mut ask: impl AsyncFnMut() -> Option<T>) -> T {
-    let deadline = Instant::now() + PATIENCE;
+    let deadline = Instant::now() + TIMEOUT;
     loop {
         if let Some(answer) = ask().await {
             return answer;
         }
-        assert!(Instant::now() < deadline, "waited in vain for {what}");
+        assert!(Instant::now() < deadline, "timed out waiting for {what}");
         sleep(Duration::from_millis(2)).await;
     }
 }
 
-/// Waits for what comes by itself. `what` completes the sentence "waited in vain for …".
+/// Waits for a future. `what` completes the sentence "timed out waiting for …".
 ///
 /// # Panics
-/// Where it does not come in time.
+/// If the future does not end in time.
 pub async fn in_time<T>(what: &str, coming: impl Future<Output = T>) -> T {
-    timeout(PATIENCE, coming)
+    timeout(TIMEOUT, coming)
         .await
-        .unwrap_or_else(|_| panic!("waited in vain for {what}"))
+        .unwrap_or_else(|_| panic!("timed out waiting for {what}"))
 }

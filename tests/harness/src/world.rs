@@ -1,5 +1,5 @@
-//! A small world for one test: a store of its own, a clock that stands until the test moves it, the
-//! door that bounces come in by, and a worker's hands that work one step at a time.
+//! The environment of one test: a private store, a clock that only the test moves, the intake of
+//! bounces and facts, and the steps of a worker, which a test runs one by one.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -26,7 +26,7 @@ use store::entry_id::EntryId;
 use store::error::StoreError;
 use store::facts::{FactAnswer, FactOrCommand};
 use store::handle::Store;
-use store::lease::{Extended, GivenBack};
+use store::lease::{Extended, ReleaseReason};
 use store::schedule::Answer;
 use store::settle::{SettleCall, Settled, Settlement};
 use tokio_util::sync::CancellationToken;
@@ -40,7 +40,7 @@ mod worker;
 pub use open::{Deployment, Settings};
 pub use worker::RunningWorker;
 
-/// How long leases last in tests.
+/// The length of leases in tests.
 pub const LEASE: Duration = Duration::from_secs(60);
 
 /// The smallest step of the clock.
@@ -49,27 +49,27 @@ pub const MS: Duration = Duration::from_millis(1);
 /// A second.
 pub const SECOND: Duration = Duration::from_secs(1);
 
-/// One hour.
+/// An hour.
 pub const HOUR: Duration = Duration::from_secs(3_600);
 
-/// One day.
+/// A day.
 pub const DAY: Duration = Duration::from_secs(86_400);
 
-/// How many shards a store has.
+/// How many shards the store of a test has.
 pub const SHARDS: u16 = 4;
 
 /// How many entries of the journal are read at once.
 const JOURNAL_PAGE: usize = 1_000;
 
-/// The world of one test.
+/// The environment of one test.
 pub struct World {
-    /// The clock, which stands until it is moved.
+    /// The clock. It shows the same time until the test moves it.
     pub clock: Arc<ManualClock>,
     /// The store.
     pub store: Store,
-    /// Where all mail goes.
+    /// The mail system that all mail goes to.
     pub mail: Arc<MailSystem>,
-    /// The prefix of its keys.
+    /// The prefix of the store's keys.
     pub prefix: String,
     connections: Connections,
     settings: Settings,
@@ -78,27 +78,27 @@ pub struct World {
 }
 
 impl World {
-    /// What the clock shows.
+    /// Returns the time that the clock shows.
     pub fn now(&self) -> Timestamp {
         self.clock.now()
     }
 
-    /// Takes one bounce in, by the door that all bounces come in by.
-    pub async fn take_in(&self, bounce: Value) -> Answer {
+    /// Processes one bounce by the intake that all bounces use. Returns the answer.
+    pub async fn post_bounce(&self, bounce: Value) -> Answer {
         self.try_take_in(bounce).await.expect("Redis answers")
     }
 
-    /// The same, where Redis may be away.
+    /// Like [`Self::take_in`], but Redis may be unavailable.
     pub async fn try_take_in(&self, bounce: Value) -> Result<Answer, StoreError> {
-        let bounce = json::read(bounce, self.now(), 64 << 10).expect("the test's bounce is one");
+        let bounce = json::read(bounce, self.now(), 64 << 10).expect("the test's bounce is valid");
         let mut answered = self.accept.accept(vec![bounce]).await?;
         Ok(answered.remove(0).answer)
     }
 
-    /// Tells one fact, by the door that all facts come in by. Does not wait for workers: who leases
-    /// jobs by hand is none.
-    pub async fn tell(&self, fact: Value) -> FactAnswer {
-        let fact = facts::read(fact).expect("the test's fact is one");
+    /// Processes one fact by the intake that all facts use. Does not wait for workers: a test that
+    /// leases jobs itself is not a worker.
+    pub async fn report_fact(&self, fact: Value) -> FactAnswer {
+        let fact = facts::read(fact).expect("the test's fact is valid");
         self.accept
             .record_facts(vec![fact])
             .await
@@ -116,10 +116,10 @@ impl World {
             .expect("Redis answers")
     }
 
-    /// Takes many bounces in, some hundred at a time.
-    pub async fn take_in_all(&self, bounces: impl Iterator<Item = Value>) {
+    /// Processes many bounces, some hundred at a time.
+    pub async fn post_bounces(&self, bounces: impl Iterator<Item = Value>) {
         let read =
-            |bounce| json::read(bounce, self.now(), 64 << 10).expect("the test's bounce is one");
+            |bounce| json::read(bounce, self.now(), 64 << 10).expect("the test's bounce is valid");
         let mut bounces = bounces.map(read).peekable();
         while bounces.peek().is_some() {
             self.accept
@@ -129,22 +129,22 @@ impl World {
         }
     }
 
-    /// Takes in a bounce that starts a job, moves the clock to where the job is due, and tells when
-    /// that is.
-    pub async fn take_in_and_wait(&self, bounce: Value) -> Timestamp {
-        let Answer::Scheduled { due } = self.take_in(bounce).await else {
+    /// Processes a bounce that starts a job, and moves the clock to the job's due time. Returns
+    /// that time.
+    pub async fn post_and_wait_until_due(&self, bounce: Value) -> Timestamp {
+        let Answer::Scheduled { due } = self.post_bounce(bounce).await else {
             panic!("the address has a job already")
         };
         self.clock.set(due);
         due
     }
 
-    /// Takes in `count` bounces to as many addresses of one domain, `user0` and so on, and moves
-    /// the clock to where the jobs are all due.
+    /// Processes `count` bounces of different addresses at one domain, `user0` and so on. Moves the
+    /// clock to a time when all their jobs are due.
     pub async fn with_due(&self, domain: &str, count: usize) {
         let read = |n| {
             let posted = bounce(&format!("user{n}@{domain}"), "m1", FULL);
-            json::read(posted, self.now(), 64 << 10).expect("it is a bounce")
+            json::read(posted, self.now(), 64 << 10).expect("the bounce is valid")
         };
         let answers = self
             .accept
@@ -159,7 +159,7 @@ impl World {
         self.clock.advance(27 * HOUR);
     }
 
-    /// Leases at most `batch` of the jobs that are due in the shard of a destination.
+    /// Leases at most `batch` due jobs in the shard of a destination.
     pub async fn claim_near(&self, destination: &str, batch: usize) -> Claimed {
         let bounds = ClaimBounds {
             batch,
@@ -176,7 +176,7 @@ impl World {
             .expect("Redis answers")
     }
 
-    /// The pace of a destination as it is now.
+    /// Returns the current pace of a destination.
     pub async fn pace(&self, destination: &str) -> PaceReport {
         self.store
             .pace(&Destination::named(destination))
@@ -184,7 +184,7 @@ impl World {
             .expect("Redis answers")
     }
 
-    /// Leases all jobs that are due.
+    /// Leases all due jobs.
     pub async fn claim(&self) -> Vec<LeasedJob> {
         let bounds = ClaimBounds {
             batch: 500,
@@ -205,59 +205,59 @@ impl World {
         jobs
     }
 
-    /// Leases the one job that is due.
+    /// Leases the only due job.
     ///
     /// # Panics
-    /// Where there is none, or more than one.
+    /// If no job is due, or more than one.
     pub async fn claim_one(&self) -> LeasedJob {
         let mut jobs = self.claim().await;
         assert_eq!(jobs.len(), 1, "one job is due: {jobs:?}");
         jobs.remove(0)
     }
 
-    /// From now on mail leaves by this sender.
+    /// From now on, mail is sent by this sender.
     pub fn sends_by(&mut self, sender: Arc<dyn Sender>) {
         self.attempter = open::attempter(sender, self.settings.confirm, &self.clock);
     }
 
-    /// Attempts a leased job; what is to be settled.
+    /// Runs the attempt of a leased job. Returns the result, which is not settled yet.
     pub async fn attempt(&self, leased: LeasedJob) -> Settlement {
         let never = CancellationToken::new();
         *self
             .attempter
             .attempt(leased, &never, &LeaseEnd::default())
             .await
-            .expect("an attempt that is not cut off ends in a settlement")
+            .expect("an attempt that is not stopped ends in a settlement")
     }
 
-    /// Attempts leased jobs, whose messages are all answered with `reply`, and settles each in a
-    /// call of its own.
+    /// Runs the attempts of leased jobs, with `reply` as the answer to all their messages. Settles
+    /// each attempt in a separate call.
     pub async fn end(&self, jobs: impl IntoIterator<Item = LeasedJob>, reply: &str) {
-        self.mail.says(reply);
+        self.mail.reply_with(reply);
         for leased in jobs {
             let settlement = self.attempt(leased).await;
             assert_eq!(self.settle(&settlement).await, Settled::Done);
         }
     }
 
-    /// Lengthens a lease to its full length from now.
+    /// Extends a lease to its full length from now.
     pub async fn extend(&self, lease: &Lease) -> Extended {
         self.store.extend(&[lease.key()], LEASE).await.remove(0)
     }
 
-    /// Gives a lease back; whether its token was valid.
+    /// Releases a lease without an attempt. Returns whether its token was valid.
     pub async fn release(&self, lease: &Lease) -> bool {
         self.store
-            .release(std::slice::from_ref(lease), GivenBack::Untried)
+            .release(std::slice::from_ref(lease), ReleaseReason::Untried)
             .await
             .expect("Redis answers")
             == 1
     }
 
-    /// Gives a lease back whose attempt crashed; whether its token was valid.
+    /// Releases a lease whose attempt crashed. Returns whether its token was valid.
     pub async fn crash(&self, lease: &Lease) -> bool {
         self.store
-            .release(std::slice::from_ref(lease), GivenBack::Crashed)
+            .release(std::slice::from_ref(lease), ReleaseReason::Crashed)
             .await
             .expect("Redis answers")
             == 1
@@ -268,7 +268,7 @@ impl World {
         self.settle_all(std::slice::from_ref(settlement)).await[0]
     }
 
-    /// Settles attempts, in one call.
+    /// Settles several attempts in one call.
     pub async fn settle_all(&self, settlements: &[Settlement]) -> Vec<Settled> {
         self.store
             .settle(SettleCall::unique(), settlements)
@@ -277,7 +277,7 @@ impl World {
             .settled
     }
 
-    /// Claims, attempts and settles all jobs that are due. Tells how many.
+    /// Claims, attempts and settles all due jobs. Returns how many there were.
     pub async fn work(&self) -> usize {
         let jobs = self.claim().await;
         let count = jobs.len();
@@ -292,7 +292,7 @@ impl World {
         count
     }
 
-    /// All that is known of an address.
+    /// Returns all that is known about an address.
     pub async fn report(&self, address: &str) -> AddressReport {
         self.store
             .address(&id(address))
@@ -300,23 +300,23 @@ impl World {
             .expect("Redis answers")
     }
 
-    /// The job of an address that has one.
+    /// Returns the job of an address.
     ///
     /// # Panics
-    /// Where it has none.
+    /// If it has no job.
     pub async fn job(&self, address: &str) -> JobReport {
         self.job_if_any(address)
             .await
             .expect("the address has a job")
     }
 
-    /// The job of an address, if it has one.
+    /// Returns the job of an address, if it has one.
     pub async fn job_if_any(&self, address: &str) -> Option<JobReport> {
         self.report(address).await.job
     }
 
-    /// The ids of the messages that wait in an address's job, oldest first; empty where it has
-    /// none.
+    /// Returns the ids of the messages that wait in an address's job, oldest first. The list is
+    /// empty if it has no job.
     pub async fn waiting(&self, address: &str) -> Vec<String> {
         let job = self.job_if_any(address).await;
         job.map(|report| {
@@ -330,24 +330,24 @@ impl World {
         .unwrap_or_default()
     }
 
-    /// The record of an address's standing; none means active.
+    /// Returns the record of an address's standing. `None` means active.
     pub async fn standing_record(&self, address: &str) -> Option<StandingRecord> {
         self.report(address).await.standing
     }
 
-    /// An address's standing.
+    /// Returns an address's standing.
     pub async fn standing(&self, address: &str) -> Standing {
         self.standing_record(address)
             .await
             .map_or(Standing::Active, |record| record.at(self.now()))
     }
 
-    /// All events so far. Those of one address are in order.
+    /// Returns all events so far. The events of one address are in order.
     pub async fn events(&self) -> Vec<Event> {
         all_events(&self.store).await
     }
 
-    /// All events of one kind so far.
+    /// Returns all events of one kind so far.
     pub async fn events_of(&self, kind: EventKind) -> Vec<Event> {
         self.events()
             .await
@@ -356,7 +356,7 @@ impl World {
             .collect()
     }
 
-    /// The final events so far, as kind, message id and reason.
+    /// Returns the final events so far, as kind, message id and reason.
     pub async fn final_events(&self) -> Vec<(EventKind, String, Option<String>)> {
         let events = self
             .events()
@@ -369,7 +369,7 @@ impl World {
     }
 }
 
-/// All events of a store so far. Those of one address are in order.
+/// Returns all events of a store so far. The events of one address are in order.
 pub async fn all_events(store: &Store) -> Vec<Event> {
     let mut cursor = vec![EntryId::default(); usize::from(store.shards())];
     let mut events = Vec::new();
@@ -388,9 +388,9 @@ pub async fn all_events(store: &Store) -> Vec<Event> {
     }
 }
 
-/// The job id of an address of the default account.
+/// Returns the job id of an address of the default account.
 pub fn id(address: &str) -> JobId {
-    let recipient = Address::parse(address).expect("the test's address is one");
+    let recipient = Address::parse(address).expect("the test's address is valid");
     JobId {
         account: Account::default(),
         recipient,

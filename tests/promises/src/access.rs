@@ -1,4 +1,5 @@
-//! Who shows no token that is known and has the scope gets nothing, and changes nothing.
+//! Every route of the API requires a known token with the scope of that route. A request without
+//! one reads nothing and changes nothing.
 
 use std::fs;
 use std::net::SocketAddr;
@@ -18,7 +19,8 @@ use signing::api_token::{Grant, Scope, TokenHash};
 
 const JO: &str = "jo@example.com";
 
-/// Every route, with what it needs; what is known beforehand makes none of them a 404 of its own.
+/// Every route with the scope that it requires. None of them answers 404 with the records that the
+/// test creates before.
 const ROUTES: [(&str, &str, Scope); 18] = [
     ("POST", "/v1/bounces", Scope::Ingest),
     ("POST", "/v1/dsn", Scope::Ingest),
@@ -61,7 +63,7 @@ fn grant(name: &str, scopes: &[Scope]) -> Grant {
     }
 }
 
-/// A configuration with these grants; the token of each is its name.
+/// A configuration with these grants. The token of each grant is its name.
 fn with(tokens: Vec<Grant>) -> Config {
     let mut config = Config::embedded();
     config.access.tokens = tokens;
@@ -76,7 +78,7 @@ fn request(http: &Http, method: &str, path: &str) -> RequestBuilder {
 }
 
 #[tokio::test]
-async fn every_route_wants_a_token_with_its_scope() {
+async fn every_route_requires_a_token_with_its_scope() {
     let world = World::new().await;
     let grants = Scope::ALL.map(|scope| grant(scope.as_str(), &[scope]));
     let http = Http::serve_with(&world, &with(grants.to_vec())).await;
@@ -136,13 +138,13 @@ async fn every_route_wants_a_token_with_its_scope() {
         assert_eq!(
             http.get(path).send().await.unwrap().status(),
             200,
-            "whoever watches needs none"
+            "a monitoring system needs no token"
         );
     }
 }
 
 #[tokio::test]
-async fn without_the_scope_nothing_changes() {
+async fn a_request_without_the_required_scope_changes_nothing() {
     let world = World::new().await;
     let http = Http::serve_with(&world, &with(vec![grant("reader", &[Scope::Read])])).await;
     let bounces = http.post("/v1/bounces").json(&bounce(JO, "m1", FULL));
@@ -163,7 +165,7 @@ async fn without_the_scope_nothing_changes() {
 }
 
 #[tokio::test]
-async fn a_token_has_its_own_rate_and_the_answer_says_when_to_come_again() {
+async fn each_token_has_its_own_rate_limit_and_a_429_says_when_to_retry() {
     let world = World::new().await;
     let slow = Grant {
         rate: Some(0.5),
@@ -185,7 +187,7 @@ async fn a_token_has_its_own_rate_and_the_answer_says_when_to_come_again() {
         assert_eq!(
             ask("other").await.status(),
             200,
-            "others are not slowed down"
+            "other tokens are not limited"
         );
     }
     world.clock.advance(Duration::from_secs(2));
@@ -194,7 +196,7 @@ async fn a_token_has_its_own_rate_and_the_answer_says_when_to_come_again() {
 }
 
 #[tokio::test]
-async fn tokens_come_and_go_with_their_file_and_no_restart() {
+async fn tokens_can_be_added_to_and_removed_from_their_file_without_a_restart() {
     let world = World::new().await;
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("tokens");
@@ -222,7 +224,7 @@ async fn tokens_come_and_go_with_their_file_and_no_restart() {
         (ask("new").await == 200).then_some(())
     })
     .await;
-    assert_eq!(ask("old").await, 401, "it was taken back");
+    assert_eq!(ask("old").await, 401, "the token was removed from the file");
 
     fs::write(&file, "new read rdt_by_mistake\n").unwrap();
     fs::write(
@@ -230,7 +232,11 @@ async fn tokens_come_and_go_with_their_file_and_no_restart() {
         format!("{}\n", grant("next", &[Scope::Read])),
     )
     .unwrap();
-    assert_eq!(ask("new").await, 200, "a file with a fault changes nothing");
+    assert_eq!(
+        ask("new").await,
+        200,
+        "a file with an error changes nothing"
+    );
     fs::rename(folder.path().join("next"), &file).unwrap();
     eventually("the next token", async || {
         (ask("next").await == 200).then_some(())
@@ -240,7 +246,7 @@ async fn tokens_come_and_go_with_their_file_and_no_restart() {
 }
 
 #[test]
-fn nobody_listens_for_the_world_without_tokens_unless_it_is_meant() {
+fn a_scheduler_without_tokens_listens_on_loopback_only_unless_open_access_is_configured() {
     let tokens = config::access::Access {
         tokens: vec![grant("x", &[Scope::Read])],
         ..config::access::Access::default()
@@ -265,7 +271,7 @@ fn nobody_listens_for_the_world_without_tokens_unless_it_is_meant() {
 }
 
 #[tokio::test]
-async fn a_token_that_is_made_works_and_is_kept_by_its_hash_alone() {
+async fn a_generated_token_works_and_only_its_hash_is_stored() {
     let output = process::run(&[
         "token",
         "new",
@@ -277,16 +283,16 @@ async fn a_token_that_is_made_works_and_is_kept_by_its_hash_alone() {
         "50",
     ])
     .await;
-    let told = String::from_utf8(output.stdout).unwrap();
-    let (token, line) = told.trim_end().split_once('\n').unwrap();
+    let printed = String::from_utf8(output.stdout).unwrap();
+    let (token, line) = printed.trim_end().split_once('\n').unwrap();
     assert!(
         token.starts_with("rdt_") && token.len() > 60 && !line.contains(token),
-        "{told}"
+        "{printed}"
     );
     let other = process::run(&["token", "new", "--name", "acme", "--scopes", "read"]).await;
     assert!(
         !String::from_utf8(other.stdout).unwrap().contains(token),
-        "no two are the same"
+        "no two tokens are the same"
     );
     for wrong in [
         ["--name", "a b", "--scopes", "read"],
@@ -305,7 +311,8 @@ async fn a_token_that_is_made_works_and_is_kept_by_its_hash_alone() {
     let scheduler = Redeliver::start(
         "scheduler",
         &format!(
-            "[redis]\nurl = \"{}\"\nprefix = \"{}\"\nshards = {}\n[scheduler]\nlisten = \"{listen}\"\n\
+            "[redis]\nurl = \"{}\"\nprefix = \"{}\"\nshards = {}\n[scheduler]\n\
+             listen = \"{listen}\"\n\
              [access]\ntokens_file = \"{}\"\n[log]\nfilter = \"debug\"\n",
             redis::url(),
             world.prefix,
@@ -352,29 +359,32 @@ async fn a_token_that_is_made_works_and_is_kept_by_its_hash_alone() {
             .unwrap()
             .contains("the scope admin")
     );
-    assert!(!scheduler.log().contains(token), "no log shows it");
+    assert!(
+        !scheduler.log().contains(token),
+        "the log does not contain the token"
+    );
     assert!(scheduler.terminate().await.success());
 }
 
 #[tokio::test]
-async fn the_token_that_dev_prints_works_and_no_other_does() {
+async fn the_token_that_the_dev_command_prints_works_and_no_other_token_does() {
     let dev = Redeliver::start_with(
         &["dev", "--data", "data", "--listen", "127.0.0.1:0"],
         "[log]\nfilter = \"error\"\n",
     );
-    // As whoever reads it would copy it.
-    let word_behind = |log: &str, name: &str| {
+    // As a person would copy it from the terminal.
+    let value_of = |log: &str, name: &str| {
         let (_, rest) = log.split_once(&format!("{name}="))?;
         Some(rest.split_whitespace().next()?.to_owned()).filter(|_| rest.contains("Ctrl-C"))
     };
-    let told = eventually("the welcome", async || {
+    let printed = eventually("the welcome", async || {
         let log = dev.log();
         Some((
-            word_behind(&log, "REDELIVER_API")?,
-            word_behind(&log, "REDELIVER_TOKEN")?,
+            value_of(&log, "REDELIVER_API")?,
+            value_of(&log, "REDELIVER_TOKEN")?,
         ))
     });
-    let (api, token) = told.await;
+    let (api, token) = printed.await;
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("token");
     for (token, works) in [(token.as_str(), true), (&token[1..], false)] {

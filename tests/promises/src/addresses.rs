@@ -1,5 +1,5 @@
-//! What is known of an address can be asked at any time, and an address that was unavailable comes
-//! back by itself.
+//! The state of an address can be read at any time. An unavailable address becomes active again by
+//! itself when its time is over.
 
 use domain::event::EventKind;
 use domain::standing::Standing;
@@ -13,14 +13,16 @@ const JO: &str = "jo@example.com";
 const SAM: &str = "sam@example.com";
 
 #[tokio::test]
-async fn a_campaign_learns_which_of_its_addresses_to_leave_out() {
+async fn a_campaign_can_check_which_of_its_addresses_to_leave_out() {
     let world = World::new().await;
     let http = Http::serve(&world).await;
-    world.take_in(bounce(JO, "m1", UNKNOWN)).await;
+    world.post_bounce(bounce(JO, "m1", UNKNOWN)).await;
     retire_as_unavailable(&world, SAM).await;
-    world.take_in(bounce("waits@example.com", "m1", FULL)).await;
+    world
+        .post_bounce(bounce("waits@example.com", "m1", FULL))
+        .await;
 
-    // As the platform spells them, which need not be as we do.
+    // In the platform's own spelling, which need not be ours.
     let addresses = [
         "Jo@Example.com",
         "jo@EXAMPLE.com",
@@ -43,7 +45,7 @@ async fn a_campaign_learns_which_of_its_addresses_to_leave_out() {
     assert_eq!(
         left_out,
         ["jo@EXAMPLE.com", SAM],
-        "the local part's case matters, the domain's does not"
+        "case matters in the local part, not in the domain"
     );
     assert_eq!(answer["not_active"][0]["standing"], "inactive");
     assert_eq!(answer["not_active"][1]["standing"], "unavailable");
@@ -61,25 +63,25 @@ async fn a_campaign_learns_which_of_its_addresses_to_leave_out() {
     assert_eq!(
         answer["not_active"],
         json!([]),
-        "accounts know nothing of each other"
+        "accounts do not see each other"
     );
 }
 
 #[tokio::test]
-async fn an_address_tells_its_job_with_due_messages_and_history() {
+async fn the_report_of_an_address_shows_its_job_and_the_messages_and_the_history() {
     let world = World::new().await;
     let http = Http::serve(&world).await;
-    world.take_in_and_wait(bounce(JO, "m1", FULL)).await;
-    world.mail.says(FULL);
+    world.post_and_wait_until_due(bounce(JO, "m1", FULL)).await;
+    world.mail.reply_with(FULL);
     world.work().await;
-    world.take_in(bounce(JO, "m2", FULL)).await;
+    world.post_bounce(bounce(JO, "m2", FULL)).await;
 
-    let told = http.get_json(&format!("/v1/addresses/{JO}")).await;
+    let report = http.get_json(&format!("/v1/addresses/{JO}")).await;
     assert_eq!(
-        (&told["address"], &told["standing"]),
+        (&report["address"], &report["standing"]),
         (&json!(JO), &json!("active"))
     );
-    let job = &told["job"];
+    let job = &report["job"];
     assert_eq!(
         (&job["attempt"], &job["max_attempts"], &job["status"]),
         (&json!(1), &json!(4), &json!("4.3.1"))
@@ -106,23 +108,23 @@ async fn an_address_tells_its_job_with_due_messages_and_history() {
 
     world.clock.set(world.job(JO).await.due.unwrap());
     let leased = world.claim_one().await;
-    let told = http.get_json(&format!("/v1/addresses/{JO}")).await;
+    let report = http.get_json(&format!("/v1/addresses/{JO}")).await;
     assert_eq!(
-        told["job"]["leased_until"],
+        report["job"]["leased_until"],
         leased.claimed_at.plus(LEASE).to_string()
     );
-    assert_eq!(told["job"]["due"], json!(null));
+    assert_eq!(report["job"]["due"], json!(null));
 }
 
 #[tokio::test]
-async fn an_address_that_nobody_knows_is_active_and_has_no_job() {
+async fn an_unknown_address_is_active_and_has_no_job() {
     let world = World::new().await;
     let http = Http::serve(&world).await;
-    let told = http
+    let report = http
         .get_json(&format!("/v1/addresses/{JO}?account=acme"))
         .await;
     assert_eq!(
-        told,
+        report,
         json!({"address": JO, "account": "acme", "standing": "active", "job": null})
     );
     for (path, field) in [
@@ -137,7 +139,7 @@ async fn an_address_that_nobody_knows_is_active_and_has_no_job() {
 }
 
 #[tokio::test]
-async fn upkeep_makes_an_address_active_again_when_its_time_is_over() {
+async fn upkeep_makes_an_unavailable_address_active_again_when_its_time_is_over() {
     let world = World::new().await;
     let _http = Http::serve(&world).await;
     retire_as_unavailable(&world, SAM).await;
@@ -147,7 +149,7 @@ async fn upkeep_makes_an_address_active_again_when_its_time_is_over() {
     assert_eq!(
         world.standing(SAM).await,
         Standing::Active,
-        "upkeep need not have come by"
+        "before upkeep has run"
     );
     world.clock.advance(HOUR);
     let reinstated = eventually("its reinstatement", async || {
@@ -158,33 +160,37 @@ async fn upkeep_makes_an_address_active_again_when_its_time_is_over() {
     assert_eq!(
         (record.standing, record.until, record.strikes),
         (Standing::Active, None, 1),
-        "its past is not forgotten"
+        "its history is kept"
     );
 }
 
 #[tokio::test]
-async fn an_address_is_not_reinstated_before_its_time() {
+async fn an_unavailable_address_is_not_reinstated_before_its_time_is_over() {
     let world = World::new().await;
     retire_as_unavailable(&world, SAM).await;
-    world.take_in(bounce(JO, "m1", UNKNOWN)).await;
+    world.post_bounce(bounce(JO, "m1", UNKNOWN)).await;
     let until = world.standing_record(SAM).await.unwrap().until.unwrap();
     world.clock.advance(30 * DAY - MS);
     assert_eq!(world.store.reinstate().await.unwrap(), 0);
     assert_eq!(world.standing(SAM).await, Standing::Unavailable);
     world.clock.set(until.plus(365 * DAY));
     assert_eq!(world.store.reinstate().await.unwrap(), 1);
-    assert_eq!(world.store.reinstate().await.unwrap(), 0, "once is enough");
+    assert_eq!(
+        world.store.reinstate().await.unwrap(),
+        0,
+        "nothing is left to reinstate"
+    );
     assert_eq!(
         world.standing(JO).await,
         Standing::Inactive,
-        "nor is one that is inactive, ever"
+        "an inactive address is never reinstated by upkeep"
     );
 }
 
-/// Lets every try fail that 4.3.2 has.
+/// Lets every try of the schedule for 4.3.2 fail.
 async fn retire_as_unavailable(world: &World, address: &str) {
-    world.take_in(bounce(address, "m1", MAINTENANCE)).await;
-    world.mail.says(MAINTENANCE);
+    world.post_bounce(bounce(address, "m1", MAINTENANCE)).await;
+    world.mail.reply_with(MAINTENANCE);
     while let Some(job) = world.job_if_any(address).await {
         world.clock.set(job.due.unwrap());
         world.work().await;

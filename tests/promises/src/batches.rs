@@ -1,5 +1,5 @@
-//! NDJSON is taken in by batches: all requests together have no more of them under way than
-//! `scheduler.batches`, and what comes behind a batch that failed is not taken in.
+//! NDJSON is processed in batches. All requests together have at most `scheduler.batches` of them
+//! in progress. After a batch has failed, the later lines of its request are not processed.
 
 use std::time::Duration;
 
@@ -17,10 +17,10 @@ const JO: &str = "jo@example.com";
 /// How long an answer may take that waits for nothing.
 const SOON: Duration = Duration::from_millis(500);
 
-/// Longer than any test: Redis may be as silent as it likes.
+/// Longer than any test, so that Redis may be silent for as long as it likes.
 const PATIENCE: Duration = Duration::from_secs(60);
 
-/// A scheduler with this configuration, and the proxy between it and its Redis.
+/// A scheduler with this configuration, and the proxy between the scheduler and its Redis.
 async fn behind_a_proxy(world: &World, config: &Config) -> (Http, RedisProxy) {
     let proxy = RedisProxy::before(&redis::url());
     let store = world.store_at(&proxy.url(), PATIENCE).await;
@@ -28,16 +28,19 @@ async fn behind_a_proxy(world: &World, config: &Config) -> (Http, RedisProxy) {
 }
 
 #[tokio::test]
-async fn a_body_is_not_read_on_while_all_batches_are_under_way() {
+async fn a_request_body_is_read_no_further_while_all_batches_are_in_progress() {
     let world = World::new().await;
     let mut config = Config::embedded();
     config.scheduler.batches = 1;
     let (http, proxy) = behind_a_proxy(&world, &config).await;
-    // A body without a bounce asks nothing of Redis, but needs room as any other.
+    // A body without a bounce sends no call to Redis, but needs a free batch like any other.
     let without_bounce = async || timeout(SOON, http.post_lines("no bounce")).await;
 
     proxy.fall_silent();
-    assert_eq!(without_bounce().await.expect("there is room").status(), 400);
+    assert_eq!(
+        without_bounce().await.expect("a batch is free").status(),
+        400
+    );
     let body = bounce(JO, "m1", FULL).to_string();
     let held = tokio::spawn(
         http.post("/v1/bounces")
@@ -45,7 +48,7 @@ async fn a_body_is_not_read_on_while_all_batches_are_under_way() {
             .body(body)
             .send(),
     );
-    eventually("the only room is taken", async || {
+    eventually("the only batch is in progress", async || {
         without_bounce().await.is_err().then_some(())
     })
     .await;
@@ -55,14 +58,14 @@ async fn a_body_is_not_read_on_while_all_batches_are_under_way() {
     assert_eq!(
         without_bounce()
             .await
-            .expect("there is room again")
+            .expect("a batch is free again")
             .status(),
         400
     );
 }
 
 #[tokio::test]
-async fn what_comes_behind_a_batch_that_failed_is_not_taken_in() {
+async fn lines_after_a_failed_batch_are_not_processed() {
     let world = World::new().await;
     let mut config = Config::embedded();
     config.scheduler.batch = 1;
@@ -84,7 +87,7 @@ async fn what_comes_behind_a_batch_that_failed_is_not_taken_in() {
     for recipient in &recipients {
         assert!(
             world.job_if_any(recipient).await.is_none(),
-            "{recipient} came behind what failed"
+            "{recipient} came after the failed batch"
         );
     }
 }

@@ -1,10 +1,10 @@
-//! What benches print for machines is what it says: a line of JSON per mode, with a figure for each
-//! that was measured.
+//! The benchmarks print for machines the same figures that they print for people: a line of JSON
+//! for each mode, with a figure for each measurement.
 
 use harness::process::run;
 use serde_json::Value;
 
-/// Modes that need neither Postfix nor minutes.
+/// Modes that need no Postfix and take less than minutes.
 const MODES: [&str; 9] = [
     "ingest",
     "ingest-spread",
@@ -18,7 +18,7 @@ const MODES: [&str; 9] = [
 ];
 
 #[tokio::test]
-async fn each_mode_prints_its_figures_as_a_line_of_json() {
+async fn each_benchmark_mode_prints_its_figures_as_a_line_of_json() {
     let sizes = ["--jobs", "500", "--backlog", "500", "--runs", "1", "--json"];
     let output = run(&[&["bench"], MODES.as_slice(), sizes.as_slice()].concat()).await;
     assert!(
@@ -57,7 +57,7 @@ async fn each_mode_prints_its_figures_as_a_line_of_json() {
 }
 
 #[tokio::test]
-async fn beside_destinations_that_hang_all_other_mail_is_delivered() {
+async fn all_other_mail_is_delivered_while_some_destinations_hang() {
     let size = [
         "--destinations",
         "40",

@@ -1,4 +1,5 @@
-//! What comes in is bounded in what it can cost, and what Redis refuses for now is not lost.
+//! The cost of each input is bounded. An attempt that Redis temporarily refuses to record is not
+//! lost.
 
 use domain::destination::Destination;
 use domain::event::EventKind;
@@ -16,7 +17,7 @@ use tokio::net::UnixStream;
 const JO: &str = "jo@example.com";
 
 #[tokio::test]
-async fn a_flood_of_large_messages_for_one_address_stays_within_the_bounds_of_a_job() {
+async fn a_flood_of_large_messages_for_one_address_stays_within_the_limits_of_a_job() {
     let world = World::new().await;
     let http = Http::serve(&world).await;
     let flood = 300;
@@ -46,13 +47,13 @@ async fn a_flood_of_large_messages_for_one_address_stays_within_the_bounds_of_a_
     assert_eq!(
         job.messages.last().unwrap().id,
         format!("m{}", flood - 1),
-        "the newest is there"
+        "the newest message waits"
     );
     let replaced = world.final_events().await;
     assert_eq!(
         replaced.len() + job.messages.len(),
         flood,
-        "each of the others was replaced, with its event"
+        "each of the others was replaced and has an event"
     );
     assert!(
         replaced
@@ -62,20 +63,20 @@ async fn a_flood_of_large_messages_for_one_address_stays_within_the_bounds_of_a_
 }
 
 #[tokio::test]
-async fn a_document_of_more_items_than_allowed_is_turned_away_whole() {
+async fn a_document_with_more_items_than_allowed_is_rejected_as_a_whole() {
     let world = World::new().await;
     let http = Http::serve(&world).await;
     let items = Value::Array(vec![bounce(JO, "m1", FULL); 10_001]);
     let document = problem(http.post_json(&items).await, 413).await;
     assert!(
         document["detail"].as_str().unwrap().contains(NDJSON),
-        "it says what to do instead: {document}"
+        "the error says what to do instead: {document}"
     );
     assert!(world.job_if_any(JO).await.is_none());
 }
 
 #[tokio::test]
-async fn an_attempt_that_redis_refuses_to_settle_for_now_is_settled_later_and_not_repeated() {
+async fn an_attempt_whose_outcome_redis_refuses_to_record_is_settled_later_and_not_repeated() {
     let redis = PrivateRedis::volatile()
         .await
         .expect("redis-server is installed");
@@ -85,13 +86,13 @@ async fn an_attempt_that_redis_refuses_to_settle_for_now_is_settled_later_and_no
     })
     .await;
     let http = Http::serve(&world).await;
-    world.take_in_and_wait(bounce(JO, "m1", FULL)).await;
+    world.post_and_wait_until_due(bounce(JO, "m1", FULL)).await;
     world.mail.hold();
     let worker = world.start_worker(|_| {});
-    world.mail.has_been_tried(1).await;
+    world.mail.wait_for_attempts(1).await;
 
-    // As when a replica is lost, or the disk is full: reads go on, writes are refused.
-    say(&redis.url(), "CONFIG SET min-replicas-to-write 1", "+OK").await;
+    // As after the loss of a replica, or with a full disk: reads work, writes are refused.
+    send_command(&redis.url(), "CONFIG SET min-replicas-to-write 1", "+OK").await;
     problem(
         http.post_json(&bounce("sam@example.com", "m1", FULL)).await,
         503,
@@ -102,9 +103,9 @@ async fn an_attempt_that_redis_refuses_to_settle_for_now_is_settled_later_and_no
         (world.mail.in_flight() == 0).then_some(())
     })
     .await;
-    say(&redis.url(), "CONFIG SET min-replicas-to-write 0", "+OK").await;
+    send_command(&redis.url(), "CONFIG SET min-replicas-to-write 0", "+OK").await;
 
-    eventually("it is settled", async || {
+    eventually("the settlement", async || {
         world.job_if_any(JO).await.is_none().then_some(())
     })
     .await;
@@ -116,8 +117,8 @@ async fn an_attempt_that_redis_refuses_to_settle_for_now_is_settled_later_and_no
     );
 }
 
-/// Says a command to the Redis at `url`, which has to answer this.
-async fn say(url: &str, command: &str, expected: &str) {
+/// Sends a command to the Redis at `url`, and expects this answer.
+async fn send_command(url: &str, command: &str, expected: &str) {
     let mut stream = UnixStream::connect(url.trim_start_matches("redis+unix://"))
         .await
         .unwrap();
@@ -132,7 +133,7 @@ async fn say(url: &str, command: &str, expected: &str) {
 }
 
 #[tokio::test]
-async fn a_message_for_a_route_that_is_not_configured_is_refused_with_those_that_are() {
+async fn a_message_for_an_unknown_route_is_refused_and_the_error_lists_the_configured_routes() {
     let world = World::new().await;
     let http = Http::serve(&world).await;
     let mut astray = bounce(JO, "m1", FULL);
@@ -156,16 +157,18 @@ async fn a_message_for_a_route_that_is_not_configured_is_refused_with_those_that
 }
 
 #[tokio::test]
-async fn a_record_that_nobody_can_read_keeps_no_other_job_from_being_worked_on() {
+async fn an_unreadable_job_record_does_not_stop_the_work_on_other_jobs() {
     let world = World::new().await;
-    world.take_in(bounce(JO, "m1", FULL)).await;
-    world.take_in(bounce("sam@example.com", "m1", FULL)).await;
+    world.post_bounce(bounce(JO, "m1", FULL)).await;
+    world
+        .post_bounce(bounce("sam@example.com", "m1", FULL))
+        .await;
     let shard = Destination::named("example.com").shard(world.store.shards());
     let command = format!(
         "HSET {}:{{{shard}}}:jobs default/{JO} no-record",
         world.prefix
     );
-    say(&redis::url(), &command, ":0").await;
+    send_command(&redis::url(), &command, ":0").await;
     world.clock.advance(2 * DAY);
     let bounds = ClaimBounds {
         batch: 1,
@@ -174,7 +177,7 @@ async fn a_record_that_nobody_can_read_keeps_no_other_job_from_being_worked_on()
         unproven: usize::MAX,
     };
     let (mut corrupt, mut delivered) = (0, 0);
-    // It is leased and lapses like any other, until it is in quarantine.
+    // The unreadable job is leased and lapses like any other, until it is in quarantine.
     for _ in 0..12 {
         let claimed = world.store.claim(shard, bounds).await.unwrap();
         corrupt += claimed.corrupt.len();

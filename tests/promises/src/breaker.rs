@@ -1,6 +1,6 @@
-//! A destination that is down gets no attempts, and its jobs wait without spending any; then one
-//! probe for the whole fleet tells whether it is back, and what has become due meanwhile goes out
-//! slowly.
+//! A destination that is down gets no attempts, and its jobs wait without spending any. A single
+//! probe for the whole fleet then finds out whether the destination is back. After that, its
+//! waiting jobs are sent slowly at first.
 
 use std::time::Duration;
 
@@ -21,12 +21,13 @@ const THERE: &str = "one.example";
 
 const SECOND: Duration = Duration::from_secs(1);
 
-/// How long breakers are open the first time, and at most: shorter and longer than a lease.
+/// How long breakers are open the first time, and at most. The first is shorter than a lease, the
+/// second is longer.
 const OPEN: Duration = Duration::from_secs(20);
 const OPEN_MAX: Duration = Duration::from_secs(150);
 
 #[tokio::test]
-async fn failures_of_the_host_in_a_row_open_a_breaker() {
+async fn consecutive_failures_of_a_host_open_its_breaker() {
     let world = World::with(settings()).await;
     world.with_due(THERE, 30).await;
     fail(&world, 4).await;
@@ -35,7 +36,7 @@ async fn failures_of_the_host_in_a_row_open_a_breaker() {
     assert_eq!(
         state(&world).await,
         BreakerState::Closed,
-        "a success between says that it is up"
+        "a success in between shows that the host is up"
     );
     fail(&world, 1).await;
     let until = world.now().plus(OPEN);
@@ -47,7 +48,7 @@ async fn failures_of_the_host_in_a_row_open_a_breaker() {
 }
 
 #[tokio::test]
-async fn a_share_of_failures_within_the_sliding_window_opens_a_breaker() {
+async fn a_high_share_of_failures_within_the_sliding_window_opens_a_breaker() {
     let half = Breaker {
         failures: 1_000,
         share: 0.5,
@@ -62,7 +63,8 @@ async fn a_share_of_failures_within_the_sliding_window_opens_a_breaker() {
         },
         ..settings()
     };
-    // By turns, so that no two failures stand in a row. The first counts as soon as it is there.
+    // Failures and successes take turns, so that no two failures are consecutive. The first failure
+    // counts at once.
     for (pause, opens) in [(SECOND, true), (12 * SECOND, false)] {
         let world = World::with(settings()).await;
         world.with_due(THERE, 50).await;
@@ -98,12 +100,12 @@ async fn a_share_of_failures_within_the_sliding_window_opens_a_breaker() {
     assert_eq!(
         state(&world).await,
         BreakerState::Closed,
-        "a third is not half"
+        "a third is less than half"
     );
 }
 
 #[tokio::test]
-async fn what_got_through_before_the_first_failure_counts_in_the_share() {
+async fn deliveries_before_the_first_failure_count_towards_the_share() {
     let half = Breaker {
         failures: 1_000,
         share: 0.5,
@@ -132,7 +134,7 @@ async fn what_got_through_before_the_first_failure_counts_in_the_share() {
     assert_eq!(
         state(&world).await,
         BreakerState::Closed,
-        "ten of fifty are not half"
+        "ten of fifty are less than half"
     );
     world.clock.advance(180 * SECOND);
     for n in 0..10 {
@@ -144,12 +146,12 @@ async fn what_got_through_before_the_first_failure_counts_in_the_share() {
     assert_ne!(
         state(&world).await,
         BreakerState::Closed,
-        "what was long ago is out of the window"
+        "old results have left the window"
     );
 }
 
 #[tokio::test]
-async fn while_a_breaker_is_open_jobs_wait_without_spending_an_attempt() {
+async fn jobs_wait_without_spending_an_attempt_while_the_breaker_is_open() {
     let world = World::with(settings()).await;
     let until = open(&world, 10).await;
     let waiting = format!("user9@{THERE}");
@@ -171,7 +173,7 @@ async fn while_a_breaker_is_open_jobs_wait_without_spending_an_attempt() {
 }
 
 #[tokio::test]
-async fn one_probe_for_the_whole_fleet_tells_whether_a_destination_is_back() {
+async fn a_single_probe_for_the_whole_fleet_finds_out_whether_a_destination_is_back() {
     let world = World::with(settings()).await;
     world.clock.set(open(&world, 60).await);
     let claims = (0..10).map(|_| world.claim_near(THERE, 5));
@@ -180,19 +182,19 @@ async fn one_probe_for_the_whole_fleet_tells_whether_a_destination_is_back() {
         .into_iter()
         .flat_map(|claimed| claimed.jobs)
         .collect();
-    assert_eq!(probes.len(), 1, "one of all that are due");
+    assert_eq!(probes.len(), 1, "one of all due jobs");
     world.clock.advance(LEASE / 2);
     assert_eq!(
         world.claim_near(THERE, 5).await.jobs.len(),
         0,
-        "however long it takes"
+        "no second probe, however long the first takes"
     );
     world.extend(&probes[0].lease).await;
     world.clock.advance(LEASE - MS);
     assert_eq!(
         world.claim_near(THERE, 5).await.jobs.len(),
         0,
-        "however long it takes"
+        "no second probe, however long the first takes"
     );
 
     world.end(probes.pop(), OK).await;
@@ -203,7 +205,7 @@ async fn one_probe_for_the_whole_fleet_tells_whether_a_destination_is_back() {
         (&*closed[0].job, &closed[0].destination),
         ("", &Some(Destination::named(THERE)))
     );
-    // A slow start: the window begins at its least, and each window's worth of successes adds one.
+    // A slow start: the window begins at its minimum, and each full window of successes adds one.
     for expected in [1, 2, 3, 4] {
         let mut settlements = Vec::new();
         for leased in world.claim_near(THERE, 100).await.jobs {
@@ -215,7 +217,7 @@ async fn one_probe_for_the_whole_fleet_tells_whether_a_destination_is_back() {
 }
 
 #[tokio::test]
-async fn each_failed_probe_doubles_the_time_up_to_its_longest_and_a_success_starts_anew() {
+async fn each_failed_probe_doubles_the_open_time_up_to_a_limit_and_a_success_resets_it() {
     let world = World::with(settings()).await;
     let mut until = open(&world, 60).await;
     for (times, seconds) in [(2, 40), (3, 80), (4, 150), (5, 150)] {
@@ -235,11 +237,11 @@ async fn each_failed_probe_doubles_the_time_up_to_its_longest_and_a_success_star
 }
 
 #[tokio::test]
-async fn after_a_failed_probe_the_shard_is_visited_when_the_next_one_may_go() {
+async fn after_a_failed_probe_the_shard_is_visited_as_soon_as_the_next_probe_is_allowed() {
     let world = World::with(settings()).await;
     world.clock.set(open(&world, 60).await);
     let probe = world.claim_near(THERE, 100).await.jobs;
-    // Leases are long, and the breaker is open for less.
+    // Leases are long, and the breaker is open for a shorter time.
     world.clock.advance(MS);
     world.end(probe, MAINTENANCE).await;
     let until = world.now().plus(2 * OPEN);
@@ -247,12 +249,12 @@ async fn after_a_failed_probe_the_shard_is_visited_when_the_next_one_may_go() {
     assert_eq!(
         next_visit,
         Some(until),
-        "not only when the probe's lease would have ended"
+        "not only at the end of the probe's lease"
     );
 }
 
 #[tokio::test]
-async fn a_mailbox_that_is_refused_shows_that_its_host_is_back() {
+async fn a_refused_mailbox_shows_that_its_host_is_back() {
     let world = World::with(settings()).await;
     world.clock.set(open(&world, 10).await);
     world
@@ -262,20 +264,20 @@ async fn a_mailbox_that_is_refused_shows_that_its_host_is_back() {
 }
 
 #[tokio::test]
-async fn a_probe_that_tells_nothing_does_not_block_its_destination() {
+async fn a_probe_without_a_result_does_not_block_its_destination() {
     for way in [
         "lapsed",
         "crashed",
         "released",
-        "our own trouble",
+        "a problem on our side",
         "retired",
     ] {
         let world = World::with(settings()).await;
         world.clock.set(open(&world, 10).await);
-        // The same claim takes from another destination too, so that the probe's lease lasts.
+        // The same claim takes a job of another destination too, so that the probe's lease lasts.
         let other = neighbour(&world);
         world
-            .take_in(bounce(&format!("jo@{other}"), "m1", MAINTENANCE))
+            .post_bounce(bounce(&format!("jo@{other}"), "m1", MAINTENANCE))
             .await;
         let due = world.job(&format!("jo@{other}")).await.due.unwrap();
         world.clock.set(due);
@@ -286,18 +288,18 @@ async fn a_probe_that_tells_nothing_does_not_block_its_destination() {
             .position(|leased| leased.lease.destination.as_str() == THERE)
             .unwrap();
         let probe = jobs.swap_remove(place);
-        let beside = &jobs[0].lease;
+        let neighbouring = &jobs[0].lease;
         match way {
             "lapsed" => world.clock.advance(LEASE),
             "crashed" => assert!(world.crash(&probe.lease).await),
             "released" => assert!(world.release(&probe.lease).await),
             "retired" => {
                 world
-                    .take_in(bounce(probe.lease.recipient(), "m2", UNKNOWN))
+                    .post_bounce(bounce(probe.lease.recipient(), "m2", UNKNOWN))
                     .await;
             }
             _ => {
-                world.mail.answers(|_| unreachable_by_our_fault());
+                world.mail.set_script(|_| unreachable_by_our_fault());
                 let settlement = world.attempt(probe).await;
                 assert_eq!(world.settle(&settlement).await, Settled::Done);
             }
@@ -315,21 +317,21 @@ async fn a_probe_that_tells_nothing_does_not_block_its_destination() {
         assert_eq!(
             state(&world).await,
             BreakerState::Open { until, times: 1 },
-            "{way}: it does not count"
+            "{way}: the probe does not count"
         );
-        world.extend(beside).await;
+        world.extend(neighbouring).await;
         world.clock.set(until);
-        assert_eq!(probes().await, 1, "{way}: another one is sent");
+        assert_eq!(probes().await, 1, "{way}: another probe is sent");
     }
 }
 
 #[tokio::test]
-async fn a_probe_that_finds_no_room_in_the_answer_of_a_claim_goes_with_the_next() {
+async fn a_probe_that_does_not_fit_into_one_claim_comes_with_the_next() {
     let world = World::with(settings()).await;
     let until = open(&world, 6).await;
     let other = neighbour(&world);
     assert_eq!(world.claim_near(THERE, 100).await.next_visit, Some(until));
-    // One answer holds 8 MiB: nine of these, and not ten.
+    // One answer contains at most 8 MiB: nine of these records fit, ten do not.
     for address in (0..9)
         .map(|n| format!("user{n}@{other}"))
         .chain((0..6).map(|n| format!("user{n}@{THERE}")))
@@ -338,7 +340,7 @@ async fn a_probe_that_finds_no_room_in_the_answer_of_a_claim_goes_with_the_next(
             let mut large = bounce(&address, &format!("large{n}"), FULL);
             large["content"] = json!({"inline": "x".repeat(60_000)});
             large["occurred_at"] = "2026-11-01T00:00:00Z".into();
-            world.take_in(large).await;
+            world.post_bounce(large).await;
         }
     }
     world.clock.set(until);
@@ -348,12 +350,12 @@ async fn a_probe_that_finds_no_room_in_the_answer_of_a_claim_goes_with_the_next(
             .jobs
             .iter()
             .all(|leased| leased.lease.destination.as_str() == other),
-        "those have waited longer"
+        "these jobs have waited longer"
     );
     assert_eq!(claimed.jobs.len(), 9);
     assert!(
         claimed.next_visit <= Some(world.now()),
-        "the probe waits for no other"
+        "the probe is claimed next"
     );
     let probe = world.claim_near(THERE, 100).await.jobs;
     assert_eq!(probe.len(), 1);
@@ -361,10 +363,10 @@ async fn a_probe_that_finds_no_room_in_the_answer_of_a_claim_goes_with_the_next(
 }
 
 #[tokio::test]
-async fn our_own_trouble_never_opens_a_breaker() {
+async fn a_problem_on_our_side_never_opens_a_breaker() {
     let world = World::with(settings()).await;
     world.with_due(THERE, 30).await;
-    world.mail.answers(|_| unreachable_by_our_fault());
+    world.mail.set_script(|_| unreachable_by_our_fault());
     for leased in world.claim_near(THERE, 100).await.jobs {
         let settlement = world.attempt(leased).await;
         assert_eq!(world.settle(&settlement).await, Settled::Done);
@@ -374,20 +376,20 @@ async fn our_own_trouble_never_opens_a_breaker() {
 }
 
 #[tokio::test]
-async fn other_destinations_of_the_shard_do_not_notice() {
+async fn an_open_breaker_does_not_affect_other_destinations_of_its_shard() {
     let world = World::with(settings()).await;
     let other = neighbour(&world);
     open(&world, 10).await;
     let mut long_ago = bounce(&format!("jo@{other}"), "m1", FULL);
     long_ago["occurred_at"] = "2026-11-01T00:00:00Z".into();
-    world.take_in(long_ago).await;
+    world.post_bounce(long_ago).await;
     let jobs = world.claim_near(THERE, 100).await.jobs;
     assert_eq!(jobs.len(), 1);
     assert_eq!(jobs[0].lease.destination.as_str(), other);
 }
 
 #[tokio::test]
-async fn a_breaker_survives_a_restart() {
+async fn the_state_of_a_breaker_survives_a_restart() {
     let mut world = World::with(settings()).await;
     let until = open(&world, 10).await;
     world.restart().await;
@@ -399,11 +401,11 @@ async fn a_breaker_survives_a_restart() {
     assert_eq!(
         world.claim_near(THERE, 100).await.jobs.len(),
         0,
-        "the probe is still under way"
+        "the probe is still in flight"
     );
 }
 
-/// Five failures in a row open a breaker.
+/// Five consecutive failures open a breaker.
 fn settings() -> Settings {
     let pace = Settings::default().pace;
     let breaker = Breaker {
@@ -428,7 +430,7 @@ async fn fail(world: &World, count: usize) {
     }
 }
 
-/// Makes `count` jobs due, lets the first five fail, and tells until when the breaker is open.
+/// Makes `count` jobs due and lets the first five fail. Returns until when the breaker is open.
 async fn open(world: &World, count: usize) -> Timestamp {
     world.with_due(THERE, count).await;
     fail(world, 5).await;
@@ -445,7 +447,7 @@ fn neighbour(world: &World) -> String {
     let mut names = (0..).map(|n| format!("other{n}.example"));
     names
         .find(|name| shard(name) == shard(THERE))
-        .expect("there is no end of names")
+        .expect("one of infinitely many names is in the shard")
 }
 
 fn unreachable_by_our_fault() -> Outcome {

@@ -1,5 +1,5 @@
-//! Clocks that are set while processes run, and processes that stand still while time passes:
-//! nothing is lost, nothing sleeps for the length of the step, and only attempts in flight are
+//! Clocks may be changed while processes run, and a process may be suspended while time passes. No
+//! mail is lost, nothing waits for the length of the change, and only attempts in flight are
 //! repeated.
 
 use domain::clock::{Clock, Timestamp};
@@ -25,7 +25,7 @@ async fn occurrences(world: &World, task: &str) -> Vec<Timestamp> {
 }
 
 #[tokio::test]
-async fn upkeep_goes_on_when_a_clock_that_was_a_day_ahead_is_put_right() {
+async fn upkeep_continues_after_a_clock_that_was_a_day_ahead_is_corrected() {
     let world = World::new().await;
     let (url, prefix, shards) = (redis::url(), &world.prefix, world.store.shards());
     let clock = FakeClock::new("+1d");
@@ -33,7 +33,8 @@ async fn upkeep_goes_on_when_a_clock_that_was_a_day_ahead_is_put_right() {
         &clock.environment(),
         &["scheduler"],
         &format!(
-            "[redis]\nurl = \"{url}\"\nprefix = \"{prefix}\"\nshards = {shards}\n[scheduler]\nlisten = \"127.0.0.1:{}\"\n\
+            "[redis]\nurl = \"{url}\"\nprefix = \"{prefix}\"\nshards = {shards}\n[scheduler]\n\
+             listen = \"127.0.0.1:{}\"\n\
              [upkeep]\nreinstate = \"* * * * * *\"\n[log]\nfilter = \"error\"\n",
             free_port()
         ),
@@ -64,13 +65,14 @@ async fn upkeep_goes_on_when_a_clock_that_was_a_day_ahead_is_put_right() {
 }
 
 #[tokio::test]
-async fn an_occurrence_that_a_clock_ahead_has_claimed_is_open_again_when_its_time_comes() {
+async fn an_upkeep_run_claimed_too_early_by_a_fast_clock_can_run_again_at_its_real_time() {
     let world = World::new().await;
     let (url, prefix, shards) = (redis::url(), &world.prefix, world.store.shards());
     let _scheduler = Redeliver::start(
         "scheduler",
         &format!(
-            "[redis]\nurl = \"{url}\"\nprefix = \"{prefix}\"\nshards = {shards}\n[scheduler]\nlisten = \"127.0.0.1:{}\"\n\
+            "[redis]\nurl = \"{url}\"\nprefix = \"{prefix}\"\nshards = {shards}\n[scheduler]\n\
+             listen = \"127.0.0.1:{}\"\n\
              [upkeep]\nreinstate = \"* * * * * *\"\n[log]\nfilter = \"error\"\n",
             free_port()
         ),
@@ -84,6 +86,6 @@ async fn an_occurrence_that_a_clock_ahead_has_claimed_is_open_again_when_its_tim
     let left_ms: u64 = left.trim_start_matches(':').trim().parse().unwrap();
     assert!(
         left_ms <= 60_000,
-        "it would be missed by the others for {left_ms} ms"
+        "other schedulers could not claim the run for {left_ms} ms"
     );
 }

@@ -1,5 +1,5 @@
-//! What upkeep finds and what operators do is the same in a Cluster, where shards are on several
-//! masters.
+//! Upkeep and operators get the same results in a Redis Cluster as on one server, though the shards
+//! are on several masters.
 
 use domain::destination::Destination;
 use domain::event::EventKind;
@@ -22,14 +22,14 @@ async fn world(settings: Settings) -> World {
     .await
 }
 
-/// A domain of its own for each shard.
+/// A separate domain for each shard.
 fn domains(world: &World) -> Vec<String> {
     let shards = world.store.shards();
     let of_shard = |shard| {
         let mut names = (0..).map(|n| format!("host{n}.example"));
         names
             .find(|name| Destination::named(name.as_str()).shard(shards) == shard)
-            .expect("there is no end of names")
+            .expect("one of infinitely many names is in the shard")
     };
     (0..shards).map(of_shard).collect()
 }
@@ -44,13 +44,13 @@ fn key(world: &World, domain: &str, name: &str) -> String {
 }
 
 #[tokio::test]
-async fn what_is_wrong_on_any_master_is_found_and_put_right() {
+async fn errors_in_the_data_of_any_master_are_found_and_repaired() {
     let world = world(Settings::default()).await;
     let domains = domains(&world);
     for domain in &domains {
         for name in ["leased", "lost", "due"] {
             world
-                .take_in(bounce(&format!("{name}@{domain}"), "m1", FULL))
+                .post_bounce(bounce(&format!("{name}@{domain}"), "m1", FULL))
                 .await;
         }
     }
@@ -59,18 +59,18 @@ async fn what_is_wrong_on_any_master_is_found_and_put_right() {
         let due = key(&world, domain, &format!("due:{domain}"));
         let hide = ["lost", "due"].map(|name| id(&format!("{name}@{domain}")).key());
         Deployment::Cluster
-            .tell(&["ZREM", &due, &hide[0], &hide[1]])
+            .run_command(&["ZREM", &due, &hide[0], &hide[1]])
             .await;
         let claimed = world.claim_near(domain, 9).await.jobs;
         assert_eq!(claimed.len(), 1);
         Deployment::Cluster
-            .tell(&["ZADD", &due, "1", &hide[1]])
+            .run_command(&["ZADD", &due, "1", &hide[1]])
             .await;
-        // Now one job is in no set, one lease has lost its entry, one destination is where nobody
-        // looks.
+        // Now one job is in no set, one lease has lost its entry, and one destination is missing
+        // from the agenda, so that no claim would find it.
         for gone in ["leases", "agenda"] {
             Deployment::Cluster
-                .tell(&["DEL", &key(&world, domain, gone)])
+                .run_command(&["DEL", &key(&world, domain, gone)])
                 .await;
         }
     }
@@ -80,7 +80,7 @@ async fn what_is_wrong_on_any_master_is_found_and_put_right() {
         assert_eq!(
             world.store.repair(shard).await.unwrap(),
             Repaired::default(),
-            "once is enough"
+            "a second repair finds nothing"
         );
     }
     assert_eq!(
@@ -95,12 +95,12 @@ async fn what_is_wrong_on_any_master_is_found_and_put_right() {
 }
 
 #[tokio::test]
-async fn rules_reach_the_destinations_of_all_masters() {
+async fn limits_from_the_configuration_reach_the_destinations_of_all_masters() {
     let world = world(Settings::default()).await;
     let domains = domains(&world);
     for domain in &domains {
         world
-            .take_in(bounce(&format!("jo@{domain}"), "m1", FULL))
+            .post_bounce(bounce(&format!("jo@{domain}"), "m1", FULL))
             .await;
     }
     let limits = PaceLimits {
@@ -119,7 +119,7 @@ async fn rules_reach_the_destinations_of_all_masters() {
 }
 
 #[tokio::test]
-async fn an_operator_sees_and_moves_the_same_over_all_masters() {
+async fn an_operator_sees_and_moves_quarantined_jobs_on_all_masters() {
     let world = world(Settings {
         max_lapses: 1,
         ..Settings::default()
@@ -128,7 +128,7 @@ async fn an_operator_sees_and_moves_the_same_over_all_masters() {
     let (domains, http) = (domains(&world), Http::serve(&world).await);
     for domain in &domains {
         world
-            .take_in(bounce(&format!("jo@{domain}"), "m1", FULL))
+            .post_bounce(bounce(&format!("jo@{domain}"), "m1", FULL))
             .await;
     }
     world.clock.advance(27 * HOUR);
@@ -149,15 +149,19 @@ async fn an_operator_sees_and_moves_the_same_over_all_masters() {
         let put = http
             .put(&format!("{path}/limits"))
             .json(&json!({"window": 1}));
-        let told = json(put.send().await.unwrap()).await;
+        let shown = json(put.send().await.unwrap()).await;
         assert_eq!(
-            (&told["limits"]["from"], &told["waiting"]),
+            (&shown["limits"]["from"], &shown["waiting"]),
             (&json!("override"), &json!(1))
         );
     }
     assert_eq!(world.claim().await.len(), domains.len());
     world.clock.advance(LEASE);
-    assert_eq!(world.claim().await.len(), 0, "they have lapsed too often");
+    assert_eq!(
+        world.claim().await.len(),
+        0,
+        "these jobs have lapsed too often"
+    );
     let (mut listed, mut after) = (Vec::new(), String::new());
     loop {
         let page = http

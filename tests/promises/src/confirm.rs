@@ -1,5 +1,5 @@
-//! What a relay took is not delivered yet: its message waits for a bounce, which is the failure of
-//! that attempt, or for silence, which closes it as delivered.
+//! A message that a relay accepted does not count as delivered yet. A bounce within the configured
+//! time counts as the failure of that attempt. If no bounce comes, the message counts as delivered.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -16,7 +16,7 @@ use harness::random::Random;
 use harness::world::{DAY, Deployment, HOUR, MS, Settings, World};
 use serde_json::{Value, json};
 use store::destination_controls::PaceReport;
-use store::lease::GivenBack;
+use store::lease::ReleaseReason;
 use store::schedule::Answer;
 use store::settle::Settled;
 
@@ -27,29 +27,30 @@ fn accepted() -> Outcome {
     Outcome::Accepted(Reply::parse("250 2.0.0 queued"))
 }
 
-/// A world whose mail leaves by a relay that takes everything, and may report for a day.
+/// A world whose mail leaves by a relay. The relay accepts every message, and may report a bounce
+/// for a day.
 async fn with_relay() -> World {
     let world = World::with(Settings {
         confirm: DAY,
         ..Settings::default()
     })
     .await;
-    world.mail.answers(|_| accepted());
+    world.mail.set_script(|_| accepted());
     world
 }
 
-/// The same, where a message has been taken by the relay.
+/// The same, after the relay has accepted these messages.
 async fn with_accepted(messages: &[&str]) -> World {
     let world = with_relay().await;
     for message in messages {
-        world.take_in(bounce(JO, message, FULL)).await;
+        world.post_bounce(bounce(JO, message, FULL)).await;
     }
     world.clock.set(world.job(JO).await.due.unwrap());
     assert_eq!(world.work().await, 1);
     world
 }
 
-/// A report that a message did not get through, some time after the relay took it.
+/// A report that a message was not delivered, some time after the relay accepted it.
 fn report(message: &str, reply: &str, world: &World) -> Value {
     report_to(JO, message, reply, world)
 }
@@ -72,7 +73,7 @@ fn assert_within(wait: Duration, delay: Duration) {
 }
 
 #[tokio::test]
-async fn silence_delivers() {
+async fn a_message_counts_as_delivered_if_no_bounce_comes_in_time() {
     let world = with_accepted(&["m1"]).await;
     let job = world.job(JO).await;
     assert_eq!(job.due, Some(world.now().plus(DAY)));
@@ -97,28 +98,28 @@ async fn silence_delivers() {
     assert_eq!(
         (closed.len(), closed[0].attempt),
         (1, Some(1)),
-        "no attempt was made to hear it"
+        "this took no further attempt"
     );
     assert!(world.job_if_any(JO).await.is_none());
-    assert_eq!(world.mail.messages(), ["m1"], "it was sent once");
+    assert_eq!(world.mail.messages(), ["m1"], "the message was sent once");
 }
 
 #[tokio::test]
-async fn a_bounce_in_that_time_is_the_failure_of_that_attempt() {
+async fn a_bounce_in_time_counts_as_the_failure_of_that_attempt() {
     let world = with_accepted(&["m1"]).await;
     world.clock.advance(HOUR);
-    let Answer::Deferred { due: Some(due) } = world.take_in(report("m1", FULL, &world)).await
+    let Answer::Deferred { due: Some(due) } = world.post_bounce(report("m1", FULL, &world)).await
     else {
-        panic!("it is the failure of the first attempt")
+        panic!("the bounce is the failure of the first attempt")
     };
     assert_within(due.since(world.now()), 2 * DAY);
     let job = world.job(JO).await;
     assert_eq!((job.due, job.job.head.attempt), (Some(due), 1));
     assert_eq!(job.job.head.history.last().unwrap().attempt, 1);
     assert_eq!(
-        world.take_in(report("m1", FULL, &world)).await,
+        world.post_bounce(report("m1", FULL, &world)).await,
         Answer::Duplicate,
-        "it takes effect once"
+        "the bounce takes effect once"
     );
 
     world.clock.set(due);
@@ -126,25 +127,26 @@ async fn a_bounce_in_that_time_is_the_failure_of_that_attempt() {
     assert_eq!(
         world.mail.tried().last().unwrap().attempt,
         2,
-        "the counter goes on"
+        "the attempt counter continues"
     );
     assert_eq!(world.final_events().await, []);
 }
 
 #[tokio::test]
-async fn the_last_bounce_retires_the_address() {
+async fn a_bounce_of_the_last_attempt_retires_the_address() {
     let world = with_accepted(&["m1"]).await;
     for delay in [2 * DAY, 3 * DAY, 7 * DAY] {
-        let Answer::Deferred { due: Some(due) } = world.take_in(report("m1", FULL, &world)).await
+        let Answer::Deferred { due: Some(due) } =
+            world.post_bounce(report("m1", FULL, &world)).await
         else {
-            panic!("there are tries left")
+            panic!("attempts are left")
         };
         assert_within(due.since(world.now()), delay);
         world.clock.set(due);
         world.work().await;
     }
-    let Answer::Retired(record) = world.take_in(report("m1", FULL, &world)).await else {
-        panic!("that was the last")
+    let Answer::Retired(record) = world.post_bounce(report("m1", FULL, &world)).await else {
+        panic!("that was the last attempt")
     };
     assert_eq!(record.standing, Standing::Unavailable);
     assert_eq!(world.standing(JO).await, Standing::Unavailable);
@@ -158,16 +160,20 @@ async fn the_last_bounce_retires_the_address() {
 }
 
 #[tokio::test]
-async fn a_permanent_bounce_retires_at_once_and_a_message_s_own_failure_drops_it_alone() {
+async fn a_permanent_bounce_retires_the_address_and_a_failure_of_one_message_drops_only_it() {
     let world = with_accepted(&["m1", "m2"]).await;
     assert_eq!(
-        world.take_in(report("m1", TOO_BIG, &world)).await,
+        world.post_bounce(report("m1", TOO_BIG, &world)).await,
         Answer::Dropped
     );
     assert_eq!(world.waiting(JO).await, ["m2"]);
-    assert_eq!(world.work().await, 1, "the next is the probe, at once");
-    let Answer::Retired(record) = world.take_in(report("m2", UNKNOWN, &world)).await else {
-        panic!("it is dead")
+    assert_eq!(
+        world.work().await,
+        1,
+        "the next message is the probe, at once"
+    );
+    let Answer::Retired(record) = world.post_bounce(report("m2", UNKNOWN, &world)).await else {
+        panic!("the address is dead")
     };
     assert_eq!(record.standing, Standing::Inactive);
     let finals: Vec<String> = world
@@ -180,26 +186,26 @@ async fn a_permanent_bounce_retires_at_once_and_a_message_s_own_failure_drops_it
 }
 
 #[tokio::test]
-async fn the_bounce_that_was_there_before_may_come_again() {
+async fn a_repeated_report_of_an_earlier_bounce_changes_nothing() {
     let world = with_relay().await;
     let mut first = bounce(JO, "m1", FULL);
     first["occurred_at"] = json!(world.now());
-    world.take_in_and_wait(first.clone()).await;
+    world.post_and_wait_until_due(first.clone()).await;
     world.work().await;
-    assert_eq!(world.take_in(first).await, Answer::Duplicate);
+    assert_eq!(world.post_bounce(first).await, Answer::Duplicate);
     assert_eq!(
         world.job(JO).await.due,
         Some(world.now().plus(DAY)),
-        "it still waits for silence"
+        "the message still waits for a bounce"
     );
 }
 
 #[tokio::test]
-async fn the_probe_waits_alone_and_its_silence_releases_the_rest() {
+async fn only_the_probe_waits_for_a_bounce_and_the_other_messages_follow_if_none_comes() {
     let world = with_accepted(&["m1", "m2", "m3"]).await;
     assert_eq!(world.mail.messages(), ["m1"]);
     assert!(matches!(
-        world.take_in(bounce(JO, "m4", FULL)).await,
+        world.post_bounce(bounce(JO, "m4", FULL)).await,
         Answer::Joined { due: Some(_) }
     ));
     to_due(&world).await;
@@ -209,22 +215,22 @@ async fn the_probe_waits_alone_and_its_silence_releases_the_rest() {
     assert_eq!(
         world.job(JO).await.job.head.attempt,
         0,
-        "a bounce now is a new outage"
+        "a bounce from now on is a new outage"
     );
 
     let Answer::Deferred { due: Some(due) } =
-        world.take_in(report("m3", MAINTENANCE, &world)).await
+        world.post_bounce(report("m3", MAINTENANCE, &world)).await
     else {
-        panic!("it had been accepted")
+        panic!("the message had been accepted")
     };
     assert_within(due.since(world.now()), HOUR);
     world.clock.set(due);
-    world.mail.says(OK);
+    world.mail.reply_with(OK);
     world.work().await;
     assert_eq!(
         world.waiting(JO).await,
         ["m2", "m4"],
-        "the others still wait for silence"
+        "the others still wait for a bounce"
     );
     to_due(&world).await;
     world.work().await;
@@ -239,14 +245,14 @@ async fn the_probe_waits_alone_and_its_silence_releases_the_rest() {
     assert!(world.job_if_any(JO).await.is_none());
 }
 
-/// The clock of a machine that is a day ahead of Redis's, or behind it.
+/// The clock of a machine that is a day ahead of Redis's clock, or behind it.
 #[derive(Debug)]
-struct Apart {
+struct SkewedClock {
     redis: Arc<ManualClock>,
     is_ahead: bool,
 }
 
-impl Clock for Apart {
+impl Clock for SkewedClock {
     fn now(&self) -> Timestamp {
         let (redis, day) = (self.redis.now().ms(), DAY.as_millis() as i64);
         Timestamp::from_ms(if self.is_ahead {
@@ -256,34 +262,36 @@ impl Clock for Apart {
         })
     }
 
-    fn passed_in(&self) -> Option<Timestamp> {
-        self.redis.passed_in()
+    fn instant_for_scripts(&self) -> Option<Timestamp> {
+        self.redis.instant_for_scripts()
     }
 
-    fn running(&self) -> Duration {
-        self.redis.running()
+    fn monotonic(&self) -> Duration {
+        self.redis.monotonic()
     }
 
-    fn real(&self, span: Duration) -> Duration {
-        self.redis.real(span)
+    fn real_duration(&self, span: Duration) -> Duration {
+        self.redis.real_duration(span)
     }
 }
 
 #[tokio::test]
-async fn silence_is_heard_in_time_though_the_scheduler_s_clock_is_not_that_of_redis() {
+async fn the_wait_for_a_bounce_ends_in_time_even_if_the_clocks_of_scheduler_and_redis_differ() {
     for is_ahead in [false, true] {
         let mut world = with_accepted(&["m1", "m2", "m3"]).await;
         to_due(&world).await;
         assert_eq!(
             world.work().await,
             1,
-            "m1 got through, and the rest is tried"
+            "m1 counts as delivered, and the rest is sent"
         );
         let silence = world.job(JO).await.due;
         let redis = world.clock.clone();
-        world.take_in_by(Arc::new(Apart { redis, is_ahead })).await;
+        world
+            .take_in_by(Arc::new(SkewedClock { redis, is_ahead }))
+            .await;
         assert_eq!(
-            world.take_in(report("m2", TOO_BIG, &world)).await,
+            world.post_bounce(report("m2", TOO_BIG, &world)).await,
             Answer::Dropped
         );
         assert_eq!(world.waiting(JO).await, ["m3"]);
@@ -292,32 +300,32 @@ async fn silence_is_heard_in_time_though_the_scheduler_s_clock_is_not_that_of_re
 }
 
 #[tokio::test]
-async fn a_bounce_for_a_job_that_a_worker_has_is_not_lost() {
+async fn a_bounce_for_a_job_that_a_worker_has_leased_is_not_lost() {
     let world = with_accepted(&["m1"]).await;
     to_due(&world).await;
     let leased = world.claim_one().await;
-    // The worker has just found that nothing came: it counts as delivered.
+    // The worker has just found that no bounce came: the message counts as delivered.
     assert_eq!(
-        world.take_in(report("m1", FULL, &world)).await,
+        world.post_bounce(report("m1", FULL, &world)).await,
         Answer::Stale
     );
     world
         .store
-        .release(&[leased.lease], GivenBack::Untried)
+        .release(&[leased.lease], ReleaseReason::Untried)
         .await
         .unwrap();
-    // The worker was stopped before it could say so: nothing is final, and the bounce counts.
+    // The worker stopped before it could record that. Nothing is final, and the bounce counts.
     assert!(matches!(
-        world.take_in(report("m1", FULL, &world)).await,
+        world.post_bounce(report("m1", FULL, &world)).await,
         Answer::Deferred { .. }
     ));
 }
 
 #[tokio::test]
-async fn a_route_that_delivers_by_itself_waits_for_nothing() {
+async fn a_route_without_confirmation_counts_an_accepted_message_as_delivered_at_once() {
     let world = World::new().await;
-    world.mail.answers(|_| accepted());
-    world.take_in_and_wait(bounce(JO, "m1", FULL)).await;
+    world.mail.set_script(|_| accepted());
+    world.post_and_wait_until_due(bounce(JO, "m1", FULL)).await;
     world.work().await;
     assert_eq!(
         world.final_events().await,
@@ -326,7 +334,7 @@ async fn a_route_that_delivers_by_itself_waits_for_nothing() {
 }
 
 #[tokio::test]
-async fn a_bounce_by_the_host_s_trouble_narrows_its_window_and_the_second_opens_its_breaker() {
+async fn a_bounce_caused_by_a_host_narrows_its_window_and_a_second_one_opens_its_breaker() {
     let pace = Pace {
         breaker: Breaker {
             failures: 2,
@@ -340,11 +348,11 @@ async fn a_bounce_by_the_host_s_trouble_narrows_its_window_and_the_second_opens_
         ..Settings::default()
     })
     .await;
-    world.mail.answers(|_| accepted());
+    world.mail.set_script(|_| accepted());
     let addresses = ["jo@example.com", "sam@example.com", "ada@example.com"];
     for address in addresses {
         world
-            .take_in_and_wait(bounce(address, "m1", MAINTENANCE))
+            .post_and_wait_until_due(bounce(address, "m1", MAINTENANCE))
             .await;
         world.work().await;
     }
@@ -356,14 +364,14 @@ async fn a_bounce_by_the_host_s_trouble_narrows_its_window_and_the_second_opens_
         let mut report = report("m1", reply, &world);
         report["recipient"] = json!(address);
         assert!(
-            matches!(world.take_in(report).await, Answer::Deferred { .. }),
+            matches!(world.post_bounce(report).await, Answer::Deferred { .. }),
             "{address}"
         );
         let pace = world.pace("example.com").await;
         assert_eq!(
             narrowed(&pace),
             failures > 0,
-            "a mailbox over quota says that the host works: {pace:?}"
+            "a mailbox over quota shows that the host works: {pace:?}"
         );
         let opened = world.events_of(EventKind::BreakerOpened).await.len();
         assert_eq!(opened, usize::from(failures == 2), "{address}");
@@ -371,17 +379,17 @@ async fn a_bounce_by_the_host_s_trouble_narrows_its_window_and_the_second_opens_
 }
 
 #[tokio::test]
-async fn late_bounces_of_what_was_accepted_before_the_window_was_narrowed_do_not_narrow_it_again() {
+async fn late_bounces_of_messages_accepted_before_a_window_was_narrowed_do_not_narrow_it_again() {
     let world = World::with(Settings {
         confirm: DAY,
         ..Settings::default()
     })
     .await;
-    world.mail.answers(|_| accepted());
+    world.mail.set_script(|_| accepted());
     let early = ["jo@example.com", "sam@example.com", "ada@example.com"];
     for address in early {
         world
-            .take_in_and_wait(bounce(address, "m1", MAINTENANCE))
+            .post_and_wait_until_due(bounce(address, "m1", MAINTENANCE))
             .await;
         world.work().await;
     }
@@ -389,7 +397,7 @@ async fn late_bounces_of_what_was_accepted_before_the_window_was_narrowed_do_not
         let mut report = report("m1", MAINTENANCE, &world);
         report["recipient"] = json!(address);
         assert!(
-            matches!(world.take_in(report).await, Answer::Deferred { .. }),
+            matches!(world.post_bounce(report).await, Answer::Deferred { .. }),
             "{address}"
         );
         world.pace("example.com").await.window.unwrap()
@@ -397,9 +405,9 @@ async fn late_bounces_of_what_was_accepted_before_the_window_was_narrowed_do_not
     let narrowed = refused(early[0]).await;
     assert!(narrowed < f64::from(Settings::default().pace.window));
     for (n, address) in early[1..].iter().enumerate() {
-        // Others go on meanwhile.
+        // Other attempts continue meanwhile.
         world
-            .take_in_and_wait(bounce(&format!("later{n}@example.com"), "m1", MAINTENANCE))
+            .post_and_wait_until_due(bounce(&format!("later{n}@example.com"), "m1", MAINTENANCE))
             .await;
         world.work().await;
         let window = refused(address).await;
@@ -410,7 +418,7 @@ async fn late_bounces_of_what_was_accepted_before_the_window_was_narrowed_do_not
     }
     assert!(
         refused("later0@example.com").await < narrowed,
-        "what was accepted since then is news"
+        "a message accepted since then counts"
     );
 }
 
@@ -422,22 +430,22 @@ const ADDRESSES: [&str; 4] = [
     "jo@third.example",
 ];
 
-/// Whatever comes in whatever order, every message has one final event, and nothing waits for ever.
+/// The operations are random. Every message gets one final event, and no job waits for ever.
 #[tokio::test]
-async fn every_message_ends_once_at_random() {
+async fn whatever_happens_every_message_has_exactly_one_final_event() {
     for seed in 0..6 {
-        play(seed, Deployment::default()).await;
+        run_at_random(seed, Deployment::default()).await;
     }
 }
 
 #[tokio::test]
-async fn every_message_ends_once_at_random_on_a_cluster() {
+async fn in_a_cluster_too_every_message_has_exactly_one_final_event() {
     for seed in 6..9 {
-        play(seed, Deployment::Cluster).await;
+        run_at_random(seed, Deployment::Cluster).await;
     }
 }
 
-async fn play(seed: u64, redis: Deployment) {
+async fn run_at_random(seed: u64, redis: Deployment) {
     let world = World::with(Settings {
         confirm: DAY,
         redis,
@@ -445,11 +453,11 @@ async fn play(seed: u64, redis: Deployment) {
     })
     .await;
     let mut random = Random::from_seed(seed);
-    let mut taken: BTreeMap<String, usize> = BTreeMap::new();
+    let mut finals: BTreeMap<String, usize> = BTreeMap::new();
     for step in 0..160 {
         let outcomes = [(6, ""), (2, OK), (2, FULL), (1, TOO_BIG), (1, UNKNOWN)];
         let reply = random.weighted(&outcomes);
-        world.mail.answers(move |_| {
+        world.mail.set_script(move |_| {
             if reply.is_empty() {
                 accepted()
             } else {
@@ -461,10 +469,10 @@ async fn play(seed: u64, redis: Deployment) {
             0 => {
                 let message = format!("m{seed}-{step}");
                 let answer = world
-                    .take_in(report_to(address, &message, FULL, &world))
+                    .post_bounce(report_to(address, &message, FULL, &world))
                     .await;
                 if matches!(answer, Answer::Scheduled { .. } | Answer::Joined { .. }) {
-                    taken.insert(message, 0);
+                    finals.insert(message, 0);
                 }
             }
             1 => {
@@ -479,7 +487,7 @@ async fn play(seed: u64, redis: Deployment) {
                     let reply =
                         random.weighted(&[(4, FULL), (2, MAINTENANCE), (1, TOO_BIG), (1, UNKNOWN)]);
                     let answer = world
-                        .take_in(report_to(address, &message.id, reply, &world))
+                        .post_bounce(report_to(address, &message.id, reply, &world))
                         .await;
                     assert!(
                         !matches!(answer, Answer::Scheduled { .. } | Answer::Joined { .. }),
@@ -508,7 +516,7 @@ async fn play(seed: u64, redis: Deployment) {
             }
         }
     }
-    world.mail.says(OK);
+    world.mail.reply_with(OK);
     for address in ADDRESSES {
         while let Some(job) = world.job_if_any(address).await {
             world.clock.set(job.due.unwrap().max(world.now()));
@@ -516,11 +524,11 @@ async fn play(seed: u64, redis: Deployment) {
         }
     }
     for (_, message, _) in world.final_events().await {
-        *taken
+        *finals
             .get_mut(&message)
-            .unwrap_or_else(|| panic!("seed {seed}: {message} was never taken")) += 1;
+            .unwrap_or_else(|| panic!("seed {seed}: {message} was never accepted")) += 1;
     }
-    assert!(taken.len() > 10, "seed {seed}: {} messages", taken.len());
-    let wrong: Vec<_> = taken.iter().filter(|(_, finals)| **finals != 1).collect();
+    assert!(finals.len() > 10, "seed {seed}: {} messages", finals.len());
+    let wrong: Vec<_> = finals.iter().filter(|(_, finals)| **finals != 1).collect();
     assert!(wrong.is_empty(), "seed {seed}: {wrong:?}");
 }

@@ -1,9 +1,10 @@
-//! Every sender keeps what the suite of the seam asks.
+//! Every sender meets the requirements that a sender must meet, and returns an outcome within its
+//! time limit.
 
 use std::time::Duration;
 
 use bytes::Bytes;
-use harness::dns::{DnsServer, Mood};
+use harness::dns::{Behavior, DnsServer};
 use harness::mail::MailSystem;
 use harness::platform::{Platform, Say};
 use harness::smtp::{Act, SmtpPeer, agree};
@@ -20,10 +21,11 @@ use senders::smtp::SmtpSender;
 use crate::senders::{PATIENT, Program, http};
 
 #[path = "../../../examples/custom_sender/printer.rs"]
+#[allow(dead_code, reason = "its worker is not run")]
 mod custom_sender;
 
 #[tokio::test]
-async fn http_conforms() {
+async fn the_http_sender_meets_the_requirements_of_a_sender() {
     let platform =
         Platform::start(|_| Say::Answer(200, None, r#"{"outcome":"accepted"}"#.to_owned())).await;
     let sender = http(&platform, PATIENT);
@@ -50,7 +52,7 @@ async fn http_conforms() {
 }
 
 #[tokio::test]
-async fn command_conforms() {
+async fn the_command_sender_meets_the_requirements_of_a_sender() {
     let program = Program::new("cat >FOLDER/mail.$$");
     let sender = program.sender(PATIENT);
     let received = async || {
@@ -77,7 +79,7 @@ fn smtp(peer: &SmtpPeer, limit: Duration) -> SmtpSender {
 }
 
 #[tokio::test]
-async fn smtp_conforms() {
+async fn the_smtp_sender_meets_the_requirements_of_a_sender() {
     let peer = SmtpPeer::agreeable().await;
     let sender = smtp(&peer, PATIENT);
     let received = async || peer.contents();
@@ -92,18 +94,21 @@ async fn smtp_conforms() {
     .await;
 }
 
-/// A server that takes every mail, with every extension.
+/// A server that accepts every mail, with every extension.
 async fn capable() -> SmtpPeer {
     SmtpPeer::start(|received| match received.command.starts_with("EHLO") {
-        true => Act::Say("250-peer.example\r\n250-PIPELINING\r\n250-SIZE 0\r\n250-DSN\r\n250-8BITMIME\r\n250 SMTPUTF8"),
+        true => Act::Say(
+            "250-peer.example\r\n250-PIPELINING\r\n250-SIZE 0\r\n250-DSN\r\n\
+            250-8BITMIME\r\n250 SMTPUTF8",
+        ),
         false => agree(&received.command),
     })
     .await
 }
 
-/// Checks that no message has put a command of its own among ours: its id goes out as ENVID, where
-/// that is offered.
-fn was_told_nothing_else(peer: &SmtpPeer) {
+/// Checks that no message has added a command of its own to ours. Its id is sent as ENVID if the
+/// server offers that extension.
+fn received_no_foreign_command(peer: &SmtpPeer) {
     let received = peer.received();
     for command in received.iter().map(|received| received.command.as_str()) {
         let ours = ["EHLO ", "MAIL FROM:<", "RCPT TO:<", "DATA", "RSET", "QUIT"]
@@ -131,7 +136,7 @@ fn was_told_nothing_else(peer: &SmtpPeer) {
 }
 
 #[tokio::test]
-async fn smtp_conforms_with_every_extension() {
+async fn the_smtp_sender_meets_the_requirements_of_a_sender_with_every_extension() {
     let peer = capable().await;
     let sender = smtp(&peer, PATIENT);
     let received = async || peer.contents();
@@ -144,14 +149,14 @@ async fn smtp_conforms_with_every_extension() {
         received,
     )
     .await;
-    was_told_nothing_else(&peer);
+    received_no_foreign_command(&peer);
 }
 
 fn mx(dns: &DnsServer, peer: &SmtpPeer, limit: Duration) -> MxSender {
     for domain in ["example.com", "xn--r8jz45g.example"] {
-        dns.knows(domain, &[(10, "mx.example.com.")]);
+        dns.set_mx(domain, &[(10, "mx.example.com.")]);
     }
-    dns.places("mx.example.com", &["127.0.0.1"]);
+    dns.set_addresses("mx.example.com", &["127.0.0.1"]);
     let mut settings = MxSettings {
         port: peer.address.port(),
         private_hosts: true,
@@ -164,7 +169,7 @@ fn mx(dns: &DnsServer, peer: &SmtpPeer, limit: Duration) -> MxSender {
 }
 
 #[tokio::test]
-async fn mx_conforms() {
+async fn the_mx_sender_meets_the_requirements_of_a_sender() {
     let (dns, peer) = (DnsServer::start().await, capable().await);
     let sender = mx(&dns, &peer, PATIENT);
     let received = async || peer.contents();
@@ -177,11 +182,11 @@ async fn mx_conforms() {
         received,
     )
     .await;
-    was_told_nothing_else(&peer);
+    received_no_foreign_command(&peer);
 }
 
 #[tokio::test]
-async fn where_the_peer_hangs_every_sender_has_an_outcome_within_its_limit() {
+async fn every_sender_returns_an_outcome_within_its_time_limit_if_the_server_hangs() {
     const SHORT: Duration = Duration::from_millis(200);
     let platform = Platform::start(|_| Say::Nothing).await;
     let silent = SmtpPeer::start(|_| Act::Hang).await;
@@ -201,7 +206,7 @@ async fn where_the_peer_hangs_every_sender_has_an_outcome_within_its_limit() {
         mx(&dns, &mute, SHORT),
     );
     let to_nobody = mx(&asked, &mute, SHORT);
-    asked.becomes(Mood::Silent);
+    asked.set_behavior(Behavior::Silent);
     let senders: [(&str, &dyn Sender); 6] = [
         ("http", &by_http),
         ("command", &by_command),
@@ -223,7 +228,7 @@ async fn where_the_peer_hangs_every_sender_has_an_outcome_within_its_limit() {
     }
 }
 
-/// A sender that is no use for bytes: the suite looks at everything else.
+/// Checks a sender whose output cannot be read. The suite checks everything but the bytes.
 async fn conforms_without_bytes(sender: &dyn Sender) {
     let wanted = Unsent(sender);
     conforms(
@@ -251,7 +256,7 @@ impl Sender for Unsent<'_> {
 }
 
 #[tokio::test]
-async fn log_the_tests_own_mail_system_and_the_example_conform() {
+async fn the_log_sender_and_the_example_meet_the_requirements_of_a_sender_too() {
     conforms_without_bytes(&LogSender).await;
     conforms_without_bytes(&custom_sender::Printer).await;
     conforms_without_bytes(&MailSystem::default()).await;

@@ -1,6 +1,6 @@
-//! Connections on which nothing happens keep no request out, however many there are, and cost
-//! little. A client that is slow, or has more connections than its share, takes nothing from
-//! others; health checks are always answered.
+//! Idle connections cost little and block no request, however many there are. A slow client, or one
+//! with more connections than its share, takes nothing from other clients. Health checks are always
+//! answered.
 
 use std::fs;
 use std::net::SocketAddr;
@@ -16,10 +16,10 @@ use reqwest::{Client, StatusCode};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
-/// How soon a scheduler answers that is not held up.
+/// How soon a scheduler answers if nothing delays it.
 const SOON: Duration = Duration::from_secs(5);
 
-/// A scheduler as a process of its own.
+/// A scheduler in a process of its own.
 struct Scheduler {
     process: Redeliver,
     address: SocketAddr,
@@ -28,13 +28,14 @@ struct Scheduler {
 }
 
 impl Scheduler {
-    /// One with these keys of `[scheduler]`, started by a shell that says this before.
+    /// Starts a scheduler with these keys of `[scheduler]`, from a shell that runs `shell` first.
     async fn start(shell: &str, keys: &str) -> Self {
         let world = World::new().await;
         let address = SocketAddr::from(([127, 0, 0, 1], free_port()));
         let (url, prefix, shards) = (redis::url(), &world.prefix, world.store.shards());
         let config = format!(
-            "[redis]\nurl = \"{url}\"\nprefix = \"{prefix}\"\nshards = {shards}\n[scheduler]\nlisten = \"{address}\"\n{keys}"
+            "[redis]\nurl = \"{url}\"\nprefix = \"{prefix}\"\nshards = {shards}\n[scheduler]\n\
+             listen = \"{address}\"\n{keys}"
         );
         let shell = format!("{shell}\nexec \"$@\"");
         let process =
@@ -52,7 +53,7 @@ impl Scheduler {
         scheduler
     }
 
-    /// The status of `/readyz`; none if it is not answered soon.
+    /// The status of `/readyz`, or none if no answer comes soon.
     async fn ready(&self) -> Option<StatusCode> {
         let request = self
             .client
@@ -61,8 +62,8 @@ impl Scheduler {
         Some(request.timeout(SOON).send().await.ok()?.status())
     }
 
-    /// The status of a bounce that is posted, and when to come again; none if it is not answered
-    /// soon.
+    /// The status of the answer to a bounce, and whether the answer says when to retry. None if no
+    /// answer comes soon.
     async fn post(&self) -> Option<(StatusCode, bool)> {
         let request = self
             .client
@@ -83,10 +84,10 @@ impl Scheduler {
     async fn connect(&self) -> TcpStream {
         in_time("a connection", TcpStream::connect(self.address))
             .await
-            .expect("the system has room for it")
+            .expect("the system accepts a connection")
     }
 
-    /// Connections that have each sent this, and no more.
+    /// Opens connections that send `sent` and nothing more.
     async fn connections(&self, count: usize, sent: &str) -> Vec<TcpStream> {
         let mut connections = Vec::new();
         for _ in 0..count {
@@ -94,36 +95,37 @@ impl Scheduler {
             connection
                 .write_all(sent.as_bytes())
                 .await
-                .expect("it is open");
+                .expect("the connection is open");
             connections.push(connection);
         }
         connections
     }
 
-    /// Connections with a request under way each: of its body the end is missing.
+    /// Opens connections that each have a request in progress: the end of its body is missing.
     async fn busy(&self, count: usize) -> Vec<TcpStream> {
-        let head = "POST /v1/bounces HTTP/1.1\r\nHost: x\r\nContent-Type: application/x-ndjson\r\nContent-Length: 9\r\n";
+        let head = "POST /v1/bounces HTTP/1.1\r\nHost: x\r\nContent-Type: application/x-ndjson\r\n\
+            Content-Length: 9\r\n";
         let mut connections = self
             .connections(count, &format!("{head}Expect: 100-continue\r\n\r\n"))
             .await;
         for connection in &mut connections {
-            // It is said when the body is asked for.
-            let mut said = [0; 12];
-            in_time("100 Continue", connection.read_exact(&mut said))
+            // The scheduler sends this when it asks for the body.
+            let mut answer = [0; 12];
+            in_time("100 Continue", connection.read_exact(&mut answer))
                 .await
-                .expect("it is open");
-            assert_eq!(&said, b"HTTP/1.1 100");
+                .expect("the connection is open");
+            assert_eq!(&answer, b"HTTP/1.1 100");
         }
         connections
     }
 
     fn memory(&self) -> u64 {
         let status = fs::read_to_string(format!("/proc/{}/status", self.process.process_id()))
-            .expect("it runs");
+            .expect("the scheduler runs");
         let line = status
             .lines()
             .find_map(|line| line.strip_prefix("VmRSS:"))
-            .expect("Linux tells");
+            .expect("Linux reports the memory of a process");
         line.split_whitespace()
             .next()
             .and_then(|number| number.parse::<u64>().ok())
@@ -132,7 +134,7 @@ impl Scheduler {
     }
 }
 
-/// Waits until the other side has closed.
+/// Waits until the other side has closed the connection. Whether it sent nothing more before.
 async fn is_closed(connection: &mut TcpStream) -> bool {
     let mut rest = Vec::new();
     in_time("the end of a connection", connection.read_to_end(&mut rest))
@@ -141,7 +143,7 @@ async fn is_closed(connection: &mut TcpStream) -> bool {
 }
 
 #[tokio::test]
-async fn more_idle_connections_than_the_process_has_descriptors_keep_no_request_out() {
+async fn requests_are_answered_even_with_more_idle_connections_than_file_descriptors() {
     for begun in ["", "POST /v1/bounces HTTP/1.1\r\nHost: x\r\n"] {
         let scheduler = Scheduler::start("ulimit -n 1024", "").await;
         let _idle = scheduler.connections(1_100, begun).await;
@@ -161,7 +163,7 @@ async fn more_idle_connections_than_the_process_has_descriptors_keep_no_request_
 }
 
 #[tokio::test]
-async fn a_process_without_descriptors_waits_for_one_and_says_so_once() {
+async fn a_process_without_free_file_descriptors_waits_for_one_and_logs_that_once() {
     let scheduler = Scheduler::start(
         "ulimit -n 64",
         "connections = 1000\nconnections_per_peer = 1000\n",
@@ -171,29 +173,29 @@ async fn a_process_without_descriptors_waits_for_one_and_says_so_once() {
     assert_eq!(
         scheduler.ready().await,
         Some(StatusCode::OK),
-        "an idle connection gives its descriptor up"
+        "an idle connection gives up its descriptor"
     );
     drop(idle);
-    eventually("the end of it in the log", async || {
+    eventually("the end of the shortage in the log", async || {
         (scheduler.ready().await.is_some()
             && scheduler.process.log().contains("are accepted again"))
         .then_some(())
     })
     .await;
     let log = scheduler.process.log();
-    let said = log
+    let started = log
         .lines()
         .filter(|line| line.contains("cannot be accepted"))
         .count();
-    let over = log
+    let ended = log
         .lines()
         .filter(|line| line.contains("are accepted again"))
         .count();
-    assert!((1..=5).contains(&said) && over <= said, "{log}");
+    assert!((1..=5).contains(&started) && ended <= started, "{log}");
 }
 
 #[tokio::test]
-async fn if_all_connections_are_busy_health_checks_are_answered_and_others_hear_when_to_come_again()
+async fn if_all_connections_are_busy_health_checks_are_answered_and_other_clients_get_a_retry_time()
 {
     let scheduler = Scheduler::start(":", "connections = 2\nconnections_per_peer = 2\n").await;
     let mut busy = scheduler.busy(2).await;
@@ -202,9 +204,12 @@ async fn if_all_connections_are_busy_health_checks_are_answered_and_others_hear_
         scheduler.post().await,
         Some((StatusCode::SERVICE_UNAVAILABLE, true))
     );
-    // Who comes in by the reserve has no time to lose.
+    // A connection from the reserve is closed soon if it sends no request.
     assert!(is_closed(&mut scheduler.connect().await).await);
-    busy[0].write_all(b"not JSON\n").await.expect("it is open");
+    busy[0]
+        .write_all(b"not JSON\n")
+        .await
+        .expect("the connection is open");
     eventually("room", async || {
         scheduler
             .post()
@@ -215,7 +220,7 @@ async fn if_all_connections_are_busy_health_checks_are_answered_and_others_hear_
 }
 
 #[tokio::test]
-async fn a_peer_has_its_share_of_connections_and_a_trusted_proxy_all_of_them() {
+async fn a_client_gets_only_its_share_of_the_connections_but_a_trusted_proxy_may_use_all() {
     for (trusted, status) in [
         ("", StatusCode::SERVICE_UNAVAILABLE),
         ("\"127.0.0.0/8\"", StatusCode::ACCEPTED),
@@ -233,7 +238,7 @@ async fn a_peer_has_its_share_of_connections_and_a_trusted_proxy_all_of_them() {
 }
 
 #[tokio::test]
-async fn a_client_that_is_slow_with_its_head_or_sends_nothing_is_left() {
+async fn a_client_that_sends_its_request_head_too_slowly_or_sends_nothing_is_disconnected() {
     let scheduler = Scheduler::start(":", "header_timeout = \"1s\"\nkeep_alive = \"2s\"\n").await;
     let mut silent = scheduler.connect().await;
     let mut slow = scheduler.connect().await;
@@ -242,38 +247,38 @@ async fn a_client_that_is_slow_with_its_head_or_sends_nothing_is_left() {
         .chain(std::iter::repeat(&b'x'));
     let mut sent = 0;
     for byte in head {
-        // It never stands still for as long as a second.
+        // It never pauses for as long as a second.
         if slow.write_all(&[*byte]).await.is_err() {
             break;
         }
         sent += 1;
         tokio::time::sleep(Duration::from_millis(50)).await;
-        assert!(sent < 400, "it goes on for ever");
+        assert!(sent < 400, "the slow client is never disconnected");
     }
     assert!(is_closed(&mut silent).await);
     let mut idle = scheduler.connect().await;
     idle.write_all(b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n")
         .await
-        .expect("it is open");
+        .expect("the connection is open");
     let mut answer = Vec::new();
     in_time("the end of a connection", idle.read_to_end(&mut answer))
         .await
-        .expect("it is closed in order");
+        .expect("the connection is closed in order");
     assert!(
         answer.ends_with(b"ok\n"),
-        "it was answered, and closed when it had been idle for long"
+        "the request is answered, and the connection closed after its idle time"
     );
 }
 
 #[tokio::test]
-async fn an_idle_connection_costs_little() {
+async fn an_idle_connection_costs_at_most_20_kib_of_memory() {
     const COUNT: usize = 2_000;
     const MOST: u64 = 20 << 10;
     let scheduler =
         Scheduler::start(":", "connections = 10000\nconnections_per_peer = 10000\n").await;
     let request = "GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n";
     for sent in ["", request] {
-        // What the process has at its busiest is there before.
+        // Lets the process reach the memory of its busiest time before the measurement.
         drop(scheduler.connections(50, request).await);
         let before = scheduler.memory();
         let mut idle = scheduler.connections(COUNT, sent).await;
@@ -281,7 +286,7 @@ async fn an_idle_connection_costs_little() {
             let mut answer = [0; 1_024];
             in_time("an answer", last.read(&mut answer))
                 .await
-                .expect("it is open");
+                .expect("the connection is open");
         }
         assert_eq!(scheduler.ready().await, Some(StatusCode::OK));
         let each = scheduler.memory().saturating_sub(before) / COUNT as u64;

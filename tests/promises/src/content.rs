@@ -1,4 +1,5 @@
-//! Content at URLs is read from real servers, once for all that have it.
+//! Content at URLs is read from web servers and object stores, once for all messages that share it.
+//! Content that is missing drops its message, and content that cannot be read for now is retried.
 
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -24,14 +25,14 @@ use worker::content::Contents;
 use worker::content::error::ContentError;
 use worker::routes::Routes;
 
-/// A service account's, of no use to anybody.
+/// The key of a service account. It is of no use outside these tests.
 const GOOGLE_KEY: &str = include_str!("../fixtures/sns-key.pem");
 
-/// How long content waits for room where the test wants it to wait in vain.
+/// How long content waits for room when the test expects that the wait fails.
 const SHORT: Duration = Duration::from_secs(2);
 
 #[tokio::test]
-async fn content_that_many_share_is_read_once() {
+async fn content_that_many_messages_share_is_read_once() {
     let server =
         Platform::start(|_| Say::Answer(200, None, "Subject: hello\n\nbye\n".to_owned())).await;
     let base = format!("http://{}/mail/", server.address);
@@ -50,11 +51,11 @@ async fn content_that_many_share_is_read_once() {
         contents.read(&elsewhere).await,
         Err(ContentError::Missing(_))
     ));
-    assert_eq!(server.posted().len(), 1, "nobody was asked");
+    assert_eq!(server.posted().len(), 1, "no server was asked");
 }
 
 #[tokio::test]
-async fn what_is_not_there_drops_its_message_and_what_cannot_be_had_now_waits() {
+async fn missing_content_drops_its_message_and_unreadable_content_makes_it_wait() {
     let server = Platform::start(|_| Say::Answer(404, None, String::new())).await;
     let base = format!("http://{}/", server.address);
     let settings = Content {
@@ -78,12 +79,11 @@ async fn what_is_not_there_drops_its_message_and_what_cannot_be_had_now_waits() 
     let denied = ContentRef::Url(format!("{base}c42.eml"));
     assert!(
         matches!(contents.read(&denied).await, Err(ContentError::Unread(_))),
-        "somebody puts that right"
+        "this can be corrected, so the message waits"
     );
 }
 
-/// How each kind of store is told where it is and who we are, by the variables that it has for
-/// that.
+/// The environment variables from which each kind of store takes its address and our credentials.
 fn variables(kind: &str, address: SocketAddr) -> Vec<(&'static str, String)> {
     let endpoint = format!("http://{address}");
     match kind {
@@ -135,11 +135,11 @@ fn contents_of(kind: &str, address: SocketAddr) -> Contents {
 }
 
 #[tokio::test]
-async fn an_object_is_got_with_our_signature_and_one_that_is_not_there_is_missing() {
+async fn an_object_is_read_with_our_signature_and_content_without_an_object_counts_as_missing() {
     for (kind, signature) in [
         ("s3", Some("AWS4-HMAC-SHA256 Credential=redeliver/")),
         ("az", Some("SharedKey redeliver:")),
-        // A token that the service account has signed itself; its header is the first of its three
+        // A token that the service account has signed itself. Its header is the first of three
         // parts.
         ("gs", Some("Bearer eyJ")),
     ] {
@@ -175,13 +175,13 @@ async fn an_object_is_got_with_our_signature_and_one_that_is_not_there_is_missin
             .await;
         assert!(
             matches!(denied, Err(ContentError::Unread(_))),
-            "{kind}: somebody puts that right"
+            "{kind}: this can be corrected, so the message waits"
         );
     }
 }
 
 #[tokio::test]
-async fn a_redirect_leads_nowhere() {
+async fn a_redirect_of_a_content_server_is_not_followed() {
     let elsewhere =
         Platform::start(|_| Say::Answer(200, None, "Subject: secret\n\n".to_owned())).await;
     let there = format!("http://{}/secret", elsewhere.address);
@@ -210,19 +210,19 @@ async fn a_redirect_leads_nowhere() {
                 "{status}: {read:?}"
             );
         }
-        assert_eq!(open.posted().len(), 2, "{status}: each was asked");
+        assert_eq!(open.posted().len(), 2, "{status}: each server was asked");
     }
-    assert_eq!(elsewhere.posted().len(), 0, "nobody was sent there");
+    assert_eq!(elsewhere.posted().len(), 0, "no redirect was followed");
 }
 
 #[tokio::test]
-async fn content_that_is_not_there_drops_its_message_and_says_nothing_about_the_address() {
+async fn missing_content_drops_its_message_and_does_not_count_against_the_address() {
     let server = Objects::start(None, &[("bucket/mail/m2.eml", "Subject: hello\n\nbye\n")]).await;
     let world = World::new().await;
     for message in ["m1", "m2"] {
         let mut mail = bounce("jo@example.com", message, FULL);
         mail["content"] = json!({"url": format!("s3://bucket/mail/{message}.eml")});
-        world.take_in(mail).await;
+        world.post_bounce(mail).await;
     }
     world
         .clock
@@ -256,12 +256,12 @@ async fn content_that_is_not_there_drops_its_message_and_says_nothing_about_the_
     assert_eq!(world.standing("jo@example.com").await, Standing::Active);
     assert!(
         world.standing_record("jo@example.com").await.is_none(),
-        "nothing was said about the address"
+        "the address is not affected"
     );
 }
 
 #[tokio::test]
-async fn content_of_all_attempts_has_one_bound_and_who_does_not_fit_in_waits() {
+async fn the_content_of_all_attempts_together_is_bounded_and_an_attempt_beyond_that_waits() {
     const KIB: usize = 1 << 10;
     let folder = TempDir::new().unwrap();
     let paths: Vec<String> = (0..8)

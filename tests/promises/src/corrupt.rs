@@ -1,5 +1,5 @@
-//! A value in Redis that cannot be read costs its own destination or job alone. The call that
-//! meets it puts it right, the journal says so, and the rest of the shard goes on.
+//! An unreadable value in Redis affects only its own destination or job. The call that finds the
+//! value corrects it and records that in the journal. The rest of the shard continues.
 
 use domain::destination::Destination;
 use domain::event::EventKind;
@@ -14,7 +14,7 @@ use store::settle::Settled;
 
 const THERE: &str = "one.example";
 
-/// What no field of a pace may be.
+/// Values that no field of a pace may have.
 const UNREADABLE: [&str; 6] = ["x", "nan", "-7", "1e400", "1 2", "open x y"];
 
 /// The fields that a claim or a settlement reads.
@@ -34,14 +34,14 @@ const FIELDS: [&str; 12] = [
 ];
 
 #[tokio::test]
-async fn a_field_of_a_pace_that_cannot_be_read_keeps_no_shard_from_being_claimed_and_settled() {
+async fn an_unreadable_pace_field_does_not_stop_claims_and_settlements_in_its_shard() {
     for field in FIELDS {
         let world = world().await;
         let other = neighbour(&world);
         for (n, value) in UNREADABLE.into_iter().enumerate() {
-            let [here, beside] = [THERE, &other].map(|domain| format!("user{n}@{domain}"));
+            let [here, nearby] = [THERE, &other].map(|domain| format!("user{n}@{domain}"));
             due(&world, &here).await;
-            due(&world, &beside).await;
+            due(&world, &nearby).await;
             by_hand(
                 &world,
                 &["HSET", &key(&world, &format!("pace:{THERE}")), field, value],
@@ -51,7 +51,7 @@ async fn a_field_of_a_pace_that_cannot_be_read_keeps_no_shard_from_being_claimed
             if field == "hold" {
                 assert_eq!(
                     recipients(&jobs),
-                    [beside.as_str()],
+                    [nearby.as_str()],
                     "an operator's hold lasts until it is released"
                 );
                 assert!(
@@ -98,18 +98,18 @@ async fn a_field_of_a_pace_that_cannot_be_read_keeps_no_shard_from_being_claimed
 }
 
 #[tokio::test]
-async fn what_is_no_hash_or_set_at_all_costs_its_destination_alone() {
+async fn a_key_of_the_wrong_type_affects_only_its_destination() {
     for name in ["pace", "due"] {
         let world = world().await;
         let other = neighbour(&world);
-        let [here, beside] = [THERE, &other].map(|domain| format!("jo@{domain}"));
+        let [here, nearby] = [THERE, &other].map(|domain| format!("jo@{domain}"));
         due(&world, &here).await;
-        due(&world, &beside).await;
+        due(&world, &nearby).await;
         let there = key(&world, &format!("{name}:{THERE}"));
         by_hand(&world, &["DEL", &there]).await;
         by_hand(&world, &["SET", &there, "x"]).await;
         let mut jobs = world.claim_near(THERE, 10).await.jobs;
-        assert!(recipients(&jobs).contains(&beside.as_str()), "{name}");
+        assert!(recipients(&jobs).contains(&nearby.as_str()), "{name}");
         if name == "due" {
             assert_eq!(jobs.len(), 1);
             repair(&world).await;
@@ -129,22 +129,22 @@ async fn what_is_no_hash_or_set_at_all_costs_its_destination_alone() {
 }
 
 #[tokio::test]
-async fn a_mark_of_a_leased_job_that_cannot_be_read_costs_that_attempt_and_loses_nothing() {
+async fn an_unreadable_mark_of_a_leased_job_costs_one_attempt_and_loses_no_message() {
     for mark in ["", "x", "1", "1 x", "-1 -1", "1 2 3"] {
         let world = world().await;
-        let [here, beside] = ["jo", "sam"].map(|name| format!("{name}@{THERE}"));
+        let [here, nearby] = ["jo", "sam"].map(|name| format!("{name}@{THERE}"));
         due(&world, &here).await;
-        due(&world, &beside).await;
+        due(&world, &nearby).await;
         let mut jobs = world.claim_near(THERE, 10).await.jobs;
         jobs.sort_by_key(|leased| leased.lease.job.clone());
-        world.take_in(bounce(&here, "m2", FULL)).await;
+        world.post_bounce(bounce(&here, "m2", FULL)).await;
         by_hand(
             &world,
             &["HSET", &key(&world, "meanwhile"), &id(&here).key(), mark],
         )
         .await;
         world.extend(&jobs[0].lease).await;
-        world.take_in(bounce(&here, "m3", FULL)).await;
+        world.post_bounce(bounce(&here, "m3", FULL)).await;
         end_together(&world, jobs, &[Settled::Void, Settled::Done]).await;
         repair(&world).await;
         assert_eq!(world.waiting(&here).await, ["m1", "m2", "m3"], "{mark:?}");
@@ -156,7 +156,7 @@ async fn a_mark_of_a_leased_job_that_cannot_be_read_costs_that_attempt_and_loses
 }
 
 #[tokio::test]
-async fn marks_of_a_lease_that_cannot_be_read_keep_no_shard_from_being_claimed() {
+async fn unreadable_marks_of_a_lease_do_not_stop_claims_in_its_shard() {
     for marks in ["", "x", &"z".repeat(20_000), &"1".repeat(20_000)] {
         let world = world().await;
         let other = neighbour(&world);
@@ -190,13 +190,13 @@ async fn marks_of_a_lease_that_cannot_be_read_keep_no_shard_from_being_claimed()
 }
 
 #[tokio::test]
-async fn a_count_that_is_no_number_begins_anew() {
+async fn a_counter_that_is_not_a_number_starts_again_from_zero() {
     let world = world().await;
     by_hand(&world, &["SET", &key(&world, "serial"), "x"]).await;
     due(&world, &format!("jo@{THERE}")).await;
     due(&world, &format!("sam@{THERE}")).await;
     let mut jobs = world.claim_near(THERE, 10).await.jobs;
-    world.mail.says(OK);
+    world.mail.reply_with(OK);
     let settlement = world.attempt(jobs.remove(0)).await;
     let day = world.now().ms().div_euclid(86_400_000);
     let tally = settlement.tally.to_string();
@@ -231,19 +231,19 @@ async fn world() -> World {
     .await
 }
 
-/// Takes in a bounce whose job is due at once.
+/// Posts a bounce whose job is due at once.
 async fn due(world: &World, address: &str) {
     let mut posted = bounce(address, "m1", FULL);
     posted["occurred_at"] = "2026-11-01T00:00:00Z".into();
     assert!(
-        matches!(world.take_in(posted).await, Answer::Scheduled { .. }),
+        matches!(world.post_bounce(posted).await, Answer::Scheduled { .. }),
         "{address}"
     );
 }
 
-/// Attempts all of them, and settles them in one call.
+/// Attempts all jobs and settles them in one call.
 async fn end_together(world: &World, jobs: Vec<LeasedJob>, expected: &[Settled]) {
-    world.mail.says(OK);
+    world.mail.reply_with(OK);
     let mut settlements = Vec::new();
     for leased in jobs {
         settlements.push(world.attempt(leased).await);
@@ -271,7 +271,7 @@ fn neighbour(world: &World) -> String {
     let mut names = (0..).map(|n| format!("other{n}.example"));
     names
         .find(|name| shard(world, name) == shard(world, THERE))
-        .expect("there is no end of names")
+        .expect("one of infinitely many names is in the shard")
 }
 
 fn key(world: &World, name: &str) -> String {
@@ -283,7 +283,7 @@ fn key(world: &World, name: &str) -> String {
     )
 }
 
-/// Does to Redis what no program of ours would.
+/// Changes Redis as none of our programs would.
 async fn by_hand(world: &World, words: &[&str]) {
     assert!(words[1].starts_with(&world.prefix));
     redis::ask(&redis::url(), words).await;

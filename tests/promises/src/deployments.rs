@@ -1,7 +1,7 @@
-//! One server, a master that sentinels watch, a Cluster: the store is the same on each, and goes on
-//! after a failover with all that it had acknowledged. Keys of one shard share a slot.
+//! The store works the same on one Redis server, on a master with Sentinel and on a Cluster. After
+//! a failover it continues with every write that a replica had confirmed. All keys of a shard are
+//! in one slot.
 
-use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::time::{Duration, Instant};
 
@@ -28,7 +28,6 @@ use store::intake::IntakeEntry;
 use store::lease::Extended;
 use store::repair::Repaired;
 use store::schedule::Answer;
-use store::scripts;
 use store::server_checks::Severity;
 use store::settle::Settled;
 use system::clock::SystemClock;
@@ -36,22 +35,25 @@ use tokio::time::sleep;
 
 mod ill_masters;
 mod moving_slots;
+mod slots;
 mod tls;
+
+use slots::{each_shard_has_one_slot, every_script_has_run};
 
 /// The password of the user that the documents name.
 const PASSWORD: &str = "geheim";
 
-/// Addresses enough for each shard to have some.
+/// Enough addresses that each shard has some.
 const ADDRESSES: usize = 16;
 
-/// Bounces that have to be acknowledged before and after a failover.
+/// How many bounces have to be acknowledged before a failover, and how many after it.
 const ACKNOWLEDGED: usize = 24;
 
 /// Short limits, so that a failover is noticed soon.
 const LIMITS: &str =
     "connect_timeout = \"2s\"\nresponse_timeout = \"2s\"\ndurability_timeout = \"500ms\"\n";
 
-/// Connections as a configuration file would have them made.
+/// The configuration of a file with these connection settings.
 pub(crate) fn configured(redis: &str) -> Config {
     configured_within(LIMITS, redis)
 }
@@ -75,9 +77,9 @@ async fn world_on(redis: &str) -> World {
     World::on(connections(redis), Settings::default()).await
 }
 
-/// The line of users.acl that the documents give, for the tests' password and prefix.
+/// The line of users.acl from the documentation, with the password and the prefix of the tests.
 fn user() -> String {
-    let page = include_str!("../../../docs/deployment.md");
+    let page = include_str!("../../../docs/guides/deployment.md");
     let line = page
         .lines()
         .find(|line| line.starts_with("user redeliver "))
@@ -94,33 +96,34 @@ fn address(n: usize) -> String {
     format!("jo@d{n}.example.com")
 }
 
-/// Every verb of the store, on all shards.
+/// Calls every verb of the store, on all shards.
 async fn use_every_verb(world: &World) {
     let mut due = world.now();
     for address in (0..ADDRESSES).map(address) {
-        let Answer::Scheduled { due: at } = world.take_in(bounce(&address, "m1", DISABLED)).await
+        let Answer::Scheduled { due: at } =
+            world.post_bounce(bounce(&address, "m1", DISABLED)).await
         else {
             panic!()
         };
         due = due.max(at);
         assert!(matches!(
-            world.take_in(bounce(&address, "m2", FULL)).await,
+            world.post_bounce(bounce(&address, "m2", FULL)).await,
             Answer::Joined { .. }
         ));
         assert_eq!(
-            world.take_in(bounce(&address, "m2", FULL)).await,
+            world.post_bounce(bounce(&address, "m2", FULL)).await,
             Answer::Duplicate
         );
     }
     assert!(matches!(
         world
-            .take_in(bounce("gone@d1.example.com", "m1", UNKNOWN))
+            .post_bounce(bounce("gone@d1.example.com", "m1", UNKNOWN))
             .await,
         Answer::Retired(_)
     ));
     assert!(matches!(
         world
-            .take_in(bounce("full@d2.example.com", "m1", FULL_FOR_GOOD))
+            .post_bounce(bounce("full@d2.example.com", "m1", FULL_FOR_GOOD))
             .await,
         Answer::Retired(_)
     ));
@@ -143,13 +146,13 @@ async fn use_every_verb(world: &World) {
         assert_eq!(world.extend(&job.lease).await, Extended::Yes(Vec::new()));
     }
     assert!(world.release(&leased.pop().unwrap().lease).await);
-    world.mail.says_in_turn(&[FULL, UNKNOWN]);
+    world.mail.reply_in_turn(&[FULL, UNKNOWN]);
     for job in leased {
         let settlement = world.attempt(job).await;
         assert_eq!(world.settle(&settlement).await, Settled::Done);
         assert_eq!(world.settle(&settlement).await, Settled::Stale);
     }
-    assert_eq!(world.work().await, 1, "the one that was given back");
+    assert_eq!(world.work().await, 1, "the job that was given back");
 
     let events = world.events().await;
     let count = |kind| events.iter().filter(|event| event.kind == kind).count();
@@ -194,7 +197,7 @@ async fn use_every_verb(world: &World) {
     world.store.journal_ends().await.unwrap();
     assert_eq!(
         world
-            .take_in(bounce("big@d3.example.com", "m1", TOO_BIG))
+            .post_bounce(bounce("big@d3.example.com", "m1", TOO_BIG))
             .await,
         Answer::Dropped
     );
@@ -248,18 +251,19 @@ async fn use_every_verb_of_operators(world: &World, tried: Timestamp) {
         .claim_request("an event")
         .await
         .unwrap()
-        .expect("nobody else hears of it");
+        .expect("no other request has this claim");
     assert!(store.release_request(&claim).await.unwrap());
     for shard in 0..store.shards() {
         assert_eq!(store.repair(shard).await.unwrap(), Repaired::default());
         store.trim_marks(shard).await.unwrap();
         store.trim_trouble(shard).await.unwrap();
-        store.look(shard).await.unwrap();
+        store.check_for_lost_writes(shard).await.unwrap();
     }
 }
 
-/// What facts, late reports, readers of the stream and upkeep beside workers ask of the store.
-async fn use_the_verbs_of_news(redis: &str) {
+/// Calls the verbs for facts, for late reports, for readers of the stream and for upkeep while
+/// workers run.
+async fn use_the_verbs_for_reports(redis: &str) {
     let world = World::on(
         connections(redis),
         Settings {
@@ -268,9 +272,11 @@ async fn use_the_verbs_of_news(redis: &str) {
         },
     )
     .await;
-    world.mail.answers(|_| Outcome::Accepted(Reply::parse(OK)));
+    world
+        .mail
+        .set_script(|_| Outcome::Accepted(Reply::parse(OK)));
     for address in (0..ADDRESSES).map(address) {
-        world.take_in(bounce(&address, "m1", FULL)).await;
+        world.post_bounce(bounce(&address, "m1", FULL)).await;
     }
     world.clock.advance(30 * HOUR);
     let mut leased = world.claim().await;
@@ -282,12 +288,15 @@ async fn use_the_verbs_of_news(redis: &str) {
     }
     let complainer = leased.pop().unwrap();
     let fact = json!({"type": "complaint", "recipient": complainer.job.id.recipient.as_str()});
-    assert!(matches!(world.tell(fact).await, FactAnswer::Suppressed(_)));
+    assert!(matches!(
+        world.report_fact(fact).await,
+        FactAnswer::Suppressed(_)
+    ));
     let asked = [(&complainer.job.id, &complainer.lease.destination)];
     assert_eq!(
         world.store.under_way(&asked).await.unwrap().len(),
         1,
-        "its attempt goes on"
+        "its attempt continues"
     );
     let accepted = leased[0].job.id.clone();
     for job in leased {
@@ -296,7 +305,7 @@ async fn use_the_verbs_of_news(redis: &str) {
     }
     let mut report = bounce(accepted.recipient.as_str(), "m1", FULL);
     report["occurred_at"] = json!(world.now());
-    let answer = world.take_in(report).await;
+    let answer = world.post_bounce(report).await;
     assert!(matches!(answer, Answer::Deferred { .. }), "{answer:?}");
     let entry = IntakeEntry {
         id: "1-1".to_owned(),
@@ -310,7 +319,7 @@ async fn use_the_verbs_of_news(redis: &str) {
         .unwrap();
 }
 
-/// Opens the store of `world` with another number of shards, and reads what it says.
+/// Opens the store of `world` with another number of shards, and checks the error.
 async fn refuses_other_shards(world: &World, connections: Connections) {
     let limits = Config::embedded().limits(&Table::embedded());
     let opened = Store::open(
@@ -322,7 +331,7 @@ async fn refuses_other_shards(world: &World, connections: Connections) {
     )
     .await;
     let Err(StoreError::Mismatch(why)) = opened else {
-        panic!("it opened")
+        panic!("the store opened with another number of shards")
     };
     assert!(
         why.contains("has 4 shards, the configuration says 5: set redis.shards = 4"),
@@ -330,7 +339,7 @@ async fn refuses_other_shards(world: &World, connections: Connections) {
     );
 }
 
-/// Takes bounces in until so many more are acknowledged; those that are not are taken in again.
+/// Posts bounces until `ACKNOWLEDGED` more are acknowledged. Those that are not are posted again.
 async fn acknowledge(world: &World, acknowledged: &mut Vec<String>) {
     let goal = acknowledged.len() + ACKNOWLEDGED;
     while acknowledged.len() < goal {
@@ -359,11 +368,16 @@ async fn all_are_there(world: &World, acknowledged: &[String]) {
         .await
         .into_iter()
         .filter(|event| event.kind == EventKind::JobScheduled);
-    assert_eq!(scheduled.count(), acknowledged.len(), "each once");
+    assert_eq!(
+        scheduled.count(),
+        acknowledged.len(),
+        "each bounce started one job"
+    );
 }
 
 #[tokio::test]
-async fn one_server_needs_no_more_than_the_documented_rights_and_asks_nothing_between_calls() {
+async fn the_documented_redis_permissions_are_enough_and_connections_are_kept_without_extra_calls()
+{
     for program in programs() {
         let servers = Servers::new(&program);
         let port = servers.start(&[&user()]).await;
@@ -383,7 +397,7 @@ async fn one_server_needs_no_more_than_the_documented_rights_and_asks_nothing_be
         };
         assert!(
             calls("ping") < 20,
-            "only the harness asks whether it is there: {statistics}"
+            "only the test harness sends PING: {statistics}"
         );
         assert!(calls("evalsha") > 100, "{statistics}");
         assert!(calls("hello") < 20, "connections are kept: {statistics}");
@@ -391,7 +405,7 @@ async fn one_server_needs_no_more_than_the_documented_rights_and_asks_nothing_be
 }
 
 #[tokio::test]
-async fn a_wrong_password_is_refused_at_the_start_and_waited_for_while_we_run() {
+async fn a_wrong_password_stops_the_start_but_a_running_process_waits_for_the_right_one() {
     for program in programs() {
         let servers = Servers::new(&program);
         let port = servers.start(&[&user()]).await;
@@ -399,7 +413,7 @@ async fn a_wrong_password_is_refused_at_the_start_and_waited_for_while_we_run() 
             "url = \"redis://redeliver:falsch@127.0.0.1:{port}\"\n"
         ));
         let Err(StoreError::Forbidden(why)) = wrong.info("server").await else {
-            panic!("it was let in")
+            panic!("the wrong password was accepted")
         };
         assert!(why.starts_with("WRONGPASS: "), "{why}");
 
@@ -414,15 +428,21 @@ async fn a_wrong_password_is_refused_at_the_start_and_waited_for_while_we_run() 
         servers
             .cli(port, &["CLIENT", "KILL", "USER", "redeliver"])
             .unwrap();
-        let away = async || matches!(right.info("server").await, Err(StoreError::Unavailable(why)) if why.starts_with("WRONGPASS: "));
-        eventually("it is turned away", async || away().await.then_some(())).await;
+        let away = async || {
+            matches!(right.info("server").await,
+            Err(StoreError::Unavailable(why)) if why.starts_with("WRONGPASS: "))
+        };
+        eventually("the connection is refused", async || {
+            away().await.then_some(())
+        })
+        .await;
         set_password(&format!(">{PASSWORD}"));
         right.info("server").await.unwrap();
     }
 }
 
 #[tokio::test]
-async fn behind_sentinels_a_failover_loses_nothing_that_a_replica_confirmed() {
+async fn with_sentinel_a_failover_loses_nothing_that_a_replica_confirmed() {
     for program in programs() {
         let sentinel = Sentinel::start(&program, &[&user()]).await;
         let nodes = sentinel
@@ -447,7 +467,7 @@ async fn behind_sentinels_a_failover_loses_nothing_that_a_replica_confirmed() {
         })
         .await;
         let master = sentinel.named_master().unwrap();
-        // The old one comes back empty, and becomes the replica that confirms.
+        // The old master starts again empty. It becomes the replica that confirms writes.
         sentinel
             .servers
             .start_on(
@@ -461,11 +481,11 @@ async fn behind_sentinels_a_failover_loses_nothing_that_a_replica_confirmed() {
 }
 
 #[tokio::test]
-async fn what_a_master_confirms_that_was_replaced_while_it_stood_still_is_not_acknowledged() {
+async fn a_write_to_a_master_that_was_replaced_while_it_was_suspended_is_not_acknowledged() {
     let sentinel = Sentinel::start(&programs()[0], &[]).await;
     let servers = &sentinel.servers;
-    // One of them is promoted. The other follows the old master for a little longer, and confirms
-    // its writes.
+    // One of the replicas is promoted. The other follows the old master for a little longer and
+    // confirms its writes.
     let replicas = [
         sentinel.replica,
         servers.start_replica(sentinel.master, &[]).await,
@@ -476,7 +496,8 @@ async fn what_a_master_confirms_that_was_replaced_while_it_stood_still_is_not_ac
         .join(", ");
     let password = harness::servers::SENTINEL_PASSWORD;
     let redis = format!(
-        "sentinel = {{ master = \"mail\", nodes = [{nodes}] }}\nsentinel_password = \"{password}\"\n\
+        "sentinel = {{ master = \"mail\", nodes = [{nodes}] }}\n\
+         sentinel_password = \"{password}\"\n\
          durability = \"replicas:1\"\n"
     );
     let config = configured_within(
@@ -486,7 +507,7 @@ async fn what_a_master_confirms_that_was_replaced_while_it_stood_still_is_not_ac
     let world = World::on(connected(&config), Settings::default()).await;
     let mut acknowledged = Vec::new();
     acknowledge(&world, &mut acknowledged).await;
-    // A read that waits for something to come is no silence.
+    // A read that waits for new entries does not count as silence of the server.
     world.store.open_intake().await.unwrap();
     let quick = async {
         sleep(Duration::from_millis(900)).await;
@@ -521,7 +542,7 @@ async fn what_a_master_confirms_that_was_replaced_while_it_stood_still_is_not_ac
     )
     .await;
     let Err(StoreError::Unavailable(why)) = answer else {
-        panic!("it was acknowledged: {answer:?}")
+        panic!("the bounce was acknowledged: {answer:?}")
     };
     assert!(why.contains("has been replaced as master"), "{why}");
     acknowledge(&world, &mut acknowledged).await;
@@ -529,7 +550,7 @@ async fn what_a_master_confirms_that_was_replaced_while_it_stood_still_is_not_ac
 }
 
 #[tokio::test]
-async fn sentinels_that_are_away_or_know_no_such_master_are_told_as_such() {
+async fn an_error_names_sentinels_that_do_not_answer_or_do_not_know_the_master() {
     for program in programs() {
         let sentinel = Sentinel::start(&program, &[]).await;
         let port = sentinel.sentinels[0];
@@ -547,15 +568,16 @@ async fn sentinels_that_are_away_or_know_no_such_master_are_told_as_such() {
         assert_eq!(
             why,
             format!(
-                "the sentinels 127.0.0.1:{port} know no master called male; redis.sentinel.master has to be its name there"
+                "the sentinels 127.0.0.1:{port} know no master called male; \
+                 redis.sentinel.master has to be its name there"
             )
         );
-        let nobody = free_port();
-        let Err(StoreError::Unavailable(why)) = ask(nobody, "mail").await else {
+        let closed = free_port();
+        let Err(StoreError::Unavailable(why)) = ask(closed, "mail").await else {
             panic!()
         };
         assert!(
-            why.starts_with(&format!("no sentinel of 127.0.0.1:{nobody} answered: ")),
+            why.starts_with(&format!("no sentinel of 127.0.0.1:{closed} answered: ")),
             "{why}"
         );
         assert!(!why.contains(password));
@@ -563,8 +585,7 @@ async fn sentinels_that_are_away_or_know_no_such_master_are_told_as_such() {
 }
 
 #[tokio::test]
-async fn in_a_cluster_each_shard_has_one_slot_and_a_failover_loses_nothing_that_a_replica_confirmed()
- {
+async fn in_a_cluster_each_shard_has_one_slot_and_a_failover_loses_nothing_a_replica_confirmed() {
     for program in programs() {
         let cluster = Cluster::start(&program, &[&user()]).await;
         let nodes = cluster.ports[..2]
@@ -581,7 +602,7 @@ async fn in_a_cluster_each_shard_has_one_slot_and_a_failover_loses_nothing_that_
 
         let world = world_on(&format!("{redis}durability = \"replicas:1\"\n")).await;
         in_time("all verbs", use_every_verb(&world)).await;
-        in_time("the rest of them", use_the_verbs_of_news(&redis)).await;
+        in_time("the rest of them", use_the_verbs_for_reports(&redis)).await;
         every_script_has_run(&cluster);
         each_shard_has_one_slot(&cluster, &world.prefix);
 
@@ -599,58 +620,5 @@ async fn in_a_cluster_each_shard_has_one_slot_and_a_failover_loses_nothing_that_
         cluster.restart(killed, &[&user()]).await;
         acknowledge(&world, &mut acknowledged).await;
         all_are_there(&world, &acknowledged).await;
-    }
-}
-
-/// Has every script been run here? One that touches keys of two slots is refused by a Cluster.
-fn every_script_has_run(cluster: &Cluster) {
-    for (verb, hash) in scripts::hashes() {
-        let is_known = |port: &u16| {
-            cluster
-                .servers
-                .cli(*port, &["SCRIPT", "EXISTS", hash])
-                .is_some_and(|is| is == "1")
-        };
-        assert!(cluster.ports.iter().any(is_known), "{verb} was not called");
-    }
-}
-
-/// Looks where all keys of a store are, and that every kind of key is among them.
-fn each_shard_has_one_slot(cluster: &Cluster, prefix: &str) {
-    let (mut slots, mut kinds) = (BTreeMap::<String, BTreeSet<String>>::new(), BTreeSet::new());
-    for port in cluster
-        .ports
-        .iter()
-        .filter(|port| cluster.is_master(**port))
-    {
-        for key in cluster
-            .servers
-            .cli(*port, &["KEYS", &format!("{prefix}:*")])
-            .unwrap()
-            .lines()
-        {
-            let Some((tag, kind)) = key
-                .split_once('{')
-                .and_then(|(_, rest)| rest.split_once("}:"))
-            else {
-                continue;
-            };
-            let slot = cluster
-                .servers
-                .cli(*port, &["CLUSTER", "KEYSLOT", key])
-                .unwrap();
-            slots.entry(tag.to_owned()).or_default().insert(slot);
-            kinds.insert(kind.split(':').next().unwrap().to_owned());
-        }
-    }
-    assert_eq!(slots.len(), usize::from(SHARDS), "{slots:?}");
-    assert!(
-        slots.values().all(|of_shard| of_shard.len() == 1),
-        "{slots:?}"
-    );
-    let spread: BTreeSet<_> = slots.values().collect();
-    assert_eq!(spread.len(), slots.len(), "shards are spread");
-    for kind in ["agenda", "barrier", "due", "jobs", "journal", "standing"] {
-        assert!(kinds.contains(kind), "{kind} is not among {kinds:?}");
     }
 }

@@ -1,4 +1,4 @@
-//! An operator sees which destinations are in trouble, and which have work, however many there are
+//! An operator sees which destinations have problems and which have work, however many there are
 //! and on however many servers.
 
 use domain::destination::Destination;
@@ -53,7 +53,7 @@ async fn listed(http: &Http) -> Vec<String> {
 }
 
 #[tokio::test]
-async fn those_in_trouble_come_first_and_then_those_whose_turn_comes_first() {
+async fn destinations_with_problems_are_listed_first_and_then_those_that_are_due_next() {
     let world = world_on(Deployment::default()).await;
     let http = Http::serve(&world).await;
     assert_eq!(
@@ -66,10 +66,16 @@ async fn those_in_trouble_come_first_and_then_those_whose_turn_comes_first() {
         .await;
     world.clock.advance(MS);
     hold(&world, "idle.example").await;
-    world.take_in(bounce("jo@later.example", "m1", FULL)).await;
+    world
+        .post_bounce(bounce("jo@later.example", "m1", FULL))
+        .await;
     world.clock.advance(SECOND);
-    world.take_in(bounce("jo@latest.example", "m1", FULL)).await;
-    world.take_in(bounce("jo@held.example", "m1", FULL)).await;
+    world
+        .post_bounce(bounce("jo@latest.example", "m1", FULL))
+        .await;
+    world
+        .post_bounce(bounce("jo@held.example", "m1", FULL))
+        .await;
     hold(&world, "held.example").await;
 
     let list = http.get_json("/v1/destinations").await;
@@ -101,7 +107,7 @@ async fn those_in_trouble_come_first_and_then_those_whose_turn_comes_first() {
 }
 
 #[tokio::test]
-async fn who_is_out_of_trouble_is_listed_for_its_work_alone() {
+async fn a_destination_without_problems_is_listed_only_while_it_has_work() {
     let world = world_on(Deployment::default()).await;
     let http = Http::serve(&world).await;
     world.with_due("down.example", 3).await;
@@ -113,7 +119,7 @@ async fn who_is_out_of_trouble_is_listed_for_its_work_alone() {
     assert_eq!(
         listed(&http).await,
         ["idle.example", "down.example"],
-        "once, though there are two reasons"
+        "listed once, for two reasons"
     );
     world
         .store
@@ -129,7 +135,7 @@ async fn who_is_out_of_trouble_is_listed_for_its_work_alone() {
     assert_eq!(
         trouble(&world).await,
         ["down.example"],
-        "its breaker is open still"
+        "its breaker is still open"
     );
 
     let end = world.now().plus(SECOND);
@@ -144,7 +150,7 @@ async fn who_is_out_of_trouble_is_listed_for_its_work_alone() {
         .unwrap();
     assert_eq!(listed(&http).await, ["down.example", "brief.example"]);
     world.clock.advance(HOUR);
-    assert_eq!(listed(&http).await, ["down.example"], "that hold is over");
+    assert_eq!(listed(&http).await, ["down.example"], "the hold is over");
     let probe = world.claim_near("down.example", 9).await.jobs;
     assert_eq!(
         (probe.len(), listed(&http).await),
@@ -154,12 +160,12 @@ async fn who_is_out_of_trouble_is_listed_for_its_work_alone() {
     assert_eq!(
         trouble(&world).await,
         ["brief.example"],
-        "the breaker is closed; a hold that ran out is left there"
+        "the breaker is closed, and the hold that is over is not yet removed"
     );
-    assert_eq!(listed(&http).await, ["down.example"], "one waits still");
+    assert_eq!(listed(&http).await, ["down.example"], "one job still waits");
 }
 
-/// The destinations that Redis keeps as being in trouble.
+/// The destinations that Redis lists as having problems.
 async fn trouble(world: &World) -> Vec<String> {
     let mut found = Vec::new();
     for shard in 0..world.store.shards() {
@@ -177,13 +183,13 @@ async fn trouble(world: &World) -> Vec<String> {
 }
 
 #[tokio::test]
-async fn page_after_page_names_each_once_on_one_server_and_in_a_cluster() {
+async fn the_pages_of_the_list_contain_each_destination_once_on_one_server_and_in_a_cluster() {
     for redis in [Deployment::default(), Deployment::Cluster] {
         let world = world_on(redis).await;
         let http = Http::serve(&world).await;
         let due: Vec<String> = (0..20).map(|n| format!("work{n}.example")).collect();
-        // Of some the holds are of one instant, of some they are over: these are looked at, and
-        // left out.
+        // Some of the holds end at the same instant. Some are already over: those destinations are
+        // read, and not listed.
         let end = world.now().plus(SECOND);
         for n in 0..30 {
             let until = (n % 2 == 0).then_some(end);
@@ -199,7 +205,7 @@ async fn page_after_page_names_each_once_on_one_server_and_in_a_cluster() {
         }
         for domain in &due {
             world
-                .take_in(bounce(&format!("jo@{domain}"), "m1", FULL))
+                .post_bounce(bounce(&format!("jo@{domain}"), "m1", FULL))
                 .await;
         }
         world.clock.advance(2 * SECOND);
@@ -241,7 +247,7 @@ async fn page_after_page_names_each_once_on_one_server_and_in_a_cluster() {
 }
 
 #[tokio::test]
-async fn what_is_held_no_longer_is_forgotten_and_what_is_stays() {
+async fn upkeep_removes_holds_that_are_over_from_the_list_and_keeps_the_others() {
     let world = world_on(Deployment::default()).await;
     let named = Destination::named;
     let end = world.now().plus(SECOND);
@@ -267,18 +273,18 @@ async fn what_is_held_no_longer_is_forgotten_and_what_is_stays() {
         assert_eq!(
             world.store.trim_trouble(shard).await.unwrap(),
             0,
-            "once is enough"
+            "nothing is left to remove"
         );
     }
     assert_eq!(forgotten, 1);
 
-    // What comes into trouble again is in it since then.
+    // A destination that is held again is listed from that time on.
     world.clock.advance(MS);
     hold(&world, "over.example").await;
     let listed = listed(&Http::serve(&world).await).await;
     assert_eq!(listed, ["down.example", "held.example", "over.example"]);
 
-    // A breaker that closes takes along a hold that is over.
+    // When a breaker closes, a hold that is over is removed with it.
     world.clock.advance(2 * HOUR);
     world
         .end(world.claim_near("down.example", 1).await.jobs, OK)
@@ -287,13 +293,13 @@ async fn what_is_held_no_longer_is_forgotten_and_what_is_stays() {
         assert_eq!(
             world.store.trim_trouble(shard).await.unwrap(),
             0,
-            "it is gone already"
+            "the hold was removed before"
         );
     }
 }
 
 #[tokio::test]
-async fn a_list_is_bounded_and_says_what_it_takes() {
+async fn a_list_is_bounded_and_a_wrong_parameter_is_refused_by_name() {
     let world = World::new().await;
     let http = Http::serve(&world).await;
     for (query, field) in [
@@ -313,7 +319,7 @@ async fn a_list_is_bounded_and_says_what_it_takes() {
 }
 
 #[tokio::test]
-async fn the_command_lists_them_in_columns_and_says_where_to_go_on() {
+async fn the_command_lists_destinations_in_columns_and_prints_how_to_continue() {
     let world = world_on(Deployment::default()).await;
     let http = Http::serve(&world).await;
     hold(&world, "one.example").await;
@@ -340,7 +346,10 @@ async fn the_command_lists_them_in_columns_and_says_where_to_go_on() {
         lines[1].find("held until it is released: they asked"),
         "{first}"
     );
-    let place = lines[2].split('\'').nth(1).expect("where to go on");
+    let place = lines[2]
+        .split('\'')
+        .nth(1)
+        .expect("the name to continue after");
     assert!(
         run(&["--after", place])
             .await

@@ -1,5 +1,5 @@
-//! A worker that is told to stop takes nothing more, lets attempts under way end within the grace,
-//! gives the rest back, and loses nothing. While an attempt goes on, its lease does not run out.
+//! A worker that is stopped takes no new jobs, lets running attempts finish within the grace
+//! period, gives the other jobs back and loses none. While an attempt runs, its lease is extended.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -25,23 +25,23 @@ use worker::routes::Routes;
 const JO: &str = "jo@example.com";
 
 #[tokio::test]
-async fn a_stopped_worker_lets_attempts_in_flight_end_and_claims_nothing_more() {
+async fn a_stopping_worker_finishes_its_attempts_in_flight_and_claims_nothing_more() {
     let world = World::new().await;
-    world.take_in_and_wait(bounce(JO, "m1", FULL)).await;
+    world.post_and_wait_until_due(bounce(JO, "m1", FULL)).await;
     world.mail.hold();
     let worker = world.start_worker(|_| {});
-    world.mail.has_been_tried(1).await;
+    world.mail.wait_for_attempts(1).await;
 
     worker.stop();
     let stopped = tokio::spawn(worker.stopped());
     world
-        .take_in_and_wait(bounce("sam@example.com", "m1", FULL))
+        .post_and_wait_until_due(bounce("sam@example.com", "m1", FULL))
         .await;
     world.mail.let_go();
     stopped.await.unwrap();
     assert!(
         world.job_if_any(JO).await.is_none(),
-        "its attempt was settled"
+        "the attempt was settled"
     );
     assert_eq!(
         world.final_events().await,
@@ -52,18 +52,18 @@ async fn a_stopped_worker_lets_attempts_in_flight_end_and_claims_nothing_more() 
     assert_eq!(
         (left.leased_until, left.job.head.attempt),
         (None, 0),
-        "it waits for another worker"
+        "the job waits for another worker"
     );
 }
 
 #[tokio::test]
-async fn what_is_not_finished_within_the_grace_is_given_back_untried() {
+async fn a_job_not_finished_within_the_grace_period_is_given_back_as_untried() {
     let world = World::new().await;
-    let due = world.take_in_and_wait(bounce(JO, "m1", FULL)).await;
-    world.take_in(bounce(JO, "m2", FULL)).await;
+    let due = world.post_and_wait_until_due(bounce(JO, "m1", FULL)).await;
+    world.post_bounce(bounce(JO, "m2", FULL)).await;
     world.mail.hold();
     let worker = world.start_worker(|settings| settings.grace = MS);
-    world.mail.has_been_tried(1).await;
+    world.mail.wait_for_attempts(1).await;
     worker.stopped().await;
 
     let job = world.job(JO).await;
@@ -75,18 +75,18 @@ async fn what_is_not_finished_within_the_grace_is_given_back_untried() {
     assert_eq!(world.final_events().await, []);
 
     world.mail.let_go();
-    assert_eq!(world.work().await, 1, "another worker has it at once");
+    assert_eq!(world.work().await, 1, "another worker gets the job at once");
     assert_eq!(world.final_events().await.len(), 2);
 }
 
 #[tokio::test]
-async fn what_got_through_before_an_attempt_was_cut_off_is_not_sent_again() {
+async fn a_message_delivered_before_its_attempt_was_stopped_is_not_sent_again() {
     let world = World::new().await;
-    world.take_in_and_wait(bounce(JO, "m1", FULL)).await;
-    world.take_in(bounce(JO, "m2", FULL)).await;
+    world.post_and_wait_until_due(bounce(JO, "m1", FULL)).await;
+    world.post_bounce(bounce(JO, "m2", FULL)).await;
     world.mail.hold_after(1);
     let worker = world.start_worker(|settings| settings.grace = MS);
-    world.mail.has_been_tried(2).await;
+    world.mail.wait_for_attempts(2).await;
     worker.stopped().await;
     assert_eq!(
         world.final_events().await,
@@ -95,18 +95,22 @@ async fn what_got_through_before_an_attempt_was_cut_off_is_not_sent_again() {
     assert_eq!(world.waiting(JO).await, ["m2"]);
 
     world.mail.let_go();
-    assert_eq!(world.work().await, 1, "another worker has the rest at once");
+    assert_eq!(
+        world.work().await,
+        1,
+        "another worker gets the rest at once"
+    );
     assert_eq!(world.mail.messages(), ["m1", "m2", "m2"]);
 }
 
 #[tokio::test]
-async fn what_got_through_in_an_attempt_that_takes_too_long_is_not_sent_again() {
+async fn a_message_delivered_by_an_attempt_that_then_takes_too_long_is_not_sent_again() {
     let world = World::new().await;
-    world.take_in_and_wait(bounce(JO, "m1", FULL)).await;
-    world.take_in(bounce(JO, "m2", FULL)).await;
+    world.post_and_wait_until_due(bounce(JO, "m1", FULL)).await;
+    world.post_bounce(bounce(JO, "m2", FULL)).await;
     world.mail.hold_after(1);
     let worker = world.start_worker(|settings| settings.attempt_max = 100 * MS);
-    world.mail.has_been_tried(3).await;
+    world.mail.wait_for_attempts(3).await;
     assert_eq!(
         world.final_events().await,
         [(EventKind::MessageDelivered, "m1".to_owned(), None)]
@@ -129,7 +133,7 @@ async fn what_got_through_in_an_attempt_that_takes_too_long_is_not_sent_again() 
     );
 }
 
-/// A world with a message that is due, and an attempter whose mail goes to `peer`.
+/// A world with two messages that are due, and an attempter that sends mail to `peer`.
 async fn with_relay(peer: &SmtpPeer, after_dot: AfterDot) -> (World, Attempter) {
     let world = World::new().await;
     let mut settings = SmtpSettings::new(peer.address.ip().to_string(), peer.address.port());
@@ -144,34 +148,35 @@ async fn with_relay(peer: &SmtpPeer, after_dot: AfterDot) -> (World, Attempter) 
     for message in ["m1", "m2"] {
         let mut mail = bounce(JO, message, FULL);
         mail["content"] = json!({"inline": format!("Subject: {message}\r\n\r\nbye\r\n")});
-        world.take_in(mail).await;
+        world.post_bounce(mail).await;
     }
     world.clock.set(world.job(JO).await.due.unwrap());
     (world, attempter)
 }
 
-/// Attempts, and is cut off when the peer has heard `command`; what there is to settle.
-async fn cut_off_at(
+/// Makes an attempt, and stops it when the peer has received `command`. Returns the settlement, if
+/// there is one.
+async fn stop_at(
     command: &str,
     peer: &SmtpPeer,
     world: &World,
     attempter: &Attempter,
 ) -> Option<Box<Settlement>> {
-    let cut = CancellationToken::new();
-    let cutting = async {
-        peer.has_heard(command, 1).await;
-        cut.cancel();
+    let stop = CancellationToken::new();
+    let stopping = async {
+        peer.wait_for_command(command, 1).await;
+        stop.cancel();
     };
     let never = LeaseEnd::default();
     tokio::join!(
-        attempter.attempt(world.claim_one().await, &cut, &never),
-        cutting
+        attempter.attempt(world.claim_one().await, &stop, &never),
+        stopping
     )
     .0
 }
 
 #[tokio::test]
-async fn a_message_that_is_out_when_its_attempt_is_cut_off_gets_its_answer() {
+async fn a_message_sent_completely_before_its_attempt_is_stopped_still_gets_its_answer() {
     let slow = |received: &Received| {
         if received.command == "." {
             Act::Drip("250 2.0.0 ok", 10)
@@ -181,9 +186,9 @@ async fn a_message_that_is_out_when_its_attempt_is_cut_off_gets_its_answer() {
     };
     let peer = SmtpPeer::start(slow).await;
     let (world, attempter) = with_relay(&peer, AfterDot::Resend).await;
-    let settlement = cut_off_at(".", &peer, &world, &attempter)
+    let settlement = stop_at(".", &peer, &world, &attempter)
         .await
-        .expect("something got through");
+        .expect("one message was delivered");
     assert_eq!(world.settle(&settlement).await, Settled::Done);
     assert_eq!(
         world.final_events().await,
@@ -192,13 +197,12 @@ async fn a_message_that_is_out_when_its_attempt_is_cut_off_gets_its_answer() {
     assert_eq!(
         (world.waiting(JO).await, peer.contents().len()),
         (vec!["m2".to_owned()], 1),
-        "and nothing more is sent"
+        "nothing more is sent"
     );
 }
 
 #[tokio::test]
-async fn a_message_that_is_out_when_its_attempt_is_cut_off_and_gets_no_answer_is_what_after_dot_says()
- {
+async fn the_setting_after_dot_decides_about_a_sent_but_unanswered_message_of_a_stopped_attempt() {
     for (after_dot, waits, kind) in [
         (
             AfterDot::Resend,
@@ -220,9 +224,9 @@ async fn a_message_that_is_out_when_its_attempt_is_cut_off_and_gets_no_answer_is
         };
         let peer = SmtpPeer::start(hangs).await;
         let (world, attempter) = with_relay(&peer, after_dot).await;
-        let settlement = cut_off_at(".", &peer, &world, &attempter)
+        let settlement = stop_at(".", &peer, &world, &attempter)
             .await
-            .expect("it may have got through");
+            .expect("the message may have been delivered");
         assert_eq!(
             settlement.tally.result,
             TallyResult::Unknown,
@@ -235,7 +239,7 @@ async fn a_message_that_is_out_when_its_attempt_is_cut_off_and_gets_no_answer_is
         let event = world.events_of(kind).await.remove(0);
         assert_eq!(event.message.as_deref(), Some("m1"));
         assert!(
-            event.transcript.expect("there was a wire").unknown,
+            event.transcript.expect("a connection was made").unknown,
             "{after_dot:?}"
         );
         assert_eq!(
@@ -246,7 +250,7 @@ async fn a_message_that_is_out_when_its_attempt_is_cut_off_and_gets_no_answer_is
 }
 
 #[tokio::test]
-async fn a_message_that_is_not_out_when_its_attempt_is_cut_off_was_not_tried() {
+async fn a_message_not_yet_sent_completely_when_its_attempt_is_stopped_counts_as_not_tried() {
     for command in ["MAIL", "RCPT", "DATA"] {
         let hangs = move |received: &Received| match received.command.starts_with(command) {
             true => Act::Hang,
@@ -255,23 +259,21 @@ async fn a_message_that_is_not_out_when_its_attempt_is_cut_off_was_not_tried() {
         let peer = SmtpPeer::start(hangs).await;
         let (world, attempter) = with_relay(&peer, AfterDot::AssumeDelivered).await;
         assert!(
-            cut_off_at(command, &peer, &world, &attempter)
-                .await
-                .is_none(),
+            stop_at(command, &peer, &world, &attempter).await.is_none(),
             "{command}"
         );
     }
 }
 
 #[tokio::test]
-async fn an_attempt_whose_lease_is_lost_is_stopped_and_sends_nothing_more() {
+async fn an_attempt_that_lost_its_lease_is_stopped_and_sends_nothing_more() {
     let world = World::new().await;
-    world.take_in_and_wait(bounce(JO, "m1", FULL)).await;
-    world.take_in(bounce(JO, "m2", FULL)).await;
+    world.post_and_wait_until_due(bounce(JO, "m1", FULL)).await;
+    world.post_bounce(bounce(JO, "m2", FULL)).await;
     world.mail.hold();
     let worker = world.start_worker(|_| {});
-    world.mail.has_been_tried(1).await;
-    world.take_in(bounce(JO, "m3", UNKNOWN)).await;
+    world.mail.wait_for_attempts(1).await;
+    world.post_bounce(bounce(JO, "m3", UNKNOWN)).await;
     eventually("the end of the attempt", async || {
         (world.mail.in_flight() == 0).then_some(())
     })
@@ -282,18 +284,18 @@ async fn an_attempt_whose_lease_is_lost_is_stopped_and_sends_nothing_more() {
     assert_eq!(
         world.final_events().await.len(),
         3,
-        "one per message, by the bounce that retired the address"
+        "one per message, from the bounce that retired the address"
     );
 }
 
 #[tokio::test]
-async fn a_lease_on_jobs_that_are_gone_is_not_kept_alive() {
+async fn a_lease_on_jobs_that_no_longer_exist_is_not_extended() {
     let world = World::new().await;
-    world.take_in_and_wait(bounce(JO, "m1", FULL)).await;
+    world.post_and_wait_until_due(bounce(JO, "m1", FULL)).await;
     world.mail.hold();
     let worker = world.start_worker(|_| {});
-    world.mail.has_been_tried(1).await;
-    world.take_in(bounce(JO, "m2", UNKNOWN)).await;
+    world.mail.wait_for_attempts(1).await;
+    world.post_bounce(bounce(JO, "m2", UNKNOWN)).await;
     eventually("the end of the lease", async || {
         world.clock.advance(LEASE / 4);
         world
@@ -310,12 +312,12 @@ async fn a_lease_on_jobs_that_are_gone_is_not_kept_alive() {
 }
 
 #[tokio::test]
-async fn a_long_attempt_keeps_its_lease() {
+async fn the_lease_of_a_long_attempt_is_extended_until_the_attempt_ends() {
     let world = World::new().await;
-    world.take_in_and_wait(bounce(JO, "m1", FULL)).await;
+    world.post_and_wait_until_due(bounce(JO, "m1", FULL)).await;
     world.mail.hold();
     let worker = world.start_worker(|_| {});
-    world.mail.has_been_tried(1).await;
+    world.mail.wait_for_attempts(1).await;
     for _ in 0..5 {
         world.clock.advance(LEASE - MS);
         let wanted = Some(world.now().plus(LEASE));
@@ -323,7 +325,7 @@ async fn a_long_attempt_keeps_its_lease() {
             (world.job(JO).await.leased_until == wanted).then_some(())
         })
         .await;
-        assert_eq!(world.claim().await.len(), 0, "nobody else gets the job");
+        assert_eq!(world.claim().await.len(), 0, "no other claim gets the job");
     }
     world.mail.let_go();
     eventually("the end of the job", async || {
@@ -340,12 +342,12 @@ async fn a_long_attempt_keeps_its_lease() {
 }
 
 #[tokio::test]
-async fn workers_together_deliver_every_message_once() {
+async fn several_workers_together_deliver_every_message_once() {
     const JOBS: usize = 200;
     let world = World::new().await;
     for n in 0..JOBS {
         world
-            .take_in(bounce(
+            .post_bounce(bounce(
                 &format!("user{n}@host{}.example", n % 9),
                 &format!("m{n}"),
                 FULL,
@@ -354,7 +356,7 @@ async fn workers_together_deliver_every_message_once() {
     }
     world.clock.advance(Duration::from_secs(30 * 3_600));
     let workers = [0; 3].map(|_| world.start_worker(|settings| settings.concurrency = 5));
-    world.mail.has_been_tried(JOBS).await;
+    world.mail.wait_for_attempts(JOBS).await;
     for worker in workers {
         worker.stopped().await;
     }

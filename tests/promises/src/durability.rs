@@ -1,5 +1,5 @@
-//! Intake says yes only when a bounce is as durable as configured. Settling says what it reached
-//! and holds nothing up.
+//! Intake acknowledges a bounce only when it is as durable as configured. Settling an attempt
+//! reports the durability that it reached, and delays no other work.
 
 use config::model::Config;
 use harness::bounce::{FULL, bounce};
@@ -18,7 +18,7 @@ use crate::deployments::connections;
 const JO: &str = "jo@example.com";
 
 #[tokio::test]
-async fn without_its_replica_intake_answers_503_and_settling_says_what_it_did_not_reach() {
+async fn without_its_replica_intake_answers_503_and_settling_reports_what_it_did_not_reach() {
     for program in programs() {
         let servers = Servers::new(&program);
         let master = servers.start(&[]).await;
@@ -27,13 +27,13 @@ async fn without_its_replica_intake_answers_503_and_settling_says_what_it_did_no
         let world = World::on(connections(&redis), Settings::default()).await;
         let http = Http::serve(&world).await;
         world
-            .take_in_and_wait(bounce("sam@example.com", "m1", FULL))
+            .post_and_wait_until_due(bounce("sam@example.com", "m1", FULL))
             .await;
         let settlement = world.attempt(world.claim_one().await).await;
 
         servers.signal(replica, "-STOP");
-        // The repeated call finds its work done and writes nothing, but is not told that all is
-        // well.
+        // The repeated call finds the bounce recorded and writes nothing. Still it must not report
+        // success.
         for _ in 0..2 {
             let Err(StoreError::Unavailable(why)) = world.try_take_in(bounce(JO, "m1", FULL)).await
             else {
@@ -55,7 +55,7 @@ async fn without_its_replica_intake_answers_503_and_settling_says_what_it_did_no
         );
 
         servers.signal(replica, "-CONT");
-        let answer = eventually("a yes", async || {
+        let answer = eventually("an acknowledgement", async || {
             world.try_take_in(bounce(JO, "m1", FULL)).await.ok()
         })
         .await;
@@ -76,7 +76,7 @@ async fn without_its_replica_intake_answers_503_and_settling_says_what_it_did_no
 }
 
 #[tokio::test]
-async fn durability_aof_starts_only_where_the_server_keeps_it() {
+async fn durability_aof_starts_only_if_the_server_keeps_an_append_only_file() {
     for program in programs() {
         let servers = Servers::new(&program);
         let port = servers.start(&["appendonly no"]).await;
@@ -94,7 +94,7 @@ async fn durability_aof_starts_only_where_the_server_keeps_it() {
             .await
         };
         let Err(StoreError::Mismatch(why)) = open().await else {
-            panic!("it opened without an append-only file")
+            panic!("the store opened without an append-only file")
         };
         assert!(why.contains("set appendonly yes there"), "{why}");
 
@@ -108,7 +108,7 @@ async fn durability_aof_starts_only_where_the_server_keeps_it() {
             .cli(port, &["COMMAND", "INFO", "WAITAOF"])
             .is_some_and(|info| info.contains("waitaof"));
         match open().await {
-            Ok(_) => assert!(can_wait, "nobody would wait for the disk"),
+            Ok(_) => assert!(can_wait, "no write would wait for the disk"),
             Err(StoreError::Mismatch(why)) => {
                 assert!(!can_wait, "{why}");
                 assert!(
@@ -124,14 +124,14 @@ async fn durability_aof_starts_only_where_the_server_keeps_it() {
             .unwrap();
         let world = World::on(connections(&redis), Settings::default()).await;
         assert!(matches!(
-            world.take_in(bounce(JO, "m1", FULL)).await,
+            world.post_bounce(bounce(JO, "m1", FULL)).await,
             Answer::Scheduled { .. }
         ));
     }
 }
 
 #[tokio::test]
-async fn what_was_answered_with_durability_aof_is_there_after_a_crash() {
+async fn a_bounce_acknowledged_with_durability_aof_survives_a_crash() {
     for program in programs() {
         let servers = Servers::new(&program);
         let directives = ["appendonly yes", "appendfsync always"];
@@ -139,7 +139,7 @@ async fn what_was_answered_with_durability_aof_is_there_after_a_crash() {
         let redis = format!("url = \"redis://127.0.0.1:{port}\"\ndurability = \"aof\"\n");
         let world = World::on(connections(&redis), Settings::default()).await;
         assert!(matches!(
-            world.take_in(bounce(JO, "m1", FULL)).await,
+            world.post_bounce(bounce(JO, "m1", FULL)).await,
             Answer::Scheduled { .. }
         ));
         servers.kill(port);
@@ -162,7 +162,7 @@ async fn what_was_answered_with_durability_aof_is_there_after_a_crash() {
             servers
                 .cli(port, &["CONFIG", "SET", "appendfsync", "always"])
                 .unwrap();
-            let answer = eventually("a yes", async || {
+            let answer = eventually("an acknowledgement", async || {
                 world.try_take_in(bounce(JO, "m2", FULL)).await.ok()
             })
             .await;

@@ -1,11 +1,11 @@
-//! A client that reads events and comes back with the last id that it saw misses nothing and gets
-//! nothing twice.
+//! A client that reads the event stream and reconnects with the last id that it saw misses no event
+//! and gets none twice.
 
 use domain::destination::Destination;
 use domain::event::EventKind;
 use domain::pace::PaceLimits;
 use harness::bounce::{FULL, MAINTENANCE, UNKNOWN, bounce};
-use harness::forgetful::Forgetful;
+use harness::forgetful::SnapshotRedis;
 use harness::http::{Http, problem};
 use harness::servers::programs;
 use harness::wait::{eventually, in_time};
@@ -23,14 +23,14 @@ struct Sent {
     event: Value,
 }
 
-/// A stream of events.
+/// An open event stream.
 struct Reading {
     response: Response,
     text: String,
 }
 
 impl Reading {
-    /// Starts to read from where `query` and `last_seen` say.
+    /// Opens a stream at the position that `query` and `last_seen` give.
     async fn open(http: &Http, query: &str, last_seen: Option<&str>) -> Self {
         let mut request = http.get(&format!("/v1/events{query}"));
         if let Some(last_seen) = last_seen {
@@ -66,7 +66,7 @@ impl Reading {
     }
 }
 
-/// Reads `count` events from where `query` and `last_seen` say, and hangs up.
+/// Reads `count` events from the position that `query` and `last_seen` give, and disconnects.
 async fn read(http: &Http, query: &str, last_seen: Option<&str>, count: usize) -> Vec<Sent> {
     Reading::open(http, query, last_seen)
         .await
@@ -74,7 +74,7 @@ async fn read(http: &Http, query: &str, last_seen: Option<&str>, count: usize) -
         .await
 }
 
-/// One frame; `None` where it is a comment that keeps the connection alive.
+/// Parses one frame. `None` for a comment that keeps the connection alive.
 fn parse(frame: &str) -> Option<Sent> {
     let field = |name: &str| {
         frame
@@ -90,7 +90,7 @@ fn parse(frame: &str) -> Option<Sent> {
     })
 }
 
-/// A world whose journal holds 40 events on all shards, in entries of several each.
+/// A world whose journal contains 40 events on all shards, in entries of several events.
 async fn with_forty_events() -> (World, Http) {
     let world = World::new().await;
     let http = Http::serve(&world).await;
@@ -104,13 +104,13 @@ async fn with_forty_events() -> (World, Http) {
 }
 
 #[tokio::test]
-async fn a_stream_resumed_after_any_event_goes_on_with_the_next() {
+async fn a_stream_resumed_after_any_event_continues_with_the_next_event() {
     let (world, http) = with_forty_events().await;
     let all = read(&http, "?after=start", None, 40).await;
     let mut jobs: Vec<&Value> = all.iter().map(|sent| &sent.event["job"]).collect();
     jobs.sort_by_key(ToString::to_string);
     jobs.dedup();
-    assert_eq!(jobs.len(), 40, "nothing twice and nothing missed");
+    assert_eq!(jobs.len(), 40, "no event twice and none missed");
     assert_eq!(world.events().await.len(), 40);
 
     for seen in 1..40 {
@@ -126,7 +126,7 @@ async fn a_stream_resumed_after_any_event_goes_on_with_the_next() {
 }
 
 #[tokio::test]
-async fn what_happens_while_a_client_is_away_waits_for_it() {
+async fn events_during_a_disconnection_are_sent_after_the_client_reconnects() {
     let (world, http) = with_forty_events().await;
     let last_seen = read(&http, "?after=start", None, 40)
         .await
@@ -134,7 +134,7 @@ async fn what_happens_while_a_client_is_away_waits_for_it() {
         .unwrap()
         .cursor;
     world
-        .take_in(bounce("user00@host0.example", "m2", MAINTENANCE))
+        .post_bounce(bounce("user00@host0.example", "m2", MAINTENANCE))
         .await;
     let news = read(&http, "", Some(&last_seen), 1).await;
     assert_eq!(
@@ -144,11 +144,11 @@ async fn what_happens_while_a_client_is_away_waits_for_it() {
 }
 
 #[tokio::test]
-async fn a_client_that_names_no_place_gets_what_happens_from_now_on() {
+async fn a_client_that_gives_no_position_gets_events_from_now_on() {
     let (world, http) = with_forty_events().await;
     let mut reading = Reading::open(&http, "", None).await;
     world
-        .take_in(bounce("gone@example.com", "m1", UNKNOWN))
+        .post_bounce(bounce("gone@example.com", "m1", UNKNOWN))
         .await;
     let news = reading.next(2).await;
     assert_eq!(
@@ -158,13 +158,13 @@ async fn a_client_that_names_no_place_gets_what_happens_from_now_on() {
 }
 
 #[tokio::test]
-async fn a_client_gets_only_the_types_that_it_asks_for() {
+async fn a_client_gets_only_the_event_types_that_it_asks_for() {
     let (world, http) = with_forty_events().await;
     world
-        .take_in(bounce("gone@example.com", "m1", UNKNOWN))
+        .post_bounce(bounce("gone@example.com", "m1", UNKNOWN))
         .await;
     world
-        .take_in(bounce("user00@host0.example", "m2", FULL))
+        .post_bounce(bounce("user00@host0.example", "m2", FULL))
         .await;
     let sent = read(
         &http,
@@ -179,7 +179,7 @@ async fn a_client_gets_only_the_types_that_it_asks_for() {
 }
 
 #[tokio::test]
-async fn an_event_tells_what_happened_to_which_message_and_when() {
+async fn an_event_contains_what_happened_to_which_message_and_when() {
     let (_, http) = with_forty_events().await;
     let sent = read(&http, "?after=start", None, 1).await.remove(0);
     assert_eq!(sent.kind, "JobScheduled");
@@ -203,7 +203,7 @@ async fn an_event_tells_what_happened_to_which_message_and_when() {
 }
 
 #[tokio::test]
-async fn an_event_of_a_destination_has_no_job_and_can_be_asked_for_and_resumed_after() {
+async fn an_event_about_a_destination_has_no_job_and_can_be_selected_and_resumed_after() {
     let (world, http) = with_forty_events().await;
     let there = Destination::named("google");
     let until = world.now().plus(HOUR);
@@ -240,7 +240,7 @@ async fn an_event_of_a_destination_has_no_job_and_can_be_asked_for_and_resumed_a
 }
 
 #[tokio::test]
-async fn limits_of_an_operator_are_told_once_and_so_is_that_they_are_taken_back() {
+async fn setting_limits_for_a_destination_is_one_event_and_so_is_removing_them() {
     let (world, http) = with_forty_events().await;
     let there = Destination::named("google");
     let limits = PaceLimits {
@@ -254,22 +254,23 @@ async fn limits_of_an_operator_are_told_once_and_so_is_that_they_are_taken_back(
     assert_eq!(
         world.events_of(EventKind::DestinationLimited).await.len(),
         2,
-        "what changes nothing is no news"
+        "a command that changes nothing has no event"
     );
     let sent = read(&http, "?after=start&types=DestinationLimited", None, 2).await;
-    let [mut limited, mut taken_back] = [0, 1].map(|n: usize| sent[n].event.clone());
-    for event in [&mut limited, &mut taken_back] {
+    let [mut limited, mut removed] = [0, 1].map(|n: usize| sent[n].event.clone());
+    for event in [&mut limited, &mut removed] {
         event["id"].take();
     }
-    let about = json!({"type": "DestinationLimited", "destination": "google", "id": null, "time": world.now()});
-    assert_eq!(taken_back, about);
-    let mut wanted = about;
+    let expected_removed = json!({"type": "DestinationLimited", "destination": "google", "id": null,
+        "time": world.now()});
+    assert_eq!(removed, expected_removed);
+    let mut wanted = expected_removed;
     wanted["limits"] = json!({"rate": 0.5, "burst": 10.0, "window": 1000});
     assert_eq!(limited, wanted);
 }
 
 #[tokio::test]
-async fn a_wrong_place_or_type_is_refused_with_what_is_allowed() {
+async fn a_wrong_position_or_event_type_is_refused_with_the_name_of_the_parameter() {
     let (_, http) = with_forty_events().await;
     for (query, field) in [
         ("?after=yesterday", Some("after")),
@@ -294,10 +295,10 @@ async fn a_wrong_place_or_type_is_refused_with_what_is_allowed() {
 }
 
 #[tokio::test]
-async fn a_client_whose_place_is_gone_is_told_what_it_misses_and_goes_on() {
+async fn a_client_whose_position_is_gone_gets_an_event_about_the_gap_and_continues() {
     for program in programs() {
         for reason in ["lost", "trimmed"] {
-            let redis = Forgetful::start(&program).await;
+            let redis = SnapshotRedis::start(&program).await;
             let world = World::on(
                 connections(&format!("url = \"{}\"\n", redis.url())),
                 Settings::default(),
@@ -307,7 +308,7 @@ async fn a_client_whose_place_is_gone_is_told_what_it_misses_and_goes_on() {
             let take_in = async |name: &str| {
                 drop(
                     world
-                        .take_in(bounce(&format!("{name}@example.com"), "m1", FULL))
+                        .post_bounce(bounce(&format!("{name}@example.com"), "m1", FULL))
                         .await,
                 );
             };
@@ -320,7 +321,7 @@ async fn a_client_whose_place_is_gone_is_told_what_it_misses_and_goes_on() {
             if reason == "lost" {
                 redis.forget().await;
                 eventually("the store", async || world.store.ping().await.ok()).await;
-                // The scheduler tells of it by itself.
+                // The scheduler records the loss by itself.
                 eventually("the event", async || {
                     world.events_of(EventKind::WritesLost).await.pop()
                 })
@@ -331,10 +332,11 @@ async fn a_client_whose_place_is_gone_is_told_what_it_misses_and_goes_on() {
                 assert_eq!(redis.ask(&["XTRIM", &journal, "MAXLEN", "0"]), "2");
             }
             take_in("third").await;
-            // Whatever kinds it wants: there is something between that it has not got.
+            // The event about the gap is sent for any selection of types, because events of the
+            // selection may be missing.
             let wanted = "?types=JobScheduled";
             let resumed = in_time(
-                "what is missing",
+                "the event about the gap",
                 read(&http, wanted, Some(&seen[1].cursor), 2),
             )
             .await;
@@ -348,7 +350,7 @@ async fn a_client_whose_place_is_gone_is_told_what_it_misses_and_goes_on() {
                 "{reason}"
             );
             let again = read(&http, wanted, Some(&resumed[0].cursor), 1).await;
-            assert_eq!(again[0], resumed[1], "{reason}: it is told once");
+            assert_eq!(again[0], resumed[1], "{reason}: the gap is reported once");
             let job = |sent: &Sent| sent.event["job"] == json!("default/third@example.com");
             while !live.next(1).await.iter().any(job) {}
         }
@@ -356,8 +358,8 @@ async fn a_client_whose_place_is_gone_is_told_what_it_misses_and_goes_on() {
 }
 
 #[tokio::test]
-async fn a_loss_is_told_to_who_reads_on_before_it_is_noticed_by_another_way() {
-    let redis = Forgetful::start(&programs()[0]).await;
+async fn a_connected_client_learns_of_lost_events_even_before_the_loss_is_noticed_elsewhere() {
+    let redis = SnapshotRedis::start(&programs()[0]).await;
     let world = World::on(
         connections(&format!("url = \"{}\"\n", redis.url())),
         Settings::default(),
@@ -367,7 +369,7 @@ async fn a_loss_is_told_to_who_reads_on_before_it_is_noticed_by_another_way() {
     let take_in = async |name: &str| {
         drop(
             world
-                .take_in(bounce(&format!("{name}@example.com"), "m1", FULL))
+                .post_bounce(bounce(&format!("{name}@example.com"), "m1", FULL))
                 .await,
         );
     };
@@ -375,13 +377,13 @@ async fn a_loss_is_told_to_who_reads_on_before_it_is_noticed_by_another_way() {
     take_in("second").await;
     let mut live = Reading::open(&http, "?after=start", None).await;
     live.next(2).await;
-    // As if the server had come back without it, and nobody had looked yet.
+    // As if the server had come back without the entry, and no process had noticed yet.
     let journal = Destination::named("example.com").shard(world.store.shards());
     let last = world.store.journal_ends().await.unwrap()[usize::from(journal)];
     let journal = format!("{}:{{{journal}}}:journal", world.prefix);
     assert_eq!(redis.ask(&["XDEL", &journal, &last.to_string()]), "1");
     take_in("third").await;
-    let next = in_time("what is missing", live.next(2)).await;
+    let next = in_time("the event about the gap", live.next(2)).await;
     assert_eq!(
         (&*next[0].kind, &next[0].event["reason"]),
         ("EventsMissing", &json!("lost"))

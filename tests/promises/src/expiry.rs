@@ -1,4 +1,4 @@
-//! A message past its expiry is dropped with an event when its job is claimed, and is never sent
+//! A message past its expiry is dropped with an event when its job is claimed. It is never sent
 //! late.
 
 use domain::clock::Timestamp;
@@ -17,10 +17,12 @@ fn expiring(message: &str, at: Timestamp) -> Value {
 }
 
 #[tokio::test]
-async fn an_expired_message_is_dropped_and_the_rest_is_sent() {
+async fn an_expired_message_is_dropped_and_the_other_messages_are_sent() {
     let world = World::new().await;
-    world.take_in(expiring("old", world.now().plus(HOUR))).await;
-    world.take_in(bounce(JO, "new", FULL)).await;
+    world
+        .post_bounce(expiring("old", world.now().plus(HOUR)))
+        .await;
+    world.post_bounce(bounce(JO, "new", FULL)).await;
     world.clock.set(world.job(JO).await.due.unwrap());
     world.work().await;
     assert_eq!(world.mail.messages(), ["new"]);
@@ -36,9 +38,11 @@ async fn an_expired_message_is_dropped_and_the_rest_is_sent() {
 #[tokio::test]
 async fn a_message_expires_at_its_instant_and_not_before() {
     let world = World::new().await;
-    let due = world.take_in_and_wait(bounce(JO, "first", FULL)).await;
-    world.take_in(expiring("at", due)).await;
-    world.take_in(expiring("after", due.plus(MS))).await;
+    let due = world
+        .post_and_wait_until_due(bounce(JO, "first", FULL))
+        .await;
+    world.post_bounce(expiring("at", due)).await;
+    world.post_bounce(expiring("after", due.plus(MS))).await;
     world.work().await;
     assert_eq!(world.mail.messages(), ["first", "after"]);
 }
@@ -47,7 +51,7 @@ async fn a_message_expires_at_its_instant_and_not_before() {
 async fn a_job_whose_messages_have_all_expired_closes_and_the_address_keeps_its_standing() {
     let world = World::new().await;
     world
-        .take_in_and_wait(expiring("m1", world.now().plus(HOUR)))
+        .post_and_wait_until_due(expiring("m1", world.now().plus(HOUR)))
         .await;
     assert_eq!(world.work().await, 1);
     assert_eq!(world.mail.tried(), []);
@@ -55,8 +59,8 @@ async fn a_job_whose_messages_have_all_expired_closes_and_the_address_keeps_its_
     assert_eq!(world.standing(JO).await, Standing::Active);
     assert_eq!(world.events_of(EventKind::JobClosed).await.len(), 1);
 
-    // Nothing was delivered, so a bounce from before is no stale evidence.
+    // No message was delivered, so a bounce from before is not stale.
     let mut earlier = bounce(JO, "m2", FULL);
     earlier["occurred_at"] = world.now().to_string().into();
-    world.take_in_and_wait(earlier).await;
+    world.post_and_wait_until_due(earlier).await;
 }

@@ -1,5 +1,5 @@
-//! A sign of life ends what waits for an address or brings it back; whoever complains or
-//! unsubscribes gets nothing after the answer.
+//! A sign of life from an address ends the messages that it is about, or makes the address active
+//! again. An address that complains or unsubscribes gets no mail after the answer.
 
 use domain::clock::Timestamp;
 use domain::event::EventKind;
@@ -29,7 +29,7 @@ fn at(mut item: Value, occurred: Timestamp) -> Value {
     item
 }
 
-/// The final events so far, in short.
+/// A short form of the final events so far.
 async fn ended(world: &World) -> Vec<(EventKind, String, String)> {
     let events = world.final_events().await.into_iter();
     events
@@ -42,15 +42,19 @@ fn end(kind: EventKind, message: &str, reason: &str) -> (EventKind, String, Stri
 }
 
 #[tokio::test]
-async fn a_delivery_that_is_told_ends_the_job_and_nothing_is_sent() {
-    for told in [
+async fn a_reported_delivery_ends_the_job_and_nothing_is_sent() {
+    for reported in [
         fact("delivered"),
         about("delivered", "m1"),
         about("engaged", "m1"),
     ] {
         let world = World::new().await;
-        world.take_in_and_wait(bounce(JO, "m1", FULL)).await;
-        assert_eq!(world.tell(told.clone()).await, FactAnswer::Closed, "{told}");
+        world.post_and_wait_until_due(bounce(JO, "m1", FULL)).await;
+        assert_eq!(
+            world.report_fact(reported.clone()).await,
+            FactAnswer::Closed,
+            "{reported}"
+        );
         assert_eq!(
             ended(&world).await,
             [end(EventKind::MessageDelivered, "m1", "reported")]
@@ -59,58 +63,58 @@ async fn a_delivery_that_is_told_ends_the_job_and_nothing_is_sent() {
         assert!(world.job_if_any(JO).await.is_none());
         assert_eq!(world.work().await, 0);
         assert_eq!(
-            world.tell(told.clone()).await,
+            world.report_fact(reported.clone()).await,
             FactAnswer::Noted,
-            "{told}: again"
+            "{reported}: again"
         );
         assert_eq!(ended(&world).await.len(), 1);
     }
 }
 
 #[tokio::test]
-async fn what_a_sign_of_life_does_not_name_follows_at_once_with_all_attempts_before_it() {
-    for (told, waiting) in [
+async fn after_a_sign_of_life_the_other_waiting_messages_are_tried_at_once_with_a_full_schedule() {
+    for (reported, waiting) in [
         (about("delivered", "m1"), vec!["m2", "m3"]),
         (about("delivered", "m2"), vec!["m1", "m3"]),
         (about("engaged", "m3"), vec!["m1", "m2"]),
         (fact("engaged"), vec!["m1", "m2", "m3"]),
     ] {
         let world = World::new().await;
-        world.take_in_and_wait(bounce(JO, "m1", FULL)).await;
-        world.mail.says(FULL);
+        world.post_and_wait_until_due(bounce(JO, "m1", FULL)).await;
+        world.mail.reply_with(FULL);
         world.work().await;
         for message in ["m2", "m3"] {
-            world.take_in(bounce(JO, message, FULL)).await;
+            world.post_bounce(bounce(JO, message, FULL)).await;
         }
         world.clock.advance(HOUR);
         assert_eq!(
-            world.tell(told.clone()).await,
+            world.report_fact(reported.clone()).await,
             FactAnswer::Resumed { due: world.now() },
-            "{told}"
+            "{reported}"
         );
         let job = world.job(JO).await;
         assert_eq!(
             (job.due, job.job.head.attempt),
             (Some(world.now()), 0),
-            "{told}"
+            "{reported}"
         );
-        assert_eq!(world.waiting(JO).await, waiting, "{told}");
-        world.mail.says(OK);
+        assert_eq!(world.waiting(JO).await, waiting, "{reported}");
+        world.mail.reply_with(OK);
         assert_eq!(world.work().await, 1);
-        assert_eq!(ended(&world).await.len(), 3, "{told}: each once");
+        assert_eq!(ended(&world).await.len(), 3, "{reported}: one per message");
     }
 }
 
 #[tokio::test]
-async fn a_message_that_ends_soon_after_a_try_leaves_the_others_their_time() {
+async fn a_fact_soon_after_a_failed_try_ends_its_message_and_does_not_bring_the_others_forward() {
     for kind in ["delivered", "engaged"] {
         let world = World::new().await;
         for message in ["m1", "m2"] {
-            world.take_in(bounce(JO, message, FULL)).await;
+            world.post_bounce(bounce(JO, message, FULL)).await;
         }
         let due = world.job(JO).await.due;
         assert_eq!(
-            world.tell(about(kind, "m1")).await,
+            world.report_fact(about(kind, "m1")).await,
             FactAnswer::Ended,
             "{kind}"
         );
@@ -121,7 +125,7 @@ async fn a_message_that_ends_soon_after_a_try_leaves_the_others_their_time() {
         );
         assert_eq!(ended(&world).await.len(), 1, "{kind}");
         assert_eq!(
-            world.tell(about(kind, "m1")).await,
+            world.report_fact(about(kind, "m1")).await,
             FactAnswer::Noted,
             "{kind}: again"
         );
@@ -129,16 +133,16 @@ async fn a_message_that_ends_soon_after_a_try_leaves_the_others_their_time() {
 }
 
 #[tokio::test]
-async fn a_fact_about_another_message_brings_nothing_forward() {
+async fn a_fact_about_a_message_that_does_not_wait_brings_nothing_forward() {
     for kind in ["delivered", "engaged"] {
         let world = World::new().await;
-        world.take_in_and_wait(bounce(JO, "m1", FULL)).await;
-        world.mail.says(FULL);
+        world.post_and_wait_until_due(bounce(JO, "m1", FULL)).await;
+        world.mail.reply_with(FULL);
         world.work().await;
         world.clock.advance(2 * HOUR);
         let due = world.job(JO).await.due;
         assert_eq!(
-            world.tell(about(kind, "m1 by another name")).await,
+            world.report_fact(about(kind, "m1 by another name")).await,
             FactAnswer::Noted,
             "{kind}"
         );
@@ -146,9 +150,13 @@ async fn a_fact_about_another_message_brings_nothing_forward() {
         assert_eq!(
             (job.due, job.job.head.attempt),
             (due, 1),
-            "{kind}: it may be what waits, and must not go out twice"
+            "{kind}: it may be a waiting message, which must not be sent twice"
         );
-        assert_eq!(world.waiting(JO).await, ["m1"], "{kind}: nor be lost");
+        assert_eq!(
+            world.waiting(JO).await,
+            ["m1"],
+            "{kind}: the message is not lost"
+        );
         assert_eq!(ended(&world).await, []);
 
         let stale = at(
@@ -161,9 +169,9 @@ async fn a_fact_about_another_message_brings_nothing_forward() {
             Answer::Joined { due }
         };
         assert_eq!(
-            world.take_in(stale).await,
+            world.post_bounce(stale).await,
             expected,
-            "a delivery is remembered all the same"
+            "a delivery is remembered anyway"
         );
     }
 }
@@ -171,8 +179,8 @@ async fn a_fact_about_another_message_brings_nothing_forward() {
 #[tokio::test]
 async fn a_second_sign_of_life_within_the_hour_starts_no_second_attempt() {
     let world = World::new().await;
-    world.take_in_and_wait(bounce(JO, "m1", FULL)).await;
-    world.mail.says(FULL);
+    world.post_and_wait_until_due(bounce(JO, "m1", FULL)).await;
+    world.mail.reply_with(FULL);
     world.work().await;
     for (wait, answer) in [
         (MS, FactAnswer::Noted),
@@ -184,16 +192,16 @@ async fn a_second_sign_of_life_within_the_hour_starts_no_second_attempt() {
         ),
     ] {
         world.clock.advance(wait);
-        assert_eq!(world.tell(fact("engaged")).await, answer);
+        assert_eq!(world.report_fact(fact("engaged")).await, answer);
     }
     assert_eq!(world.work().await, 1);
     world.clock.advance(HOUR / 2);
     let due = world.job(JO).await.due;
-    assert_eq!(world.tell(fact("engaged")).await, FactAnswer::Noted);
+    assert_eq!(world.report_fact(fact("engaged")).await, FactAnswer::Noted);
     assert_eq!(
         world.job(JO).await.due,
         due,
-        "whoever opens ten mails is alive once"
+        "opening ten mails is one sign of life"
     );
 }
 
@@ -202,45 +210,49 @@ async fn a_sign_of_life_from_before_the_last_failure_is_stale() {
     let world = World::new().await;
     let before = world.now();
     world.clock.advance(HOUR);
-    world.take_in(at(bounce(JO, "m1", FULL), world.now())).await;
+    world
+        .post_bounce(at(bounce(JO, "m1", FULL), world.now()))
+        .await;
     for kind in ["delivered", "engaged"] {
         assert_eq!(
-            world.tell(at(fact(kind), before)).await,
+            world.report_fact(at(fact(kind), before)).await,
             FactAnswer::Stale,
             "{kind}"
         );
     }
     assert_eq!(world.waiting(JO).await, ["m1"]);
 
-    world.take_in(bounce(JO, "m2", UNKNOWN)).await;
+    world.post_bounce(bounce(JO, "m2", UNKNOWN)).await;
     let retired = world.now();
     world.clock.advance(HOUR);
     assert_eq!(
-        world.tell(at(fact("engaged"), before)).await,
+        world.report_fact(at(fact("engaged"), before)).await,
         FactAnswer::Stale
     );
     assert_eq!(world.standing(JO).await, Standing::Inactive);
     assert_eq!(
-        world.tell(at(fact("engaged"), retired.plus(MS))).await,
+        world
+            .report_fact(at(fact("engaged"), retired.plus(MS)))
+            .await,
         FactAnswer::Reinstated
     );
 }
 
 #[tokio::test]
-async fn a_sign_of_life_brings_an_address_back() {
+async fn a_sign_of_life_makes_an_address_active_again() {
     for kind in ["delivered", "engaged"] {
         for (reply, standing) in [
             (UNKNOWN, Standing::Inactive),
             (FULL_FOR_GOOD, Standing::Unavailable),
         ] {
             let world = World::new().await;
-            world.take_in(bounce(JO, "m1", reply)).await;
+            world.post_bounce(bounce(JO, "m1", reply)).await;
             assert_eq!(world.standing(JO).await, standing);
-            assert_eq!(world.tell(fact(kind)).await, FactAnswer::Reinstated);
+            assert_eq!(world.report_fact(fact(kind)).await, FactAnswer::Reinstated);
             assert_eq!(
                 world.standing_record(JO).await,
                 None,
-                "how often it was unavailable is forgotten too"
+                "the count of earlier times is cleared too"
             );
             let back = world.events_of(EventKind::AddressReinstated).await;
             assert_eq!(
@@ -253,59 +265,61 @@ async fn a_sign_of_life_brings_an_address_back() {
             assert_eq!(
                 world.store.reinstate().await.unwrap(),
                 0,
-                "nothing is left to lift"
+                "nothing is left to reinstate"
             );
         }
     }
 }
 
 #[tokio::test]
-async fn a_bounce_from_before_a_delivery_that_was_told_is_stale() {
+async fn a_bounce_from_before_a_reported_delivery_is_stale() {
     let world = World::new().await;
     let delivered = world.now();
     world.clock.advance(HOUR);
     assert_eq!(
-        world.tell(at(fact("delivered"), delivered)).await,
+        world.report_fact(at(fact("delivered"), delivered)).await,
         FactAnswer::Noted
     );
     let earlier = Timestamp::from_ms(delivered.ms() - 1);
     assert_eq!(
-        world.tell(at(fact("delivered"), earlier)).await,
+        world.report_fact(at(fact("delivered"), earlier)).await,
         FactAnswer::Noted,
-        "told late"
+        "reported late"
     );
     assert_eq!(
-        world.take_in(at(bounce(JO, "m1", FULL), delivered)).await,
+        world
+            .post_bounce(at(bounce(JO, "m1", FULL), delivered))
+            .await,
         Answer::Stale
     );
     let later = at(bounce(JO, "m1", FULL), delivered.plus(MS));
     assert!(matches!(
-        world.take_in(later).await,
+        world.post_bounce(later).await,
         Answer::Scheduled { .. }
     ));
 
     let other = World::new().await;
-    other.tell(fact("engaged")).await;
+    other.report_fact(fact("engaged")).await;
     let bounced = at(bounce(JO, "m1", FULL), other.now());
     assert!(
-        matches!(other.take_in(bounced).await, Answer::Scheduled { .. }),
-        "to read old mail is no delivery"
+        matches!(other.post_bounce(bounced).await, Answer::Scheduled { .. }),
+        "reading old mail is not a delivery"
     );
 }
 
 #[tokio::test]
-async fn whoever_complains_or_unsubscribes_gets_nothing_of_what_waits_due_or_not() {
+async fn an_address_that_complains_or_unsubscribes_gets_none_of_its_waiting_messages_due_or_not() {
     for kind in ["complaint", "unsubscribe"] {
         for due in [false, true] {
             let world = World::new().await;
-            let at = world.take_in_and_wait(bounce(JO, "m1", FULL)).await;
-            world.take_in(bounce(JO, "m2", FULL)).await;
+            let at = world.post_and_wait_until_due(bounce(JO, "m1", FULL)).await;
+            world.post_bounce(bounce(JO, "m2", FULL)).await;
             world.clock.set(if due {
                 at
             } else {
                 Timestamp::from_ms(at.ms() - 1)
             });
-            let FactAnswer::Suppressed(record) = world.tell(fact(kind)).await else {
+            let FactAnswer::Suppressed(record) = world.report_fact(fact(kind)).await else {
                 panic!("{kind}")
             };
             assert_eq!(
@@ -318,12 +332,10 @@ async fn whoever_complains_or_unsubscribes_gets_nothing_of_what_waits_due_or_not
 
             world.clock.advance(DAY);
             assert_eq!(world.work().await, 0);
-            assert!(
-                matches!(world.tell(fact(kind)).await, FactAnswer::Suppressed(again) if again == record)
-            );
-            assert!(
-                matches!(world.take_in(bounce(JO, "m3", FULL)).await, Answer::Retired(known) if known == record)
-            );
+            assert!(matches!(world.report_fact(fact(kind)).await,
+                    FactAnswer::Suppressed(again) if again == record));
+            assert!(matches!(world.post_bounce(bounce(JO, "m3", FULL)).await,
+                    Answer::Retired(known) if known == record));
             assert_eq!(ended(&world).await.len(), 2);
             assert_eq!(world.events_of(EventKind::AddressSuppressed).await.len(), 1);
         }
@@ -331,20 +343,23 @@ async fn whoever_complains_or_unsubscribes_gets_nothing_of_what_waits_due_or_not
 }
 
 #[tokio::test]
-async fn suppression_ends_by_an_operator_alone() {
+async fn only_an_operator_ends_a_suppression() {
     let world = World::new().await;
     let http = Http::serve(&world).await;
-    world.tell(fact("complaint")).await;
-    for told in ["delivered", "engaged"] {
+    world.report_fact(fact("complaint")).await;
+    for reported in ["delivered", "engaged"] {
         assert!(
-            matches!(world.tell(fact(told)).await, FactAnswer::Suppressed(_)),
-            "{told}"
+            matches!(
+                world.report_fact(fact(reported)).await,
+                FactAnswer::Suppressed(_)
+            ),
+            "{reported}"
         );
     }
     for reply in [FULL, UNKNOWN, FULL_FOR_GOOD] {
         assert!(
             matches!(
-                world.take_in(bounce(JO, "m1", reply)).await,
+                world.post_bounce(bounce(JO, "m1", reply)).await,
                 Answer::Retired(_)
             ),
             "{reply}"
@@ -352,26 +367,26 @@ async fn suppression_ends_by_an_operator_alone() {
     }
     world.clock.advance(4_000 * DAY);
     assert_eq!(world.store.reinstate().await.unwrap(), 0);
-    let told = http.get_json(&format!("/v1/addresses/{JO}")).await;
+    let report = http.get_json(&format!("/v1/addresses/{JO}")).await;
     assert_eq!(
-        (&told["standing"], &told["reason"]),
+        (&report["standing"], &report["reason"]),
         (&json!("suppressed"), &json!("complaint"))
     );
 
-    let told = json(
+    let report = json(
         http.post(&format!("/v1/addresses/{JO}/reinstate"))
             .send()
             .await
             .unwrap(),
     )
     .await;
-    assert_eq!(told["standing"], "active");
+    assert_eq!(report["standing"], "active");
     assert!(matches!(
-        world.take_in(bounce(JO, "m2", FULL)).await,
+        world.post_bounce(bounce(JO, "m2", FULL)).await,
         Answer::Scheduled { .. }
     ));
 
-    let told = json(
+    let report = json(
         http.post(&format!("/v1/addresses/{JO}/suppress"))
             .send()
             .await
@@ -379,32 +394,32 @@ async fn suppression_ends_by_an_operator_alone() {
     )
     .await;
     assert_eq!(
-        (&told["standing"], &told["reason"]),
+        (&report["standing"], &report["reason"]),
         (&json!("suppressed"), &json!("operator"))
     );
     assert!(world.job_if_any(JO).await.is_none());
 }
 
 #[tokio::test]
-async fn a_complaint_that_is_told_again_does_not_undo_what_an_operator_took_back() {
+async fn a_repeated_complaint_does_not_suppress_an_address_again_that_an_operator_reinstated() {
     let world = World::new().await;
     let http = Http::serve(&world).await;
     let complaint = at(fact("complaint"), world.now());
-    world.tell(complaint.clone()).await;
+    world.report_fact(complaint.clone()).await;
     world.clock.advance(HOUR);
     http.post(&format!("/v1/addresses/{JO}/reinstate"))
         .send()
         .await
         .unwrap();
-    assert_eq!(world.tell(complaint).await, FactAnswer::Stale);
+    assert_eq!(world.report_fact(complaint).await, FactAnswer::Stale);
     assert_eq!(world.standing(JO).await, Standing::Active);
     world.clock.advance(MS);
     assert!(
         matches!(
-            world.tell(at(fact("complaint"), world.now())).await,
+            world.report_fact(at(fact("complaint"), world.now())).await,
             FactAnswer::Suppressed(_)
         ),
-        "a new one"
+        "a new complaint"
     );
 }
 
@@ -412,16 +427,20 @@ async fn a_complaint_that_is_told_again_does_not_undo_what_an_operator_took_back
 async fn the_lease_of_a_suppressed_address_is_void() {
     for reply in [OK, FULL, UNKNOWN] {
         let world = World::new().await;
-        world.take_in_and_wait(bounce(JO, "m1", FULL)).await;
+        world.post_and_wait_until_due(bounce(JO, "m1", FULL)).await;
         let leased = world.claim_one().await;
-        world.take_in(bounce(JO, "m2", FULL)).await;
-        world.tell(fact("unsubscribe")).await;
-        assert_eq!(ended(&world).await.len(), 2, "what joined meanwhile too");
-        world.mail.says(reply);
+        world.post_bounce(bounce(JO, "m2", FULL)).await;
+        world.report_fact(fact("unsubscribe")).await;
+        assert_eq!(
+            ended(&world).await.len(),
+            2,
+            "also for the message that joined meanwhile"
+        );
+        world.mail.reply_with(reply);
         let settlement = world.attempt(leased).await;
         assert_eq!(world.settle(&settlement).await, Settled::Void, "{reply}");
         assert_eq!(world.standing(JO).await, Standing::Suppressed);
-        assert_eq!(ended(&world).await.len(), 2, "{reply}: each once");
+        assert_eq!(ended(&world).await.len(), 2, "{reply}: one per message");
         assert_eq!(world.pace("example.com").await.in_flight, 0);
         world.clock.advance(LEASE);
         assert_eq!(world.work().await, 0);
@@ -435,15 +454,15 @@ async fn the_lease_of_a_suppressed_address_is_void() {
 }
 
 #[tokio::test]
-async fn a_worker_starts_no_message_of_an_address_that_was_suppressed_under_its_hands() {
+async fn a_worker_starts_no_further_message_after_its_address_was_suppressed_during_the_attempt() {
     let world = World::new().await;
-    world.take_in(bounce(JO, "m1", FULL)).await;
-    world.take_in(bounce(JO, "m2", FULL)).await;
+    world.post_bounce(bounce(JO, "m1", FULL)).await;
+    world.post_bounce(bounce(JO, "m2", FULL)).await;
     world.clock.advance(2 * DAY);
     world.mail.hold();
     let worker = world.start_worker(|_| {});
-    world.mail.has_been_tried(1).await;
-    world.tell(fact("complaint")).await;
+    world.mail.wait_for_attempts(1).await;
+    world.report_fact(fact("complaint")).await;
     eventually("the attempt to be stopped", async || {
         (world.mail.in_flight() == 0).then_some(())
     })
@@ -453,18 +472,18 @@ async fn a_worker_starts_no_message_of_an_address_that_was_suppressed_under_its_
     assert_eq!(
         world.mail.messages(),
         ["m1"],
-        "the one that was under way as the complaint came"
+        "the message in flight when the complaint came"
     );
     assert_eq!(ended(&world).await.len(), 2);
 }
 
 #[tokio::test]
-async fn a_delivery_that_is_told_while_the_job_is_leased_ends_it_where_nothing_else_waits() {
+async fn a_delivery_reported_during_an_attempt_ends_the_job_if_no_other_message_waits() {
     let world = World::new().await;
-    world.take_in_and_wait(bounce(JO, "m1", FULL)).await;
+    world.post_and_wait_until_due(bounce(JO, "m1", FULL)).await;
     let leased = world.claim_one().await;
     assert_eq!(
-        world.tell(about("delivered", "m1")).await,
+        world.report_fact(about("delivered", "m1")).await,
         FactAnswer::Closed
     );
     let settlement = world.attempt(leased).await;
@@ -475,48 +494,52 @@ async fn a_delivery_that_is_told_while_the_job_is_leased_ends_it_where_nothing_e
     );
 
     world.clock.advance(MS);
-    world.take_in_and_wait(bounce(JO, "m2", FULL)).await;
-    world.take_in(bounce(JO, "m3", FULL)).await;
+    world.post_and_wait_until_due(bounce(JO, "m2", FULL)).await;
+    world.post_bounce(bounce(JO, "m3", FULL)).await;
     let leased = world.claim_one().await;
     world.clock.advance(MS);
     assert_eq!(
-        world.tell(about("delivered", "m2")).await,
+        world.report_fact(about("delivered", "m2")).await,
         FactAnswer::Noted,
-        "its worker is at it"
+        "its worker is trying it"
     );
     let settlement = world.attempt(leased).await;
     assert_eq!(world.settle(&settlement).await, Settled::Done);
-    assert_eq!(ended(&world).await.len(), 3, "each once");
+    assert_eq!(ended(&world).await.len(), 3, "one per message");
 }
 
 #[tokio::test]
-async fn facts_reach_a_job_in_quarantine() {
+async fn facts_take_effect_on_a_job_in_quarantine() {
     let world = World::with(Settings {
         max_lapses: 1,
         ..Settings::default()
     })
     .await;
-    for (told, left) in [(about("delivered", "m1"), 1), (fact("complaint"), 0)] {
+    for (reported, left) in [(about("delivered", "m1"), 1), (fact("complaint"), 0)] {
         if world.job_if_any(JO).await.is_none() {
-            world.take_in_and_wait(bounce(JO, "m1", FULL)).await;
-            world.take_in(bounce(JO, "m2", FULL)).await;
+            world.post_and_wait_until_due(bounce(JO, "m1", FULL)).await;
+            world.post_bounce(bounce(JO, "m2", FULL)).await;
             world.claim_one().await;
             world.clock.advance(LEASE);
             assert_eq!(world.claim().await.len(), 0);
         }
-        world.tell(told).await;
+        world.report_fact(reported).await;
         assert_eq!(world.waiting(JO).await.len(), left);
         let quarantined = world.store.quarantine(None, 9).await.unwrap();
-        assert_eq!(quarantined.len(), left, "what is in quarantine stays there");
+        assert_eq!(
+            quarantined.len(),
+            left,
+            "a job with messages stays in quarantine"
+        );
     }
     assert_eq!(ended(&world).await.len(), 2);
 }
 
 #[tokio::test]
-async fn facts_come_in_all_forms_and_each_has_its_answer() {
+async fn facts_are_accepted_as_an_object_or_an_array_or_lines_and_each_has_its_own_answer() {
     let world = World::new().await;
     let http = Http::serve(&world).await;
-    world.take_in(bounce(JO, "m1", FULL)).await;
+    world.post_bounce(bounce(JO, "m1", FULL)).await;
     let one = http
         .post("/v1/facts")
         .json(&about("delivered", "m1"))
@@ -529,7 +552,8 @@ async fn facts_come_in_all_forms_and_each_has_its_answer() {
         json!({"answer": "closed", "job": format!("default/{JO}")})
     );
 
-    let many = json!([fact("engaged"), {"type": "complaint", "recipient": "sam@example.com", "account": "acme"}, {}]);
+    let many = json!([fact("engaged"), {"type": "complaint", "recipient": "sam@example.com",
+        "account": "acme"}, {}]);
     let many = json(http.post("/v1/facts").json(&many).send().await.unwrap()).await;
     assert_eq!(many[0]["answer"], "noted");
     assert_eq!(

@@ -1,6 +1,6 @@
-//! Between us and Redis a network may do its worst: answers are lost after the commit, come late,
-//! break off, or never come. Nothing is lost by it, nothing is counted twice, and nobody waits for
-//! longer than a limit.
+//! The network between Redeliver and Redis may fail in any way: answers are lost after the commit,
+//! come late, are cut off or never come. No mail is lost, no attempt is counted twice, and no call
+//! waits longer than its limit.
 
 use std::time::Duration;
 
@@ -26,14 +26,14 @@ mod storm;
 
 const JO: &str = "jo@example.com";
 
-/// How long an answer may take here.
+/// How long an answer from Redis may take here.
 const TIMEOUT: Duration = Duration::from_millis(300);
 
-/// What befalls an answer to what Redis has done.
+/// What can happen to the answer after Redis has done its work.
 const ANSWER_LOST: [Fault; 3] = [Fault::Unanswered, Fault::Torn, Fault::Hung];
 
-/// A world, and a second way to its store that faults lie on. What the test itself asks goes the
-/// way without.
+/// A world, and a second connection to its store through a proxy that injects faults. The test
+/// itself uses the connection without the proxy.
 struct Faulty {
     world: World,
     proxy: RedisProxy,
@@ -56,18 +56,18 @@ impl Faulty {
         }
     }
 
-    /// With Jo's job, whose first attempt has failed and whose second is due.
+    /// With Jo's job. Its first attempt has failed and the second is due.
     async fn with_a_second_attempt_due() -> Self {
         let faulty = Self::new().await;
         let world = &faulty.world;
-        world.take_in_and_wait(bounce(JO, "m1", FULL)).await;
-        world.mail.says(FULL);
+        world.post_and_wait_until_due(bounce(JO, "m1", FULL)).await;
+        world.mail.reply_with(FULL);
         world.work().await;
         world.clock.set(world.job(JO).await.due.unwrap());
         faulty
     }
 
-    /// Claims from Jo's shard, by the way that faults lie on.
+    /// Claims from Jo's shard, through the proxy that injects faults.
     async fn claim(&self) -> Result<Claimed, StoreError> {
         let shard = Destination::named("example.com").shard(self.store.shards());
         self.store
@@ -99,8 +99,7 @@ fn is_away<T>(answer: &Result<T, StoreError>) -> bool {
 }
 
 #[tokio::test]
-async fn a_job_whose_claim_was_not_heard_back_of_comes_back_after_its_lease_with_its_attempt_counter_exact()
- {
+async fn a_job_whose_claim_was_lost_comes_back_after_its_lease_with_an_exact_counter() {
     for fault in ANSWER_LOST {
         let faulty = Faulty::with_a_second_attempt_due().await;
         let world = &faulty.world;
@@ -112,7 +111,7 @@ async fn a_job_whose_claim_was_not_heard_back_of_comes_back_after_its_lease_with
         assert_eq!(
             world.claim().await.len(),
             0,
-            "the lease of a claim that nobody heard of holds too"
+            "the lease of a claim with a lost answer lasts too"
         );
         world.clock.advance(MS);
         let leased = world.claim_one().await;
@@ -126,7 +125,7 @@ async fn a_job_whose_claim_was_not_heard_back_of_comes_back_after_its_lease_with
 }
 
 #[tokio::test]
-async fn a_claim_that_redis_did_not_hear_of_leaves_the_job_due() {
+async fn a_claim_that_never_reached_redis_leaves_the_job_due() {
     let faulty = Faulty::with_a_second_attempt_due().await;
     faulty.proxy.next("claim", Fault::Unheard);
     assert!(is_away(&faulty.claim().await));
@@ -138,28 +137,28 @@ async fn a_claim_that_redis_did_not_hear_of_leaves_the_job_due() {
 }
 
 #[tokio::test]
-async fn a_worker_that_lost_a_claim_tries_the_job_once_when_its_lease_has_run_out() {
+async fn a_worker_that_lost_the_answer_to_a_claim_tries_the_job_once_after_the_lease_has_ended() {
     for fault in ANSWER_LOST {
         let faulty = Faulty::with_a_second_attempt_due().await;
         let world = &faulty.world;
-        world.mail.says(OK);
-        // The shards of the others have nothing to claim, so any claim could be the one that meets
-        // it.
+        world.mail.reply_with(OK);
+        // Other shards have nothing to claim, so any of these claims could be the one for Jo's
+        // shard.
         for _ in 0..world.store.shards() {
             faulty.proxy.next("claim", fault);
         }
         let worker = world.start_worker_on(&faulty.store, |_| {});
         faulty
             .proxy
-            .has_met(usize::from(world.store.shards()))
+            .wait_for_faults(usize::from(world.store.shards()))
             .await;
         assert_eq!(
             world.mail.tried().len(),
             1,
-            "the first attempt, before all this"
+            "only the first attempt, from before"
         );
         world.clock.advance(LEASE);
-        world.mail.has_been_tried(2).await;
+        world.mail.wait_for_attempts(2).await;
         worker.stopped().await;
 
         let delivered = world.events_of(EventKind::MessageDelivered).await;
@@ -177,14 +176,14 @@ async fn a_worker_that_lost_a_claim_tries_the_job_once_when_its_lease_has_run_ou
 }
 
 #[tokio::test]
-async fn all_jobs_of_a_claim_whose_answer_broke_off_come_back() {
+async fn all_jobs_of_a_claim_whose_answer_was_cut_off_come_back() {
     const JOBS: usize = 300;
     let faulty = Faulty::new().await;
     let world = &faulty.world;
     for n in 0..JOBS {
         let mut bounce = bounce(&format!("user{n}@example.com"), "m1", FULL);
         bounce["content"] = serde_json::json!({"inline": "x".repeat(4_000)});
-        world.take_in(bounce).await;
+        world.post_bounce(bounce).await;
     }
     world.clock.advance(LEASE * 60 * 48);
     faulty.proxy.next("claim", Fault::Torn);
@@ -201,7 +200,7 @@ async fn all_jobs_of_a_claim_whose_answer_broke_off_come_back() {
 }
 
 #[tokio::test]
-async fn a_worker_repeats_a_settle_until_it_is_answered_and_it_takes_effect_once() {
+async fn a_worker_repeats_a_settle_call_until_it_is_answered_and_the_call_takes_effect_once() {
     let settled = |reply| match reply {
         OK => vec![
             EventKind::JobScheduled,
@@ -220,16 +219,16 @@ async fn a_worker_repeats_a_settle_until_it_is_answered_and_it_takes_effect_once
     let cases = [OK, FULL, UNKNOWN]
         .into_iter()
         .flat_map(|reply| faults.map(|fault| (reply, fault)));
-    let plays = cases.map(async |(reply, fault)| {
+    let runs = cases.map(async |(reply, fault)| {
         let faulty = Faulty::new().await;
         let world = &faulty.world;
-        world.take_in_and_wait(bounce(JO, "m1", FULL)).await;
-        world.mail.says(reply);
-        // Twice, so that the repeated one is not answered either.
+        world.post_and_wait_until_due(bounce(JO, "m1", FULL)).await;
+        world.mail.reply_with(reply);
+        // Twice, so that the repeated call gets no answer either.
         faulty.proxy.next("settle", fault);
         faulty.proxy.next("settle", fault);
         let worker = world.start_worker_on(&faulty.store, |_| {});
-        faulty.proxy.has_met(2).await;
+        faulty.proxy.wait_for_faults(2).await;
         worker.stopped().await;
 
         let case = format!("{reply}, {fault:?}");
@@ -241,16 +240,16 @@ async fn a_worker_repeats_a_settle_until_it_is_answered_and_it_takes_effect_once
             .map(|job| (job.job.head.attempt, job.leased_until));
         assert_eq!(attempt, (reply == FULL).then_some((1, None)), "{case}");
     });
-    join_all(plays).await;
+    join_all(runs).await;
 }
 
 #[tokio::test]
-async fn a_repeated_settle_is_answered_as_it_would_have_been_the_first_time() {
+async fn a_repeated_settle_call_gets_the_answer_of_the_first_call() {
     for reply in [OK, FULL, UNKNOWN] {
         let faulty = Faulty::new().await;
         let world = &faulty.world;
-        world.take_in_and_wait(bounce(JO, "m1", FULL)).await;
-        world.mail.says(reply);
+        world.post_and_wait_until_due(bounce(JO, "m1", FULL)).await;
+        world.mail.reply_with(reply);
         let settlement = [world.attempt(world.claim_one().await).await];
         faulty.proxy.next("settle", Fault::Unanswered);
         let call = SettleCall::unique();
@@ -260,12 +259,16 @@ async fn a_repeated_settle_is_answered_as_it_would_have_been_the_first_time() {
             let report = faulty.store.settle(call, &settlement).await.unwrap();
             assert_eq!(report.settled, [Settled::Done], "{reply}");
         }
-        assert_eq!(faulty.history().await, history, "and changes nothing");
+        assert_eq!(
+            faulty.history().await,
+            history,
+            "the repeated call changes nothing"
+        );
     }
 }
 
 #[tokio::test]
-async fn a_bounce_whose_intake_was_not_heard_back_of_is_answered_503_and_then_as_known() {
+async fn a_bounce_whose_answer_from_redis_was_lost_gets_503_and_then_counts_as_a_duplicate() {
     for fault in ANSWER_LOST {
         let faulty = Faulty::new().await;
         let (world, proxy) = (&faulty.world, &faulty.proxy);
@@ -299,14 +302,14 @@ async fn a_bounce_whose_intake_was_not_heard_back_of_is_answered_503_and_then_as
 }
 
 #[tokio::test]
-async fn a_release_that_was_not_heard_back_of_has_given_the_job_back() {
+async fn a_release_whose_answer_was_lost_has_given_the_job_back() {
     for fault in ANSWER_LOST {
         let faulty = Faulty::with_a_second_attempt_due().await;
         let world = &faulty.world;
         let due = world.job(JO).await.due;
         world.mail.hold();
         let worker = world.start_worker_on(&faulty.store, |settings| settings.grace = MS);
-        world.mail.has_been_tried(2).await;
+        world.mail.wait_for_attempts(2).await;
         faulty.proxy.next("release", fault);
         worker.stopped().await;
 
@@ -321,7 +324,7 @@ async fn a_release_that_was_not_heard_back_of_has_given_the_job_back() {
         assert!(world.release(&again.lease).await);
         assert!(
             !world.release(&again.lease).await,
-            "once repeated it finds the token stale"
+            "the repeated call finds the token stale"
         );
         assert_eq!(world.job(JO).await.due, due);
         assert_eq!(world.events_of(EventKind::JobLapsed).await, []);
@@ -329,18 +332,18 @@ async fn a_release_that_was_not_heard_back_of_has_given_the_job_back() {
 }
 
 #[tokio::test]
-async fn a_stopping_worker_gives_everything_back_although_connections_are_cut() {
+async fn a_stopping_worker_gives_every_job_back_even_if_connections_are_cut() {
     let faulty = Faulty::new().await;
     let world = &faulty.world;
-    // Of different shards, so that there is more than one call.
+    // On different shards, so that more than one call is needed.
     let addresses: Vec<String> = (0..9).map(|n| format!("jo@host{n}.example")).collect();
     world
-        .take_in_all(addresses.iter().map(|address| bounce(address, "m1", FULL)))
+        .post_bounces(addresses.iter().map(|address| bounce(address, "m1", FULL)))
         .await;
     world.clock.advance(LEASE * 60 * 48);
     world.mail.hold();
     let worker = world.start_worker_on(&faulty.store, |settings| settings.grace = MS);
-    world.mail.has_been_tried(addresses.len()).await;
+    world.mail.wait_for_attempts(addresses.len()).await;
     faulty.proxy.next("release", Fault::Unheard);
     faulty.proxy.next("release", Fault::Unanswered);
     worker.stopped().await;
@@ -355,30 +358,30 @@ async fn a_stopping_worker_gives_everything_back_although_connections_are_cut() 
 }
 
 #[tokio::test]
-async fn a_lease_whose_extension_was_lost_is_lengthened_by_the_next_one() {
+async fn a_lost_extension_of_a_lease_is_made_up_by_the_next_one() {
     let faults = [Fault::Unheard, Fault::Unanswered, Fault::Torn, Fault::Hung];
-    let plays = faults.map(async |fault| {
+    let runs = faults.map(async |fault| {
         let faulty = Faulty::with_a_second_attempt_due().await;
         let (world, proxy) = (&faulty.world, &faulty.proxy);
-        world.mail.says(OK);
+        world.mail.reply_with(OK);
         world.mail.hold();
         let worker = world.start_worker_on(&faulty.store, |_| {});
-        world.mail.has_been_tried(2).await;
+        world.mail.wait_for_attempts(2).await;
         for round in 1..=2 {
-            // The clock is moved after the first is lost, so the others ask for a deadline that is
-            // new.
+            // The clock moves after the first extension is lost, so the other extensions ask for a
+            // new deadline.
             for _ in 0..3 {
                 proxy.next("extend", fault);
             }
-            proxy.has_met(3 * round - 2).await;
+            proxy.wait_for_faults(3 * round - 2).await;
             world.clock.advance(LEASE - MS);
             let wanted = Some(world.now().plus(LEASE));
             eventually("a longer lease", async || {
                 (world.job(JO).await.leased_until == wanted).then_some(())
             })
             .await;
-            proxy.has_met(3 * round).await;
-            assert_eq!(world.claim().await.len(), 0, "nobody else gets the job");
+            proxy.wait_for_faults(3 * round).await;
+            assert_eq!(world.claim().await.len(), 0, "no other claim gets the job");
         }
         world.mail.let_go();
         eventually("the end of the job", async || {
@@ -390,11 +393,11 @@ async fn a_lease_whose_extension_was_lost_is_lengthened_by_the_next_one() {
         assert_eq!(world.events_of(EventKind::JobLapsed).await, []);
         assert_eq!(world.final_events().await.len(), 1);
     });
-    join_all(plays).await;
+    join_all(runs).await;
 }
 
 #[tokio::test]
-async fn answers_that_come_late_but_in_time_change_nothing() {
+async fn late_answers_within_the_time_limit_have_no_effect() {
     const JOBS: usize = 40;
     let faulty = Faulty::new().await;
     let world = &faulty.world;
@@ -417,7 +420,7 @@ async fn answers_that_come_late_but_in_time_change_nothing() {
     );
     world.clock.advance(LEASE * 60 * 48);
     let worker = world.start_worker_on(&faulty.store, |_| {});
-    world.mail.has_been_tried(JOBS).await;
+    world.mail.wait_for_attempts(JOBS).await;
     worker.stopped().await;
     assert_eq!(world.mail.tried().len(), JOBS);
     assert_eq!(
@@ -427,25 +430,27 @@ async fn answers_that_come_late_but_in_time_change_nothing() {
     assert_eq!(world.events_of(EventKind::JobLapsed).await, []);
     assert!(
         faulty.proxy.met().len() > JOBS / 10,
-        "answers did come late"
+        "some answers came late"
     );
 }
 
 #[tokio::test]
-async fn leases_of_other_attempts_are_lengthened_while_a_settle_goes_unheard() {
+async fn leases_of_other_attempts_are_extended_while_a_settle_call_is_not_answered() {
     let faulty = Faulty::new().await;
     let world = &faulty.world;
     for address in [JO, "sam@example.com"] {
-        world.take_in_and_wait(bounce(address, "m1", FULL)).await;
+        world
+            .post_and_wait_until_due(bounce(address, "m1", FULL))
+            .await;
     }
     world.mail.hold_after(1);
     faulty
         .proxy
         .chance(|name| (name == "settle").then_some(Fault::Unheard));
     let worker = world.start_worker_on(&faulty.store, |_| {});
-    world.mail.has_been_tried(2).await;
+    world.mail.wait_for_attempts(2).await;
     let slow = world.mail.tried()[1].recipient.clone();
-    eventually("a settle that is not heard", async || {
+    eventually("a settle call that does not arrive", async || {
         (!faulty.proxy.met().is_empty()).then_some(())
     })
     .await;
@@ -469,19 +474,19 @@ async fn leases_of_other_attempts_are_lengthened_while_a_settle_goes_unheard() {
 }
 
 #[tokio::test]
-async fn a_lease_that_was_not_lengthened_in_time_keeps_nobody_from_its_shard() {
+async fn a_lease_that_was_not_extended_in_time_does_not_block_its_shard() {
     let faulty = Faulty::new().await;
     let world = &faulty.world;
-    world.take_in_and_wait(bounce(JO, "m1", FULL)).await;
+    world.post_and_wait_until_due(bounce(JO, "m1", FULL)).await;
     world.mail.hold();
     faulty
         .proxy
         .chance(|name| (name == "extend").then_some(Fault::Hung));
     let worker = world.start_worker_on(&faulty.store, |_| {});
-    world.mail.has_been_tried(1).await;
-    faulty.proxy.has_met(1).await;
-    // It is settled while nobody knows yet that the lease was not lengthened. Of an answer that
-    // does not come nothing can be seen.
+    world.mail.wait_for_attempts(1).await;
+    faulty.proxy.wait_for_faults(1).await;
+    // The attempt is settled before the worker learns that the extension failed. A lost answer
+    // cannot be noticed any earlier.
     world.mail.let_go();
     eventually("the delivery", async || {
         (world.final_events().await.len() == 1).then_some(())
@@ -489,7 +494,7 @@ async fn a_lease_that_was_not_lengthened_in_time_keeps_nobody_from_its_shard() {
     .await;
     faulty.proxy.chance(|_| None);
     tokio::time::sleep(2 * TIMEOUT).await;
-    world.take_in_and_wait(bounce(JO, "m2", FULL)).await;
-    world.mail.has_been_tried(2).await;
+    world.post_and_wait_until_due(bounce(JO, "m2", FULL)).await;
+    world.mail.wait_for_attempts(2).await;
     worker.stopped().await;
 }

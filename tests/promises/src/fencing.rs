@@ -1,4 +1,5 @@
-//! At most one valid lease per job: what is done with a stale token changes nothing and says so.
+//! A job has at most one valid lease. A call with a stale token changes nothing and gets an answer
+//! that says so.
 
 use std::collections::HashSet;
 
@@ -14,10 +15,10 @@ use store::settle::{SettleCall, Settled};
 const JO: &str = "jo@example.com";
 
 #[tokio::test]
-async fn a_lapsed_job_is_claimed_by_another_with_its_attempt_counter_exact() {
+async fn a_lapsed_job_can_be_claimed_again_with_an_exact_attempt_counter() {
     let world = World::new().await;
-    world.take_in_and_wait(bounce(JO, "m1", FULL)).await;
-    world.mail.says(FULL);
+    world.post_and_wait_until_due(bounce(JO, "m1", FULL)).await;
+    world.mail.reply_with(FULL);
     world.work().await;
     world.clock.set(world.job(JO).await.due.unwrap());
 
@@ -26,7 +27,7 @@ async fn a_lapsed_job_is_claimed_by_another_with_its_attempt_counter_exact() {
     assert_eq!(
         world.claim().await.len(),
         0,
-        "the lease holds until its deadline"
+        "the lease lasts until its deadline"
     );
     world.clock.advance(MS);
     let second = world.claim_one().await;
@@ -40,17 +41,17 @@ async fn a_lapsed_job_is_claimed_by_another_with_its_attempt_counter_exact() {
 }
 
 #[tokio::test]
-async fn a_stale_token_changes_nothing_and_says_so() {
+async fn a_call_with_a_stale_token_changes_nothing_and_is_answered_as_stale() {
     let world = World::new().await;
-    world.take_in_and_wait(bounce(JO, "m1", FULL)).await;
+    world.post_and_wait_until_due(bounce(JO, "m1", FULL)).await;
     let first = world.claim_one().await;
     world.clock.advance(LEASE);
     let second = world.claim_one().await;
-    world.take_in(bounce(JO, "m2", FULL)).await;
+    world.post_bounce(bounce(JO, "m2", FULL)).await;
     let (job, events) = (world.job(JO).await, world.events().await);
 
     for reply in [OK, FULL, "550 5.1.1 No such user"] {
-        world.mail.says(reply);
+        world.mail.reply_with(reply);
         let settlement = world.attempt(copy_of(&first)).await;
         assert_eq!(world.settle(&settlement).await, Settled::Stale, "{reply}");
     }
@@ -65,7 +66,7 @@ async fn a_stale_token_changes_nothing_and_says_so() {
     assert_eq!(world.events().await, events);
     assert_eq!(world.standing_record(JO).await, None);
 
-    world.mail.says(OK);
+    world.mail.reply_with(OK);
     let settlement = world.attempt(second).await;
     assert_eq!(
         world.settle(&settlement).await,
@@ -75,11 +76,11 @@ async fn a_stale_token_changes_nothing_and_says_so() {
 }
 
 #[tokio::test]
-async fn a_repeated_settle_call_is_answered_the_same_and_changes_nothing() {
+async fn a_repeated_settle_call_gets_the_same_answer_and_changes_nothing() {
     for reply in [OK, FULL, "550 5.1.1 No such user"] {
         let world = World::new().await;
-        world.take_in_and_wait(bounce(JO, "m1", FULL)).await;
-        world.mail.says(reply);
+        world.post_and_wait_until_due(bounce(JO, "m1", FULL)).await;
+        world.mail.reply_with(reply);
         let settlement = world.attempt(world.claim_one().await).await;
         let call = SettleCall::unique();
         let batch = [settlement.clone()];
@@ -109,9 +110,9 @@ async fn a_repeated_settle_call_is_answered_the_same_and_changes_nothing() {
 }
 
 #[tokio::test]
-async fn one_batch_settles_a_job_once() {
+async fn a_job_that_is_twice_in_one_batch_is_settled_once() {
     let world = World::new().await;
-    world.take_in_and_wait(bounce(JO, "m1", FULL)).await;
+    world.post_and_wait_until_due(bounce(JO, "m1", FULL)).await;
     let settlement = world.attempt(world.claim_one().await).await;
     let settled = world.settle_all(&[settlement.clone(), settlement]).await;
     assert_eq!(settled, [Settled::Done, Settled::Stale]);
@@ -119,16 +120,16 @@ async fn one_batch_settles_a_job_once() {
 }
 
 #[tokio::test]
-async fn an_extended_lease_holds_until_its_new_deadline() {
+async fn an_extended_lease_lasts_until_its_new_deadline() {
     let world = World::new().await;
-    world.take_in_and_wait(bounce(JO, "m1", FULL)).await;
+    world.post_and_wait_until_due(bounce(JO, "m1", FULL)).await;
     let leased = world.claim_one().await;
     world.clock.advance(LEASE - MS);
     for _ in 0..2 {
         assert_eq!(
             world.extend(&leased.lease).await,
             Extended::Yes(Vec::new()),
-            "repeating it changes nothing"
+            "a repeated extension changes nothing"
         );
     }
     world.clock.advance(LEASE - MS);
@@ -138,11 +139,11 @@ async fn an_extended_lease_holds_until_its_new_deadline() {
 }
 
 #[tokio::test]
-async fn what_one_claim_took_is_settled_job_by_job() {
+async fn the_jobs_of_one_claim_are_settled_independently() {
     let world = World::new().await;
     for name in ["a", "b", "c"] {
         world
-            .take_in(bounce(&format!("{name}@example.com"), "m1", FULL))
+            .post_bounce(bounce(&format!("{name}@example.com"), "m1", FULL))
             .await;
     }
     world.clock.advance(3 * DAY);
@@ -164,20 +165,20 @@ async fn what_one_claim_took_is_settled_job_by_job() {
     assert_eq!(
         ids,
         HashSet::from([crashed.job.id.key(), jobs[0].job.id.key()]),
-        "one lapsed, one was given back"
+        "one job lapsed, one was given back"
     );
 }
 
 #[tokio::test]
-async fn a_retired_address_that_comes_back_is_out_of_reach_of_its_old_lease() {
+async fn an_old_lease_has_no_effect_on_the_new_job_of_a_reinstated_address() {
     let world = World::new().await;
-    world.take_in_and_wait(bounce(JO, "m1", FULL)).await;
+    world.post_and_wait_until_due(bounce(JO, "m1", FULL)).await;
     let old = world.claim_one().await;
     world
-        .take_in(bounce(JO, "m2", "552 5.2.2 Mailbox full"))
+        .post_bounce(bounce(JO, "m2", "552 5.2.2 Mailbox full"))
         .await;
     world.clock.advance(31 * DAY);
-    world.take_in_and_wait(bounce(JO, "m3", FULL)).await;
+    world.post_and_wait_until_due(bounce(JO, "m3", FULL)).await;
     let (job, events) = (world.job(JO).await, world.events().await);
 
     let settlement = world.attempt(copy_of(&old)).await;
@@ -200,7 +201,7 @@ async fn workers_that_claim_at_the_same_time_never_get_the_same_job() {
     .await;
     for n in 0..200 {
         world
-            .take_in(bounce(
+            .post_bounce(bounce(
                 &format!("user{n}@host{}.example", n % 5),
                 "m1",
                 FULL,
@@ -224,11 +225,11 @@ async fn workers_that_claim_at_the_same_time_never_get_the_same_job() {
     assert_eq!(
         ids.iter().collect::<HashSet<_>>().len(),
         200,
-        "each job has been had once"
+        "each job was claimed once"
     );
 }
 
-/// The same lease again, as a worker has it that does not know that it lapsed.
+/// A copy of the lease, for a worker that does not know yet that it lapsed.
 fn copy_of(leased: &LeasedJob) -> LeasedJob {
     LeasedJob {
         job: leased.job.clone(),

@@ -1,5 +1,7 @@
-//! Every accepted message ends in exactly one final event, whatever happens in which order: random
-//! operations on the real store match a model in memory, and at the end nothing is left over.
+//! Every accepted message ends in exactly one final event, in any order of events.
+
+// Random operations on the real store must match a model in memory. At the end no job may be left
+// over.
 
 use std::collections::BTreeMap;
 
@@ -19,7 +21,7 @@ use store::settle::Settled;
 
 mod model;
 
-use model::{Gone, Model, delays};
+use model::{AddressState, Model, delays};
 
 const OPERATIONS: usize = 600;
 const MAX_MESSAGES: usize = 2;
@@ -38,8 +40,8 @@ const ADDRESSES: [&str; 12] = [
     "l@three.example",
 ];
 
-/// What bounces say and what retries meet, and how often. Addresses must not end too soon, or
-/// little would happen.
+/// The replies in bounces and in retries, with their weights. Addresses must not end too soon,
+/// because then little would happen.
 const BOUNCES: [(usize, &str); 5] = [
     (8, FULL),
     (8, MAINTENANCE),
@@ -57,7 +59,8 @@ const REPLIES: [(usize, &str); 7] = [
     (1, UNKNOWN),
 ];
 
-/// What is told of addresses. Complaints are rare, and operators make them good.
+/// The facts about addresses, with their weights. Complaints are rare, and operators reinstate
+/// their addresses.
 const FACTS: [(usize, &str); 4] = [
     (3, "delivered"),
     (4, "engaged"),
@@ -66,26 +69,26 @@ const FACTS: [(usize, &str); 4] = [
 ];
 
 #[tokio::test]
-async fn random_operations_match_a_model_and_end_every_message_once() {
+async fn whatever_happens_every_message_ends_exactly_once() {
     for seed in seeds(8) {
-        play(seed, Deployment::default()).await;
+        run(seed, Deployment::default()).await;
     }
 }
 
 #[tokio::test]
-async fn in_a_cluster_they_match_the_same_model() {
+async fn whatever_happens_in_a_cluster_every_message_ends_exactly_once() {
     for seed in seeds(3) {
-        let prefix = play(seed, Deployment::Cluster).await;
+        let prefix = run(seed, Deployment::Cluster).await;
         assert!(
             cluster::masters_with(&prefix) > 1,
-            "several masters have a part in it"
+            "several masters are used"
         );
     }
 }
 
-/// Plays one seed, and tells the prefix of the keys.
-async fn play(seed: u64, redis: Deployment) -> String {
-    // Shown where the test fails.
+/// Runs one seed. Returns the prefix of the keys.
+async fn run(seed: u64, redis: Deployment) -> String {
+    // Printed if the test fails.
     println!("seed {seed}");
     let settings = Settings {
         redis,
@@ -95,31 +98,31 @@ async fn play(seed: u64, redis: Deployment) -> String {
         ..Settings::default()
     };
     let world = World::with(settings).await;
-    let mut play = Play {
+    let mut run = Run {
         world,
         random: Random::from_seed(seed),
         model: Model::default(),
-        hands: Vec::new(),
+        leases: Vec::new(),
     };
     for n in 0..OPERATIONS {
-        play.operate().await;
+        run.operate().await;
         if n % 8 == 0 {
-            play.compare().await;
+            run.compare().await;
         }
     }
-    play.end_everything().await;
-    play.world.prefix
+    run.end_everything().await;
+    run.world.prefix
 }
 
-/// The real store, the model, and what workers have in their hands.
-struct Play {
+/// The real store, the model, and the leases that workers have.
+struct Run {
     world: World,
     random: Random,
     model: Model,
-    hands: Vec<LeasedJob>,
+    leases: Vec<LeasedJob>,
 }
 
-impl Play {
+impl Run {
     async fn operate(&mut self) {
         self.world.clock.advance(MS);
         match self.random.below(23) {
@@ -130,7 +133,7 @@ impl Play {
             15 => self.extend().await,
             16 => {
                 // A worker crashes.
-                self.take_a_hand();
+                self.take_a_lease();
             }
             17..19 => {
                 let steps = [
@@ -150,14 +153,14 @@ impl Play {
             19 => {
                 for shard in 0..self.world.store.shards() {
                     let repaired = self.world.store.repair(shard).await.unwrap();
-                    assert_eq!(repaired, Repaired::default(), "there is nothing to repair");
+                    assert_eq!(repaired, Repaired::default(), "nothing needs repair");
                     self.world.store.trim_marks(shard).await.unwrap();
                 }
             }
-            20..22 => self.tell_a_fact().await,
+            20..22 => self.report_a_fact().await,
             _ => {
-                let lifted = self.world.store.reinstate().await.unwrap();
-                assert_eq!(lifted, self.model.reinstate(self.world.now()));
+                let reinstated = self.world.store.reinstate().await.unwrap();
+                assert_eq!(reinstated, self.model.reinstate(self.world.now()));
             }
         }
     }
@@ -170,11 +173,15 @@ impl Play {
             Timestamp::from_ms(self.world.now().ms() - self.random.below(7_200_000) as i64);
         let mut posted = bounce(address, &message, reply);
         posted["occurred_at"] = occurred.to_string().into();
-        let answer = self.world.take_in(posted).await;
+        let answer = self.world.post_bounce(posted).await;
         let expected = self
             .model
             .take_in(address, &message, reply, occurred, self.world.now());
-        assert_eq!(word(&answer), expected, "{address} {message} {reply}");
+        assert_eq!(
+            answer_name(&answer),
+            expected,
+            "{address} {message} {reply}"
+        );
         if let Answer::Scheduled { due } = answer {
             let earliest = occurred.plus(delays(reply)[0]).max(self.world.now());
             let latest = occurred
@@ -188,23 +195,27 @@ impl Play {
         }
     }
 
-    /// Somebody says something of an address, be it a platform or an operator.
-    async fn tell_a_fact(&mut self) {
+    /// A platform or an operator reports something about an address.
+    async fn report_a_fact(&mut self) {
         let address = self.random.of(&ADDRESSES);
-        let word = self.random.weighted(&FACTS);
+        let kind = self.random.weighted(&FACTS);
         let message = format!("m{}", self.random.below(9));
-        let message = Some(message).filter(|_| self.random.below(2) == 0 && word != "reinstate");
-        let answer = if word == "reinstate" {
+        let message = Some(message).filter(|_| self.random.below(2) == 0 && kind != "reinstate");
+        let answer = if kind == "reinstate" {
             self.world.reinstate(address).await
         } else {
             self.world
-                .tell(json!({"type": word, "recipient": address, "message_id": message}))
+                .report_fact(json!({"type": kind, "recipient": address, "message_id": message}))
                 .await
         };
         let expected = self
             .model
-            .tell(address, word, message.as_deref(), self.world.now());
-        assert_eq!(told(&answer), expected, "{address} {word} {message:?}");
+            .report(address, kind, message.as_deref(), self.world.now());
+        assert_eq!(
+            fact_answer(&answer),
+            expected,
+            "{address} {kind} {message:?}"
+        );
     }
 
     async fn claim(&mut self) {
@@ -212,24 +223,27 @@ impl Play {
         claimed.sort_by(|a, b| a.job.id.cmp(&b.job.id));
         let keys = claimed
             .iter()
-            .map(|leased| (known(&leased.lease), leased.lease.key()))
+            .map(|leased| (known_address(&leased.lease), leased.lease.key()))
             .collect();
-        let had: Vec<_> = claimed.iter().map(|leased| known(&leased.lease)).collect();
+        let had: Vec<_> = claimed
+            .iter()
+            .map(|leased| known_address(&leased.lease))
+            .collect();
         assert_eq!(had, self.model.claim(self.world.now(), &keys));
-        self.hands.extend(claimed);
+        self.leases.extend(claimed);
     }
 
-    /// A worker finishes its attempt, be it in time or long after its lease lapsed.
+    /// A worker finishes its attempt, in time or long after its lease lapsed.
     async fn finish_an_attempt(&mut self) {
-        let Some(leased) = self.take_a_hand() else {
+        let Some(leased) = self.take_a_lease() else {
             return;
         };
         let replies = [0; MAX_MESSAGES].map(|_| self.random.weighted(&REPLIES));
-        self.world.mail.says_in_turn(&replies);
+        self.world.mail.reply_in_turn(&replies);
         let lease = leased.lease.clone();
         let settlement = self.world.attempt(leased).await;
         let settled = self.world.settle(&settlement).await;
-        let address = known(&lease);
+        let address = known_address(&lease);
         let valid = self.model.end_lease(address, lease.key());
         assert_eq!(settled == Settled::Done, valid, "{address} {replies:?}");
         if !valid {
@@ -250,11 +264,11 @@ impl Play {
     }
 
     async fn release(&mut self) {
-        let Some(leased) = self.take_a_hand() else {
+        let Some(leased) = self.take_a_lease() else {
             return;
         };
         let released = self.world.release(&leased.lease).await;
-        let address = known(&leased.lease);
+        let address = known_address(&leased.lease);
         let valid = self.model.end_lease(address, leased.lease.key());
         assert_eq!(released, valid);
         if valid {
@@ -263,7 +277,7 @@ impl Play {
     }
 
     async fn extend(&mut self) {
-        let Some(leased) = self.take_a_hand() else {
+        let Some(leased) = self.take_a_lease() else {
             return;
         };
         let extended = self.world.extend(&leased.lease).await;
@@ -271,12 +285,12 @@ impl Play {
             .model
             .extend(leased.lease.key(), self.world.now().plus(LEASE));
         assert_eq!(matches!(extended, Extended::Yes(_)), lasts);
-        self.hands.push(leased);
+        self.leases.push(leased);
     }
 
-    fn take_a_hand(&mut self) -> Option<LeasedJob> {
-        let count = self.hands.len();
-        (count > 0).then(|| self.hands.swap_remove(self.random.below(count)))
+    fn take_a_lease(&mut self) -> Option<LeasedJob> {
+        let count = self.leases.len();
+        (count > 0).then(|| self.leases.swap_remove(self.random.below(count)))
     }
 
     async fn compare(&self) {
@@ -301,7 +315,7 @@ impl Play {
                 )
             });
             assert_eq!(had, wanted, "{address}");
-            let had = report.standing.map(|had| Gone {
+            let had = report.standing.map(|had| AddressState {
                 standing: had.standing,
                 until: had.until,
                 strikes: had.strikes,
@@ -310,15 +324,15 @@ impl Play {
         }
     }
 
-    /// Lets every mail get through from now on, until no job is left. Then accounts are settled.
+    /// From now on every mail is delivered, until no job is left. Then all messages are counted.
     async fn end_everything(&mut self) {
-        self.world.mail.says(OK);
-        self.hands.clear();
+        self.world.mail.reply_with(OK);
+        self.leases.clear();
         while !self.model.jobs.is_empty() {
             self.world.clock.advance(DAY);
             self.claim().await;
-            for leased in self.hands.split_off(0) {
-                let address = known(&leased.lease);
+            for leased in self.leases.split_off(0) {
+                let address = known_address(&leased.lease);
                 let key = leased.lease.key();
                 let settlement = self.world.attempt(leased).await;
                 assert_eq!(self.world.settle(&settlement).await, Settled::Done);
@@ -354,15 +368,15 @@ impl Play {
     }
 }
 
-fn known(lease: &Lease) -> &'static str {
+fn known_address(lease: &Lease) -> &'static str {
     let address = lease.recipient();
     ADDRESSES
         .into_iter()
         .find(|known| *known == address)
-        .expect("only these are used")
+        .expect("the test uses only these addresses")
 }
 
-fn word(answer: &Answer) -> &'static str {
+fn answer_name(answer: &Answer) -> &'static str {
     match answer {
         Answer::Scheduled { .. } => "scheduled",
         Answer::Joined { .. } => "joined",
@@ -374,7 +388,7 @@ fn word(answer: &Answer) -> &'static str {
     }
 }
 
-fn told(answer: &FactAnswer) -> &'static str {
+fn fact_answer(answer: &FactAnswer) -> &'static str {
     match answer {
         FactAnswer::Closed => "closed",
         FactAnswer::Ended => "ended",

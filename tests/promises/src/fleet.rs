@@ -1,5 +1,5 @@
-//! Workers share out the shards among themselves and take over those of one that died. Nothing but
-//! who asks first depends on it.
+//! Workers divide the shards among themselves, and take over the shards of a worker that died. Only
+//! the order of visits depends on this division: any worker may process any shard.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -18,7 +18,7 @@ use worker::rendezvous::{Turn, round};
 /// How long Redis may take to answer.
 const PATIENCE: Duration = Duration::from_secs(20);
 
-/// A worker that nothing but a heartbeat wakes, and what it asks Redis for.
+/// A worker that only heartbeats wake, and a counter of its calls to Redis.
 struct Sleeper {
     worker: RunningWorker,
     id: WorkerId,
@@ -67,9 +67,9 @@ impl Sleeper {
     }
 }
 
-/// Waits until each of these has heard of all others: its third heartbeat is answered after it has
+/// Waits until each of these workers knows all others: its third heartbeat is answered after it has
 /// read the first.
-async fn have_met(world: &World, ids: &[WorkerId]) {
+async fn know_each_other(world: &World, ids: &[WorkerId]) {
     for _ in 0..3 {
         let before = world.store.workers().await.unwrap();
         eventually("heartbeats", async || {
@@ -94,12 +94,12 @@ fn own(world: &World, me: WorkerId, live: &[WorkerId]) -> Vec<u16> {
 }
 
 #[tokio::test]
-async fn the_shards_of_a_killed_worker_and_no_others_are_visited_by_who_is_left() {
+async fn the_remaining_worker_takes_over_the_shards_of_a_killed_worker() {
     let world = World::new().await;
     let sleepers = [Sleeper::start(&world).await, Sleeper::start(&world).await];
     let ids = [sleepers[0].id, sleepers[1].id];
-    have_met(&world, &ids).await;
-    // Whoever has the shard of this domain is killed.
+    know_each_other(&world, &ids).await;
+    // The worker that has the shard of this domain is killed.
     let shard = Destination::named("example.com").shard(world.store.shards());
     let [first, second] = sleepers;
     let (killed, left) = if own(&world, ids[0], &ids).contains(&shard) {
@@ -110,18 +110,18 @@ async fn the_shards_of_a_killed_worker_and_no_others_are_visited_by_who_is_left(
     let orphans = own(&world, killed.id, &ids);
     let before = (killed.claims(), left.claims());
 
-    world.mail.says(OK);
+    world.mail.reply_with(OK);
     for n in 0..40 {
         world
-            .take_in(bounce(&format!("user{n}@example.com"), "m1", FULL))
+            .post_bounce(bounce(&format!("user{n}@example.com"), "m1", FULL))
             .await;
     }
     world.clock.advance(2 * DAY);
-    have_met(&world, &ids).await;
+    know_each_other(&world, &ids).await;
     assert_eq!(
         (killed.claims(), left.claims()),
         before,
-        "nobody looks for an hour"
+        "no worker visits its shards for an hour"
     );
     killed.worker.kill();
     eventually("all deliveries", async || {
@@ -139,11 +139,11 @@ async fn the_shards_of_a_killed_worker_and_no_others_are_visited_by_who_is_left(
 }
 
 #[tokio::test]
-async fn who_stops_in_order_is_gone_at_once_and_who_is_left_visits_only_what_was_its() {
+async fn the_shards_of_a_worker_that_stops_in_order_are_taken_over_at_once() {
     let world = World::new().await;
     let [first, second] = [Sleeper::start(&world).await, Sleeper::start(&world).await];
     let ids = [first.id, second.id];
-    have_met(&world, &ids).await;
+    know_each_other(&world, &ids).await;
     let (orphans, before) = (own(&world, first.id, &ids), second.claims());
     first.worker.stopped().await;
     let live = world.store.workers().await.unwrap();
@@ -155,27 +155,28 @@ async fn who_stops_in_order_is_gone_at_once_and_who_is_left_visits_only_what_was
         (second.claims() == before + orphans.len()).then_some(())
     })
     .await;
-    have_met(&world, &[second.id]).await;
+    know_each_other(&world, &[second.id]).await;
     assert_eq!(
         second.claims(),
         before + orphans.len(),
-        "its own shards were not visited for that"
+        "the worker did not visit its own shards for that"
     );
     second.worker.stopped().await;
     assert_eq!(world.store.workers().await.unwrap(), []);
 }
 
 #[tokio::test]
-async fn a_new_job_that_is_due_before_all_others_is_found_long_before_the_next_visit_that_was_named()
- {
+async fn a_new_job_that_is_due_first_is_found_without_waiting_for_the_next_planned_visit() {
     let world = World::new().await;
-    world.take_in(bounce("late@example.com", "m1", FULL)).await;
+    world
+        .post_bounce(bounce("late@example.com", "m1", FULL))
+        .await;
     let worker = world.start_worker(|settings| settings.poll_max = 20 * MS);
-    world.mail.says(OK);
+    world.mail.reply_with(OK);
     let mut posted = bounce("early@example.com", "m1", FULL);
     let ago = Timestamp::from_ms(world.now().ms() - (2 * DAY).as_millis() as i64);
     posted["occurred_at"] = ago.to_string().into();
-    world.take_in(posted).await;
+    world.post_bounce(posted).await;
     eventually("the delivery", async || {
         (world.final_events().await.len() == 1).then_some(())
     })

@@ -1,5 +1,5 @@
-//! Whatever is due, a claim takes and costs no more than it was asked for: no script ever meets
-//! more values than Lua can hold, nor keeps Redis from others.
+//! The cost of a claim does not depend on how many jobs are due. No Lua script handles more values
+//! than Lua allows, and none keeps Redis from other calls for long.
 
 use std::collections::HashSet;
 use std::ops::Range;
@@ -18,7 +18,7 @@ use store::keys::Keys;
 
 const JO: &str = "jo@example.com";
 
-/// As many as a campaign may have at one provider.
+/// As many jobs as a campaign may have at one provider.
 const MILLION: usize = 1_000_000;
 
 const FEW: usize = 1_000;
@@ -28,13 +28,13 @@ const BATCH: usize = 100;
 /// How many claims are measured.
 const CLAIMS: usize = 8;
 
-/// What one script may take of Redis's time.
+/// How much of Redis's time one script may take.
 const SCRIPT_MAX: Duration = Duration::from_millis(100);
 
-/// One call of so many may have taken longer, because the machine halted Redis for something else.
+/// One of this many calls may take longer, because the machine paused Redis for something else.
 const STALLED_ONE_OF: usize = 8;
 
-/// A shard that is flooded, on a Redis of its own.
+/// A flooded shard, on a separate Redis.
 struct Flood {
     redis: PrivateRedis,
     world: World,
@@ -47,7 +47,7 @@ impl Flood {
         let redis = PrivateRedis::volatile()
             .await
             .expect("redis-server is installed");
-        // Nothing is ever settled here, so that every window would soon be full.
+        // The test never settles an attempt, so every bounded window would soon be full.
         let world = World::with(Settings {
             redis: Deployment::Server(redis.url()),
             pace: Pace::unbounded(),
@@ -68,14 +68,15 @@ impl Flood {
         ask(&self.redis.url(), words).await
     }
 
-    /// Gives Jo's job siblings of these numbers at the same destination, all due in the same
-    /// millisecond. To take in a million bounces would take a minute.
+    /// Adds copies of Jo's job with these numbers at the same destination, all due in the same
+    /// millisecond. Posting a million bounces would take a minute.
     async fn multiply(&self, due: Timestamp, numbers: Range<usize>) {
         const STEP: usize = 20_000;
         const COPY: &str = "local record = redis.call('HGET', KEYS[1], ARGV[1]) \
                             for n = tonumber(ARGV[3]), tonumber(ARGV[4]) do \
                             local id = 'default/user' .. n .. '@example.com' \
-                            redis.call('HSET', KEYS[1], id, record) redis.call('ZADD', KEYS[2], ARGV[2], id) end";
+                            redis.call('HSET', KEYS[1], id, record) \
+                            redis.call('ZADD', KEYS[2], ARGV[2], id) end";
         let keys = self.keys.shard(self.shard);
         let (original, due_ms) = (format!("default/{JO}"), due.ms().to_string());
         for from in numbers.clone().step_by(STEP) {
@@ -91,12 +92,14 @@ impl Flood {
         }
     }
 
-    /// Makes leases, each on a full batch, of all that is due at that destination.
+    /// Leases all due jobs of that destination, in full batches.
     async fn lease_all(&self, deadline: Timestamp) {
         const LEASE: &str = "local n = 1000000 \
                              repeat local ids = redis.call('ZRANGE', KEYS[1], 0, 499) \
-                             if #ids > 0 then redis.call('ZREMRANGEBYRANK', KEYS[1], 0, 499) n = n + 1 \
-                             redis.call('HSET', KEYS[3], n, string.rep('1', #ids), n .. ' ids', '\\n' .. table.concat(ids, '\\n')) \
+                             if #ids > 0 then redis.call('ZREMRANGEBYRANK', KEYS[1], 0, 499) \
+                             n = n + 1 \
+                             redis.call('HSET', KEYS[3], n, string.rep('1', #ids), \
+                             n .. ' ids', '\\n' .. table.concat(ids, '\\n')) \
                              redis.call('ZADD', KEYS[2], ARGV[1], n) end \
                              until #ids == 0";
         let keys = self.keys.shard(self.shard);
@@ -117,7 +120,7 @@ impl Flood {
         self.number(&[command, key]).await
     }
 
-    /// From now on Redis notes every script that takes long.
+    /// From now on Redis records every slow script.
     async fn watch_for_slow_scripts(&self) {
         let limit = SCRIPT_MAX.as_micros().to_string();
         self.ask(&["CONFIG", "SET", "slowlog-log-slower-than", &limit])
@@ -135,7 +138,7 @@ impl Flood {
         );
     }
 
-    /// How often a command was called since Redis began to watch.
+    /// How often a command was called since Redis began to record.
     async fn calls_of(&self, command: &str) -> usize {
         let stats = self.ask(&["INFO", "commandstats"]).await;
         let calls = stats
@@ -173,7 +176,7 @@ impl Flood {
         claimed.jobs
     }
 
-    /// How long a claim takes, as a rule.
+    /// The typical time of a claim.
     async fn time_of_a_claim(&self) -> Duration {
         let mut times = Vec::new();
         for _ in 0..CLAIMS {
@@ -187,11 +190,10 @@ impl Flood {
 }
 
 #[tokio::test]
-async fn a_claim_takes_and_costs_the_same_whether_a_thousand_jobs_are_due_or_a_million_and_whether_they_lapsed()
- {
+async fn a_claim_takes_the_same_time_with_a_thousand_and_a_million_due_or_lapsed_jobs() {
     let flood = Flood::new().await;
     let world = &flood.world;
-    let due = world.take_in_and_wait(bounce(JO, "m1", FULL)).await;
+    let due = world.post_and_wait_until_due(bounce(JO, "m1", FULL)).await;
     flood.multiply(due, 1..FEW).await;
     let with_few = flood.time_of_a_claim().await;
     flood.multiply(due, FEW..FEW + MILLION).await;
@@ -203,7 +205,7 @@ async fn a_claim_takes_and_costs_the_same_whether_a_thousand_jobs_are_due_or_a_m
         "{with_few:?} with {FEW} due, {with_a_million:?} with {MILLION}"
     );
 
-    // One job elsewhere in the shard does not wait until the million is through.
+    // One job elsewhere in the shard does not wait until the million jobs are done.
     let elsewhere = (0..).map(|n| format!("other{n}.example"));
     let elsewhere = elsewhere
         .into_iter()
@@ -211,7 +213,7 @@ async fn a_claim_takes_and_costs_the_same_whether_a_thousand_jobs_are_due_or_a_m
         .unwrap();
     let mut long_ago = bounce(&format!("sam@{elsewhere}"), "m2", FULL);
     long_ago["occurred_at"] = "2026-11-01T00:00:00Z".into();
-    world.take_in(long_ago).await;
+    world.post_bounce(long_ago).await;
     world.clock.advance(MS);
     let mut claimed = flood.claim().await;
     claimed.extend(flood.claim().await);
@@ -221,7 +223,7 @@ async fn a_claim_takes_and_costs_the_same_whether_a_thousand_jobs_are_due_or_a_m
             .any(|leased| leased.lease.destination.as_str() == elsewhere)
     );
 
-    // A fleet of workers crashes with a million jobs.
+    // A fleet of workers crashes with a million leased jobs.
     flood.lease_all(world.now()).await;
     let due = flood.keys.shard(flood.shard).due("example.com");
     assert_eq!(flood.count("ZCARD", &due).await, 0);
@@ -238,14 +240,18 @@ async fn a_claim_takes_and_costs_the_same_whether_a_thousand_jobs_are_due_or_a_m
     assert_eq!(
         reaped,
         CLAIMS * BATCH,
-        "each claim reaps as many as it may take"
+        "each claim reaps as many lapsed jobs as it may take"
     );
-    assert_eq!(flood.count("ZCARD", &due).await, 0, "and took as many");
+    assert_eq!(
+        flood.count("ZCARD", &due).await,
+        0,
+        "each claim took as many jobs"
+    );
     flood.no_script_was_slow().await;
 }
 
 #[tokio::test]
-async fn tens_of_thousands_of_destinations_that_are_due_at_once_are_visited_in_bounded_portions() {
+async fn tens_of_thousands_of_due_destinations_are_visited_in_bounded_portions() {
     const DESTINATIONS: usize = 20_000;
     let flood = Flood::new().await;
     let world = &flood.world;
@@ -254,7 +260,7 @@ async fn tens_of_thousands_of_destinations_that_are_due_at_once_are_visited_in_b
         .filter(|name| Destination::named(name.as_str()).shard(4) == flood.shard);
     flood.watch_for_slow_scripts().await;
     world
-        .take_in_all(
+        .post_bounces(
             names
                 .take(DESTINATIONS)
                 .map(|name| bounce(&format!("jo@{name}"), "m1", FULL)),
@@ -273,7 +279,7 @@ async fn tens_of_thousands_of_destinations_that_are_due_at_once_are_visited_in_b
 }
 
 #[tokio::test]
-async fn deliveries_are_forgotten_beside_the_servers_own_work_and_not_before_a_week_is_over() {
+async fn remembered_deliveries_are_removed_after_more_than_a_week_without_blocking_redis() {
     const OLD: usize = 200_000;
     const FILL: &str =
         "for n = 1, tonumber(ARGV[1]) do redis.call('HSET', KEYS[1], 'default/user' .. n, n) end";

@@ -1,5 +1,5 @@
-//! A server may forget our scripts at any moment: SCRIPT FLUSH, a restart, a failover. No request
-//! fails for it, no settlement is lost, and nothing is sent twice.
+//! A Redis server may forget our scripts at any moment: by SCRIPT FLUSH, a restart or a failover.
+//! No request fails because of it, no settlement is lost, and no message is sent twice.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -17,8 +17,7 @@ use crate::deployments::connections;
 const JOBS: usize = 60;
 
 #[tokio::test]
-async fn while_scripts_are_flushed_all_the_time_every_request_is_answered_and_every_attempt_settled_once()
- {
+async fn while_scripts_are_flushed_all_requests_are_answered_and_attempts_settled_once() {
     for program in programs() {
         let servers = Arc::new(Servers::new(&program));
         let port = servers.start(&[]).await;
@@ -40,11 +39,12 @@ async fn while_scripts_are_flushed_all_the_time_every_request_is_answered_and_ev
                     FULL,
                 ))
                 .await;
-            assert_eq!(answer.status(), 202, "bounce {n}");
+            let (status, body) = (answer.status(), answer.text().await.unwrap());
+            assert_eq!(status, 202, "bounce {n}: {body}");
         }
         world.clock.advance(30 * HOUR);
         let worker = world.start_worker(|settings| settings.concurrency = 5);
-        eventually("all of them", async || {
+        eventually("all deliveries", async || {
             (world.events_of(EventKind::MessageDelivered).await.len() == JOBS).then_some(())
         })
         .await;
@@ -55,7 +55,7 @@ async fn while_scripts_are_flushed_all_the_time_every_request_is_answered_and_ev
             .sum();
         assert!(flushed > JOBS, "scripts were flushed {flushed} times");
         worker.stopped().await;
-        assert_eq!(world.mail.tried().len(), JOBS, "each was sent once");
+        assert_eq!(world.mail.tried().len(), JOBS, "each message was sent once");
         assert_eq!(
             world.events_of(EventKind::JobLapsed).await,
             [],
@@ -64,7 +64,7 @@ async fn while_scripts_are_flushed_all_the_time_every_request_is_answered_and_ev
     }
 }
 
-/// Flushes scripts without a pause, over a connection of its own. Tells how often.
+/// Flushes scripts without a pause, over a separate connection. Returns how often.
 fn flush_until(stop: &AtomicBool, port: u16) -> usize {
     use std::io::{Read, Write};
     let mut connection = std::net::TcpStream::connect(("127.0.0.1", port)).unwrap();

@@ -1,5 +1,6 @@
-//! If the folder for temporary files is full or gone, a request that needs one is told so, and how
-//! far it got. What was taken in stays.
+//! If the folder for temporary files is full or missing, a request that needs it gets an error with
+//! the cause and with the number of processed lines. Bounces that were accepted before stay
+//! accepted.
 
 use std::path::Path;
 use std::process::Command;
@@ -12,7 +13,7 @@ use harness::wait::eventually;
 use harness::world::World;
 use tempfile::TempDir;
 
-/// More lines than have room for their answers in memory and on the disks of these tests.
+/// So many lines that their answers fit neither into memory nor on the disks of these tests.
 const LINES: usize = 2_000;
 
 fn lines() -> String {
@@ -21,13 +22,14 @@ fn lines() -> String {
         .collect()
 }
 
-/// A scheduler whose folder for temporary files is this one, started by a shell that says this
-/// before.
+/// A scheduler, started from a shell that runs `shell` first and may set the folder for temporary
+/// files.
 async fn scheduler(world: &World, shell: &str, keys: &str) -> (Redeliver, String) {
     let port = free_port();
     let (url, prefix, shards) = (redis::url(), &world.prefix, world.store.shards());
     let config = format!(
-        "[redis]\nurl = \"{url}\"\nprefix = \"{prefix}\"\nshards = {shards}\n[scheduler]\nlisten = \"127.0.0.1:{port}\"\n\
+        "[redis]\nurl = \"{url}\"\nprefix = \"{prefix}\"\nshards = {shards}\n[scheduler]\n\
+         listen = \"127.0.0.1:{port}\"\n\
          batch = 100\nanswers_in_memory = \"1KiB\"\n{keys}"
     );
     let shell = format!("{shell}\nexec \"$@\"");
@@ -45,11 +47,11 @@ async fn scheduler(world: &World, shell: &str, keys: &str) -> (Redeliver, String
     (process, base)
 }
 
-/// A disk of 64 KiB. It is there until this is dropped.
+/// A disk of 64 KiB. It exists until this value is dropped.
 struct SmallDisk(TempDir);
 
 impl SmallDisk {
-    /// None if only root may have one.
+    /// None if only root may mount a disk.
     fn mount() -> Option<Self> {
         let folder = TempDir::new().expect("a folder can be made");
         let mounted = Command::new("mount")
@@ -76,7 +78,7 @@ impl Drop for SmallDisk {
 }
 
 #[tokio::test]
-async fn what_cannot_be_answered_is_told_with_its_cause_and_how_far_it_got() {
+async fn a_request_without_room_for_its_answers_gets_the_cause_and_the_number_of_processed_lines() {
     let disk = SmallDisk::mount();
     let on_disk = disk
         .as_ref()
@@ -104,16 +106,16 @@ async fn what_cannot_be_answered_is_told_with_its_cause_and_how_far_it_got() {
             .body(lines());
         let response = request.send().await.unwrap();
         assert!(response.headers().contains_key("retry-after"));
-        let told = problem(response, 507).await;
-        let detail = told["detail"].as_str().unwrap();
+        let answer = problem(response, 507).await;
+        let detail = answer["detail"].as_str().unwrap();
         assert!(
             detail.contains(cause) && !detail.contains("store"),
             "{detail}"
         );
-        let taken_in = told["taken_in"].as_u64().unwrap();
+        let taken_in = answer["taken_in"].as_u64().unwrap();
         assert!(
             (100..LINES as u64).contains(&taken_in) && detail.contains(&taken_in.to_string()),
-            "{told}"
+            "{answer}"
         );
         for n in [0, taken_in - 1] {
             assert!(
@@ -134,7 +136,7 @@ async fn what_cannot_be_answered_is_told_with_its_cause_and_how_far_it_got() {
 }
 
 #[tokio::test]
-async fn a_submission_whose_refused_lines_have_no_room_says_so_and_keeps_no_part_of_a_line() {
+async fn a_submission_without_room_for_its_refused_lines_fails_and_writes_only_complete_lines() {
     let Some(disk) = SmallDisk::mount() else {
         return;
     };
@@ -153,14 +155,14 @@ async fn a_submission_whose_refused_lines_have_no_room_says_so_and_keeps_no_part
         file.to_str().unwrap(),
     ];
     let output = process::run(&arguments).await;
-    let said = String::from_utf8(output.stderr).unwrap();
+    let stderr = String::from_utf8(output.stderr).unwrap();
     assert!(
-        !output.status.success() && said.contains("No space left") && said.contains("--resume"),
-        "{said}"
+        !output.status.success() && stderr.contains("No space left") && stderr.contains("--resume"),
+        "{stderr}"
     );
     let kept = std::fs::read_to_string(&refused).unwrap();
     assert!(
         !kept.is_empty() && kept == line.repeat(kept.len() / line.len()),
-        "only whole lines"
+        "the file contains only complete lines"
     );
 }

@@ -1,6 +1,6 @@
-//! When Redis has no memory left, nothing is claimed that could not be settled, what is under way
-//! is still settled, and what is turned away has changed nothing. When there is memory again, work
-//! goes on, and each message has been sent once.
+//! When Redis has no memory left, no job is claimed that could not be settled, attempts in flight
+//! are still settled, and a rejected call has changed nothing. When memory is free again, the work
+//! continues, and each message has been sent once.
 
 use std::collections::HashMap;
 use std::time::Duration;
@@ -27,7 +27,7 @@ use store::claim::{ClaimBounds, Lease, LeasedJob};
 use store::error::StoreError;
 use store::facts::{FactOrCommand, ReportedFact};
 use store::keys::Keys;
-use store::lease::{Extended, GivenBack};
+use store::lease::{Extended, ReleaseReason};
 use store::refute::Refutation;
 use store::repair::Repaired;
 use store::scripts::{self, WhenFull};
@@ -55,10 +55,10 @@ const ACCEPTED: &str = "accepted@example.com";
 /// The address is unavailable, and that time is over.
 const UNAVAILABLE: &str = "unavailable@example.com";
 
-/// Where they all are.
+/// The domain of all these addresses.
 const THERE: &str = "example.com";
 
-/// For how long silence has to last until what a relay accepted counts as delivered.
+/// How long no bounce may come until a message that a relay accepted counts as delivered.
 const CONFIRM: Duration = Duration::from_secs(20 * 86_400);
 
 /// A server whose memory can be full.
@@ -81,11 +81,13 @@ impl Server {
         );
     }
 
-    fn cli(&self, words: &[&str]) -> String {
-        self.servers.cli(self.port, words).expect("it answers")
+    fn cli(&self, facts_or_commands: &[&str]) -> String {
+        self.servers
+            .cli(self.port, facts_or_commands)
+            .expect("the server answers")
     }
 
-    /// Stands for all that is in it.
+    /// A digest of all data in the server.
     fn digest(&self) -> String {
         self.cli(&["DEBUG", "DIGEST"])
     }
@@ -95,15 +97,15 @@ impl Server {
     }
 }
 
-/// A world with something to do for every script.
-struct Scene {
+/// A world in which every script has work to do.
+struct Prepared {
     world: World,
     settlement: Settlement,
     leased: Lease,
     request_claim: RequestClaim,
 }
 
-impl Scene {
+impl Prepared {
     async fn on(server: &Server) -> Self {
         let settings = Settings {
             max_lapses: 1,
@@ -112,30 +114,32 @@ impl Scene {
         };
         let world = World::on(connections(&server.redis()), settings).await;
         world
-            .take_in(bounce(UNAVAILABLE, "m1", FULL_FOR_GOOD))
+            .post_bounce(bounce(UNAVAILABLE, "m1", FULL_FOR_GOOD))
             .await;
         world.clock.advance(400 * DAY);
 
-        world.take_in_and_wait(bounce(ACCEPTED, "m1", FULL)).await;
+        world
+            .post_and_wait_until_due(bounce(ACCEPTED, "m1", FULL))
+            .await;
         world
             .mail
-            .answers(|_| Outcome::Accepted(Reply::parse("250 2.0.0 queued")));
+            .set_script(|_| Outcome::Accepted(Reply::parse("250 2.0.0 queued")));
         assert_eq!(world.work().await, 1);
-        world.mail.says(OK);
+        world.mail.reply_with(OK);
 
         let kept = lease(&world, KEPT).await;
         assert!(world.crash(&kept.lease).await);
         let ended = lease(&world, ENDED).await;
         let settlement = world.attempt(ended).await;
-        lasts(&world, &settlement.lease).await;
+        extend_for_long(&world, &settlement.lease).await;
         let leased = lease(&world, LEASED).await.lease;
-        lasts(&world, &leased).await;
+        extend_for_long(&world, &leased).await;
         lease(&world, LAPSED).await;
         world.clock.advance(LEASE);
-        world.take_in(bounce(LOST, "m1", FULL)).await;
-        world.take_in_and_wait(bounce(DUE, "m1", FULL)).await;
+        world.post_bounce(bounce(LOST, "m1", FULL)).await;
+        world.post_and_wait_until_due(bounce(DUE, "m1", FULL)).await;
 
-        // What only a fault or another time leaves behind, for upkeep to find.
+        // A state that only an error or a different time leaves behind, for upkeep to find.
         let keys = Keys::new(&world.prefix, world.store.shards());
         let keys = keys.shard(shard(&world));
         server.cli(&["ZREM", &keys.due(THERE), &id(LOST).key()]);
@@ -148,7 +152,7 @@ impl Scene {
             .claim_request("an event")
             .await
             .unwrap()
-            .expect("it is new");
+            .expect("the request is new");
         Self {
             world,
             settlement,
@@ -214,21 +218,21 @@ impl Scene {
             }
             "release" => assert_eq!(
                 store
-                    .release(std::slice::from_ref(leased), GivenBack::Untried)
+                    .release(std::slice::from_ref(leased), ReleaseReason::Untried)
                     .await?,
                 1
             ),
             "silent" => drop(store.note_silence(shard(world), &[(there, DAY)]).await?),
             "facts" => {
-                let word = FactOrCommand::Fact(FactKind::Complaint);
-                let told = ReportedFact {
+                let what = FactOrCommand::Fact(FactKind::Complaint);
+                let fact = ReportedFact {
                     job: id(DUE),
                     destination: there,
-                    word,
+                    what,
                     occurred_at: None,
                     message_id: None,
                 };
-                drop(store.record_facts(&[told]).await?);
+                drop(store.record_facts(&[fact]).await?);
             }
             "extend" => {
                 let answers = store.extend(&[leased.key()], 19 * DAY).await;
@@ -298,19 +302,19 @@ impl Scene {
                 );
             }
             "clock" => assert_eq!(store.clock_of(shard(world)).await?, world.now()),
-            "history" => assert!(!store.look(shard(world)).await?.is_proof()),
+            "history" => assert!(!store.check_for_lost_writes(shard(world)).await?.is_proof()),
             "look_up" => assert!(store.address(&id(DUE)).await?.job.is_some()),
             "waiting" => assert_eq!(store.waiting(&there).await?.jobs, 2),
             "trim_marks" => assert_eq!(store.trim_marks(shard(world)).await?, 1),
             "trim_trouble" => assert_eq!(store.trim_trouble(shard(world)).await?, 1),
             other => {
-                panic!("say here how {other} is run, and what it has to do when memory is full")
+                panic!("add here how {other} is run, and what it must do when memory is full")
             }
         }
         Ok(())
     }
 
-    /// Works until nothing is left.
+    /// Works until no job is left.
     async fn work_to_the_end(&self) {
         let Self {
             world,
@@ -324,7 +328,7 @@ impl Scene {
             .await
             .unwrap();
         store
-            .release(std::slice::from_ref(leased), GivenBack::Untried)
+            .release(std::slice::from_ref(leased), ReleaseReason::Untried)
             .await
             .unwrap();
         store.unhold(&Destination::named(THERE)).await.unwrap();
@@ -346,12 +350,14 @@ impl Scene {
 }
 
 async fn lease(world: &World, address: &str) -> LeasedJob {
-    world.take_in_and_wait(bounce(address, "m1", FULL)).await;
+    world
+        .post_and_wait_until_due(bounce(address, "m1", FULL))
+        .await;
     world.claim_one().await
 }
 
-/// Lengthens a lease by more than all this takes.
-async fn lasts(world: &World, lease: &Lease) {
+/// Extends a lease for longer than the test takes.
+async fn extend_for_long(world: &World, lease: &Lease) {
     let lengthened = world.store.extend(&[lease.key()], 9 * DAY).await;
     assert_eq!(lengthened, [Extended::Yes(Vec::new())]);
 }
@@ -379,15 +385,14 @@ fn copies(world: &World) -> HashMap<String, usize> {
 }
 
 #[tokio::test]
-async fn each_script_does_its_work_or_changes_nothing_and_work_goes_on_when_there_is_memory_again()
-{
+async fn with_full_memory_each_operation_works_or_changes_nothing_and_is_possible_later() {
     for program in programs() {
         let server = Server::start(&program).await;
         for (verb, when_full) in scripts::when_full() {
-            let scene = Scene::on(&server).await;
+            let prepared = Prepared::on(&server).await;
             let before = server.digest();
             server.has_memory(false);
-            let ran = scene.run(verb).await;
+            let ran = prepared.run(verb).await;
             server.has_memory(true);
             match when_full {
                 WhenFull::Runs => assert!(ran.is_ok(), "{verb}: {ran:?}"),
@@ -397,7 +402,7 @@ async fn each_script_does_its_work_or_changes_nothing_and_work_goes_on_when_ther
                 }
                 WhenFull::Refused => {
                     let Err(StoreError::Unavailable(why)) = ran else {
-                        panic!("{verb} ran")
+                        panic!("{verb} was not refused")
                     };
                     assert!(
                         why.starts_with("OOM: the server's memory is full"),
@@ -406,30 +411,29 @@ async fn each_script_does_its_work_or_changes_nothing_and_work_goes_on_when_ther
                     assert_eq!(server.digest(), before, "{verb} has changed something");
                 }
             }
-            scene.work_to_the_end().await;
-            let world = &scene.world;
+            prepared.work_to_the_end().await;
+            let world = &prepared.world;
             let jobs = [ENDED, LEASED, LAPSED, DUE, KEPT, LOST, ACCEPTED];
             let once = jobs.map(|address| (address.to_owned(), 1));
             assert_eq!(
                 copies(world),
                 HashMap::from(once),
-                "{verb}: each was sent once"
+                "{verb}: each message was sent once"
             );
             let delivered = world.events_of(EventKind::MessageDelivered).await;
-            assert_eq!(delivered.len(), jobs.len(), "{verb}: none is lost");
+            assert_eq!(delivered.len(), jobs.len(), "{verb}: no message is lost");
             assert_eq!(server.cli(&["HLEN", &key(world, "jobs")]), "0", "{verb}");
         }
     }
 }
 
-/// How many attempts are under way at once, at all workers.
-const UNDER_WAY: usize = 10;
+/// How many attempts are in flight at once, at all workers together.
+const IN_FLIGHT: usize = 10;
 
 /// How many messages there are.
 const MESSAGES: usize = 30;
 
-/// A world whose present lies days back, so that its jobs are long due by the clock of a real
-/// worker.
+/// A world whose present is days ago, so that its jobs are long due by the clock of a real worker.
 async fn days_ago(server: &Server) -> World {
     let epoch = Timestamp::default();
     let start = epoch.plus(SystemClock.now().since(epoch) - 3 * DAY);
@@ -443,35 +447,36 @@ async fn days_ago(server: &Server) -> World {
     .await
 }
 
-/// A worker with five permits and a short lease, which hands all mail to `peer`.
+/// A worker with five permits and a short lease. It sends all mail to `peer`.
 fn start_worker(server: &Server, world: &World, peer: &SmtpPeer) -> Redeliver {
     let (redis, prefix, shards) = (server.redis(), &world.prefix, world.store.shards());
     let (host, port) = (peer.address.ip(), peer.address.port());
     let config = format!(
         "[redis]\n{redis}prefix = \"{prefix}\"\nshards = {shards}\n\
          [worker]\npoll_max = \"10ms\"\nlease = \"1s\"\nconcurrency = {}\nunproven_share = 1.0\n\
-         [[route]]\nname = \"default\"\nsender = \"smtp\"\nhost = \"{host}\"\nport = {port}\ntls = \"none\"\n",
-        UNDER_WAY / 2
+         [[route]]\nname = \"default\"\nsender = \"smtp\"\nhost = \"{host}\"\nport = {port}\n\
+         tls = \"none\"\n",
+        IN_FLIGHT / 2
     );
     Redeliver::start("worker", &config)
 }
 
-/// How often each message was taken by the peer, by its Message-ID.
-fn taken(peer: &SmtpPeer) -> HashMap<String, usize> {
-    let mut taken = HashMap::new();
+/// How often the peer accepted each message, by its Message-ID.
+fn accepted(peer: &SmtpPeer) -> HashMap<String, usize> {
+    let mut accepted = HashMap::new();
     for content in peer.contents() {
         let text = String::from_utf8_lossy(&content).into_owned();
         let id = text
             .lines()
             .find_map(|line| line.strip_prefix("Message-ID: "))
-            .expect("it has one");
-        *taken.entry(id.to_owned()).or_default() += 1;
+            .expect("the mail has a Message-ID");
+        *accepted.entry(id.to_owned()).or_default() += 1;
     }
-    taken
+    accepted
 }
 
 #[tokio::test]
-async fn mail_that_is_under_way_when_memory_becomes_full_is_sent_once() {
+async fn mail_in_flight_when_memory_becomes_full_is_sent_once() {
     for program in programs() {
         let server = Server::start(&program).await;
         let world = days_ago(&server).await;
@@ -483,9 +488,9 @@ async fn mail_that_is_under_way_when_memory_becomes_full_is_sent_once() {
             );
             bounce["content"] =
                 json!({"inline": format!("Message-ID: <m{n}@example.org>\r\n\r\nhello\r\n")});
-            world.take_in(bounce).await;
+            world.post_bounce(bounce).await;
         }
-        // Three times the lease goes by between the final dot and the whole answer.
+        // The lease would end three times between the final dot and the end of the answer.
         let peer = SmtpPeer::start(|received| match received.command.as_str() {
             "." => Act::Drip("250 2.0.0 ok", 250),
             command => agree(command),
@@ -495,7 +500,7 @@ async fn mail_that_is_under_way_when_memory_becomes_full_is_sent_once() {
             start_worker(&server, &world, &peer),
             start_worker(&server, &world, &peer),
         ];
-        peer.has_heard(".", UNDER_WAY).await;
+        peer.wait_for_command(".", IN_FLIGHT).await;
         server.has_memory(false);
         let leases = |world: &World| {
             let keys = Keys::new(&world.prefix, world.store.shards());
@@ -506,11 +511,11 @@ async fn mail_that_is_under_way_when_memory_becomes_full_is_sent_once() {
                 .count()
         };
         eventually("all settlements, or a second copy", async || {
-            let again = taken(&peer).into_values().any(|copies| copies > 1);
+            let again = accepted(&peer).into_values().any(|copies| copies > 1);
             (again || leases(&world) == 0).then_some(())
         })
         .await;
-        let while_full = taken(&peer);
+        let while_full = accepted(&peer);
         assert!(
             while_full.values().all(|copies| *copies == 1),
             "{while_full:?}"
@@ -519,7 +524,7 @@ async fn mail_that_is_under_way_when_memory_becomes_full_is_sent_once() {
         assert_eq!(
             settled,
             while_full.len(),
-            "what was sent is settled, and nothing else was claimed"
+            "each sent message is settled, and nothing else was claimed"
         );
 
         let http = Http::serve(&world).await;
@@ -536,7 +541,7 @@ async fn mail_that_is_under_way_when_memory_becomes_full_is_sent_once() {
         assert_eq!(
             http.get("/readyz").send().await.unwrap().status(),
             200,
-            "it answers what it knows"
+            "the scheduler can still answer from what Redis has"
         );
         let occurrence = world.now();
         assert!(
@@ -549,18 +554,18 @@ async fn mail_that_is_under_way_when_memory_becomes_full_is_sent_once() {
         TrimJournal { keep: DAY }
             .run_once(&world.store)
             .await
-            .expect("upkeep goes on, because it makes room");
+            .expect("upkeep continues, because it frees memory");
 
         server.has_memory(true);
         eventually("the rest", async || {
             (world.events_of(EventKind::MessageDelivered).await.len() == MESSAGES).then_some(())
         })
         .await;
-        let all = taken(&peer);
+        let all = accepted(&peer);
         assert_eq!(
             (all.len(), all.values().copied().max()),
             (MESSAGES, Some(1)),
-            "each was sent once"
+            "each message was sent once"
         );
         let log = workers[0].log();
         assert!(

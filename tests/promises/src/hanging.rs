@@ -1,5 +1,7 @@
-//! A destination that hangs holds up no other mail beyond its bounded share: a real worker, and
-//! mail hosts over SMTP that accept connections and never answer. By the machine's clock.
+//! A mail host that accepts connections and then never answers delays no other mail beyond a
+//! bounded share of a worker's attempts.
+
+// A real worker sends to SMTP servers. Time is that of the machine.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -26,17 +28,16 @@ use worker::content::Contents;
 use worker::routes::Routes;
 use worker::run::Worker;
 
-/// How long hosts may be silent until their attempts hang.
+/// How long a host may be silent until its attempts count as hanging.
 const PATIENCE: Duration = Duration::from_millis(300);
 
-/// Far less than the limits of SMTP, which are those that ship; and time to spare on a busy
-/// machine.
+/// Far less than the default SMTP time limits, with time to spare for a busy machine.
 const SOON: Duration = Duration::from_secs(20);
 
 /// Attempts at once.
 const PERMITS: usize = 8;
 
-/// Mail hosts, one that is healthy and one that hangs if it is told to, and a worker that sends to
+/// A healthy mail host, a mail host that hangs when the test wants it, and a worker that sends to
 /// them.
 struct Internet {
     world: World,
@@ -49,8 +50,8 @@ struct Internet {
 }
 
 impl Internet {
-    /// `good0.example` and so on are at the healthy host, and `bad0.example` and so on at the other
-    /// one, which answers until a recipient is named.
+    /// `good0.example` and so on are at the healthy host. `bad0.example` and so on are at the other
+    /// host, which answers until a recipient is named.
     async fn new(is_hanging: bool) -> Self {
         let hanging = Arc::new(AtomicBool::new(is_hanging));
         let healthy_host = SmtpPeer::agreeable().await;
@@ -64,8 +65,8 @@ impl Internet {
         let hanging_host = SmtpPeer::start_at(([127, 0, 0, 2], port).into(), None, script).await;
         let dns = DnsServer::start().await;
         for n in 0..20 {
-            dns.places(&format!("good{n}.example"), &["127.0.0.1"])
-                .places(&format!("bad{n}.example"), &["127.0.0.2"]);
+            dns.set_addresses(&format!("good{n}.example"), &["127.0.0.1"])
+                .set_addresses(&format!("bad{n}.example"), &["127.0.0.2"]);
         }
         let settings = Settings {
             start: SystemClock.now(),
@@ -97,7 +98,7 @@ impl Internet {
         }
     }
 
-    /// Takes in `count` bounces for each of these domains, whose jobs are due at once.
+    /// Posts `count` bounces for each of these domains. Their jobs are due at once.
     async fn due_now(&self, domains: &[String], count: usize) {
         let now = SystemClock.now();
         self.world.clock.set(now);
@@ -112,10 +113,10 @@ impl Internet {
             posted["content"] = json!({"inline": "Subject: hello\r\n\r\nhello\r\n"});
             posted
         });
-        self.world.take_in_all(posted).await;
+        self.world.post_bounces(posted).await;
     }
 
-    /// The messages that got through, to domains that begin so.
+    /// The delivered messages to domains that begin with this name.
     async fn delivered(&self, domains: &str) -> Vec<Event> {
         let delivered = self
             .world
@@ -136,7 +137,7 @@ impl Internet {
 
     async fn stopped(self) {
         self.stop.cancel();
-        // Attempts that hang would be waited for.
+        // Waiting for attempts that hang would take long.
         self.worker.abort();
     }
 }
@@ -146,18 +147,21 @@ fn domains(name: &str, count: usize) -> Vec<String> {
 }
 
 #[tokio::test]
-async fn new_destinations_that_hang_hold_up_no_other_mail() {
+async fn new_destinations_that_hang_do_not_delay_other_mail() {
     let internet = Internet::new(true).await;
-    // More destinations than attempts at once, which are there first.
+    // More destinations than attempts at once, and they are due first.
     internet.due_now(&domains("bad", 2 * PERMITS), 3).await;
-    internet.hanging_host.has_heard("RCPT", PERMITS / 2).await;
+    internet
+        .hanging_host
+        .wait_for_command("RCPT", PERMITS / 2)
+        .await;
     let started = Instant::now();
     internet.due_now(&domains("good", 10), 5).await;
     internet.has_delivered("good", 50).await;
     assert!(started.elapsed() < SOON, "it took {:?}", started.elapsed());
-    // Each that was given up has lost nothing by it.
+    // An attempt that was given up leaves no trace on its job.
     let opened = internet.world.events_of(EventKind::BreakerOpened).await;
-    assert!(!opened.is_empty(), "there was no room for all");
+    assert!(!opened.is_empty(), "some attempts had to be given up");
     for kind in [
         EventKind::AttemptDeferred,
         EventKind::JobLapsed,
@@ -170,7 +174,7 @@ async fn new_destinations_that_hang_hold_up_no_other_mail() {
 }
 
 #[tokio::test]
-async fn known_destinations_that_begin_to_hang_hold_up_no_other_mail() {
+async fn known_destinations_that_begin_to_hang_do_not_delay_other_mail() {
     let internet = Internet::new(false).await;
     internet.due_now(&domains("bad", 4), 20).await;
     internet.has_delivered("bad", 80).await;
@@ -178,7 +182,7 @@ async fn known_destinations_that_begin_to_hang_hold_up_no_other_mail() {
     internet.due_now(&domains("bad", 4), 20).await;
     internet
         .hanging_host
-        .has_heard("RCPT", 80 + PERMITS / 2)
+        .wait_for_command("RCPT", 80 + PERMITS / 2)
         .await;
     let started = Instant::now();
     internet.due_now(&domains("good", 10), 5).await;
@@ -188,10 +192,10 @@ async fn known_destinations_that_begin_to_hang_hold_up_no_other_mail() {
 }
 
 #[tokio::test]
-async fn an_attempt_that_waits_long_is_not_given_up_while_no_other_needs_its_place() {
+async fn a_slow_attempt_is_not_given_up_while_no_other_attempt_needs_its_place() {
     let internet = Internet::new(true).await;
     internet.due_now(&domains("bad", 1), 1).await;
-    internet.hanging_host.has_heard("RCPT", 1).await;
+    internet.hanging_host.wait_for_command("RCPT", 1).await;
     internet.due_now(&domains("good", 1), 20).await;
     internet.has_delivered("good", 20).await;
     let started = Instant::now();
@@ -203,7 +207,7 @@ async fn an_attempt_that_waits_long_is_not_given_up_while_no_other_needs_its_pla
     assert_eq!(
         internet.world.pace("bad0.example").await.in_flight,
         1,
-        "it goes on"
+        "the attempt continues"
     );
     assert_eq!(internet.world.events_of(EventKind::BreakerOpened).await, []);
     assert_eq!(internet.healthy_host.connections_of(".").len(), 20);

@@ -1,5 +1,5 @@
-//! What an operator holds gets no attempts until it is released or its time is over, and waits
-//! without spending any.
+//! A destination that an operator holds gets no attempts until it is released or the hold ends. Its
+//! jobs wait without spending attempts.
 
 use domain::destination::Destination;
 use domain::event::EventKind;
@@ -10,7 +10,7 @@ use store::destination_controls::Hold;
 const THERE: &str = "one.example";
 
 #[tokio::test]
-async fn a_held_destination_gets_nothing_until_it_is_released() {
+async fn a_held_destination_gets_no_attempts_until_it_is_released() {
     let world = World::new().await;
     let there = Destination::named(THERE);
     world.with_due(THERE, 30).await;
@@ -42,7 +42,7 @@ async fn a_held_destination_gets_nothing_until_it_is_released() {
     );
     assert!(
         !world.store.unhold(&there).await.unwrap(),
-        "it is not held any more"
+        "the destination is no longer held"
     );
     assert_eq!(world.pace(THERE).await.hold, None);
 
@@ -63,7 +63,7 @@ async fn a_held_destination_gets_nothing_until_it_is_released() {
 }
 
 #[tokio::test]
-async fn a_hold_with_an_end_is_over_then_and_the_shard_is_visited_then() {
+async fn a_hold_with_an_end_ends_by_itself_and_its_jobs_are_tried_at_once() {
     let world = World::new().await;
     let there = Destination::named(THERE);
     world.with_due(THERE, 3).await;
@@ -75,7 +75,7 @@ async fn a_hold_with_an_end_is_over_then_and_the_shard_is_visited_then() {
         .unwrap();
     let claimed = world.claim_near(THERE, 100).await;
     assert_eq!((claimed.jobs.len(), claimed.next_visit), (0, Some(until)));
-    // They are done earlier than they thought.
+    // The operator expects that the work there ends earlier than first planned.
     let until = world.now().plus(HOUR);
     world
         .store
@@ -94,6 +94,6 @@ async fn a_hold_with_an_end_is_over_then_and_the_shard_is_visited_then() {
     assert_eq!(world.claim_near(THERE, 100).await.jobs.len(), 3);
     assert!(
         !world.store.unhold(&there).await.unwrap(),
-        "its time was over"
+        "the hold had ended"
     );
 }

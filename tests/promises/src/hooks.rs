@@ -1,5 +1,5 @@
-//! Mail services tell what they know by webhooks: what is proven is taken in once, whatever else
-//! comes changes nothing.
+//! Mail services report their events by webhook. A request is accepted once if its signature,
+//! password or token is valid. Any other request changes nothing.
 
 use std::sync::{Arc, Mutex};
 
@@ -37,7 +37,7 @@ const JO: &str = "jo@example.com";
 const SAM: &str = "sam@example.com";
 const KEY: &str = "mailgun-signing-key";
 
-/// A scheduler with this hook.
+/// A scheduler with this hook configured.
 async fn serve(world: &World, service: Service, hook: Hook) -> Http {
     let mut config = Config::embedded();
     config.hooks.set(service, hook);
@@ -62,14 +62,14 @@ async fn send(request: RequestBuilder) -> Response {
     request.send().await.expect("the scheduler answers")
 }
 
-/// What came of it, which is not refused.
-async fn taken(response: Response) -> Value {
+/// The body of an answer with status 200 or 202.
+async fn accepted(response: Response) -> Value {
     assert_eq!(response.status(), 200);
     json(response).await
 }
 
-/// The answers of a hook, in short.
-fn words(wire: &Value) -> Vec<&str> {
+/// A short form of the answers of a hook.
+fn answer_names(wire: &Value) -> Vec<&str> {
     wire["answers"]
         .as_array()
         .unwrap()
@@ -78,7 +78,7 @@ fn words(wire: &Value) -> Vec<&str> {
         .collect()
 }
 
-/// An event of Mailgun, signed at this instant with this token.
+/// An event from Mailgun, signed at this instant with this token.
 fn mailgun(key: &str, signed: Timestamp, token: &str, event: &Value) -> Value {
     let timestamp = (signed.ms() / 1_000).to_string();
     let tag = hmac::sign(
@@ -90,27 +90,30 @@ fn mailgun(key: &str, signed: Timestamp, token: &str, event: &Value) -> Value {
         .iter()
         .map(|byte| format!("{byte:02x}"))
         .collect();
-    json!({"signature": {"timestamp": timestamp, "token": token, "signature": hex}, "event-data": event})
+    json!({"signature": {"timestamp": timestamp, "token": token, "signature": hex},
+        "event-data": event})
 }
 
 fn deferred(at: Timestamp) -> Value {
     json!({
-        "event": "failed", "severity": "temporary", "recipient": JO, "timestamp": at.ms() as f64 / 1_000.0,
+        "event": "failed", "severity": "temporary", "recipient": JO,
+        "timestamp": at.ms() as f64 / 1_000.0,
         "message": {"headers": {"message-id": "m1@example.org"}},
-        "delivery-status": {"code": 452, "message": "4.3.1 Insufficient system storage", "attempt-no": 7},
+        "delivery-status": {"code": 452, "message": "4.3.1 Insufficient system storage",
+            "attempt-no": 7},
     })
 }
 
 #[tokio::test]
-async fn what_mailgun_has_signed_is_taken_in_and_its_last_try_was_attempt_0() {
+async fn a_signed_mailgun_event_is_accepted_and_its_last_try_counts_as_attempt_0() {
     let world = World::new().await;
     let http = serve(&world, Service::Mailgun, secret(KEY)).await;
     let tried = Timestamp::from_ms(world.now().ms() - 600_000);
     let request =
         http.post("/v1/hooks/mailgun")
             .json(&mailgun(KEY, world.now(), "t1", &deferred(tried)));
-    let wire = taken(send(request).await).await;
-    assert_eq!(words(&wire), ["scheduled"], "{wire}");
+    let wire = accepted(send(request).await).await;
+    assert_eq!(answer_names(&wire), ["scheduled"], "{wire}");
     let job = world.job(JO).await;
     assert_eq!(
         (job.job.head.attempt, job.job.messages[0].id.as_str()),
@@ -127,21 +130,22 @@ async fn what_mailgun_has_signed_is_taken_in_and_its_last_try_was_attempt_0() {
     );
 
     world.clock.advance(HOUR);
-    let delivered = json!({"event": "delivered", "recipient": JO, "timestamp": world.now().ms() as f64 / 1_000.0,
+    let delivered = json!({"event": "delivered", "recipient": JO,
+        "timestamp": world.now().ms() as f64 / 1_000.0,
         "message": {"headers": {"message-id": "m1@example.org"}}});
     let request = http
         .post("/v1/hooks/mailgun")
         .json(&mailgun(KEY, world.now(), "t2", &delivered));
     assert_eq!(
-        words(&taken(send(request).await).await),
+        answer_names(&accepted(send(request).await).await),
         ["closed"],
-        "the service got it through itself"
+        "the service delivered the message itself"
     );
     assert!(world.job_if_any(JO).await.is_none());
 }
 
 #[tokio::test]
-async fn what_mailgun_has_not_signed_or_long_ago_changes_nothing() {
+async fn a_mailgun_event_without_a_valid_and_recent_signature_changes_nothing() {
     let world = World::new().await;
     let http = serve(&world, Service::Mailgun, secret(KEY)).await;
     let (now, event) = (world.now(), deferred(world.now()));
@@ -175,7 +179,7 @@ async fn what_mailgun_has_not_signed_or_long_ago_changes_nothing() {
 }
 
 #[tokio::test]
-async fn a_mailgun_token_is_good_for_one_request_whatever_its_event_says() {
+async fn a_mailgun_token_is_valid_for_one_request_whatever_its_event_is() {
     let world = World::new().await;
     let http = serve(&world, Service::Mailgun, secret(KEY)).await;
     let opened = json!({"event": "opened", "recipient": "sam@example.com"});
@@ -184,9 +188,9 @@ async fn a_mailgun_token_is_good_for_one_request_whatever_its_event_says() {
         let request = http
             .post("/v1/hooks/mailgun")
             .json(&mailgun(KEY, world.now(), "t1", event));
-        let wire = taken(send(request).await).await;
+        let wire = accepted(send(request).await).await;
         assert_eq!(
-            (words(&wire).len(), &wire["replayed"]),
+            (answer_names(&wire).len(), &wire["replayed"]),
             (answers, &json!(replayed)),
             "{wire}"
         );
@@ -194,12 +198,12 @@ async fn a_mailgun_token_is_good_for_one_request_whatever_its_event_says() {
     assert_eq!(
         world.standing(JO).await,
         Standing::Active,
-        "what is signed says nothing of the event"
+        "the signature does not cover the event"
     );
 }
 
 #[tokio::test]
-async fn a_mailgun_token_that_comes_many_times_at_once_is_good_for_one_request_too() {
+async fn a_mailgun_token_that_comes_many_times_at_once_is_valid_for_one_request_too() {
     let world = World::new().await;
     let http = serve(&world, Service::Mailgun, secret(KEY)).await;
     let addresses = (0..16)
@@ -229,13 +233,13 @@ async fn a_mailgun_token_that_comes_many_times_at_once_is_good_for_one_request_t
     assert_eq!(
         post(&addresses[0]).await,
         200,
-        "who comes again later hears that it is known"
+        "a later repetition is answered as known"
     );
     assert_eq!(world.events_of(EventKind::AddressSuppressed).await.len(), 1);
 }
 
 #[tokio::test]
-async fn a_mailgun_request_that_the_store_did_not_take_is_taken_when_it_comes_again() {
+async fn a_mailgun_request_that_could_not_be_stored_is_accepted_when_it_is_repeated() {
     let servers = Servers::new(&programs()[0]);
     let master = servers.start(&[]).await;
     let replica = servers.start_replica(master, &[]).await;
@@ -252,30 +256,30 @@ async fn a_mailgun_request_that_the_store_did_not_take_is_taken_when_it_comes_ag
                 .as_str()
                 .unwrap()
                 .contains("store does not answer"),
-            "nobody else has it: {why}"
+            "no other request has the token: {why}"
         );
     }
     servers.signal(replica, "-CONT");
-    let wire = eventually("a yes", async || {
+    let wire = eventually("an answer of 200", async || {
         Some(post().await).filter(|answer| answer.status() == 200)
     })
     .await;
     assert_eq!(
         json(wire).await["replayed"],
         0,
-        "the token had not been used up"
+        "the token had not been used"
     );
     assert_eq!(json(post().await).await["replayed"], 1);
 }
 
 #[tokio::test]
-async fn mailgun_is_understood_in_the_forms_of_before_too() {
+async fn webhooks_in_the_older_form_of_mailgun_are_understood_too() {
     let world = World::new().await;
     let http = serve(&world, Service::Mailgun, secret(KEY)).await;
     let signed = mailgun(KEY, world.now(), "t1", &Value::Null)["signature"].clone();
     let part = |key: &str| signed[key].as_str().unwrap().to_owned();
     for (key, status) in [("signature", 200), ("token", 401)] {
-        // Where the token stands in the signature's place it is none.
+        // The token in place of the signature proves nothing.
         let fields = [
             ("event", "complained".to_owned()),
             ("recipient", JO.to_owned()),
@@ -294,7 +298,7 @@ async fn mailgun_is_understood_in_the_forms_of_before_too() {
     assert_eq!(world.standing(JO).await, Standing::Suppressed);
 }
 
-/// A key of SendGrid's, and what signs with it.
+/// A key pair as SendGrid has it, and the public key as SendGrid shows it.
 fn sendgrid_key() -> (EcdsaKeyPair, String) {
     let document =
         EcdsaKeyPair::generate_pkcs8(&ECDSA_P256_SHA256_ASN1_SIGNING, &SystemRandom::new())
@@ -332,13 +336,14 @@ fn sendgrid(http: &Http, key: &EcdsaKeyPair, signed: Timestamp, body: &str) -> R
 }
 
 #[tokio::test]
-async fn sendgrid_tells_many_events_at_once_and_a_replay_changes_nothing() {
+async fn a_sendgrid_request_with_many_events_is_accepted_and_a_replay_changes_nothing() {
     let world = World::new().await;
     let (key, public) = sendgrid_key();
     let http = serve(&world, Service::SendGrid, secret(&public)).await;
     let at = world.now().ms() / 1_000;
     let event = |kind: &str, name: &str, more: Value| {
-        let mut event = json!({"event": kind, "email": format!("{name}@example.com"), "timestamp": at, "sg_event_id": format!("e-{kind}-{name}"), "smtp-id": "<m1>"});
+        let mut event = json!({"event": kind, "email": format!("{name}@example.com"),
+            "timestamp": at, "sg_event_id": format!("e-{kind}-{name}"), "smtp-id": "<m1>"});
         event
             .as_object_mut()
             .unwrap()
@@ -359,9 +364,9 @@ async fn sendgrid_tells_many_events_at_once_and_a_replay_changes_nothing() {
         event("open", "f", json!({})),
     ])
     .to_string();
-    let wire = taken(send(sendgrid(&http, &key, world.now(), &body)).await).await;
+    let wire = accepted(send(sendgrid(&http, &key, world.now(), &body)).await).await;
     assert_eq!(
-        words(&wire),
+        answer_names(&wire),
         ["scheduled", "retired", "suppressed", "refused", "noted"]
     );
     assert_eq!(
@@ -369,15 +374,18 @@ async fn sendgrid_tells_many_events_at_once_and_a_replay_changes_nothing() {
         (&json!(1), &json!({"teleported": 1}))
     );
 
-    // Its job ends without a verdict on the address; still the replay starts no other.
+    // The job ends without an effect on the address. Still the replay starts no other job.
     assert!(world.job_if_any("a@example.com").await.is_some());
-    world.tell(json!({"type": "delivered", "recipient": "a@example.com", "occurred_at": "2020-01-01T00:00:00Z"})).await;
+    world
+        .report_fact(json!({"type": "delivered", "recipient": "a@example.com",
+        "occurred_at": "2020-01-01T00:00:00Z"}))
+        .await;
     world.reinstate("c@example.com").await;
     let events = world.events().await;
     world.clock.advance(HOUR);
-    let wire = taken(send(sendgrid(&http, &key, world.now(), &body)).await).await;
+    let wire = accepted(send(sendgrid(&http, &key, world.now(), &body)).await).await;
     assert_eq!(
-        (words(&wire), &wire["replayed"]),
+        (answer_names(&wire), &wire["replayed"]),
         (vec!["refused", "noted"], &json!(3))
     );
     assert_eq!(world.events().await, events);
@@ -394,7 +402,7 @@ async fn sendgrid_tells_many_events_at_once_and_a_replay_changes_nothing() {
 }
 
 #[tokio::test]
-async fn what_sendgrid_has_not_signed_byte_for_byte_changes_nothing() {
+async fn a_sendgrid_request_whose_bytes_do_not_match_the_signature_changes_nothing() {
     let world = World::new().await;
     let (key, public) = sendgrid_key();
     let http = serve(&world, Service::SendGrid, secret(&public)).await;
@@ -432,17 +440,19 @@ async fn what_sendgrid_has_not_signed_byte_for_byte_changes_nothing() {
         assert_eq!(world.events().await, [], "{what}");
     }
     assert_eq!(
-        words(&taken(send(with("neither", "")).await).await).len(),
+        answer_names(&accepted(send(with("neither", "")).await).await).len(),
         1,
-        "else it is good"
+        "the unchanged request is accepted"
     );
 }
 
 #[tokio::test]
-async fn who_has_the_password_or_token_may_tell_and_nobody_else() {
+async fn a_webhook_needs_the_configured_password_or_token() {
     let record = json!({"RecordType": "SpamComplaint", "Email": JO, "MessageID": "m1", "ID": 7});
-    let event = json!([{"msys": {"track_event": {"type": "spam_complaint", "raw_rcpt_to": JO, "event_id": "e1"}}}]);
-    let report = json!({"type": "Feedback", "feedback_report": {"feedback_type": "abuse", "original_rcpt_to": [JO]}});
+    let event = json!([{"msys": {"track_event": {"type": "spam_complaint", "raw_rcpt_to": JO,
+        "event_id": "e1"}}}]);
+    let report = json!({"type": "Feedback", "feedback_report": {"feedback_type": "abuse",
+        "original_rcpt_to": [JO]}});
     for (service, hook, body) in [
         (Service::Postmark, login(), record),
         (Service::SparkPost, login(), event),
@@ -478,9 +488,9 @@ async fn who_has_the_password_or_token_may_tell_and_nobody_else() {
             Service::KumoMta => request().bearer_auth("geheim"),
             _ => request().basic_auth("service", Some("geheim")),
         };
-        let wire = taken(send(good).await).await;
+        let wire = accepted(send(good).await).await;
         assert_eq!(
-            (words(&wire), &wire["answers"][0]["job"]),
+            (answer_names(&wire), &wire["answers"][0]["job"]),
             (vec!["suppressed"], &json!(format!("acme/{JO}")))
         );
         assert_eq!(world.events_of(EventKind::AddressSuppressed).await.len(), 1);
@@ -488,10 +498,11 @@ async fn who_has_the_password_or_token_may_tell_and_nobody_else() {
 }
 
 #[tokio::test]
-async fn what_is_proven_by_password_or_token_and_comes_again_changes_nothing() {
+async fn a_repeated_webhook_with_a_valid_password_or_token_changes_nothing() {
     let postmark = json!([
         {"RecordType": "SpamComplaint", "Email": JO, "MessageID": "m1", "ID": 7},
-        {"RecordType": "Bounce", "Type": "SoftBounce", "Email": SAM, "MessageID": "m1", "ID": 8, "Details": FULL},
+        {"RecordType": "Bounce", "Type": "SoftBounce", "Email": SAM, "MessageID": "m1", "ID": 8,
+            "Details": FULL},
     ]);
     let track = |kind: &str, id: &str, more: Value| {
         let mut event = json!({"type": kind, "event_id": id});
@@ -511,8 +522,10 @@ async fn what_is_proven_by_password_or_token_and_comes_again_changes_nothing() {
     ]);
     let response = json!({"code": 452, "content": "4.3.1 full"});
     let kumomta = json!([
-        {"type": "Feedback", "id": "k1", "feedback_report": {"feedback_type": "abuse", "original_rcpt_to": [JO]}},
-        {"type": "TransientFailure", "id": "k2", "recipient": SAM, "num_attempts": 1, "response": response},
+        {"type": "Feedback", "id": "k1", "feedback_report": {"feedback_type": "abuse",
+            "original_rcpt_to": [JO]}},
+        {"type": "TransientFailure", "id": "k2", "recipient": SAM, "num_attempts": 1,
+            "response": response},
     ]);
     for (service, hook, body) in [
         (Service::Postmark, login(), postmark),
@@ -528,9 +541,9 @@ async fn what_is_proven_by_password_or_token_and_comes_again_changes_nothing() {
                 Service::KumoMta => request.bearer_auth("geheim"),
                 _ => request.basic_auth("service", Some("geheim")),
             };
-            taken(send(proven).await).await
+            accepted(send(proven).await).await
         };
-        // Postmark tells one event a request.
+        // Postmark sends one event per request.
         let bodies = if service == Service::Postmark {
             body.as_array().unwrap().clone()
         } else {
@@ -538,11 +551,15 @@ async fn what_is_proven_by_password_or_token_and_comes_again_changes_nothing() {
         };
         let mut answers = Vec::new();
         for body in &bodies {
-            answers.extend(words(&post(body).await).into_iter().map(str::to_owned));
+            answers.extend(
+                answer_names(&post(body).await)
+                    .into_iter()
+                    .map(str::to_owned),
+            );
         }
         assert_eq!(answers, ["suppressed", "scheduled"], "{path}");
         world.reinstate(JO).await;
-        world.take_in(bounce(SAM, "m9", UNKNOWN)).await;
+        world.post_bounce(bounce(SAM, "m9", UNKNOWN)).await;
         world.reinstate(SAM).await;
         let events = world.events().await;
         world.clock.advance(HOUR);
@@ -550,7 +567,7 @@ async fn what_is_proven_by_password_or_token_and_comes_again_changes_nothing() {
             let wire = post(body).await;
             let expected = if bodies.len() == 1 { 2 } else { 1 };
             assert_eq!(
-                (words(&wire).len(), &wire["replayed"]),
+                (answer_names(&wire).len(), &wire["replayed"]),
                 (0, &json!(expected)),
                 "{path}: {wire}"
             );
@@ -559,17 +576,17 @@ async fn what_is_proven_by_password_or_token_and_comes_again_changes_nothing() {
         assert_eq!(
             world.standing(JO).await,
             Standing::Active,
-            "{path}: an operator took it back"
+            "{path}: an operator reinstated the address"
         );
         assert!(
             world.job_if_any(SAM).await.is_none(),
-            "{path}: and no job starts anew"
+            "{path}: no new job starts"
         );
     }
 }
 
 #[tokio::test]
-async fn an_unknown_event_is_202_and_counted_and_nobody_waits_for_what_no_one_reads() {
+async fn an_unknown_event_is_answered_with_202_and_counted_and_changes_nothing() {
     let world = World::new().await;
     let http = serve(&world, Service::Postmark, login()).await;
     let post = |body: &'static str| {
@@ -593,7 +610,7 @@ async fn an_unknown_event_is_202_and_counted_and_nobody_waits_for_what_no_one_re
 }
 
 #[tokio::test]
-async fn a_hook_that_is_not_configured_says_which_key_to_set() {
+async fn a_request_to_an_unconfigured_hook_is_answered_with_the_key_to_set() {
     let world = World::new().await;
     let http = Http::serve(&world).await;
     for service in Service::ALL {
@@ -613,10 +630,12 @@ async fn a_hook_that_is_not_configured_says_which_key_to_set() {
 }
 
 #[tokio::test]
-async fn what_a_service_defers_again_joins_nothing_twice_and_waits_for_no_other_way_in() {
+async fn a_deferral_that_the_platform_has_already_reported_is_a_duplicate() {
     let world = World::new().await;
     let http = serve(&world, Service::Mailgun, secret(KEY)).await;
-    world.take_in(bounce(JO, "<m1@example.org>", FULL)).await;
+    world
+        .post_bounce(bounce(JO, "<m1@example.org>", FULL))
+        .await;
     for (token, wanted) in [("t1", "duplicate"), ("t2", "duplicate")] {
         let request = http.post("/v1/hooks/mailgun").json(&mailgun(
             KEY,
@@ -625,9 +644,9 @@ async fn what_a_service_defers_again_joins_nothing_twice_and_waits_for_no_other_
             &deferred(world.now()),
         ));
         assert_eq!(
-            words(&taken(send(request).await).await),
+            answer_names(&accepted(send(request).await).await),
             [wanted],
-            "the platform has told it already"
+            "the platform has already reported it"
         );
     }
     assert_eq!(world.waiting(JO).await.len(), 1);

@@ -1,5 +1,7 @@
-//! An idle worker sleeps until the instant that a shard named. What becomes due before that it
-//! finds within `poll_max`. This is about real time, so it is measured by the servers' clock.
+//! An idle worker sleeps until the next planned visit of a shard. A job that becomes due before
+//! that is found within `poll_max`.
+
+// This is about real time, so it is measured by the servers' clock.
 
 use std::time::Duration;
 
@@ -13,14 +15,14 @@ use harness::world::{DAY, MS, Settings, World};
 use store::schedule::Answer;
 use system::clock::SystemClock;
 
-/// By how much a busy machine may be later than it should.
+/// How much later than expected things may happen on a busy machine.
 const NOISE: Duration = Duration::from_secs(3);
 
 /// Jobs that become due one after the other.
 const JOBS: usize = 5;
 
 #[tokio::test]
-async fn what_becomes_due_before_the_instant_that_was_named_is_found_within_poll_max() {
+async fn a_job_that_is_due_before_the_next_planned_visit_is_found_within_poll_max() {
     let poll_max = Config::embedded().worker.poll_max;
     assert_eq!(poll_max, 250 * MS, "the default");
     let world = World::with(Settings {
@@ -28,17 +30,16 @@ async fn what_becomes_due_before_the_instant_that_was_named_is_found_within_poll
         ..Settings::default()
     })
     .await;
-    world.mail.says(OK);
+    world.mail.reply_with(OK);
     for n in 0..JOBS {
         world
-            .take_in(bounce(&format!("late@host{n}.example"), "m1", FULL))
+            .post_bounce(bounce(&format!("late@host{n}.example"), "m1", FULL))
             .await;
     }
     let store = world.store_by_real_time().await;
     let worker = world.start_worker_on(&store, |settings| settings.poll_max = poll_max);
     for n in 0..JOBS {
-        // The worker has just been where the one before was: it is about to wait for as long as it
-        // ever does.
+        // The worker has just found the previous job. It is about to wait for its longest time.
         due_now(&world, &format!("early@host{n}.example")).await;
         let late = delivered_after(&world, n).await;
         assert!(late <= poll_max + NOISE, "job {n} was found after {late:?}");
@@ -47,14 +48,14 @@ async fn what_becomes_due_before_the_instant_that_was_named_is_found_within_poll
 }
 
 #[tokio::test]
-async fn a_worker_wakes_at_the_instant_that_was_named_and_not_before() {
+async fn a_worker_wakes_at_the_planned_time_and_not_before() {
     let held_for = Duration::from_secs(1);
     let world = World::with(Settings {
         start: SystemClock.now(),
         ..Settings::default()
     })
     .await;
-    world.mail.says(OK);
+    world.mail.reply_with(OK);
     let due = due_now(&world, "jo@example.com").await;
     world
         .store
@@ -70,12 +71,12 @@ async fn a_worker_wakes_at_the_instant_that_was_named_and_not_before() {
     let late = delivered_after(&world, 0).await;
     assert!(
         (held_for..held_for + NOISE).contains(&late),
-        "it was found after {late:?}"
+        "the job was found after {late:?}"
     );
     worker.stopped().await;
 }
 
-/// Takes in a bounce whose job is due at once.
+/// Posts a bounce whose job is due at once.
 async fn due_now(world: &World, address: &str) -> Timestamp {
     let now = SystemClock.now();
     world.clock.set(now);
@@ -83,11 +84,14 @@ async fn due_now(world: &World, address: &str) -> Timestamp {
     posted["occurred_at"] = Timestamp::from_ms(now.ms() - (2 * DAY).as_millis() as i64)
         .to_string()
         .into();
-    assert_eq!(world.take_in(posted).await, Answer::Scheduled { due: now });
+    assert_eq!(
+        world.post_bounce(posted).await,
+        Answer::Scheduled { due: now }
+    );
     now
 }
 
-/// By how much the delivery of this number was claimed after it was due.
+/// How long after its due time the delivery with this number was claimed.
 async fn delivered_after(world: &World, number: usize) -> Duration {
     let delivered = eventually("the delivery", async || {
         world
@@ -102,6 +106,6 @@ async fn delivered_after(world: &World, number: usize) -> Duration {
             .late_ms
             .unwrap()
             .try_into()
-            .expect("never before it is due"),
+            .expect("a job is never claimed before it is due"),
     )
 }

@@ -1,5 +1,5 @@
-//! Every bounce that is posted gets its own answer, in the form and order in which it came. What is
-//! wrong with one affects no other.
+//! Every posted bounce gets its own answer, in the form and order of the request. An error in one
+//! bounce affects no other.
 
 use config::model::Config;
 use harness::bounce::{FULL, TOO_BIG, UNKNOWN, bounce};
@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 const JO: &str = "jo@example.com";
 
 #[tokio::test]
-async fn an_object_is_answered_with_an_object() {
+async fn a_single_object_is_answered_with_an_object() {
     let world = World::new().await;
     let http = Http::serve(&world).await;
     let response = http.post_json(&bounce(JO, "m1", FULL)).await;
@@ -19,12 +19,13 @@ async fn an_object_is_answered_with_an_object() {
     let due = world.job(JO).await.due.unwrap().to_string();
     assert_eq!(
         answer,
-        json!({"answer": "scheduled", "job": "default/jo@example.com", "due": due, "policy": "system-full"})
+        json!({"answer": "scheduled", "job": "default/jo@example.com", "due": due,
+            "policy": "system-full"})
     );
 }
 
 #[tokio::test]
-async fn each_item_of_an_array_is_answered_in_its_place() {
+async fn each_item_of_an_array_is_answered_at_its_position() {
     let world = World::new().await;
     let http = Http::serve(&world).await;
     let bounces = json!([
@@ -39,7 +40,7 @@ async fn each_item_of_an_array_is_answered_in_its_place() {
     assert_eq!(response.status(), 202);
     let answers = json(response).await;
     assert_eq!(
-        words(answers.as_array().unwrap()),
+        answer_names(answers.as_array().unwrap()),
         [
             "scheduled",
             "joined",
@@ -57,7 +58,7 @@ async fn each_item_of_an_array_is_answered_in_its_place() {
 }
 
 #[tokio::test]
-async fn each_line_is_answered_by_a_line_and_a_wrong_one_affects_no_other() {
+async fn each_line_is_answered_by_a_line_and_a_wrong_line_affects_no_other() {
     let world = World::new().await;
     let mut config = Config::embedded();
     config.scheduler.line_max = 512;
@@ -87,7 +88,7 @@ async fn each_line_is_answered_by_a_line_and_a_wrong_one_affects_no_other() {
     for place in [0, 2, 10] {
         wanted[place] = "scheduled";
     }
-    assert_eq!(words(&answers), wanted);
+    assert_eq!(answer_names(&answers), wanted);
     let blamed: Vec<&str> = answers
         .iter()
         .filter(|one| one["answer"] == "refused")
@@ -116,12 +117,12 @@ async fn each_line_is_answered_by_a_line_and_a_wrong_one_affects_no_other() {
     }
     assert!(
         world.job_if_any(JO).await.is_none(),
-        "no wrong line started anything"
+        "no wrong line started a job"
     );
 }
 
 #[tokio::test]
-async fn lines_of_one_request_see_each_other_across_batches() {
+async fn lines_of_one_request_take_effect_in_order_even_across_batches() {
     let world = World::new().await;
     let mut config = Config::embedded();
     config.scheduler.batch = 3;
@@ -133,26 +134,26 @@ async fn lines_of_one_request_see_each_other_across_batches() {
     let answers = json_lines(http.post_lines(lines.join("\r\n") + "\r\n\r\n").await).await;
     assert_eq!(answers.len(), 50);
     assert_eq!(
-        words(&answers)[..10],
+        answer_names(&answers)[..10],
         [["scheduled"].as_slice(), &["joined"; 9]].concat()
     );
     assert!(
-        words(&answers)[10..]
+        answer_names(&answers)[10..]
             .iter()
             .all(|word| *word == "duplicate")
     );
 }
 
 #[tokio::test]
-async fn a_request_of_which_nothing_can_be_read_is_a_400() {
+async fn a_request_without_any_readable_item_is_answered_with_400() {
     let world = World::new().await;
     let http = Http::serve(&world).await;
     let response = http.post_lines("no\njson\n").await;
     assert_eq!(response.status(), 400);
     assert_eq!(
-        words(&json_lines(response).await),
+        answer_names(&json_lines(response).await),
         ["refused", "refused"],
-        "each line still learns why"
+        "each line still gets its own reason"
     );
     let one = problem(http.post_json(&bounce("nobody", "m1", FULL)).await, 400).await;
     assert_eq!(
@@ -174,7 +175,7 @@ async fn a_request_of_which_nothing_can_be_read_is_a_400() {
 }
 
 #[tokio::test]
-async fn what_nobody_can_read_is_a_problem_that_says_what_is_allowed() {
+async fn an_unreadable_request_gets_an_error_that_says_what_is_allowed() {
     let world = World::new().await;
     let mut config = Config::embedded();
     config.scheduler.body_max = 1 << 10;
@@ -212,8 +213,8 @@ async fn what_nobody_can_read_is_a_problem_that_says_what_is_allowed() {
     problem(http.get("/v1/bounces").send().await.unwrap(), 405).await;
 }
 
-/// The word that each answer starts with.
-fn words(answers: &[Value]) -> Vec<&str> {
+/// The name of each answer.
+fn answer_names(answers: &[Value]) -> Vec<&str> {
     answers
         .iter()
         .map(|answer| answer["answer"].as_str().unwrap_or("none"))

@@ -1,5 +1,5 @@
-//! All messages for an address wait in its one job. Joining it changes neither when nor how often
-//! it is tried.
+//! All messages for an address wait in its single job. A message that joins the job changes neither
+//! when nor how often the address is tried.
 
 use domain::event::EventKind;
 use domain::standing::Standing;
@@ -11,7 +11,7 @@ use store::settle::{Settled, Settlement};
 const JO: &str = "jo@example.com";
 
 #[tokio::test]
-async fn a_message_that_is_dropped_as_it_comes_in_is_told_once_however_often_it_comes() {
+async fn a_message_dropped_on_arrival_has_one_event_however_often_it_is_posted() {
     let world = World::new().await;
     let big = |message| bounce(JO, message, TOO_BIG);
     let posted = [
@@ -20,34 +20,38 @@ async fn a_message_that_is_dropped_as_it_comes_in_is_told_once_however_often_it_
         big("m1"),
         bounce("sam@example.com", "m1", TOO_BIG),
     ];
-    world.take_in_all(posted.into_iter()).await;
-    assert_eq!(world.final_events().await.len(), 3, "in one batch");
+    world.post_bounces(posted.into_iter()).await;
+    assert_eq!(
+        world.final_events().await.len(),
+        3,
+        "three messages in one batch"
+    );
     for _ in 0..2 {
-        assert_eq!(world.take_in(big("m1")).await, Answer::Dropped);
+        assert_eq!(world.post_bounce(big("m1")).await, Answer::Dropped);
         world.clock.advance(DAY);
     }
-    assert_eq!(world.final_events().await.len(), 3, "and on the next day");
-    assert_eq!(world.take_in(big("m1")).await, Answer::Dropped);
-    assert_eq!(world.final_events().await.len(), 4, "but not for ever");
+    assert_eq!(world.final_events().await.len(), 3, "also on the next day");
+    assert_eq!(world.post_bounce(big("m1")).await, Answer::Dropped);
+    assert_eq!(world.final_events().await.len(), 4, "but not after that");
     assert!(
         matches!(
-            world.take_in(bounce(JO, "m2", FULL)).await,
+            world.post_bounce(bounce(JO, "m2", FULL)).await,
             Answer::Scheduled { .. }
         ),
-        "a dropped one can wait"
+        "a dropped message can still start a job"
     );
 }
 
 #[tokio::test]
-async fn a_message_that_joins_changes_neither_due_nor_attempt() {
+async fn a_message_that_joins_a_job_changes_neither_due_time_nor_attempt_counter() {
     let world = World::new().await;
-    world.take_in_and_wait(bounce(JO, "m1", FULL)).await;
-    world.mail.says(FULL);
+    world.post_and_wait_until_due(bounce(JO, "m1", FULL)).await;
+    world.mail.reply_with(FULL);
     world.work().await;
     let before = world.job(JO).await;
 
     world.clock.advance(HOUR);
-    let answer = world.take_in(bounce(JO, "m2", MAINTENANCE)).await;
+    let answer = world.post_bounce(bounce(JO, "m2", MAINTENANCE)).await;
     assert_eq!(answer, Answer::Joined { due: before.due });
     let after = world.job(JO).await;
     assert_eq!((after.due, after.job.head), (before.due, before.job.head));
@@ -55,7 +59,7 @@ async fn a_message_that_joins_changes_neither_due_nor_attempt() {
 }
 
 #[tokio::test]
-async fn what_joined_during_an_attempt_waits_with_the_rest_where_the_attempt_failed() {
+async fn a_message_that_joined_during_a_failed_attempt_waits_with_the_others() {
     let world = World::new().await;
     let settlement = attempt_while_another_joins(&world, FULL).await;
     assert_eq!(world.settle(&settlement).await, Settled::Done);
@@ -64,17 +68,17 @@ async fn what_joined_during_an_attempt_waits_with_the_rest_where_the_attempt_fai
 }
 
 #[tokio::test]
-async fn what_joined_during_an_attempt_goes_on_at_once_where_mail_got_through() {
+async fn a_message_that_joined_during_a_successful_attempt_is_sent_at_once() {
     let world = World::new().await;
     let settlement = attempt_while_another_joins(&world, OK).await;
     assert_eq!(world.settle(&settlement).await, Settled::Done);
     let job = world.job(JO).await;
     assert_eq!(job.due, Some(world.now()));
-    assert_eq!(job.job.head.attempt, 0, "it has all attempts before it");
+    assert_eq!(job.job.head.attempt, 0, "the job has all attempts left");
     assert_eq!(
         world.events_of(EventKind::JobClosed).await,
         [],
-        "it has not ended yet"
+        "the job has not ended yet"
     );
 
     assert_eq!(world.work().await, 1);
@@ -83,7 +87,7 @@ async fn what_joined_during_an_attempt_goes_on_at_once_where_mail_got_through() 
 }
 
 #[tokio::test]
-async fn what_joined_during_an_attempt_gets_its_own_final_event_where_the_address_is_retired() {
+async fn a_message_that_joined_has_its_own_final_event_if_the_attempt_retires_the_address() {
     let world = World::new().await;
     let settlement = attempt_while_another_joins(&world, UNKNOWN).await;
     assert_eq!(world.settle(&settlement).await, Settled::Done);
@@ -96,35 +100,35 @@ async fn what_joined_during_an_attempt_gets_its_own_final_event_where_the_addres
 }
 
 #[tokio::test]
-async fn what_joined_stays_where_the_job_is_given_back_untried() {
+async fn a_message_that_joined_stays_in_a_job_that_is_given_back_untried() {
     let world = World::new().await;
-    let due = world.take_in_and_wait(bounce(JO, "m1", FULL)).await;
+    let due = world.post_and_wait_until_due(bounce(JO, "m1", FULL)).await;
     let leased = world.claim_one().await;
-    world.take_in(bounce(JO, "joined", FULL)).await;
+    world.post_bounce(bounce(JO, "joined", FULL)).await;
     assert!(world.release(&leased.lease).await);
     assert_eq!(world.waiting(JO).await, ["m1", "joined"]);
     assert_eq!(world.job(JO).await.due, Some(due));
 }
 
 #[tokio::test]
-async fn a_message_is_taken_in_once_while_its_job_waits_and_while_it_is_leased() {
+async fn a_message_is_accepted_once_while_its_job_waits_or_is_leased() {
     let world = World::new().await;
-    world.take_in_and_wait(bounce(JO, "m1", FULL)).await;
+    world.post_and_wait_until_due(bounce(JO, "m1", FULL)).await;
     assert_eq!(
-        world.take_in(bounce(JO, "m1", FULL)).await,
+        world.post_bounce(bounce(JO, "m1", FULL)).await,
         Answer::Duplicate
     );
     let leased = world.claim_one().await;
     assert_eq!(
-        world.take_in(bounce(JO, "m1", FULL)).await,
+        world.post_bounce(bounce(JO, "m1", FULL)).await,
         Answer::Duplicate
     );
     assert_eq!(
-        world.take_in(bounce(JO, "m2", FULL)).await,
+        world.post_bounce(bounce(JO, "m2", FULL)).await,
         Answer::Joined { due: None }
     );
     assert_eq!(
-        world.take_in(bounce(JO, "m2", FULL)).await,
+        world.post_bounce(bounce(JO, "m2", FULL)).await,
         Answer::Duplicate
     );
     assert_eq!(leased.job.messages.len(), 1);
@@ -139,7 +143,7 @@ async fn beyond_max_messages_the_newest_replaces_the_oldest_with_an_event() {
     })
     .await;
     for message in ["m1", "m2", "m3", "m4", "m5"] {
-        world.take_in(bounce(JO, message, FULL)).await;
+        world.post_bounce(bounce(JO, message, FULL)).await;
     }
     assert_eq!(world.waiting(JO).await, ["m3", "m4", "m5"]);
     assert_eq!(
@@ -149,20 +153,20 @@ async fn beyond_max_messages_the_newest_replaces_the_oldest_with_an_event() {
 }
 
 #[tokio::test]
-async fn the_bound_never_takes_a_message_from_under_an_attempt() {
+async fn the_limit_of_messages_never_drops_one_that_an_attempt_is_sending() {
     let world = World::with(Settings {
         max_messages: 2,
         ..Settings::default()
     })
     .await;
-    world.take_in(bounce(JO, "m1", FULL)).await;
+    world.post_bounce(bounce(JO, "m1", FULL)).await;
     world
-        .take_in_and_wait(bounce("other@example.com", "m1", FULL))
+        .post_and_wait_until_due(bounce("other@example.com", "m1", FULL))
         .await;
     world
         .clock
         .set(world.job(JO).await.due.unwrap().max(world.now()));
-    world.take_in(bounce(JO, "m2", FULL)).await;
+    world.post_bounce(bounce(JO, "m2", FULL)).await;
     let leased = world
         .claim()
         .await
@@ -170,12 +174,12 @@ async fn the_bound_never_takes_a_message_from_under_an_attempt() {
         .find(|leased| leased.job.id.recipient.as_str() == JO)
         .unwrap();
     for message in ["j1", "j2", "j3", "j4"] {
-        world.take_in(bounce(JO, message, FULL)).await;
+        world.post_bounce(bounce(JO, message, FULL)).await;
     }
     assert_eq!(
         world.waiting(JO).await,
         ["m1", "m2", "j3", "j4"],
-        "what the worker has is untouched"
+        "the messages that the worker has are untouched"
     );
 
     let settlement = world.attempt(leased).await;
@@ -191,10 +195,10 @@ async fn the_bound_never_takes_a_message_from_under_an_attempt() {
 #[tokio::test]
 async fn a_permanent_status_retires_an_address_at_once_with_one_final_event_per_message() {
     let world = World::new().await;
-    world.take_in(bounce(JO, "m1", FULL)).await;
+    world.post_bounce(bounce(JO, "m1", FULL)).await;
     let due = world.job(JO).await.due.unwrap();
-    world.take_in(bounce(JO, "m2", FULL)).await;
-    let Answer::Retired(record) = world.take_in(bounce(JO, "m3", UNKNOWN)).await else {
+    world.post_bounce(bounce(JO, "m2", FULL)).await;
+    let Answer::Retired(record) = world.post_bounce(bounce(JO, "m3", UNKNOWN)).await else {
         panic!("5.1.1 is permanent")
     };
     assert_eq!(record.standing, Standing::Inactive);
@@ -204,10 +208,10 @@ async fn a_permanent_status_retires_an_address_at_once_with_one_final_event_per_
         [("m1", "retired"), ("m2", "retired"), ("m3", "retired")].map(owned)
     );
 
-    // The platform tells it twice, and something soft besides: the story is over.
+    // The platform reports it twice, and a soft bounce as well. The address is already retired.
     for (message, reply) in [("m3", UNKNOWN), ("m4", FULL)] {
         assert_eq!(
-            world.take_in(bounce(JO, message, reply)).await,
+            world.post_bounce(bounce(JO, message, reply)).await,
             Answer::Retired(record.clone())
         );
     }
@@ -220,8 +224,8 @@ async fn a_permanent_status_retires_an_address_at_once_with_one_final_event_per_
 #[tokio::test]
 async fn a_permanent_status_for_a_waiting_message_ends_it_once() {
     let world = World::new().await;
-    world.take_in(bounce(JO, "m1", FULL)).await;
-    world.take_in(bounce(JO, "m1", UNKNOWN)).await;
+    world.post_bounce(bounce(JO, "m1", FULL)).await;
+    world.post_bounce(bounce(JO, "m1", UNKNOWN)).await;
     assert_eq!(dropped(&world).await, [("m1", "retired")].map(owned));
 }
 
@@ -229,10 +233,10 @@ async fn a_permanent_status_for_a_waiting_message_ends_it_once() {
 async fn a_permanent_status_during_an_attempt_makes_its_settle_void() {
     let world = World::new().await;
     let settlement = {
-        world.take_in_and_wait(bounce(JO, "m1", FULL)).await;
+        world.post_and_wait_until_due(bounce(JO, "m1", FULL)).await;
         let leased = world.claim_one().await;
-        world.take_in(bounce(JO, "m2", UNKNOWN)).await;
-        world.mail.says(FULL);
+        world.post_bounce(bounce(JO, "m2", UNKNOWN)).await;
+        world.mail.reply_with(FULL);
         world.attempt(leased).await
     };
     let events = world.events().await;
@@ -246,20 +250,20 @@ async fn a_permanent_status_during_an_attempt_makes_its_settle_void() {
     );
 }
 
-/// A job whose first attempt is answered with `reply`, while another message joins it; not settled
-/// yet.
+/// A job whose first attempt is answered with `reply` while another message joins it. The attempt
+/// is not settled yet.
 async fn attempt_while_another_joins(world: &World, reply: &str) -> Settlement {
-    world.take_in_and_wait(bounce(JO, "m1", FULL)).await;
-    world.mail.says(reply);
+    world.post_and_wait_until_due(bounce(JO, "m1", FULL)).await;
+    world.mail.reply_with(reply);
     let settlement = world.attempt(world.claim_one().await).await;
     assert_eq!(
-        world.take_in(bounce(JO, "joined", FULL)).await,
+        world.post_bounce(bounce(JO, "joined", FULL)).await,
         Answer::Joined { due: None }
     );
     settlement
 }
 
-/// The messages that were given up so far, and why, in order.
+/// The messages dropped so far, in order, with the reason.
 async fn dropped(world: &World) -> Vec<(String, String)> {
     let events = world.events_of(EventKind::MessageDropped).await;
     events

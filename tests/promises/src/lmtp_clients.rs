@@ -1,4 +1,6 @@
-//! What an LMTP client may do: mail servers get their answers, and what is no mail server is left.
+//! Mail servers that deliver by LMTP get an answer to each message. An idle client is disconnected
+//! to make room for another one. A client that sends no mail or speaks another protocol is
+//! disconnected too.
 
 use std::net::SocketAddr;
 
@@ -11,14 +13,14 @@ use harness::world::World;
 use tokio::io::AsyncReadExt;
 use tokio::net::TcpStream;
 
-/// A scheduler with an LMTP listener that has these keys.
+/// A scheduler with an LMTP listener and these keys for it.
 async fn with_lmtp(world: &World, keys: &str) -> (Http, SocketAddr) {
     let address = SocketAddr::from(([127, 0, 0, 1], free_port()));
     let config = config(&format!("[intake.lmtp]\nlisten = \"{address}\"\n{keys}"));
     (Http::serve_with(world, &config).await, address)
 }
 
-/// A client that may send the content of a message.
+/// A client that has named a recipient and may send the content of a message.
 async fn at_data(address: SocketAddr) -> LmtpClient {
     let mut client = LmtpClient::connect(address).await;
     for (line, code) in [
@@ -45,13 +47,13 @@ async fn a_message_whose_first_line_is_a_dot_is_answered() {
         assert!(reply.starts_with(code), "{content}: {reply}");
         assert!(
             client.say("NOOP").await.starts_with("250 "),
-            "the conversation goes on"
+            "the session continues"
         );
     }
 }
 
 #[tokio::test]
-async fn a_client_that_speaks_another_protocol_is_left_at_once() {
+async fn a_client_that_speaks_another_protocol_is_disconnected_at_once() {
     let world = World::new().await;
     let (_http, address) = with_lmtp(&world, "").await;
     for opening in [
@@ -71,7 +73,7 @@ async fn a_client_that_speaks_another_protocol_is_left_at_once() {
 }
 
 #[tokio::test]
-async fn commands_without_a_message_are_bounded() {
+async fn the_number_of_commands_without_a_message_is_bounded() {
     let world = World::new().await;
     let (_http, address) = with_lmtp(&world, "recipients_max = 1\n").await;
     for line in [
@@ -83,17 +85,20 @@ async fn commands_without_a_message_are_bounded() {
     ] {
         let mut client = LmtpClient::connect(address).await;
         client.say("LHLO client.example").await;
-        let mut said = 0;
+        let mut sent = 0;
         while !client.say(line).await.starts_with("421 4.7.0 ") {
-            said += 1;
-            assert!(said < 2_000, "{line}");
+            sent += 1;
+            assert!(sent < 2_000, "{line}");
         }
-        assert!(said >= 900, "{line}: a mail server is not left so soon");
+        assert!(
+            sent >= 900,
+            "{line}: a mail server is not disconnected so soon"
+        );
     }
 }
 
 #[tokio::test]
-async fn an_idle_client_leaves_for_another_and_one_with_a_message_does_not() {
+async fn an_idle_client_is_disconnected_to_make_room_and_one_that_sends_a_message_is_not() {
     let world = World::new().await;
     let (_http, address) = with_lmtp(&world, "connections = 2\nconnections_per_peer = 2\n").await;
     let mut idle = LmtpClient::connect(address).await;
@@ -101,7 +106,7 @@ async fn an_idle_client_leaves_for_another_and_one_with_a_message_does_not() {
     let mut third = LmtpClient::connect(address).await;
     assert!(
         idle.read_reply().await.starts_with("421 4.3.2 "),
-        "it was idle for longest"
+        "this client was idle for longest"
     );
     for line in ["LHLO client.example", "MAIL FROM:<>"] {
         assert!(third.say(line).await.starts_with("250"), "{line}");
@@ -112,7 +117,7 @@ async fn an_idle_client_leaves_for_another_and_one_with_a_message_does_not() {
         .unwrap();
     assert!(
         refused.starts_with("421 4.3.2 "),
-        "{refused}: both have a message"
+        "{refused}: both clients send a message"
     );
     assert!(sending.say("Subject: x\r\n\r\n.").await.starts_with("250 "));
 }

@@ -1,12 +1,12 @@
-//! Redis may lose its last writes while processes that know of them live on: after a crash, if it
-//! keeps snapshots alone, or in a failover. What they still hold from the lost history changes
-//! nothing in the new one.
+//! Redis may lose its last writes while processes that know of them continue: after a crash if it
+//! only saves snapshots, or in a failover. Leases and other state from before the loss change
+//! nothing afterwards.
 
 use std::time::Duration;
 
 use domain::event::EventKind;
 use harness::bounce::{FULL, OK, bounce};
-use harness::forgetful::Forgetful;
+use harness::forgetful::SnapshotRedis;
 use harness::servers::programs;
 use harness::wait::eventually;
 use harness::world::{DAY, HOUR, MS, Settings, World, id};
@@ -22,13 +22,13 @@ mod keys;
 
 const HOST: &str = "example.com";
 
-/// Its job is in the snapshot.
+/// The job of this address is in the snapshot.
 const KEPT: &str = "kept@example.com";
 
-/// Its job came after the snapshot, and is due before the other.
+/// The job of this address was created after the snapshot. It is due before the other one.
 const LOST: &str = "lost@example.com";
 
-async fn world_on(redis: &Forgetful) -> World {
+async fn world_on(redis: &SnapshotRedis) -> World {
     World::on(
         connections(&format!("url = \"{}\"\n", redis.url())),
         Settings::default(),
@@ -36,29 +36,29 @@ async fn world_on(redis: &Forgetful) -> World {
     .await
 }
 
-async fn forget(redis: &Forgetful, world: &World) {
+async fn forget(redis: &SnapshotRedis, world: &World) {
     redis.forget().await;
     eventually("the store", async || world.store.ping().await.ok()).await;
 }
 
-/// Takes in a bounce that happened this long ago, so that it is due that much sooner.
+/// Posts a bounce that happened `ago`, so that its job is due that much earlier.
 async fn take_in(world: &World, address: &str, ago: Duration) {
     let occurred = domain::clock::Timestamp::from_ms(world.now().ms() - ago.as_millis() as i64);
     let mut posted = bounce(address, "m1", FULL);
     posted["occurred_at"] = json!(occurred);
-    world.take_in(posted).await;
+    world.post_bounce(posted).await;
 }
 
-/// The job that is due first, leased.
+/// Leases the job that is due first.
 async fn claim_first(world: &World, address: &str) -> LeasedJob {
     let leased = world.claim_near(HOST, 1).await.jobs.remove(0);
     assert_eq!(leased.job.id, id(address));
     leased
 }
 
-/// Leases a job in a history that is lost then. What is left is one job of the same destination,
-/// which is due.
-async fn lease_of_a_lost_history(redis: &Forgetful, world: &World) -> LeasedJob {
+/// Leases a job in a history that is then lost. One job of the same destination is left, and it is
+/// due.
+async fn lease_of_a_lost_history(redis: &SnapshotRedis, world: &World) -> LeasedJob {
     take_in(world, KEPT, Duration::ZERO).await;
     redis.remember();
     take_in(world, LOST, 12 * HOUR).await;
@@ -69,13 +69,13 @@ async fn lease_of_a_lost_history(redis: &Forgetful, world: &World) -> LeasedJob 
 }
 
 #[tokio::test]
-async fn a_lease_of_a_lost_history_changes_nothing_although_its_serial_is_given_again() {
+async fn a_lease_from_before_the_loss_changes_nothing_even_if_its_serial_number_is_used_again() {
     for program in programs() {
-        let redis = Forgetful::start(&program).await;
+        let redis = SnapshotRedis::start(&program).await;
         let mut world = world_on(&redis).await;
         let lost = lease_of_a_lost_history(&redis, &world).await;
-        // Another process claims next, by a clock that stands: nothing but the nonce tells the
-        // leases apart.
+        // Another process claims next, while the clock does not move: only the nonce distinguishes
+        // the leases.
         world.restart().await;
         let kept = claim_first(&world, KEPT).await;
         assert_eq!(
@@ -87,12 +87,12 @@ async fn a_lease_of_a_lost_history_changes_nothing_although_its_serial_is_given_
         assert_eq!(world.extend(&lost.lease).await, Extended::Lapsed);
         assert!(!world.release(&lost.lease).await);
         assert!(!world.crash(&lost.lease).await);
-        world.mail.says(OK);
+        world.mail.reply_with(OK);
         let late = world.attempt(lost).await;
         assert_eq!(world.settle(&late).await, Settled::Stale);
         assert!(
             world.job(KEPT).await.leased_until.is_some(),
-            "the lease of the new history is as it was"
+            "the lease from after the loss is unchanged"
         );
         assert_eq!(world.pace(HOST).await.in_flight, 1);
 
@@ -103,16 +103,16 @@ async fn a_lease_of_a_lost_history_changes_nothing_although_its_serial_is_given_
 }
 
 #[tokio::test]
-async fn leases_of_a_lost_history_count_as_older_than_all_that_come_after() {
+async fn leases_from_before_the_loss_count_as_older_than_all_later_leases() {
     for program in programs() {
-        // Whether another process claims next, and how the clock goes on.
-        for (another, clock) in [(true, "goes on"), (false, "stands"), (false, "is put back")] {
-            let redis = Forgetful::start(&program).await;
+        // Whether another process claims next, and how the clock continues.
+        for (another, clock) in [(true, "moves on"), (false, "stops"), (false, "is set back")] {
+            let redis = SnapshotRedis::start(&program).await;
             let mut world = world_on(&redis).await;
             let lost = lease_of_a_lost_history(&redis, &world).await;
             match clock {
-                "goes on" => world.clock.advance(MS),
-                "is put back" => world
+                "moves on" => world.clock.advance(MS),
+                "is set back" => world
                     .clock
                     .set(domain::clock::Timestamp::from_ms(world.now().ms() - 1_000)),
                 _ => {}
@@ -129,38 +129,40 @@ async fn leases_of_a_lost_history_count_as_older_than_all_that_come_after() {
     }
 }
 
-/// What all shards show together, and what the repairs of them found; none if another process did
-/// them.
-async fn put_right(world: &World) -> (bool, bool, Vec<Option<Repaired>>) {
-    let (mut is_another, mut is_proof, mut repaired) = (false, false, Vec::new());
-    for mut incident in world.store.notice_losses().await {
-        is_another |= incident.look.is_another;
+/// What all shards show together, and what their repairs found. A repair is none if another process
+/// did it.
+async fn repair_losses(world: &World) -> (bool, bool, Vec<Option<Repaired>>) {
+    let (mut server_changed, mut is_proof, mut repaired) = (false, false, Vec::new());
+    for mut incident in world.store.find_losses().await {
+        server_changed |= incident.look.server_changed;
         is_proof |= incident.look.is_proof();
-        repaired.push(world.store.put_right(&mut incident).await.unwrap());
+        repaired.push(world.store.repair_after_loss(&mut incident).await.unwrap());
     }
-    (is_another, is_proof, repaired)
+    (server_changed, is_proof, repaired)
 }
 
 #[tokio::test]
-async fn a_loss_is_noticed_counted_once_and_put_right_at_once() {
+async fn a_loss_is_noticed_and_counted_once_and_repaired_at_once() {
     for program in programs() {
-        // What is lost: a bounce that was answered, a claim, both, or nothing.
+        // What is lost: an acknowledged bounce, a claim, both, or nothing.
         for lost in ["bounce", "claim", "both", "nothing"] {
-            let redis = Forgetful::start(&program).await;
+            let redis = SnapshotRedis::start(&program).await;
             let mut world = world_on(&redis).await;
-            // One process takes bounces in, and another claims.
+            // One process accepts bounces, and another claims.
             let other = world.store.clone();
             world.restart().await;
-            world.take_in_and_wait(bounce(KEPT, "m1", FULL)).await;
+            world
+                .post_and_wait_until_due(bounce(KEPT, "m1", FULL))
+                .await;
             for store in [&world.store, &other] {
                 assert!(
-                    store.notice_losses().await.is_empty(),
-                    "the first look remembers where it is"
+                    store.find_losses().await.is_empty(),
+                    "the first look only records the position"
                 );
             }
             redis.remember();
             if matches!(lost, "bounce" | "both") {
-                world.take_in(bounce(LOST, "m1", FULL)).await;
+                world.post_bounce(bounce(LOST, "m1", FULL)).await;
             }
             if matches!(lost, "claim" | "both") {
                 claim_first(&world, KEPT).await;
@@ -168,28 +170,32 @@ async fn a_loss_is_noticed_counted_once_and_put_right_at_once() {
             forget(&redis, &world).await;
 
             let shards = usize::from(world.store.shards());
-            let (is_another, is_proof, repaired) = put_right(&world).await;
+            let (server_changed, is_proof, repaired) = repair_losses(&world).await;
             assert_eq!(
-                (is_another, is_proof),
+                (server_changed, is_proof),
                 (true, matches!(lost, "claim" | "both")),
                 "{lost}"
             );
             assert_eq!(
                 repaired,
                 vec![Some(Repaired::default()); shards],
-                "{lost}: a shard is at one moment of its history"
+                "{lost}: each shard is consistent in itself"
             );
-            // Another process notices the same and leaves it to the first.
-            let mut incidents = other.notice_losses().await;
+            // Another process notices the same loss and leaves it to the first.
+            let mut incidents = other.find_losses().await;
             assert_eq!(incidents.len(), shards);
             for incident in &mut incidents {
-                assert_eq!(other.put_right(incident).await.unwrap(), None, "{lost}");
+                assert_eq!(
+                    other.repair_after_loss(incident).await.unwrap(),
+                    None,
+                    "{lost}"
+                );
             }
-            let told = world.events_of(EventKind::WritesLost).await;
-            assert_eq!(told.len(), usize::from(lost != "nothing"), "{lost}");
+            let reported = world.events_of(EventKind::WritesLost).await;
+            assert_eq!(reported.len(), usize::from(lost != "nothing"), "{lost}");
             assert!(
-                world.store.notice_losses().await.is_empty(),
-                "once is enough"
+                world.store.find_losses().await.is_empty(),
+                "the loss is not noticed again"
             );
             assert_eq!(claim_first(&world, KEPT).await.job.head.attempt, 0);
         }
@@ -197,35 +203,42 @@ async fn a_loss_is_noticed_counted_once_and_put_right_at_once() {
 }
 
 #[tokio::test]
-async fn a_claim_tells_that_writes_were_lost_even_if_another_has_claimed_since() {
-    let redis = Forgetful::start(&programs()[0]).await;
+async fn a_claim_shows_that_writes_were_lost_even_if_another_process_has_claimed_since() {
+    let redis = SnapshotRedis::start(&programs()[0]).await;
     let world = world_on(&redis).await;
     let lost = lease_of_a_lost_history(&redis, &world).await;
-    // It has not looked at the server before: the claim is all that it goes by.
+    // The process has not looked at the server before: it has only the claim to compare with.
     let kept = claim_first(&world, KEPT).await;
     assert!(kept.lease.token.serial > lost.lease.token.serial);
-    let incidents = world.store.notice_losses().await;
+    let incidents = world.store.find_losses().await;
     assert_eq!(incidents.len(), 1);
     assert!(incidents[0].look.is_behind);
 }
 
 #[tokio::test]
-async fn who_was_given_a_step_and_did_not_hear_so_is_given_it_again() {
-    let redis = Forgetful::start(&programs()[0]).await;
+async fn a_process_that_lost_the_answer_to_its_claim_of_a_repair_can_claim_it_again() {
+    let redis = SnapshotRedis::start(&programs()[0]).await;
     let world = world_on(&redis).await;
-    world.store.notice_losses().await;
+    world.store.find_losses().await;
     redis.remember();
     forget(&redis, &world).await;
-    for incident in world.store.notice_losses().await {
+    for incident in world.store.find_losses().await {
         for _ in 0..2 {
-            let repaired = world.store.put_right(&mut incident.clone()).await.unwrap();
-            assert!(repaired.is_some(), "the answer to the first may be lost");
+            let repaired = world
+                .store
+                .repair_after_loss(&mut incident.clone())
+                .await
+                .unwrap();
+            assert!(
+                repaired.is_some(),
+                "the answer to the first call may be lost"
+            );
         }
     }
 }
 
 #[tokio::test]
-async fn claims_during_a_look_are_no_loss() {
+async fn claims_made_during_a_check_do_not_count_as_a_loss() {
     const LOOKS: usize = 300;
     let world = World::new().await;
     take_in(&world, KEPT, Duration::ZERO).await;
@@ -240,7 +253,7 @@ async fn claims_during_a_look_are_no_loss() {
         for _ in 0..LOOKS {
             let look = world
                 .store
-                .look(shard(&world))
+                .check_for_lost_writes(shard(&world))
                 .await
                 .expect("Redis answers");
             assert!(!look.is_proof(), "{look:?}");
@@ -253,16 +266,18 @@ async fn claims_during_a_look_are_no_loss() {
 }
 
 #[tokio::test]
-async fn jobs_in_no_set_at_all_are_due_again_as_soon_as_a_loss_is_noticed() {
-    let redis = Forgetful::start(&programs()[0]).await;
+async fn jobs_missing_from_every_set_are_due_again_as_soon_as_a_loss_is_noticed() {
+    let redis = SnapshotRedis::start(&programs()[0]).await;
     let world = world_on(&redis).await;
-    world.take_in_and_wait(bounce(KEPT, "m1", FULL)).await;
-    world.store.notice_losses().await;
+    world
+        .post_and_wait_until_due(bounce(KEPT, "m1", FULL))
+        .await;
+    world.store.find_losses().await;
     let due = format!("{}:{{{}}}:due:{HOST}", world.prefix, shard(&world));
     assert_eq!(redis.ask(&["DEL", &due]), "1");
     redis.remember();
     forget(&redis, &world).await;
-    let (_, _, repaired) = put_right(&world).await;
+    let (_, _, repaired) = repair_losses(&world).await;
     let jobs: u64 = repaired
         .iter()
         .flatten()

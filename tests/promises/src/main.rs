@@ -1,4 +1,4 @@
-//! Redeliver's promises, a module each. What a test's name says is what must hold.
+//! The promises of Redeliver, one module each. The name of each test states what must hold.
 
 #![allow(
     clippy::unwrap_used,
@@ -7,7 +7,6 @@
 
 mod access;
 mod addresses;
-mod architecture;
 mod batches;
 mod benches;
 mod bounds;

@@ -1,5 +1,5 @@
-//! The mx sender finds the recipients' mail hosts, goes on to the next where one is no use, and
-//! nowhere else.
+//! The `mx` sender delivers to the mail hosts of the recipient's domain. It tries the next host if
+//! one cannot be used, and never connects to any other server.
 
 use std::net::{Ipv6Addr, SocketAddr};
 use std::time::Duration;
@@ -8,7 +8,7 @@ use domain::address::Address;
 use domain::outcome::{FaultKind, Outcome, Side};
 use harness::bounce::FULL;
 use harness::certificates::Certificates;
-use harness::dns::{DnsServer, Mood};
+use harness::dns::{Behavior, DnsServer};
 use harness::smtp::{Act, Received, SmtpPeer, agree};
 use senders::attempt::Attempt;
 use senders::in_doubt::InDoubt;
@@ -24,7 +24,7 @@ type Script = fn(&Received) -> Act;
 
 struct Internet {
     dns: DnsServer,
-    /// Two hosts, `mx1.example.com` and `mx2.example.com`, that listen on the same port of
+    /// Two hosts, `mx1.example.com` and `mx2.example.com`. They listen on the same port of
     /// different addresses.
     hosts: [SmtpPeer; 2],
 }
@@ -32,12 +32,12 @@ struct Internet {
 impl Internet {
     async fn new(first: Script, second: Script) -> Self {
         let dns = DnsServer::start().await;
-        dns.knows(
+        dns.set_mx(
             "example.com",
             &[(20, "mx2.example.com."), (10, "mx1.example.com.")],
         );
-        dns.places("mx1.example.com", &["127.0.0.1"])
-            .places("mx2.example.com", &["127.0.0.2"]);
+        dns.set_addresses("mx1.example.com", &["127.0.0.1"])
+            .set_addresses("mx2.example.com", &["127.0.0.2"]);
         let first = SmtpPeer::start(first).await;
         let at = SocketAddr::new([127, 0, 0, 2].into(), first.address.port());
         let second = SmtpPeer::start_at(at, None, second).await;
@@ -79,20 +79,20 @@ impl Internet {
 
 fn to(recipient: &str) -> Attempt {
     Attempt {
-        recipient: Address::parse(recipient).expect("it is one"),
+        recipient: Address::parse(recipient).expect("the text is an address"),
         ..mail("m1")
     }
 }
 
 #[tokio::test]
-async fn the_preferred_host_gets_the_mail_over_a_connection_that_stays() {
+async fn the_preferred_host_gets_the_mail_over_a_connection_that_is_kept() {
     let internet = Internet::agreeable().await;
     let sender = internet.sender();
     for _ in 0..3 {
         let (outcome, transcript) = sender.send_traced(&mail("m1")).await;
         assert!(matches!(outcome, Outcome::Delivered(_)), "{outcome:?}");
         assert_eq!(
-            transcript.expect("there was a wire").host,
+            transcript.expect("a connection was made").host,
             "mx1.example.com"
         );
     }
@@ -104,14 +104,14 @@ async fn the_preferred_host_gets_the_mail_over_a_connection_that_stays() {
         .iter()
         .filter(|name| *name == "example.com")
         .count();
-    assert_eq!(asked, 1, "the DNS is asked once while its answer holds");
+    assert_eq!(asked, 1, "the DNS is asked once while its answer is valid");
 }
 
 #[tokio::test]
-async fn a_host_that_is_no_use_is_passed_over_and_what_it_says_of_the_message_is_not() {
+async fn a_host_that_fails_is_passed_over_but_its_reply_about_a_message_counts() {
     let busy = |received: &Received| {
         if received.command.is_empty() {
-            Act::SayAndClose("421 4.3.2 busy")
+            Act::ReplyAndClose("421 4.3.2 busy")
         } else {
             Act::Close
         }
@@ -124,7 +124,7 @@ async fn a_host_that_is_no_use_is_passed_over_and_what_it_says_of_the_message_is
         }
     };
     let closing = |received: &Received| match received.command.starts_with("RCPT") {
-        true => Act::SayAndClose("421 4.4.2 closing"),
+        true => Act::ReplyAndClose("421 4.4.2 closing"),
         false => agree(&received.command),
     };
     let lost = |received: &Received| {
@@ -166,19 +166,19 @@ async fn a_host_that_is_no_use_is_passed_over_and_what_it_says_of_the_message_is
 }
 
 #[tokio::test]
-async fn where_no_host_is_of_use_it_is_their_trouble_and_a_reply_is_kept() {
-    let busy = |_: &Received| Act::SayAndClose("421 4.3.2 busy");
+async fn if_every_host_fails_the_fault_is_theirs_and_the_reply_of_one_is_kept() {
+    let busy = |_: &Received| Act::ReplyAndClose("421 4.3.2 busy");
     let gone = |_: &Received| Act::Close;
     let internet = Internet::new(busy, gone).await;
     let Outcome::Deferred(reply) = internet.sender().send(&mail("m1")).await else {
-        panic!("it was answered")
+        panic!("a host replied")
     };
     assert_eq!(reply.to_string(), "421 4.3.2 busy");
 
-    let unwilling = |_: &Received| Act::SayAndClose("554 5.7.1 not you");
+    let unwilling = |_: &Received| Act::ReplyAndClose("554 5.7.1 not you");
     let internet = Internet::new(unwilling, gone).await;
     let Outcome::Unreachable(fault) = internet.sender().send(&mail("m1")).await else {
-        panic!("nobody took it")
+        panic!("no host accepted the mail")
     };
     assert_eq!(
         (fault.kind, fault.side),
@@ -188,7 +188,7 @@ async fn where_no_host_is_of_use_it_is_their_trouble_and_a_reply_is_kept() {
 }
 
 #[tokio::test]
-async fn a_host_is_not_blamed_for_an_answer_that_we_did_not_wait_for() {
+async fn a_host_is_not_blamed_for_an_answer_that_was_not_waited_for() {
     let slow = |received: &Received| {
         if received.command == "." {
             Act::Hang
@@ -200,13 +200,13 @@ async fn a_host_is_not_blamed_for_an_answer_that_we_did_not_wait_for() {
     let cut = CancellationToken::new();
     cut.cancel();
     let attempt = Attempt {
-        in_doubt: InDoubt::until(cut),
+        in_doubt: InDoubt::cancelled_by(cut),
         ..mail("m1")
     };
     let mut settings = internet.settings();
     settings.session.timeouts = SmtpTimeouts::all(Duration::from_secs(60));
     let Outcome::Unreachable(fault) = MxSender::new(settings).send(&attempt).await else {
-        panic!("nobody knows")
+        panic!("it is unknown whether the host accepted the mail")
     };
     assert_eq!(
         (fault.kind, fault.side),
@@ -216,7 +216,7 @@ async fn a_host_is_not_blamed_for_an_answer_that_we_did_not_wait_for() {
 }
 
 #[tokio::test]
-async fn a_message_that_may_have_been_taken_is_not_given_to_the_next_host() {
+async fn a_message_that_may_have_been_accepted_is_not_sent_to_the_next_host() {
     let lost = |received: &Received| {
         if received.command == "." {
             Act::Close
@@ -226,24 +226,24 @@ async fn a_message_that_may_have_been_taken_is_not_given_to_the_next_host() {
     };
     let internet = Internet::new(lost, |received| agree(&received.command)).await;
     let Outcome::Unreachable(fault) = internet.sender().send(&mail("m1")).await else {
-        panic!("nobody knows")
+        panic!("it is unknown whether the host accepted the mail")
     };
     assert_eq!(
         (fault.kind, fault.side),
         (FaultKind::Unanswered, Side::Theirs)
     );
     assert_eq!(internet.sent(), [1, 0]);
-    // Nor is one that the host has heard to its end and puts off.
+    // The same holds for a message that the host received completely and then deferred.
     let later = |received: &Received| {
         if received.command == "." {
-            Act::SayAndClose("421 4.3.0 later")
+            Act::ReplyAndClose("421 4.3.0 later")
         } else {
             agree(&received.command)
         }
     };
     let internet = Internet::new(later, |received| agree(&received.command)).await;
     let Outcome::Deferred(reply) = internet.sender().send(&mail("m1")).await else {
-        panic!("it was put off")
+        panic!("the host deferred the mail")
     };
     assert_eq!(
         (reply.status, internet.sent()),
@@ -252,16 +252,18 @@ async fn a_message_that_may_have_been_taken_is_not_given_to_the_next_host() {
 }
 
 #[tokio::test]
-async fn what_the_dns_says_is_an_outcome_of_its_own() {
+async fn each_kind_of_dns_failure_has_its_own_outcome() {
     let internet = Internet::agreeable().await;
     internet
         .dns
-        .knows("null.example", &[(0, ".")])
-        .knows("hollow.example", &[(10, "nowhere.example.")]);
-    internet.dns.places("implicit.example", &["127.0.0.1"]);
+        .set_mx("null.example", &[(0, ".")])
+        .set_mx("hollow.example", &[(10, "nowhere.example.")]);
+    internet
+        .dns
+        .set_addresses("implicit.example", &["127.0.0.1"]);
     let sender = internet.sender();
     let Outcome::Refused(reply) = sender.send(&to("jo@null.example")).await else {
-        panic!("it takes no mail")
+        panic!("the domain accepts no mail")
     };
     assert_eq!(
         reply.to_string(),
@@ -290,22 +292,25 @@ async fn what_the_dns_says_is_an_outcome_of_its_own() {
         ),
         "an address literal"
     );
-    for (mood, side) in [(Mood::Failing, Side::Theirs), (Mood::Silent, Side::Ours)] {
-        internet.dns.becomes(mood);
-        let recipient = format!("jo@{mood:?}.example");
+    for (behavior, side) in [
+        (Behavior::Failing, Side::Theirs),
+        (Behavior::Silent, Side::Ours),
+    ] {
+        internet.dns.set_behavior(behavior);
+        let recipient = format!("jo@{behavior:?}.example");
         let Outcome::Unreachable(fault) = sender.send(&to(&recipient)).await else {
-            panic!("{mood:?}")
+            panic!("{behavior:?}")
         };
         assert_eq!(
             (fault.kind, fault.side),
             (FaultKind::Lookup, side),
-            "{mood:?}: {fault}"
+            "{behavior:?}: {fault}"
         );
     }
 }
 
 #[tokio::test]
-async fn nobody_sends_us_into_our_own_network() {
+async fn the_sender_never_connects_to_private_addresses_unless_configured() {
     let internet = Internet::agreeable().await;
     let sender = MxSender::new(MxSettings {
         private_hosts: false,
@@ -321,28 +326,28 @@ async fn nobody_sends_us_into_our_own_network() {
 }
 
 #[tokio::test]
-async fn a_host_that_we_cannot_look_up_is_our_trouble_unless_another_one_answers() {
+async fn a_failed_lookup_of_a_mail_host_is_a_fault_on_our_side_unless_another_host_answers() {
     let lookup_timeout = Duration::from_millis(300);
     let internet = Internet::new(
         |received| agree(&received.command),
-        |_| Act::SayAndClose("421 4.3.2 busy"),
+        |_| Act::ReplyAndClose("421 4.3.2 busy"),
     )
     .await;
     internet
         .dns
-        .conceals("concealed.example")
-        .places("dead.example", &["127.0.0.3"]);
+        .never_answer("concealed.example")
+        .set_addresses("dead.example", &["127.0.0.3"]);
     for (other, ours) in [
-        // It has no address, and is not there.
+        // This host has no address: it does not exist.
         ("nowhere.example", true),
-        // Nobody listens there.
+        // No server listens there.
         ("dead.example", true),
         ("mx2.example.com", false),
     ] {
         for (n, preferences) in [(1, [10, 20]), (2, [20, 10])] {
             let domain = format!("of{n}.{other}");
             let [first, second] = preferences;
-            internet.dns.knows(
+            internet.dns.set_mx(
                 &domain,
                 &[
                     (first, "concealed.example."),
@@ -368,7 +373,7 @@ async fn a_host_that_we_cannot_look_up_is_our_trouble_unless_another_one_answers
             }
         }
     }
-    internet.dns.knows(
+    internet.dns.set_mx(
         "lucky.example",
         &[(10, "concealed.example."), (20, "mx1.example.com.")],
     );
@@ -383,16 +388,16 @@ async fn a_host_that_we_cannot_look_up_is_our_trouble_unless_another_one_answers
 }
 
 #[tokio::test]
-async fn a_host_of_a_kind_of_address_that_we_have_no_source_for_is_our_trouble() {
+async fn a_missing_source_address_of_the_required_ip_version_is_a_fault_on_our_side() {
     let internet = Internet::agreeable().await;
     let sender = |source: &str| {
         MxSender::new(MxSettings {
-            sources: vec![source.parse().expect("it is one")],
+            sources: vec![source.parse().expect("the text is an address")],
             ..internet.settings()
         })
     };
     let Outcome::Unreachable(fault) = sender("::1").send(&mail("m1")).await else {
-        panic!("there is no way there")
+        panic!("no source address can reach the host")
     };
     assert_eq!(
         (fault.kind, fault.side),
@@ -400,13 +405,13 @@ async fn a_host_of_a_kind_of_address_that_we_have_no_source_for_is_our_trouble()
         "{fault}"
     );
     assert_eq!(internet.sent(), [0, 0]);
-    // Where another address can be tried and fails, that says more.
+    // If another address can be tried and fails, that failure is the outcome.
     internet
         .dns
-        .knows("both.example", &[(10, "both.example.")])
-        .places("both.example", &["127.0.0.3", "::1"]);
+        .set_mx("both.example", &[(10, "both.example.")])
+        .set_addresses("both.example", &["127.0.0.3", "::1"]);
     let Outcome::Unreachable(fault) = sender("127.0.0.1").send(&to("jo@both.example")).await else {
-        panic!("no one")
+        panic!("no host is reachable")
     };
     assert_eq!(
         (fault.kind, fault.side),
@@ -416,17 +421,17 @@ async fn a_host_of_a_kind_of_address_that_we_have_no_source_for_is_our_trouble()
 }
 
 #[tokio::test]
-async fn a_host_that_is_away_by_ipv6_gets_the_mail_by_ipv4_and_one_that_is_there_gets_it_by_ipv6() {
+async fn mail_goes_by_ipv6_if_the_host_answers_there_and_else_by_ipv4() {
     let internet = Internet::agreeable().await;
     internet
         .dns
-        .knows("both.example", &[(10, "both.example.")])
-        .places("both.example", &["127.0.0.1", "::1"]);
+        .set_mx("both.example", &[(10, "both.example.")])
+        .set_addresses("both.example", &["127.0.0.1", "::1"]);
     let sender = internet.sender();
     let (outcome, transcript) = sender.send_traced(&to("jo@both.example")).await;
     assert!(matches!(outcome, Outcome::Delivered(_)), "{outcome:?}");
     assert_eq!(
-        transcript.expect("there was a wire").address,
+        transcript.expect("a connection was made").address,
         internet.hosts[0].address.to_string()
     );
 
@@ -445,7 +450,7 @@ async fn a_host_that_is_away_by_ipv6_gets_the_mail_by_ipv4_and_one_that_is_there
             "{recipient}: {outcome:?}"
         );
         assert_eq!(
-            transcript.expect("there was a wire").address,
+            transcript.expect("a connection was made").address,
             six.address.to_string(),
             "{recipient}"
         );
@@ -454,8 +459,8 @@ async fn a_host_that_is_away_by_ipv6_gets_the_mail_by_ipv4_and_one_that_is_there
 }
 
 #[tokio::test]
-async fn tls_to_an_address_needs_a_certificate_that_holds_for_the_address() {
-    let folder = tempfile::tempdir().expect("there is room");
+async fn required_tls_to_an_address_literal_needs_a_certificate_for_that_address() {
+    let folder = tempfile::tempdir().expect("a folder can be made");
     let dns = DnsServer::start().await;
     for (name, at, recipient, holds) in [
         (
@@ -493,9 +498,9 @@ async fn tls_to_an_address_needs_a_certificate_that_holds_for_the_address() {
             ..MxSettings::default()
         };
         settings.session.certificates.authority =
-            Some(std::fs::read(&files.authority).expect("it was made"));
+            Some(std::fs::read(&files.authority).expect("the file was written"));
         let (outcome, transcript) = MxSender::new(settings).send_traced(&to(recipient)).await;
-        let tls = transcript.expect("there was a wire").tls;
+        let tls = transcript.expect("a connection was made").tls;
         if holds {
             assert!(
                 matches!(outcome, Outcome::Delivered(_)),
@@ -516,14 +521,14 @@ async fn tls_to_an_address_needs_a_certificate_that_holds_for_the_address() {
 }
 
 #[tokio::test]
-async fn a_domain_that_needs_tls_gets_nothing_without() {
+async fn a_domain_that_requires_tls_gets_no_mail_without_it() {
     let internet = Internet::agreeable().await;
     let settings = MxSettings {
         tls_required: vec!["example.com".parse().unwrap()],
         ..internet.settings()
     };
     let Outcome::Unreachable(fault) = MxSender::new(settings).send(&mail("m1")).await else {
-        panic!("no TLS")
+        panic!("the host offers no TLS")
     };
     assert_eq!((fault.kind, fault.side), (FaultKind::Tls, Side::Theirs));
     let settings = MxSettings {
@@ -538,12 +543,12 @@ async fn a_domain_that_needs_tls_gets_nothing_without() {
 }
 
 #[tokio::test]
-async fn connections_come_from_the_addresses_of_the_route() {
+async fn connections_are_made_from_the_source_addresses_of_the_route() {
     let internet = Internet::agreeable().await;
     let of = |sources: &[&str]| MxSettings {
         sources: sources
             .iter()
-            .map(|source| source.parse().expect("it is one"))
+            .map(|source| source.parse().expect("the text is an address"))
             .collect(),
         ..internet.settings()
     };
@@ -557,9 +562,9 @@ async fn connections_come_from_the_addresses_of_the_route() {
     assert_eq!(
         internet.hosts[0].connections_of("EHLO").len(),
         2,
-        "one connection from each"
+        "one connection from each address"
     );
-    // An address that this machine does not have is our own trouble.
+    // An address that this machine does not have is a fault on our side.
     let Outcome::Unreachable(fault) = MxSender::new(of(&["192.0.2.1"])).send(&mail("m1")).await
     else {
         panic!()

@@ -1,5 +1,5 @@
-//! An operator can look at a destination, hold it, let it go and limit it, and put jobs back from
-//! quarantine: over HTTP, and by commands.
+//! Operators can inspect a destination, hold it, release it and limit it, and release jobs from
+//! quarantine. They do so over HTTP or with commands.
 
 use domain::event::EventKind;
 use domain::pace::{DestinationRule, PaceLimits};
@@ -15,11 +15,12 @@ use store::destination_controls::PaceReport;
 const THERE: &str = "one.example";
 
 #[tokio::test]
-async fn a_destination_that_nobody_has_touched_tells_what_all_begin_with() {
+async fn a_new_destination_shows_the_default_state() {
     let world = World::new().await;
     let http = Http::serve(&world).await;
     let wanted = json!({
-        "asked": THERE, "destination": THERE, "waiting": 0, "next_due": null, "in_flight": 0, "window": 20,
+        "asked": THERE, "destination": THERE, "waiting": 0, "next_due": null, "in_flight": 0,
+        "window": 20,
         "limits": {"rate": 0.0, "burst": 10.0, "window": 200, "from": "default"}, "tokens": null,
         "breaker": {"state": "closed"}, "hold": null, "delivered": null,
     });
@@ -31,33 +32,33 @@ async fn a_destination_that_nobody_has_touched_tells_what_all_begin_with() {
 }
 
 #[tokio::test]
-async fn a_destination_tells_what_waits_and_what_is_under_way() {
+async fn a_destination_shows_its_waiting_and_running_jobs() {
     let world = World::new().await;
     let http = Http::serve(&world).await;
     world.with_due(THERE, 30).await;
     assert_eq!(world.claim_near(THERE, 5).await.jobs.len(), 5);
-    let told = http.get_json("/v1/destinations/one.example").await;
+    let report = http.get_json("/v1/destinations/one.example").await;
     assert_eq!(
-        (&told["waiting"], &told["in_flight"]),
+        (&report["waiting"], &report["in_flight"]),
         (&json!(25), &json!(5))
     );
     let mut due = Vec::new();
     for n in 0..30 {
         due.extend(world.job(&format!("user{n}@{THERE}")).await.due);
     }
-    assert_eq!(told["next_due"], json!(due.iter().min()));
+    assert_eq!(report["next_due"], json!(due.iter().min()));
 }
 
 #[tokio::test]
-async fn somebody_who_names_a_domain_is_answered_for_where_it_is_placed() {
+async fn a_command_about_a_domain_applies_to_the_destination_of_that_domain() {
     let world = World::new().await;
     let http = Http::serve(&world).await;
     let put = http
         .put("/v1/destinations/GMail.com/hold")
         .json(&json!({"reason": "they asked"}));
-    let told = json(put.send().await.unwrap()).await;
+    let report = json(put.send().await.unwrap()).await;
     assert_eq!(
-        (&told["asked"], &told["destination"]),
+        (&report["asked"], &report["destination"]),
         (&json!("GMail.com"), &json!("google"))
     );
     assert!(world.pace("google").await.hold.is_some());
@@ -66,13 +67,13 @@ async fn somebody_who_names_a_domain_is_answered_for_where_it_is_placed() {
         "they asked"
     );
 
-    // A host without a dot is not the provider of that name, and is found by either spelling once
-    // it has jobs.
-    world.take_in(bounce("jo@relay", "m1", FULL)).await;
+    // A host name without a dot is not the provider of that name. It is found in either spelling
+    // once it has jobs.
+    world.post_bounce(bounce("jo@relay", "m1", FULL)).await;
     for name in ["relay", "relay."] {
-        let told = http.get_json(&format!("/v1/destinations/{name}")).await;
+        let report = http.get_json(&format!("/v1/destinations/{name}")).await;
         assert_eq!(
-            (&told["destination"], &told["waiting"]),
+            (&report["destination"], &report["waiting"]),
             (&json!("relay."), &json!(1)),
             "{name}"
         );
@@ -102,13 +103,13 @@ async fn a_misspelt_provider_is_not_found_and_nothing_is_held() {
 }
 
 #[tokio::test]
-async fn a_hold_stops_claims_and_a_release_lets_them_go_at_once() {
+async fn a_hold_stops_claims_and_a_release_allows_them_at_once() {
     let world = World::new().await;
     let http = Http::serve(&world).await;
     world.with_due(THERE, 3).await;
     let until = world.now().plus(HOUR);
     let hold = json!({"reason": "maintenance", "until": until});
-    let told = json(
+    let report = json(
         http.put("/v1/destinations/one.example/hold")
             .json(&hold)
             .send()
@@ -117,19 +118,19 @@ async fn a_hold_stops_claims_and_a_release_lets_them_go_at_once() {
     )
     .await;
     assert_eq!(
-        told["hold"],
+        report["hold"],
         json!({"reason": "maintenance", "until": until})
     );
     assert_eq!(world.claim_near(THERE, 9).await.jobs.len(), 0);
 
-    let told = json(
+    let report = json(
         http.delete("/v1/destinations/one.example/hold")
             .send()
             .await
             .unwrap(),
     )
     .await;
-    assert_eq!(told["hold"], Value::Null);
+    assert_eq!(report["hold"], Value::Null);
     assert_eq!(world.claim_near(THERE, 9).await.jobs.len(), 3);
     problem(
         http.delete("/v1/destinations/one.example/hold")
@@ -153,12 +154,16 @@ async fn a_hold_stops_claims_and_a_release_lets_them_go_at_once() {
     )
     .await;
     world.clock.advance(HOUR);
-    let told = http.get_json("/v1/destinations/one.example").await;
-    assert_eq!(told["hold"], Value::Null, "one that is over is none");
+    let report = http.get_json("/v1/destinations/one.example").await;
+    assert_eq!(
+        report["hold"],
+        Value::Null,
+        "a hold that is over is not shown"
+    );
 }
 
 #[tokio::test]
-async fn an_operators_limits_win_over_the_configuration_until_they_are_taken_back() {
+async fn limits_set_by_an_operator_override_the_configuration_until_they_are_removed() {
     let rules = vec![DestinationRule {
         name: THERE.to_owned(),
         limits: PaceLimits {
@@ -174,14 +179,14 @@ async fn an_operators_limits_win_over_the_configuration_until_they_are_taken_bac
     .await;
     world.with_due(THERE, 40).await;
     let limits = async |world: &World| {
-        let told = Http::serve(world)
+        let report = Http::serve(world)
             .await
             .get_json("/v1/destinations/one.example")
             .await;
         (
-            told["limits"].clone(),
-            told["window"].clone(),
-            told["tokens"].clone(),
+            report["limits"].clone(),
+            report["window"].clone(),
+            report["tokens"].clone(),
         )
     };
     let configured = json!({"rate": 0.0, "burst": 3.0, "window": 7, "from": "configuration"});
@@ -200,7 +205,7 @@ async fn an_operators_limits_win_over_the_configuration_until_they_are_taken_bac
     assert_eq!(
         limits(&world).await,
         (given, json!(9), json!(3.0)),
-        "it survives a restart"
+        "the limit survives a restart"
     );
     assert_eq!(world.claim_near(THERE, 9).await.jobs.len(), 3);
     world.clock.advance(LEASE / 60);
@@ -217,7 +222,7 @@ async fn an_operators_limits_win_over_the_configuration_until_they_are_taken_bac
     assert_eq!(
         world.claim_near(THERE, 9).await.jobs.len(),
         4,
-        "seven at once, of which three are under way"
+        "seven at once, and three of them are in flight"
     );
     problem(
         http.delete("/v1/destinations/one.example/limits")
@@ -230,7 +235,7 @@ async fn an_operators_limits_win_over_the_configuration_until_they_are_taken_bac
 }
 
 #[tokio::test]
-async fn what_an_operator_gets_wrong_is_refused_with_what_is_allowed_and_changes_nothing() {
+async fn a_wrong_operator_command_changes_nothing_and_its_error_says_what_is_allowed() {
     let world = World::new().await;
     let http = Http::serve(&world).await;
     let long = "x".repeat(501);
@@ -302,7 +307,7 @@ async fn quarantine_is_listed_oldest_first_in_pages_across_all_shards() {
         .map(|one| one["job"].as_str().unwrap())
         .collect();
     let mut wanted: Vec<String> = addresses.iter().map(|address| id(address).key()).collect();
-    // Those that came at one instant are in the order of their ids.
+    // Jobs that came at the same instant are in the order of their ids.
     wanted[1..].sort_unstable();
     assert_eq!(ids, wanted);
     assert_eq!(all["jobs"][0]["destination"], "google");
@@ -341,7 +346,7 @@ async fn quarantine_is_listed_oldest_first_in_pages_across_all_shards() {
     assert_eq!(
         rest["jobs"].as_array().unwrap()[..],
         jobs[3..],
-        "what has been seen may be gone"
+        "the last listed job may be gone"
     );
     for (query, field) in [
         ("?limit=0", "limit"),
@@ -363,10 +368,10 @@ async fn a_job_that_is_released_from_quarantine_is_due_now() {
     let (world, addresses) = with_quarantine().await;
     let http = Http::serve(&world).await;
     let path = format!("/v1/quarantine/{}/release", addresses[0]);
-    let told = json(http.post(&path).send().await.unwrap()).await;
+    let report = json(http.post(&path).send().await.unwrap()).await;
     let wanted =
         json!({"job": id(&addresses[0]).key(), "destination": "google", "due": world.now()});
-    assert_eq!(told, wanted);
+    assert_eq!(report, wanted);
     assert_eq!(world.claim_one().await.job.id, id(&addresses[0]));
     problem(http.post(&path).send().await.unwrap(), 404).await;
     let of_another = format!("/v1/quarantine/{}/release?account=acme", addresses[1]);
@@ -380,10 +385,10 @@ async fn a_job_that_is_released_from_quarantine_is_due_now() {
 }
 
 #[tokio::test]
-async fn an_operators_commands_do_what_they_say_on_a_running_scheduler() {
+async fn the_operator_commands_work_on_a_running_scheduler() {
     let (world, addresses) = with_quarantine().await;
     let (scheduler, api) = start_scheduler(&world).await;
-    let told = succeeds(&[
+    let report = succeeds(&[
         "destinations",
         "hold",
         "gmail.com",
@@ -396,8 +401,8 @@ async fn an_operators_commands_do_what_they_say_on_a_running_scheduler() {
     ])
     .await;
     assert!(
-        told.contains("google (asked for: gmail.com)") && told.contains(": they asked"),
-        "{told}"
+        report.contains("google (asked for: gmail.com)") && report.contains(": they asked"),
+        "{report}"
     );
     let shown = succeeds(&["destinations", "show", "google", "--json", "--api", &api]).await;
     let shown: Value = serde_json::from_str(&shown).unwrap();
@@ -406,10 +411,10 @@ async fn an_operators_commands_do_what_they_say_on_a_running_scheduler() {
         (&json!("they asked"), &json!(0))
     );
     assert!(shown["hold"]["until"].is_string());
-    let told = succeeds(&["destinations", "release", "google", "--api", &api]).await;
-    assert!(told.contains("hold         none"), "{told}");
+    let report = succeeds(&["destinations", "release", "google", "--api", &api]).await;
+    assert!(report.contains("hold         none"), "{report}");
 
-    let told = succeeds(&[
+    let report = succeeds(&[
         "destinations",
         "limit",
         "google",
@@ -422,10 +427,11 @@ async fn an_operators_commands_do_what_they_say_on_a_running_scheduler() {
     ])
     .await;
     assert!(
-        told.contains("0.5/s, 10 saved up at most, 10.0 of them now, 4 at once at most (override)"),
-        "{told}"
+        report
+            .contains("0.5/s, 10 saved up at most, 10.0 of them now, 4 at once at most (override)"),
+        "{report}"
     );
-    let told = succeeds(&[
+    let report = succeeds(&[
         "destinations",
         "limit",
         "google",
@@ -435,8 +441,8 @@ async fn an_operators_commands_do_what_they_say_on_a_running_scheduler() {
     ])
     .await;
     assert!(
-        told.contains("no rate, 200 at once at most (default)"),
-        "{told}"
+        report.contains("no rate, 200 at once at most (default)"),
+        "{report}"
     );
 
     let listed = succeeds(&["quarantine", "list", "--limit", "1", "--api", &api]).await;
@@ -444,7 +450,7 @@ async fn an_operators_commands_do_what_they_say_on_a_running_scheduler() {
         listed.contains(&id(&addresses[0]).key()) && listed.contains("--after '"),
         "{listed}"
     );
-    let told = succeeds(&[
+    let report = succeeds(&[
         "quarantine",
         "release",
         &id(&addresses[0]).key(),
@@ -453,7 +459,7 @@ async fn an_operators_commands_do_what_they_say_on_a_running_scheduler() {
     ])
     .await;
     assert_eq!(
-        told,
+        report,
         format!("{} is due now at google\n", id(&addresses[0]).key())
     );
     assert_eq!(world.job(&addresses[0]).await.quarantined_since, None);
@@ -461,15 +467,15 @@ async fn an_operators_commands_do_what_they_say_on_a_running_scheduler() {
 }
 
 #[tokio::test]
-async fn a_command_that_fails_says_what_to_do() {
+async fn the_error_of_a_failed_command_says_what_to_do() {
     let world = World::new().await;
     let http = Http::serve(&world).await;
-    let nobody = format!("http://127.0.0.1:{}", free_port());
+    let nowhere = format!("http://127.0.0.1:{}", free_port());
     let api = http.base();
     for (arguments, wanted) in [
         (
-            &["destinations", "show", "google", "--api", &nobody] as &[&str],
-            "say where it is with --api or REDELIVER_API",
+            &["destinations", "show", "google", "--api", &nowhere] as &[&str],
+            "give its URL with --api or REDELIVER_API",
         ),
         (
             &["destinations", "show", "gogle", "--api", api],
@@ -523,7 +529,7 @@ async fn a_command_that_fails_says_what_to_do() {
         ),
         (
             &["quarantine", "release", "nobody", "--api", api],
-            "neither a job, default/jo@example.com say, nor an address",
+            "neither a job (like default/jo@example.com) nor an address",
         ),
         (
             &["quarantine", "release", "jo@example.com", "--api", api],
@@ -535,15 +541,15 @@ async fn a_command_that_fails_says_what_to_do() {
         ),
     ] {
         let output = process::run(arguments).await;
-        let told = String::from_utf8(output.stderr).unwrap();
+        let report = String::from_utf8(output.stderr).unwrap();
         assert!(
-            !output.status.success() && told.contains(wanted),
-            "{arguments:?}: {told}"
+            !output.status.success() && report.contains(wanted),
+            "{arguments:?}: {report}"
         );
     }
 }
 
-/// Runs a command that succeeds, and tells what it prints.
+/// Runs a command that must succeed. Returns what it prints.
 async fn succeeds(arguments: &[&str]) -> String {
     let output = process::run(arguments).await;
     assert!(
@@ -554,14 +560,15 @@ async fn succeeds(arguments: &[&str]) -> String {
     String::from_utf8(output.stdout).unwrap()
 }
 
-/// A scheduler of its own process on the store of `world`, and where it listens.
+/// Starts a scheduler on the store of `world`, in a process of its own. Returns its URL.
 async fn start_scheduler(world: &World) -> (Redeliver, String) {
     let (url, prefix, shards) = (redis::url(), &world.prefix, world.store.shards());
     let listen = format!("127.0.0.1:{}", free_port());
     let scheduler = Redeliver::start(
         "scheduler",
         &format!(
-            "[redis]\nurl = \"{url}\"\nprefix = \"{prefix}\"\nshards = {shards}\n[scheduler]\nlisten = \"{listen}\"\n\
+            "[redis]\nurl = \"{url}\"\nprefix = \"{prefix}\"\nshards = {shards}\n[scheduler]\n\
+             listen = \"{listen}\"\n\
              [log]\nfilter = \"error\"\n"
         ),
     );
@@ -586,11 +593,13 @@ async fn with_quarantine() -> (World, Vec<String>) {
     .await;
     let first = "jo@gmail.com".to_owned();
     let others = (0..5).map(|n| format!("user{n}@host{}.example", n % 2));
-    world.take_in_and_wait(bounce(&first, "m1", FULL)).await;
+    world
+        .post_and_wait_until_due(bounce(&first, "m1", FULL))
+        .await;
     lapse_all(&world).await;
     let mut addresses = vec![first];
     for address in others {
-        world.take_in(bounce(&address, "m1", FULL)).await;
+        world.post_bounce(bounce(&address, "m1", FULL)).await;
         addresses.push(address);
     }
     world.clock.advance(27 * HOUR);
@@ -599,8 +608,7 @@ async fn with_quarantine() -> (World, Vec<String>) {
     (world, addresses)
 }
 
-/// All jobs that are due are claimed by a worker that crashes, and their leases run out; the next
-/// claim finds that.
+/// A worker that crashes claims all due jobs, and their leases end. The next claim finds that.
 async fn lapse_all(world: &World) {
     assert!(!world.claim().await.is_empty());
     world.clock.advance(LEASE);

@@ -1,5 +1,5 @@
-//! While Redis is away, bounces are turned away with a 503 and workers wait. When it is back, all
-//! goes on by itself.
+//! While Redis is away, bounces are answered with 503 and workers wait. When it is back, all work
+//! continues by itself.
 
 use domain::clock::Timestamp;
 use domain::event::EventKind;
@@ -12,7 +12,7 @@ use tempfile::TempDir;
 
 const JO: &str = "jo@example.com";
 
-/// A Redis for one test, which can be stopped and started again with its data.
+/// A Redis for one test. The test can stop it and start it again with its data.
 async fn redis(folder: &TempDir) -> PrivateRedis {
     PrivateRedis::durable(folder.path())
         .await
@@ -28,7 +28,7 @@ async fn world_on(redis: &PrivateRedis) -> World {
 }
 
 #[tokio::test]
-async fn ingest_answers_503_with_retry_after_until_redis_is_back() {
+async fn intake_answers_503_with_a_retry_time_until_redis_is_back() {
     let folder = TempDir::new().unwrap();
     let server = redis(&folder).await;
     let world = world_on(&server).await;
@@ -53,7 +53,7 @@ async fn ingest_answers_503_with_retry_after_until_redis_is_back() {
     assert_eq!(
         http.get("/healthz").send().await.unwrap().status(),
         200,
-        "the process itself is well"
+        "the process itself is healthy"
     );
 
     let _server = redis(&folder).await;
@@ -62,22 +62,22 @@ async fn ingest_answers_503_with_retry_after_until_redis_is_back() {
 }
 
 #[tokio::test]
-async fn a_worker_waits_and_goes_on_by_itself() {
+async fn a_worker_waits_for_redis_and_continues_by_itself() {
     let folder = TempDir::new().unwrap();
     let server = redis(&folder).await;
     let world = world_on(&server).await;
     let later = world
-        .take_in_and_wait(bounce("sam@example.com", "m2", FULL))
+        .post_and_wait_until_due(bounce("sam@example.com", "m2", FULL))
         .await;
     world.clock.set(Timestamp::from_ms(later.ms() - 30_000));
     let mut long_ago = bounce(JO, "m1", FULL);
     long_ago["occurred_at"] = "2026-11-01T00:00:00Z".into();
-    world.take_in_and_wait(long_ago).await;
+    world.post_and_wait_until_due(long_ago).await;
 
-    // One attempt is in flight when Redis goes, and one falls due while it is away.
+    // One attempt is in flight when Redis stops, and one job becomes due while it is away.
     world.mail.hold();
     let worker = world.start_worker(|_| {});
-    world.mail.has_been_tried(1).await;
+    world.mail.wait_for_attempts(1).await;
     server.stop().await;
     world.clock.set(later);
     world.mail.let_go();

@@ -1,4 +1,5 @@
-//! A Redis that the program has started for itself ends with it, however it is told to stop.
+//! A Redis server that the program has started for itself ends with the program, however the
+//! program is stopped.
 
 use std::path::PathBuf;
 
@@ -12,11 +13,11 @@ use system::clock::SystemClock;
 use tokio::io::AsyncReadExt;
 use tokio::net::UnixStream;
 
-/// What a command answers that was told to stop before it was done.
+/// The exit code of a command that is stopped before it is done.
 const INTERRUPTED: i32 = 130;
 
 #[tokio::test]
-async fn it_ends_with_the_command_that_is_told_to_stop() {
+async fn the_redis_server_ends_with_the_command_that_is_stopped() {
     for (arguments, status) in [
         (
             &["bench", "memory", "--jobs", "5000000"] as &[&str],
@@ -34,7 +35,8 @@ async fn it_ends_with_the_command_that_is_told_to_stop() {
 }
 
 #[tokio::test]
-async fn it_ends_with_a_command_that_is_told_a_second_time_while_it_waits_for_an_attempt() {
+async fn the_redis_server_ends_with_a_command_that_is_stopped_twice_while_it_waits_for_an_attempt()
+{
     let peer = SmtpPeer::start(|received| {
         if received.command == "DATA" {
             Act::Hang
@@ -48,7 +50,8 @@ async fn it_ends_with_a_command_that_is_told_a_second_time_while_it_waits_for_an
     let program = Redeliver::start_with(
         &["dev", "--data", "data", "--listen", &listen],
         &format!(
-            "[worker]\ngrace = \"60s\"\n[log]\nfilter = \"error\"\n[[route]]\nname = \"default\"\nsender = \"smtp\"\n\
+            "[worker]\ngrace = \"60s\"\n[log]\nfilter = \"error\"\n[[route]]\nname = \"default\"\n\
+             sender = \"smtp\"\n\
              host = \"{host}\"\nport = {port}\n"
         ),
     );
@@ -66,7 +69,7 @@ async fn it_ends_with_a_command_that_is_told_a_second_time_while_it_waits_for_an
         client.post(&url).json(&posted).send().await.ok()
     })
     .await;
-    peer.has_heard("DATA", 1).await;
+    peer.wait_for_command("DATA", 1).await;
     program.signal("-TERM").await;
     eventually("the end of intake", async || {
         client.get(&url).send().await.err()
@@ -81,7 +84,7 @@ async fn it_ends_with_a_command_that_is_told_a_second_time_while_it_waits_for_an
 struct Server(UnixStream);
 
 impl Server {
-    /// What is connected to a server hears of its end.
+    /// Waits until the server closes the connection: it has ended.
     async fn has_ended(mut self) {
         let received = in_time("the server's end", self.0.read(&mut [0; 1])).await;
         assert!(matches!(received, Ok(0) | Err(_)), "{received:?}");
@@ -89,7 +92,8 @@ impl Server {
 }
 
 impl Drop for Server {
-    /// One that should have ended and has not is not left behind by the test either.
+    /// A server that has not ended as it should is stopped here, so that the test leaves none
+    /// behind.
     fn drop(&mut self) {
         let _ = self.0.try_write(b"SHUTDOWN NOSAVE\r\n");
     }
@@ -105,7 +109,7 @@ async fn server_of(program: &Redeliver) -> Server {
     .await
 }
 
-/// Its socket lies in a folder of the program's, or in the one for temporary files.
+/// The path of its socket, in a folder of the program or in the folder for temporary files.
 fn socket_of(program: &Redeliver) -> Option<PathBuf> {
     let folders = std::fs::read_dir(program.folder()).ok()?;
     folders

@@ -1,5 +1,5 @@
-//! A destination gets no more attempts at once and per second than its pace allows, the whole fleet
-//! together; and it gets them as soon as it may.
+//! A destination never gets more attempts at once or per second than its pace allows, counted over
+//! the whole fleet. It gets them as soon as they are allowed.
 
 use domain::clock::Timestamp;
 use domain::destination::Destination;
@@ -14,11 +14,11 @@ use store::settle::Settled;
 
 const THERE: &str = "one.example";
 
-/// A provider that finds fault with our reputation.
+/// The reply of a provider that complains about our reputation.
 const ROUTE: &str = "421 4.7.28 Our system has detected an unusual rate of mail from your address";
 
 #[tokio::test]
-async fn a_window_holds_for_the_whole_fleet_and_whoever_makes_room_lets_the_next_in_at_once() {
+async fn a_window_applies_to_the_whole_fleet_and_each_attempt_that_ends_allows_the_next() {
     let world = World::with(window(5, 5)).await;
     world.with_due(THERE, 40).await;
     let claims = (0..20).map(|_| world.claim_near(THERE, 3));
@@ -27,12 +27,16 @@ async fn a_window_holds_for_the_whole_fleet_and_whoever_makes_room_lets_the_next
         .into_iter()
         .flat_map(|claimed| claimed.jobs)
         .collect();
-    assert_eq!(jobs.len(), 5, "of forty jobs that are due");
+    assert_eq!(jobs.len(), 5, "five of forty due jobs");
     assert_eq!(world.pace(THERE).await.in_flight, 5);
     for _ in 0..35 {
         world.end(jobs.pop(), OK).await;
         let claimed = world.claim_near(THERE, 3).await;
-        assert_eq!(claimed.jobs.len(), 1, "one went, one comes");
+        assert_eq!(
+            claimed.jobs.len(),
+            1,
+            "one attempt ended, and one is allowed"
+        );
         jobs.extend(claimed.jobs);
     }
     world.end(jobs, OK).await;
@@ -40,7 +44,7 @@ async fn a_window_holds_for_the_whole_fleet_and_whoever_makes_room_lets_the_next
 }
 
 #[tokio::test]
-async fn room_is_made_by_every_way_in_which_an_attempt_can_end() {
+async fn every_way_in_which_an_attempt_can_end_makes_room_for_the_next() {
     for way in ["settled", "released", "crashed", "lapsed", "retired"] {
         let world = World::with(window(1, 1)).await;
         world.with_due(THERE, 3).await;
@@ -59,7 +63,7 @@ async fn room_is_made_by_every_way_in_which_an_attempt_can_end() {
             "lapsed" => world.clock.advance(LEASE),
             _ => {
                 world
-                    .take_in(bounce(lease.recipient(), "m2", UNKNOWN))
+                    .post_bounce(bounce(lease.recipient(), "m2", UNKNOWN))
                     .await;
             }
         }
@@ -79,7 +83,7 @@ async fn room_is_made_by_every_way_in_which_an_attempt_can_end() {
         assert_eq!(
             world.pace(THERE).await.in_flight,
             1,
-            "{way}: what ended counts once"
+            "{way}: the end of an attempt counts once"
         );
         assert_eq!(
             world.claim_near(THERE, 9).await.jobs.len(),
@@ -90,14 +94,14 @@ async fn room_is_made_by_every_way_in_which_an_attempt_can_end() {
 }
 
 #[tokio::test]
-async fn a_window_widens_on_success_while_it_is_in_use_and_never_beyond_its_limit() {
+async fn a_window_widens_with_successes_while_it_is_full_and_never_beyond_its_limit() {
     let world = World::with(window(4, 6)).await;
     world.with_due(THERE, 200).await;
     world.end(world.claim_near(THERE, 1).await.jobs, OK).await;
     assert_eq!(
         world.pace(THERE).await.window,
         None,
-        "one attempt at a time says nothing about four"
+        "one attempt at a time is no evidence about four"
     );
 
     let mut widest = 4;
@@ -113,13 +117,13 @@ async fn a_window_widens_on_success_while_it_is_in_use_and_never_beyond_its_limi
     }
     for _ in 0..5 {
         let jobs = world.claim_near(THERE, 100).await.jobs;
-        assert_eq!(jobs.len(), 6, "this is its limit");
+        assert_eq!(jobs.len(), 6, "six is the limit of the window");
         world.end(jobs, OK).await;
     }
 }
 
 #[tokio::test]
-async fn failures_of_host_and_route_narrow_a_window_once_for_all_that_was_under_way() {
+async fn failures_of_host_or_route_narrow_a_window_once_for_all_attempts_in_flight() {
     for reply in [MAINTENANCE, ROUTE] {
         let world = World::with(window(10, 20)).await;
         world.with_due(THERE, 40).await;
@@ -133,15 +137,15 @@ async fn failures_of_host_and_route_narrow_a_window_once_for_all_that_was_under_
 }
 
 #[tokio::test]
-async fn what_is_not_the_destinations_fault_does_not_narrow_its_window() {
+async fn a_failure_that_is_no_fault_of_the_destination_does_not_narrow_its_window() {
     for reply in ["450 4.2.2 Mailbox full", UNKNOWN, TOO_BIG, "ours"] {
         let world = World::with(window(10, 10)).await;
         world.with_due(THERE, 30).await;
         let jobs = world.claim_near(THERE, 100).await.jobs;
         if reply == "ours" {
-            world.mail.answers(|_| unreachable_by_our_fault());
+            world.mail.set_script(|_| unreachable_by_our_fault());
         } else {
-            world.mail.says(reply);
+            world.mail.reply_with(reply);
         }
         for leased in jobs {
             let settlement = world.attempt(leased).await;
@@ -152,7 +156,7 @@ async fn what_is_not_the_destinations_fault_does_not_narrow_its_window() {
 }
 
 #[tokio::test]
-async fn a_rate_holds_over_time_for_the_whole_fleet() {
+async fn a_rate_limit_applies_over_time_to_the_whole_fleet() {
     let (rate, burst) = (2.0, 3.0);
     let world = World::with(limited(PaceLimits {
         rate,
@@ -176,7 +180,7 @@ async fn a_rate_holds_over_time_for_the_whole_fleet() {
 }
 
 #[tokio::test]
-async fn a_burst_is_all_that_can_be_saved_up() {
+async fn no_more_than_the_burst_can_be_saved_up() {
     let world = World::with(limited(PaceLimits {
         rate: 5.0,
         burst: 3.0,
@@ -191,7 +195,7 @@ async fn a_burst_is_all_that_can_be_saved_up() {
 }
 
 #[tokio::test]
-async fn the_next_visit_names_the_instant_of_the_next_token() {
+async fn the_next_visit_is_planned_for_the_instant_of_the_next_token() {
     for rate in [0.03, 0.3, 1.0, 2.0, 7.0, 333.0, 999.0] {
         let world = World::with(limited(PaceLimits {
             rate,
@@ -220,7 +224,7 @@ async fn the_next_visit_names_the_instant_of_the_next_token() {
 }
 
 #[tokio::test]
-async fn a_rule_of_the_configuration_holds_from_the_first_job_on() {
+async fn a_limit_in_the_configuration_applies_from_the_first_job_on() {
     let rule = |name: &str, window| DestinationRule {
         name: name.to_owned(),
         limits: PaceLimits {
@@ -248,7 +252,7 @@ async fn a_rule_of_the_configuration_holds_from_the_first_job_on() {
 }
 
 #[tokio::test]
-async fn an_override_wins_at_once_and_until_it_is_taken_back() {
+async fn a_limit_set_by_an_operator_applies_at_once_and_until_it_is_removed() {
     let world = World::with(window(3, 3)).await;
     let there = Destination::named(THERE);
     world.with_due(THERE, 30).await;
@@ -270,19 +274,19 @@ async fn an_override_wins_at_once_and_until_it_is_taken_back() {
     );
     assert!(
         world.claim_near(THERE, 100).await.next_visit > Some(world.now()),
-        "it waits for the next token"
+        "the next visit waits for the next token"
     );
     world.store.override_limits(&there, None).await.unwrap();
     assert_eq!(world.pace(THERE).await.override_limits, None);
     assert_eq!(
         world.claim_near(THERE, 100).await.jobs.len(),
         2,
-        "three may be under way again"
+        "three attempts may be in flight again"
     );
 }
 
 #[tokio::test]
-async fn pace_survives_a_restart() {
+async fn the_pace_of_a_destination_survives_a_restart() {
     let mut world = World::with(limited(PaceLimits {
         rate: 1.0,
         burst: 2.0,
@@ -304,7 +308,7 @@ async fn pace_survives_a_restart() {
     assert_eq!(
         world.claim_near(THERE, 100).await.jobs.len(),
         1,
-        "and there is room for one"
+        "one more attempt is allowed"
     );
 }
 
@@ -320,12 +324,11 @@ async fn a_backlog_at_one_destination_delays_no_other() {
     world.with_due("big.example", 10_000).await;
     for name in &small {
         world
-            .take_in(bounce(&format!("jo@{name}"), "m1", FULL))
+            .post_bounce(bounce(&format!("jo@{name}"), "m1", FULL))
             .await;
     }
     world.clock.advance(2 * DAY);
-    // As much as it likes, so that only its place in the queue keeps the backlog from filling every
-    // claim.
+    // No limit, so that only its place in the queue keeps the backlog from filling every claim.
     let bounds = ClaimBounds {
         batch: 50,
         share: 50,
@@ -341,7 +344,7 @@ async fn a_backlog_at_one_destination_delays_no_other() {
             .count();
         claims += 1;
         world.clock.advance(MS);
-        // One of the backlog, and then fifty of the others in each.
+        // Each claim takes one job of the backlog, and then up to fifty of the others.
         assert!(
             claims <= 6,
             "{reached} of 200 were reached in {claims} claims"
@@ -350,12 +353,12 @@ async fn a_backlog_at_one_destination_delays_no_other() {
 }
 
 #[tokio::test]
-async fn of_many_jobs_at_one_destination_those_that_are_due_are_taken_at_once_and_no_other() {
+async fn all_due_jobs_of_a_destination_are_claimed_at_once_and_no_job_before_its_time() {
     let world = World::with(window(100, 100)).await;
     let mut due = Vec::new();
     for n in 0..60 {
         let Answer::Scheduled { due: at } = world
-            .take_in(bounce(&format!("user{n}@{THERE}"), "m1", FULL))
+            .post_bounce(bounce(&format!("user{n}@{THERE}"), "m1", FULL))
             .await
         else {
             panic!("each address is new")
@@ -364,7 +367,7 @@ async fn of_many_jobs_at_one_destination_those_that_are_due_are_taken_at_once_an
         world.clock.advance(60 * SECOND);
     }
     due.sort();
-    // More than those of which Redis tells when they were due, and fewer than that, and none.
+    // More jobs than Redis returns exact due times for, then fewer than that, and none.
     for (up_to, taken) in [(39, 40), (44, 5), (44, 0), (59, 15)] {
         world.clock.set(due[up_to].0);
         let claimed = world.claim_near(THERE, 100).await;
@@ -372,7 +375,7 @@ async fn of_many_jobs_at_one_destination_those_that_are_due_are_taken_at_once_an
         assert_eq!(
             claimed.next_visit,
             due.get(up_to + 1).map(|(at, _)| *at),
-            "the next one is the next visit"
+            "the next visit is when the next job is due"
         );
         for (n, leased) in claimed.jobs.iter().enumerate() {
             let (really, _) = due
@@ -386,7 +389,7 @@ async fn of_many_jobs_at_one_destination_those_that_are_due_are_taken_at_once_an
             );
             assert!(
                 n >= 16 || leased.lease.due == *really,
-                "of the first it is told exactly"
+                "the first jobs have their exact due time"
             );
         }
         world.end(claimed.jobs, OK).await;
@@ -431,6 +434,6 @@ fn limited(limits: PaceLimits) -> Settings {
 fn unreachable_by_our_fault() -> Outcome {
     Outcome::Unreachable(Fault::ours(
         FaultKind::Local,
-        "the relay is away".to_owned(),
+        "the relay cannot be reached".to_owned(),
     ))
 }

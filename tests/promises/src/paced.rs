@@ -1,6 +1,7 @@
-//! Whatever happens in which order, a claim brings exactly what pace, breakers and operators allow
-//! of what is due, neither more nor less nor later: random operations on the real store match a
-//! model in memory. Tallies too.
+//! In any order of events, a claim returns exactly the due jobs that pace, breakers and
+//! operators allow: no more, no fewer and no later. The tallies are exact too.
+
+// Random operations on the real store must match a model in memory.
 
 use std::collections::{BTreeMap, HashMap};
 use std::time::Duration;
@@ -15,7 +16,7 @@ use harness::random::{Random, seeds};
 use harness::world::{DAY, Deployment, HOUR, LEASE, MS, Settings, World, id};
 use store::claim::{ClaimBounds, Claimed, LeasedJob};
 use store::destination_controls::BreakerState;
-use store::lease::GivenBack;
+use store::lease::ReleaseReason;
 use store::repair::Repaired;
 use store::schedule::Answer;
 use store::settle::Settled;
@@ -32,7 +33,7 @@ const MAX_LAPSES: u32 = 2;
 const BUSY: &str = "421 4.7.28 Our system has detected an unusual rate of mail from your address";
 const OVER_QUOTA: &str = "450 4.2.2 Mailbox full";
 
-/// What retries meet, and how often.
+/// The replies to retries, with their weights.
 const REPLIES: [(usize, &str); 6] = [
     (20, OK),
     (6, MAINTENANCE),
@@ -43,7 +44,7 @@ const REPLIES: [(usize, &str); 6] = [
 ];
 const REPLIES_WHILE_DOWN: [(usize, &str); 3] = [(1, OK), (20, MAINTENANCE), (1, AWAY)];
 
-/// What has to happen for the test to be worth something.
+/// Events that must occur, because otherwise the test would check too little.
 const WANTED: [EventKind; 8] = [
     EventKind::BreakerClosed,
     EventKind::BreakerOpened,
@@ -55,31 +56,31 @@ const WANTED: [EventKind; 8] = [
     EventKind::JobReinstated,
 ];
 
-/// For how long a destination is silent after it was told so.
+/// How long a destination counts as silent after a report of its silence.
 const SILENT: Duration = Duration::from_secs(5);
 
 const SECOND: Duration = Duration::from_secs(1);
 
 #[tokio::test]
-async fn claims_match_a_model_of_pace_breakers_holds_and_quarantine() {
-    play_all(6, &Deployment::default()).await;
+async fn whatever_happens_claims_respect_pace_and_breakers_and_holds_and_quarantine() {
+    run_all(6, &Deployment::default()).await;
 }
 
 #[tokio::test]
-async fn in_a_cluster_claims_match_the_same_model() {
-    for prefix in play_all(6, &Deployment::Cluster).await {
+async fn whatever_happens_in_a_cluster_claims_respect_pace_and_breakers_and_holds_too() {
+    for prefix in run_all(6, &Deployment::Cluster).await {
         assert!(
             cluster::masters_with(&prefix) > 1,
-            "several masters have a part in it"
+            "several masters are used"
         );
     }
 }
 
-/// Plays so many seeds, and tells the prefixes of their keys.
-async fn play_all(count: u64, redis: &Deployment) -> Vec<String> {
+/// Runs `count` seeds. Returns the prefixes of their keys.
+async fn run_all(count: u64, redis: &Deployment) -> Vec<String> {
     let (mut kinds, mut prefixes) = (BTreeMap::<EventKind, usize>::new(), Vec::new());
     for seed in seeds(count) {
-        // Shown where the test fails.
+        // Printed if the test fails.
         println!("seed {seed}");
         let settings = Settings {
             redis: redis.clone(),
@@ -87,24 +88,24 @@ async fn play_all(count: u64, redis: &Deployment) -> Vec<String> {
             max_lapses: MAX_LAPSES,
             ..Settings::default()
         };
-        let mut play = Play::new(World::with(settings).await, seed);
+        let mut run = Run::new(World::with(settings).await, seed);
         for n in 0..OPERATIONS {
-            play.operate().await;
-            play.compare_paces().await;
+            run.operate().await;
+            run.compare_paces().await;
             if n % 50 == 0 {
-                play.compare_jobs().await;
+                run.compare_jobs().await;
             }
         }
-        play.compare_tallies().await;
-        for event in play.world.events().await {
+        run.compare_tallies().await;
+        for event in run.world.events().await {
             *kinds.entry(event.kind).or_default() += 1;
         }
-        prefixes.push(play.world.prefix);
+        prefixes.push(run.world.prefix);
     }
     for kind in WANTED {
         assert!(
             kinds.get(&kind).is_some_and(|count| *count >= 2),
-            "what never happens is not tested: {kinds:?}"
+            "an event that never occurs is not tested: {kinds:?}"
         );
     }
     prefixes
@@ -133,14 +134,14 @@ fn pace() -> Pace {
     }
 }
 
-/// The real store, the model, and what workers have in their hands.
-struct Play {
+/// The real store, the model, and the leases that workers have.
+struct Run {
     world: World,
     random: Random,
     model: Model,
-    hands: Vec<LeasedJob>,
+    leases: Vec<LeasedJob>,
     destinations: Vec<Destination>,
-    /// How many addresses of each slot were retired: a slot always has one that is active.
+    /// How many addresses of each slot were retired. A slot always has one active address.
     retired: [usize; SLOTS],
     /// Which destinations fail.
     down: [bool; DESTINATIONS],
@@ -148,24 +149,28 @@ struct Play {
     tallies: BTreeMap<(usize, i64, String), u64>,
 }
 
-impl Play {
+impl Run {
     fn new(world: World, seed: u64) -> Self {
         let shard = |name: &Destination| name.shard(world.store.shards());
-        // Two share a shard.
+        // Two destinations share a shard.
         let names = || (0..).map(|n| Destination::named(format!("host{n}.example")));
-        let first = names().next().expect("there is no end of names");
+        let first = names()
+            .next()
+            .expect("one of infinitely many names is in the shard");
         let second = names()
             .find(|name| *name != first && shard(name) == shard(&first))
-            .expect("the same");
-        // Shards next to each other can be on the same master of a Cluster.
+            .expect("one of infinitely many names is in the shard");
+        // Neighbouring shards can be on the same master of a Cluster.
         let far = (shard(&first) + world.store.shards() / 2) % world.store.shards();
-        let third = names().find(|name| shard(name) == far).expect("the same");
+        let third = names()
+            .find(|name| shard(name) == far)
+            .expect("one of infinitely many names is in the shard");
         let destinations = vec![first, second, third];
         let shards = destinations.iter().map(shard).collect();
         Self {
             model: Model::new(pace(), MAX_LAPSES, shards),
             random: Random::from_seed(seed),
-            hands: Vec::new(),
+            leases: Vec::new(),
             retired: [0; SLOTS],
             down: [false; DESTINATIONS],
             slots: HashMap::new(),
@@ -191,7 +196,7 @@ impl Play {
             28 => self.give_back(true).await,
             29 => self.extend().await,
             // A worker crashes.
-            30 => self.hands.truncate(1),
+            30 => self.leases.truncate(1),
             31 => self.hold_or_release().await,
             32 => self.override_limits().await,
             33 => self.put_back().await,
@@ -199,7 +204,7 @@ impl Play {
                 self.world.restart().await;
                 for shard in 0..self.world.store.shards() {
                     let repaired = self.world.store.repair(shard).await.unwrap();
-                    assert_eq!(repaired, Repaired::default(), "there is nothing to repair");
+                    assert_eq!(repaired, Repaired::default(), "nothing needs repair");
                     self.world.store.trim_marks(shard).await.unwrap();
                 }
                 assert_eq!(self.world.store.limit().await.unwrap(), 0);
@@ -234,10 +239,10 @@ impl Play {
         )
     }
 
-    /// An address turns out to be dead, more often than not while it is leased.
+    /// An address turns out to be dead, usually while it is leased.
     async fn retire(&mut self) {
-        let of_hand = self.hands.first().filter(|_| self.random.below(3) > 0);
-        let slot = of_hand.map(|leased| self.slots[leased.lease.recipient()]);
+        let of_lease = self.leases.first().filter(|_| self.random.below(3) > 0);
+        let slot = of_lease.map(|leased| self.slots[leased.lease.recipient()]);
         let slot = slot.unwrap_or_else(|| self.random.below(SLOTS));
         self.take_in(slot, UNKNOWN).await;
     }
@@ -246,20 +251,20 @@ impl Play {
         let address = self.address(slot);
         self.slots.insert(address.clone(), slot);
         let mut posted = bounce(&address, &format!("m{}", self.random.below(1_000)), reply);
-        // Most are due soon.
+        // Most jobs are due soon.
         let ago = [20 * HOUR, 24 * HOUR, 27 * HOUR, 27 * HOUR];
         let occurred = self.world.now().ms() - self.random.of(&ago).as_millis() as i64;
         posted["occurred_at"] = domain::clock::Timestamp::from_ms(occurred)
             .to_string()
             .into();
-        match self.world.take_in(posted).await {
+        match self.world.post_bounce(posted).await {
             Answer::Scheduled { due } => self.model.schedule(slot, due),
             Answer::Retired(_) => {
                 self.model.retire(slot, self.world.now());
                 self.retired[slot] += 1;
             }
             Answer::Joined { .. } | Answer::Duplicate | Answer::Stale => {}
-            Answer::Dropped => panic!("no bounce is about its message alone"),
+            Answer::Dropped => panic!("no bounce is about a single message"),
             Answer::Accepted(_) | Answer::Deferred { .. } => {
                 panic!("nothing waits for confirmation")
             }
@@ -286,7 +291,7 @@ impl Play {
                 assert_eq!(
                     Some(leased.lease.token),
                     token,
-                    "what one claim took shares one lease"
+                    "the jobs of one claim share one lease"
                 );
                 had.push(self.slots[leased.lease.recipient()]);
             }
@@ -299,13 +304,13 @@ impl Play {
                 "{:?} is later than {waits:?}",
                 claimed.next_visit
             );
-            self.hands.extend(claimed.jobs);
+            self.leases.extend(claimed.jobs);
         }
     }
 
-    /// A worker finishes its attempt, be it in time or long after its lease lapsed.
+    /// A worker finishes its attempt, in time or long after its lease lapsed.
     async fn finish_an_attempt(&mut self) {
-        let Some(leased) = self.take_a_hand() else {
+        let Some(leased) = self.take_a_lease() else {
             return self.claim().await;
         };
         let slot = self.slots[leased.lease.recipient()];
@@ -313,7 +318,7 @@ impl Play {
             true => self.random.weighted(&REPLIES_WHILE_DOWN),
             false => self.random.weighted(&REPLIES),
         };
-        self.world.mail.says(reply);
+        self.world.mail.reply_with(reply);
         let lease = leased.lease.clone();
         let settlement = self.world.attempt(leased).await;
         let settled = self.world.settle(&settlement).await;
@@ -331,7 +336,7 @@ impl Play {
             .entry((slot % DESTINATIONS, day, settlement.tally.to_string()))
             .or_default() += 1;
         let report = self.world.report(lease.recipient()).await;
-        // What becomes of the job is policy's affair, and another test's.
+        // The policy decides about the job. Other tests check that.
         match report.job {
             Some(job) => self.model.reschedule(slot, job.due.unwrap()),
             None => self.model.remove(slot),
@@ -342,7 +347,7 @@ impl Play {
     }
 
     async fn give_back(&mut self, crashed: bool) {
-        let Some(leased) = self.take_a_hand() else {
+        let Some(leased) = self.take_a_lease() else {
             return;
         };
         let (lease, now) = (&leased.lease, self.world.now());
@@ -359,14 +364,14 @@ impl Play {
         }
     }
 
-    /// No host answered for this long, and other destinations need the place.
+    /// No host has answered for this long, and other destinations need the place.
     async fn give_up(&mut self) {
-        let Some(leased) = self.take_a_hand() else {
+        let Some(leased) = self.take_a_lease() else {
             return;
         };
         let (lease, now) = (&leased.lease, self.world.now());
         let waited = self.random.of(&[SECOND, 10 * SECOND, LEASE]);
-        let why = GivenBack::Unanswered(waited);
+        let why = ReleaseReason::Unanswered(waited);
         let released = self
             .world
             .store
@@ -402,7 +407,7 @@ impl Play {
     }
 
     async fn extend(&mut self) {
-        let Some(leased) = self.take_a_hand() else {
+        let Some(leased) = self.take_a_lease() else {
             return;
         };
         self.world.extend(&leased.lease).await;
@@ -411,7 +416,7 @@ impl Play {
             leased.lease.token,
             self.world.now().plus(LEASE),
         );
-        self.hands.push(leased);
+        self.leases.push(leased);
     }
 
     async fn hold_or_release(&mut self) {
@@ -427,7 +432,7 @@ impl Play {
             let until = until.map(|span| self.world.now().plus(span));
             self.world
                 .store
-                .hold(there, until, "an operator said so")
+                .hold(there, until, "by an operator")
                 .await
                 .unwrap();
             self.model.hold(place, until);
@@ -475,9 +480,9 @@ impl Play {
         assert_eq!(was_there, self.model.put_back(slot, self.world.now()));
     }
 
-    fn take_a_hand(&mut self) -> Option<LeasedJob> {
-        let count = self.hands.len();
-        (count > 0).then(|| self.hands.swap_remove(self.random.below(count)))
+    fn take_a_lease(&mut self) -> Option<LeasedJob> {
+        let count = self.leases.len();
+        (count > 0).then(|| self.leases.swap_remove(self.random.below(count)))
     }
 
     async fn compare_paces(&self) {
@@ -487,7 +492,7 @@ impl Play {
             assert_eq!(
                 had.in_flight,
                 self.model.in_flight(place),
-                "attempts under way at {there}"
+                "attempts in flight at {there}"
             );
             assert_eq!(had.window, wanted.window, "{there}");
             assert_eq!(

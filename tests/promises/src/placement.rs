@@ -1,5 +1,5 @@
-//! Addresses whose mail goes to one mail system share a destination, and a domain stays where it
-//! was placed first, whatever the configuration and the DNS say later.
+//! Addresses whose mail goes to one mail system share a destination. A domain keeps the destination
+//! that it got first, even if the configuration or the DNS changes later.
 
 use std::collections::HashSet;
 use std::fs;
@@ -11,24 +11,24 @@ use domain::destination::Destination;
 use domain::standing::Standing;
 use futures::future::join;
 use harness::bounce::{FULL, UNKNOWN, bounce};
-use harness::dns::{DnsServer, Mood};
+use harness::dns::{Behavior, DnsServer};
 use harness::http::{Http, json};
 use harness::redis;
 use harness::world::{DAY, LEASE, Settings, World, id};
 use policy::table::Table;
 use scheduler::intake::accept::Accept;
 use scheduler::intake::{facts, json};
-use scheduler::placement::{Placer, propose, rows_in_vain};
+use scheduler::placement::{Placer, propose, rows_without_effect};
 use serde_json::json;
 use store::handle::Store;
 use store::schedule::Answer;
 use tempfile::TempDir;
 
-/// How long placing may take here where the DNS is silent; long enough for a server that answers on
-/// a busy machine.
+/// How long placement may take here if the DNS does not answer. Long enough for a server that
+/// answers on a busy machine.
 const DNS_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// One scheduler of several, with a configuration and a memory of its own.
+/// One scheduler of several, with its own configuration and its own cache.
 struct Replica {
     store: Store,
     accept: Accept,
@@ -54,7 +54,12 @@ impl Replica {
         Self { store, accept }
     }
 
-    async fn take_in(&self, world: &World, recipients: &[&str], reply: &str) -> Vec<Answer> {
+    async fn post_bounces_of(
+        &self,
+        world: &World,
+        recipients: &[&str],
+        reply: &str,
+    ) -> Vec<Answer> {
         let read = |recipient: &&str| {
             json::read(bounce(recipient, "m1", reply), world.now(), 1 << 10).unwrap()
         };
@@ -66,7 +71,7 @@ impl Replica {
         answered.into_iter().map(|one| one.answer).collect()
     }
 
-    /// The destination that the job of an address was started at.
+    /// The destination of the address's job.
     async fn destination(&self, address: &str) -> String {
         let report = self.store.address(&id(address)).await.unwrap();
         report
@@ -78,7 +83,8 @@ impl Replica {
             .to_string()
     }
 
-    /// What Redis keeps of a domain. The replica must not have seen it, for it would remember.
+    /// What Redis has stored about a domain. The replica must not have seen the domain before,
+    /// because it would remember it.
     async fn kept(&self, domain: &str) -> Option<String> {
         self.store
             .kept(&[domain])
@@ -123,7 +129,7 @@ async fn the_domains_of_one_provider_share_a_destination() {
         "jo@example.com",
         "jo@google",
     ];
-    replica.take_in(&world, &addresses, FULL).await;
+    replica.post_bounces_of(&world, &addresses, FULL).await;
     let mut destinations = Vec::new();
     for address in addresses {
         destinations.push(replica.destination(address).await);
@@ -140,7 +146,7 @@ async fn the_domains_of_one_provider_share_a_destination() {
         ]
     );
 
-    // The worker pulls by destination, and the events say it too.
+    // Claims are per destination, and the events contain it too.
     world
         .clock
         .set(world.job("jo@gmail.com").await.due.unwrap().plus(DAY));
@@ -153,18 +159,19 @@ async fn the_domains_of_one_provider_share_a_destination() {
             .count(),
         2
     );
-    let told = world.events().await;
+    let events = world.events().await;
     assert!(
-        told.iter()
+        events
+            .iter()
             .any(|event| event.destination == Some(Destination::named("microsoft"))),
-        "{told:?}"
+        "{events:?}"
     );
 }
 
 #[tokio::test]
 async fn domains_whose_mail_goes_to_the_same_hosts_share_a_destination() {
     let (world, dns) = (World::new().await, DnsServer::start().await);
-    dns.knows(
+    dns.set_mx(
         "a.example",
         &[
             (10, "mx1.host.example."),
@@ -172,16 +179,16 @@ async fn domains_whose_mail_goes_to_the_same_hosts_share_a_destination() {
             (20, "backup.a.example."),
         ],
     )
-    .knows(
+    .set_mx(
         "b.example",
         &[(5, "MX2.host.example."), (5, "mx1.host.example.")],
     )
-    .knows(
+    .set_mx(
         "c.example",
         &[(1, "aspmx.l.google.com."), (5, "alt1.aspmx.l.google.com.")],
     )
-    .knows("null.example", &[(0, ".")])
-    .knows("none.example", &[]);
+    .set_mx("null.example", &[(0, ".")])
+    .set_mx("none.example", &[]);
     let replica = Replica::start(&world, &asking(&dns)).await;
     for (address, destination) in [
         ("jo@a.example", "mx1.host.example+mx2.host.example"),
@@ -193,7 +200,7 @@ async fn domains_whose_mail_goes_to_the_same_hosts_share_a_destination() {
         ("jo@unheard-of.example", "unheard-of.example"),
         ("jo@[192.0.2.1]", "[192.0.2.1]"),
     ] {
-        replica.take_in(&world, &[address], FULL).await;
+        replica.post_bounces_of(&world, &[address], FULL).await;
         assert_eq!(replica.destination(address).await, destination);
     }
     let asked = dns.asked();
@@ -204,8 +211,8 @@ async fn domains_whose_mail_goes_to_the_same_hosts_share_a_destination() {
         "{asked:?}"
     );
 
-    // All are settled now, the ones that stand alone too: nobody asks again, not even after a
-    // restart.
+    // All domains are settled now, including those that share no hosts. No domain is looked up
+    // again, even after a restart.
     let again = Replica::start(&world, &asking(&dns)).await;
     let addresses = [
         "sam@a.example",
@@ -214,23 +221,24 @@ async fn domains_whose_mail_goes_to_the_same_hosts_share_a_destination() {
         "sam@unheard-of.example",
     ];
     for replica in [&replica, &again] {
-        replica.take_in(&world, &addresses, FULL).await;
+        replica.post_bounces_of(&world, &addresses, FULL).await;
     }
     assert_eq!(dns.asked(), asked);
 }
 
 #[tokio::test]
-async fn a_domain_stays_where_it_was_placed_through_restarts_and_changes_of_configuration() {
+async fn a_domain_keeps_its_destination_through_restarts_and_changes_of_configuration() {
     let world = World::new().await;
     let before = Replica::start(&world, &Config::embedded()).await;
     before
-        .take_in(&world, &["jo@acme.example", "jo@gmail.com"], FULL)
+        .post_bounces_of(&world, &["jo@acme.example", "jo@gmail.com"], FULL)
         .await;
     before
-        .take_in(&world, &["gone@acme.example"], UNKNOWN)
+        .post_bounces_of(&world, &["gone@acme.example"], UNKNOWN)
         .await;
 
-    let text = "[[provider]]\nname = \"acme\"\ndomains = [\"acme.example\", \"mail.acme.example\"]\n\
+    let text = "[[provider]]\nname = \"acme\"\n\
+        domains = [\"acme.example\", \"mail.acme.example\"]\n\
                 [[provider]]\nname = \"google\"\ndomains = []\n";
     let after = Replica::start(&world, &config(text)).await;
     let addresses = [
@@ -240,33 +248,32 @@ async fn a_domain_stays_where_it_was_placed_through_restarts_and_changes_of_conf
         "jo@mail.acme.example",
     ];
     let mut answers = after
-        .take_in(&world, &addresses, UNKNOWN.replace('5', "4").as_str())
+        .post_bounces_of(&world, &addresses, UNKNOWN.replace('5', "4").as_str())
         .await
         .into_iter();
     assert!(
         matches!(answers.next(), Some(Answer::Duplicate)),
-        "its job is found"
+        "the job of the address is found"
     );
     assert!(matches!(answers.next(), Some(Answer::Duplicate)));
-    assert!(
-        matches!(answers.next(), Some(Answer::Retired(record)) if record.standing == Standing::Inactive)
-    );
+    assert!(matches!(answers.next(),
+            Some(Answer::Retired(record)) if record.standing == Standing::Inactive));
     assert_eq!(after.destination("jo@acme.example").await, "acme.example");
     assert_eq!(after.destination("jo@gmail.com").await, "google");
     assert_eq!(
         after.destination("jo@mail.acme.example").await,
         "acme",
-        "a new domain goes by the new table"
+        "a new domain is placed by the new table"
     );
     assert_eq!(
         before.destination("jo@mail.acme.example").await,
         "acme",
-        "also for those who do not know the table"
+        "also for a scheduler that does not have the new table"
     );
 }
 
 #[tokio::test]
-async fn schedulers_that_disagree_at_the_same_time_agree_on_one_placement() {
+async fn schedulers_with_different_configurations_agree_on_one_placement() {
     let world = World::new().await;
     let domains: Vec<String> = (0..200).map(|n| format!("d{n}.example")).collect();
     let recipients: Vec<String> = domains
@@ -277,7 +284,7 @@ async fn schedulers_that_disagree_at_the_same_time_agree_on_one_placement() {
     let domains: Vec<&str> = domains.iter().map(String::as_str).collect();
     let left = Replica::start(&world, &provider("left", &domains)).await;
     let right = Replica::start(&world, &provider("right", &domains)).await;
-    // Both have looked before either writes.
+    // Both schedulers have read before either of them writes.
     for replica in [&left, &right] {
         assert!(
             replica
@@ -297,8 +304,8 @@ async fn schedulers_that_disagree_at_the_same_time_agree_on_one_placement() {
     assert_eq!(by_left, by_right);
 
     let (answers, others) = join(
-        left.take_in(&world, &recipients, FULL),
-        right.take_in(&world, &recipients, FULL),
+        left.post_bounces_of(&world, &recipients, FULL),
+        right.post_bounces_of(&world, &recipients, FULL),
     )
     .await;
     let started = |answer: &Answer| matches!(answer, Answer::Scheduled { .. });
@@ -314,11 +321,11 @@ async fn schedulers_that_disagree_at_the_same_time_agree_on_one_placement() {
 }
 
 #[tokio::test]
-async fn looking_an_address_up_places_nothing() {
+async fn looking_up_an_address_places_no_domain() {
     let world = World::new().await;
     let http = Http::serve(&world).await;
-    let told = http.get_json("/v1/addresses/jo@gmail.com").await;
-    assert_eq!(told["job"], json!(null));
+    let report = http.get_json("/v1/addresses/jo@gmail.com").await;
+    assert_eq!(report["job"], json!(null));
     let body = json!({"addresses": ["jo@gmail.com", "jo@acme.example"]});
     let answer = json(
         http.post("/v1/addresses/check")
@@ -334,7 +341,7 @@ async fn looking_an_address_up_places_nothing() {
     for domain in ["gmail.com", "acme.example"] {
         assert_eq!(replica.kept(domain).await, None, "{domain}");
         replica
-            .take_in(&world, &[format!("jo@{domain}").as_str()], FULL)
+            .post_bounces_of(&world, &[format!("jo@{domain}").as_str()], FULL)
             .await;
         assert_eq!(replica.destination(&format!("jo@{domain}")).await, "acme");
     }
@@ -343,7 +350,7 @@ async fn looking_an_address_up_places_nothing() {
 #[tokio::test]
 async fn an_address_is_found_under_its_placement_with_job_and_standing() {
     let (world, dns) = (World::new().await, DnsServer::start().await);
-    dns.knows("a.example", &[(10, "mx.host.example.")]);
+    dns.set_mx("a.example", &[(10, "mx.host.example.")]);
     let config = asking(&dns);
     let http = Http::serve_with(&world, &config).await;
     let bounces = json!([
@@ -353,16 +360,17 @@ async fn an_address_is_found_under_its_placement_with_job_and_standing() {
         bounce("gone@gmail.com", "m1", UNKNOWN),
     ]);
     assert_eq!(http.post_json(&bounces).await.status(), 202);
-    // By one that has no configuration in common with it.
+    // By a scheduler that shares no configuration with the first.
     let elsewhere = World::sharing(&world).await;
     for http in [&http, &Http::serve(&elsewhere).await] {
         for (domain, destination) in [("a.example", "mx.host.example"), ("gmail.com", "google")] {
-            let told = http.get_json(&format!("/v1/addresses/jo@{domain}")).await;
-            assert_eq!(told["job"]["destination"], destination);
-            let told = http.get_json(&format!("/v1/addresses/gone@{domain}")).await;
-            assert_eq!(told["standing"], "inactive");
+            let report = http.get_json(&format!("/v1/addresses/jo@{domain}")).await;
+            assert_eq!(report["job"]["destination"], destination);
+            let report = http.get_json(&format!("/v1/addresses/gone@{domain}")).await;
+            assert_eq!(report["standing"], "inactive");
         }
-        let body = json!({"addresses": ["jo@a.example", "gone@a.example", "gone@gmail.com", "new@gmail.com"]});
+        let body = json!({"addresses": ["jo@a.example", "gone@a.example", "gone@gmail.com",
+            "new@gmail.com"]});
         let answer = json(
             http.post("/v1/addresses/check")
                 .json(&body)
@@ -382,32 +390,32 @@ async fn an_address_is_found_under_its_placement_with_job_and_standing() {
 }
 
 #[tokio::test]
-async fn a_silent_dns_holds_nothing_up() {
+async fn a_silent_dns_delays_no_bounce_longer_than_one_timeout() {
     let (world, dns) = (World::new().await, DnsServer::start().await);
-    dns.becomes(Mood::Silent);
+    dns.set_behavior(Behavior::Silent);
     let replica = Replica::start(&world, &asking(&dns)).await;
     let recipients: Vec<String> = (0..500).map(|n| format!("jo@d{n}.example")).collect();
     let recipients: Vec<&str> = recipients.iter().map(String::as_str).collect();
     let began = Instant::now();
-    replica.take_in(&world, &recipients, FULL).await;
+    replica.post_bounces_of(&world, &recipients, FULL).await;
     assert!(
         began.elapsed() < 3 * DNS_TIMEOUT,
-        "all share one timeout: {:?}",
+        "all domains share one timeout: {:?}",
         began.elapsed()
     );
     assert_eq!(replica.destination("jo@d0.example").await, "d0.example");
 
-    // It is left alone for a while, so that the next batches need not wait at all.
+    // The DNS is not asked for a while, so that the next batches need not wait at all.
     let asked = dns.asked().len();
     replica
-        .take_in(&world, &["sam@d500.example", "sam@d501.example"], FULL)
+        .post_bounces_of(&world, &["sam@d500.example", "sam@d501.example"], FULL)
         .await;
     assert_eq!(dns.asked().len(), asked);
 }
 
 #[tokio::test]
-async fn what_is_known_of_an_address_is_found_also_when_a_dns_answers_again_that_was_silent() {
-    for mood in [Mood::Silent, Mood::Failing] {
+async fn the_state_of_an_address_is_found_even_after_a_silent_dns_answers_again() {
+    for behavior in [Behavior::Silent, Behavior::Failing] {
         let (world, dns) = (
             World::with(Settings {
                 max_lapses: 1,
@@ -416,37 +424,43 @@ async fn what_is_known_of_an_address_is_found_also_when_a_dns_answers_again_that
             .await,
             DnsServer::start().await,
         );
-        let domains = ["suppressed", "inactive", "delivered", "quarantined", "told"]
-            .map(|what| format!("{what}.example"));
+        let domains = [
+            "suppressed",
+            "inactive",
+            "delivered",
+            "quarantined",
+            "report",
+        ]
+        .map(|what| format!("{what}.example"));
         let jo = domains.each_ref().map(|domain| format!("jo@{domain}"));
-        dns.becomes(mood);
+        dns.set_behavior(behavior);
         let early = Replica::start(&world, &asking(&dns)).await;
         let fact =
             |kind, address| facts::read(json!({"type": kind, "recipient": address})).unwrap();
         early
             .accept
-            .tell(vec![fact("complaint", &jo[0]), fact("delivered", &jo[4])])
+            .record_facts_and_wait(vec![fact("complaint", &jo[0]), fact("delivered", &jo[4])])
             .await
             .unwrap();
-        early.take_in(&world, &[&jo[1]], UNKNOWN).await;
+        early.post_bounces_of(&world, &[&jo[1]], UNKNOWN).await;
         let before_they_got_mail = Timestamp::from_ms(world.now().ms() - 1);
-        early.take_in(&world, &[&jo[2]], FULL).await;
+        early.post_bounces_of(&world, &[&jo[2]], FULL).await;
         world.clock.advance(2 * DAY);
         world.work().await;
-        early.take_in(&world, &[&jo[3]], FULL).await;
+        early.post_bounces_of(&world, &[&jo[3]], FULL).await;
         world.clock.advance(2 * DAY);
         world.claim_one().await;
         world.clock.advance(LEASE);
-        assert_eq!(world.claim().await.len(), 0, "it is in quarantine");
+        assert_eq!(world.claim().await.len(), 0, "the job is in quarantine");
 
-        dns.becomes(Mood::Helpful);
+        dns.set_behavior(Behavior::Helpful);
         for domain in &domains {
-            dns.knows(domain, &[(10, "mx.host.example.")]);
+            dns.set_mx(domain, &[(10, "mx.host.example.")]);
         }
         let later = Replica::start(&world, &asking(&dns)).await;
         let others = domains.each_ref().map(|domain| format!("sam@{domain}"));
         later
-            .take_in(&world, &others.each_ref().map(String::as_str), FULL)
+            .post_bounces_of(&world, &others.each_ref().map(String::as_str), FULL)
             .await;
         for address in [&jo[2], &jo[4]] {
             let mut old = bounce(address, "m1", FULL);
@@ -456,34 +470,36 @@ async fn what_is_known_of_an_address_is_found_also_when_a_dns_answers_again_that
             assert_eq!(
                 answered[0].answer,
                 Answer::Stale,
-                "{mood:?}: {address} got mail since"
+                "{behavior:?}: {address} got mail after that bounce"
             );
         }
-        let answers = later.take_in(&world, &[&jo[0], &jo[1], &jo[3]], FULL).await;
+        let answers = later
+            .post_bounces_of(&world, &[&jo[0], &jo[1], &jo[3]], FULL)
+            .await;
         for (answer, standing) in answers
             .iter()
             .zip([Standing::Suppressed, Standing::Inactive])
         {
             assert!(
                 matches!(answer, Answer::Retired(record) if record.standing == standing),
-                "{mood:?}: {answer:?}"
+                "{behavior:?}: {answer:?}"
             );
         }
         assert_eq!(
             answers[2],
             Answer::Duplicate,
-            "{mood:?}: the job in quarantine is found"
+            "{behavior:?}: the job in quarantine is found"
         );
     }
 }
 
 #[tokio::test]
-async fn a_dns_that_fails_leaves_a_domain_at_its_own_name_for_good() {
+async fn a_domain_placed_while_the_dns_fails_keeps_its_own_name_as_destination() {
     let (world, dns) = (World::new().await, DnsServer::start().await);
-    dns.becomes(Mood::Failing);
+    dns.set_behavior(Behavior::Failing);
     let replica = Replica::start(&world, &asking(&dns)).await;
     replica
-        .take_in(&world, &["jo@a.example", "jo@gmail.com"], FULL)
+        .post_bounces_of(&world, &["jo@a.example", "jo@gmail.com"], FULL)
         .await;
     assert_eq!(replica.destination("jo@a.example").await, "a.example");
     assert_eq!(replica.destination("jo@gmail.com").await, "google");
@@ -492,7 +508,7 @@ async fn a_dns_that_fails_leaves_a_domain_at_its_own_name_for_good() {
     assert_eq!(
         other.kept("gmail.com").await.as_deref(),
         Some("google"),
-        "this one needs no DNS"
+        "a known provider needs no DNS"
     );
 }
 
@@ -501,7 +517,7 @@ async fn a_batch_of_new_domains_is_looked_up_within_one_timeout() {
     let (world, dns) = (World::new().await, DnsServer::start().await);
     let domains: Vec<String> = (0..500).map(|n| format!("d{n}.example")).collect();
     for domain in &domains {
-        dns.knows(domain, &[(10, "mx.host.example.")]);
+        dns.set_mx(domain, &[(10, "mx.host.example.")]);
     }
     let replica = Replica::start(&world, &asking(&dns)).await;
     let recipients: Vec<String> = domains
@@ -509,7 +525,7 @@ async fn a_batch_of_new_domains_is_looked_up_within_one_timeout() {
         .map(|domain| format!("jo@{domain}"))
         .collect();
     replica
-        .take_in(
+        .post_bounces_of(
             &world,
             &recipients.iter().map(String::as_str).collect::<Vec<_>>(),
             FULL,
@@ -525,18 +541,18 @@ async fn a_batch_of_new_domains_is_looked_up_within_one_timeout() {
             .iter()
             .all(|destination| destination.as_str() == "mx.host.example")
     );
-    // A resolver repeats a question whose answer takes long; we ask once.
+    // The resolver repeats a slow question. We ask only once.
     let asked = dns.asked();
     assert_eq!(asked.iter().collect::<HashSet<_>>().len(), 500);
     assert!(
         asked.len() < 600,
-        "each is asked for once, but for {}",
+        "each domain is asked for once, except {}",
         asked.len() - 500
     );
 }
 
 #[tokio::test]
-async fn a_flood_of_domains_does_not_grow_what_is_kept_without_bound() {
+async fn the_number_of_stored_placements_is_bounded() {
     let (world, dns) = (World::new().await, DnsServer::start().await);
     let mut config = asking(&dns);
     config.placement.kept_max = 40;
@@ -546,7 +562,7 @@ async fn a_flood_of_domains_does_not_grow_what_is_kept_without_bound() {
     for batch in domains.chunks(10) {
         let recipients: Vec<String> = batch.iter().map(|domain| format!("jo@{domain}")).collect();
         replica
-            .take_in(
+            .post_bounces_of(
                 &world,
                 &recipients.iter().map(String::as_str).collect::<Vec<_>>(),
                 FULL,
@@ -562,34 +578,35 @@ async fn a_flood_of_domains_does_not_grow_what_is_kept_without_bound() {
         .iter()
         .flatten()
         .count();
-    // One batch may go over what was left in its shards.
+    // One batch may exceed the limit of its shards.
     assert!((40..80).contains(&kept), "{kept}");
 
-    // Beyond it a domain goes where the configuration alone says, so that all find it there.
-    dns.knows("late.example", &[(10, "mx.host.example.")]);
+    // Beyond the limit a domain is placed by the configuration alone, so that all schedulers agree.
+    dns.set_mx("late.example", &[(10, "mx.host.example.")]);
     replica
-        .take_in(&world, &["jo@late.example", "jo@gmail.com"], FULL)
+        .post_bounces_of(&world, &["jo@late.example", "jo@gmail.com"], FULL)
         .await;
     assert_eq!(fresh.destination("jo@late.example").await, "late.example");
     assert_eq!(fresh.destination("jo@gmail.com").await, "google");
 }
 
 #[tokio::test]
-async fn a_policy_row_for_a_domain_that_belongs_to_a_provider_is_told_of() {
+async fn a_policy_row_for_a_domain_of_a_provider_is_reported_as_ineffective() {
     let world = World::new().await;
     let row = |destination: &str| {
         let text = format!(
-            "[[row]]\nname = \"mine\"\nstatus = \"*\"\nscope = \"host\"\ndelays = [\"1h\"]\nfinal = \"message\"\n\
+            "[[row]]\nname = \"mine\"\nstatus = \"*\"\nscope = \"host\"\ndelays = [\"1h\"]\n\
+             final = \"message\"\n\
              destination = \"{destination}\"\n"
         );
         Table::with_file("mine.toml", &text).unwrap()
     };
-    let told = rows_in_vain(&row("gmail.com"), &world.store);
+    let report = rows_without_effect(&row("gmail.com"), &world.store);
     assert!(
-        told.len() == 1 && told[0].contains("mine") && told[0].contains("\"google\""),
-        "{told:?}"
+        report.len() == 1 && report[0].contains("mine") && report[0].contains("\"google\""),
+        "{report:?}"
     );
     for good in ["google", "example.com", "mx.host.example"] {
-        assert_eq!(rows_in_vain(&row(good), &world.store), [""; 0]);
+        assert_eq!(rows_without_effect(&row(good), &world.store), [""; 0]);
     }
 }

@@ -1,5 +1,4 @@
-//! The senders that speak SMTP understand a real Postfix, as a relay and as the recipients' own
-//! mail host.
+//! The SMTP senders work with a real Postfix, both as a relay and as the mail host of a recipient.
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
@@ -12,12 +11,14 @@ mod encrypted;
 mod mail_host;
 mod relay;
 
-/// A mail with what gets lost on a bad way: dots, octets beyond ASCII, white space at a line's end.
+/// A mail with content that a careless transfer would damage: dots, octets beyond ASCII, and white
+/// space at the end of a line.
 const BODY: &str = ".\r\n..two\r\nGrüße \r\n\t\r\n.\r\nQUIT\r\n";
 
 fn content() -> String {
     format!(
-        "From: news@news.example.org\r\nMessage-ID: <m1@news.example.org>\r\nSubject: Hello\r\n\r\n{BODY}"
+        "From: news@news.example.org\r\nMessage-ID: <m1@news.example.org>\r\nSubject: Hello\r\n\
+         \r\n{BODY}"
     )
 }
 
@@ -57,7 +58,7 @@ impl Tls {
         ]
     }
 
-    /// Who certified them, as a sender's `tls_ca_file` has it.
+    /// The certificate of the authority, as a sender's `tls_ca_file` contains it.
     fn authority(&self) -> Option<Vec<u8>> {
         Some(fs::read(&self.files.authority).unwrap())
     }

@@ -1,4 +1,4 @@
-//! Addresses are personal data: whatever happens to them, no log shows one in full.
+//! Addresses are personal data. No log ever contains a full address.
 
 use harness::bounce::{FULL, UNKNOWN, bounce};
 use harness::http;
@@ -8,19 +8,20 @@ use harness::smtp::{Act, Received, SmtpPeer, agree};
 use harness::wait::eventually;
 use serde_json::{Value, json};
 
-/// A local part that nothing else has in it.
+/// A local part that occurs nowhere else.
 const SECRET: &str = "very.secret.person";
 
 #[tokio::test]
-async fn trouble_of_our_own_is_in_the_log_once_and_names_nobody() {
+async fn a_problem_on_our_side_is_logged_once_and_without_an_address() {
     let (redis, prefix) = (redis::url(), redis::unique_prefix());
     let unwilling = |_: &Received| {
-        Act::SayAndClose("554 5.7.1 nothing for <very.secret.person@private.example>")
+        Act::ReplyAndClose("554 5.7.1 nothing for <very.secret.person@private.example>")
     };
     let peer = SmtpPeer::start(unwilling).await;
     let port = free_port();
     let config = format!(
-        "[redis]\nurl = \"{redis}\"\nprefix = \"{prefix}\"\n[scheduler]\nlisten = \"127.0.0.1:{port}\"\n\
+        "[redis]\nurl = \"{redis}\"\nprefix = \"{prefix}\"\n[scheduler]\n\
+         listen = \"127.0.0.1:{port}\"\n\
          [[route]]\nname = \"default\"\nsender = \"smtp\"\nhost = \"{}\"\nport = {}\n",
         peer.address.ip(),
         peer.address.port()
@@ -45,10 +46,10 @@ async fn trouble_of_our_own_is_in_the_log_once_and_names_nobody() {
             .filter(|response| response.status() == 202)
     };
     eventually("the scheduler takes the bounces in", post).await;
-    peer.has_heard("", 3).await;
-    let said = "trouble of our own";
+    peer.wait_for_command("", 3).await;
+    let logged = "trouble of our own";
     eventually("the worker to say so", async || {
-        worker.log().contains(said).then_some(())
+        worker.log().contains(logged).then_some(())
     })
     .await;
     assert!(worker.log().contains("554 5.7.1"), "{}", worker.log());
@@ -58,15 +59,15 @@ async fn trouble_of_our_own_is_in_the_log_once_and_names_nobody() {
         worker.log().contains("worker stopped").then_some(())
     })
     .await;
-    assert_eq!(worker.log().matches(said).count(), 1, "{}", worker.log());
+    assert_eq!(worker.log().matches(logged).count(), 1, "{}", worker.log());
 }
 
 #[tokio::test]
-async fn no_log_shows_a_full_address() {
+async fn no_log_contains_a_full_address() {
     let redis = redis::url();
     let prefix = redis::unique_prefix();
     let port = free_port();
-    // The reply names the address, as many do.
+    // The reply contains the address, as many replies do.
     let peer = SmtpPeer::start(
         |received| match (received.command.as_str(), received.connection) {
             (command, 1) if command.starts_with("RCPT") => {
@@ -77,8 +78,10 @@ async fn no_log_shows_a_full_address() {
     )
     .await;
     let config = format!(
-        "[redis]\nurl = \"{redis}\"\nprefix = \"{prefix}\"\n[scheduler]\nlisten = \"127.0.0.1:{port}\"\n\
-         [log]\nfilter = \"debug\"\n[[route]]\nname = \"default\"\nsender = \"smtp\"\nhost = \"{}\"\nport = {}\n",
+        "[redis]\nurl = \"{redis}\"\nprefix = \"{prefix}\"\n[scheduler]\n\
+         listen = \"127.0.0.1:{port}\"\n\
+         [log]\nfilter = \"debug\"\n[[route]]\nname = \"default\"\nsender = \"smtp\"\n\
+         host = \"{}\"\nport = {}\n",
         peer.address.ip(),
         peer.address.port()
     );
@@ -136,14 +139,14 @@ async fn no_log_shows_a_full_address() {
             "{path}"
         );
     }
-    peer.has_heard("RCPT", 1).await;
-    eventually("the worker says that a route is missing", async || {
+    peer.wait_for_command("RCPT", 1).await;
+    eventually("the log to name the missing route", async || {
         worker.log().contains("route").then_some(())
     })
     .await;
 
     for log in [scheduler.log(), worker.log()] {
-        assert!(!log.is_empty(), "there is something to look at");
+        assert!(!log.is_empty(), "the log is not empty");
         let shown = log.lines().find(|line| line.contains(SECRET));
         assert_eq!(shown, None);
     }

@@ -1,4 +1,4 @@
-//! An attempt tries the oldest message. What that one meets decides about the rest.
+//! An attempt tries the oldest message first. The result of that message decides about the others.
 
 use domain::event::{DropReason, EventKind};
 use domain::outcome::{Fault, FaultKind, Outcome};
@@ -12,14 +12,14 @@ const JO: &str = "jo@example.com";
 async fn with_three_messages() -> World {
     let world = World::new().await;
     for message in ["m1", "m2", "m3"] {
-        world.take_in(bounce(JO, message, FULL)).await;
+        world.post_bounce(bounce(JO, message, FULL)).await;
     }
     world.clock.set(world.job(JO).await.due.unwrap());
     world
 }
 
 #[tokio::test]
-async fn a_delivered_probe_releases_the_rest_at_once() {
+async fn after_the_first_message_is_delivered_the_others_follow_at_once() {
     let world = with_three_messages().await;
     world.work().await;
     assert_eq!(world.mail.messages(), ["m1", "m2", "m3"]);
@@ -29,9 +29,9 @@ async fn a_delivered_probe_releases_the_rest_at_once() {
 }
 
 #[tokio::test]
-async fn where_the_probe_is_deferred_the_rest_is_not_tried() {
+async fn if_the_first_message_is_deferred_the_others_are_not_tried() {
     let world = with_three_messages().await;
-    world.mail.says(FULL);
+    world.mail.reply_with(FULL);
     world.work().await;
     assert_eq!(world.mail.messages(), ["m1"]);
     assert_eq!(world.waiting(JO).await, ["m1", "m2", "m3"]);
@@ -39,9 +39,9 @@ async fn where_the_probe_is_deferred_the_rest_is_not_tried() {
 }
 
 #[tokio::test]
-async fn a_message_that_nobody_would_take_is_dropped_and_the_next_is_the_probe() {
+async fn a_message_that_no_server_would_accept_is_dropped_and_the_next_is_tried() {
     let world = with_three_messages().await;
-    world.mail.says_in_turn(&[TOO_BIG, FULL]);
+    world.mail.reply_in_turn(&[TOO_BIG, FULL]);
     world.work().await;
     assert_eq!(world.mail.messages(), ["m1", "m2"]);
     assert_eq!(world.waiting(JO).await, ["m2", "m3"]);
@@ -53,9 +53,9 @@ async fn a_message_that_nobody_would_take_is_dropped_and_the_next_is_the_probe()
 }
 
 #[tokio::test]
-async fn a_job_whose_messages_nobody_would_take_closes_and_the_address_stays_active() {
+async fn if_no_server_would_accept_any_message_the_job_closes_and_the_address_stays_active() {
     let world = with_three_messages().await;
-    world.mail.says(TOO_BIG);
+    world.mail.reply_with(TOO_BIG);
     world.work().await;
     assert_eq!(world.mail.messages(), ["m1", "m2", "m3"]);
     assert!(world.job_if_any(JO).await.is_none());
@@ -63,13 +63,13 @@ async fn a_job_whose_messages_nobody_would_take_closes_and_the_address_stays_act
 }
 
 #[tokio::test]
-async fn a_failure_after_a_delivery_is_a_new_outage_with_the_whole_schedule_before_it() {
+async fn a_failure_after_a_delivery_starts_the_whole_schedule_again() {
     let world = with_three_messages().await;
-    world.mail.says(FULL);
+    world.mail.reply_with(FULL);
     world.work().await;
     world.clock.set(world.job(JO).await.due.unwrap());
 
-    world.mail.says_in_turn(&[OK, MAINTENANCE]);
+    world.mail.reply_in_turn(&[OK, MAINTENANCE]);
     world.work().await;
     let job = world.job(JO).await;
     assert_eq!(world.waiting(JO).await, ["m2", "m3"]);
@@ -80,7 +80,7 @@ async fn a_failure_after_a_delivery_is_a_new_outage_with_the_whole_schedule_befo
     assert_eq!(
         job.job.head.created,
         world.now(),
-        "its age counts from here"
+        "the age of the job counts from here"
     );
     let wait = job.due.unwrap().since(world.now());
     assert!(
@@ -90,9 +90,9 @@ async fn a_failure_after_a_delivery_is_a_new_outage_with_the_whole_schedule_befo
 }
 
 #[tokio::test]
-async fn a_permanent_failure_after_a_delivery_retires_the_address_all_the_same() {
+async fn a_permanent_failure_after_a_delivery_still_retires_the_address() {
     let world = with_three_messages().await;
-    world.mail.says_in_turn(&[OK, UNKNOWN]);
+    world.mail.reply_in_turn(&[OK, UNKNOWN]);
     world.work().await;
     assert_eq!(world.standing(JO).await, Standing::Inactive);
     let kinds: Vec<EventKind> = world
@@ -112,15 +112,15 @@ async fn a_permanent_failure_after_a_delivery_retires_the_address_all_the_same()
 }
 
 #[tokio::test]
-async fn a_mailbox_that_fills_up_after_a_delivery_is_unavailable_for_the_first_time() {
+async fn a_mailbox_that_becomes_full_after_a_delivery_counts_as_unavailable_for_the_first_time() {
     let world = World::new().await;
-    world.take_in(bounce(JO, "m0", FULL_FOR_GOOD)).await;
+    world.post_bounce(bounce(JO, "m0", FULL_FOR_GOOD)).await;
     world.clock.advance(31 * DAY);
     for message in ["m1", "m2"] {
-        world.take_in(bounce(JO, message, FULL)).await;
+        world.post_bounce(bounce(JO, message, FULL)).await;
     }
     world.clock.set(world.job(JO).await.due.unwrap());
-    world.mail.says_in_turn(&[OK, FULL_FOR_GOOD]);
+    world.mail.reply_in_turn(&[OK, FULL_FOR_GOOD]);
     world.work().await;
     let record = world.standing_record(JO).await.unwrap();
     assert_eq!(
@@ -132,13 +132,13 @@ async fn a_mailbox_that_fills_up_after_a_delivery_is_unavailable_for_the_first_t
 }
 
 #[tokio::test]
-async fn trouble_of_our_own_spends_no_attempt_and_never_counts_against_the_address() {
+async fn a_problem_on_our_side_spends_no_attempt_and_never_counts_against_the_address() {
     let world = World::new().await;
-    world.take_in_and_wait(bounce(JO, "m1", FULL)).await;
+    world.post_and_wait_until_due(bounce(JO, "m1", FULL)).await;
     let relay_down = Fault::ours(FaultKind::Connect, "refused".to_owned());
     world
         .mail
-        .answers(move |_| Outcome::Unreachable(relay_down.clone()));
+        .set_script(move |_| Outcome::Unreachable(relay_down.clone()));
     let created = world.now();
     for _ in 0..20 {
         assert_eq!(world.work().await, 1);
@@ -148,9 +148,9 @@ async fn trouble_of_our_own_spends_no_attempt_and_never_counts_against_the_addre
     }
     assert!(
         world.now() < created.plus(DAY),
-        "it is looked at again soon"
+        "the job is tried again soon"
     );
-    world.mail.says(OK);
+    world.mail.reply_with(OK);
     world.work().await;
     assert_eq!(
         world.mail.tried().last().unwrap().attempt,

@@ -1,5 +1,5 @@
-//! The real program: a worker that is killed loses nothing, one that is told to stop ends in order,
-//! and a scheduler takes in a stream of any length in bounded memory.
+//! A worker that is killed loses no job, and a worker that is stopped exits cleanly. A scheduler
+//! accepts a stream of any length in bounded memory.
 
 use std::collections::HashSet;
 
@@ -20,8 +20,7 @@ use tokio_util::io::StreamReader;
 
 const JO: &str = "jo@example.com";
 
-/// A world whose present lies days back, so that its jobs are long due by the clock of a real
-/// worker.
+/// A world whose present is days ago, so that its jobs are long due by the clock of a real worker.
 async fn days_ago() -> World {
     let epoch = Timestamp::default();
     let start = epoch.plus(SystemClock.now().since(epoch) - 3 * DAY);
@@ -32,25 +31,27 @@ async fn days_ago() -> World {
     .await
 }
 
-/// A worker on the store of `world` that hands all mail to `peer`.
+/// A worker on the store of `world` that sends all mail to `peer`.
 fn start_worker(world: &World, peer: &SmtpPeer, settings: &str) -> Redeliver {
     let (url, prefix, shards) = (redis::url(), &world.prefix, world.store.shards());
     let (host, port) = (peer.address.ip(), peer.address.port());
     Redeliver::start(
         "worker",
         &format!(
-            "[redis]\nurl = \"{url}\"\nprefix = \"{prefix}\"\nshards = {shards}\n[worker]\npoll_max = \"10ms\"\n{settings}\n\
-             [log]\nfilter = \"error\"\n[[route]]\nname = \"default\"\nsender = \"smtp\"\nhost = \"{host}\"\nport = {port}\n"
+            "[redis]\nurl = \"{url}\"\nprefix = \"{prefix}\"\nshards = {shards}\n[worker]\n\
+             poll_max = \"10ms\"\n{settings}\n\
+             [log]\nfilter = \"error\"\n[[route]]\nname = \"default\"\nsender = \"smtp\"\n\
+             host = \"{host}\"\nport = {port}\n"
         ),
     )
 }
 
-/// Lets two attempts of Jo's job fail, long ago: the third is due now.
+/// Lets two attempts of Jo's job fail, long ago. The third is due now.
 async fn with_two_attempts_behind_it(world: &World) {
     let mut bounce = bounce(JO, "m1", MAINTENANCE);
     bounce["content"] = json!({"inline": "Subject: hello\r\n\r\nhello\r\n"});
-    world.mail.says(MAINTENANCE);
-    world.take_in_and_wait(bounce).await;
+    world.mail.reply_with(MAINTENANCE);
+    world.post_and_wait_until_due(bounce).await;
     world.work().await;
     world.clock.set(world.job(JO).await.due.unwrap());
     world.work().await;
@@ -63,7 +64,8 @@ async fn with_two_attempts_behind_it(world: &World) {
 async fn the_job_of_a_killed_worker_comes_back_with_its_attempt_counter_exact() {
     let world = days_ago().await;
     with_two_attempts_behind_it(&world).await;
-    // The first to say RCPT hears nothing, so that its attempt is in flight when it is killed.
+    // The first client that sends RCPT gets no answer, so that its attempt is in flight when the
+    // worker is killed.
     let peer = SmtpPeer::start(
         |received| match (received.command.as_str(), received.connection) {
             (command, 1) if command.starts_with("RCPT") => Act::Hang,
@@ -72,10 +74,10 @@ async fn the_job_of_a_killed_worker_comes_back_with_its_attempt_counter_exact() 
     )
     .await;
     let killed = start_worker(&world, &peer, "lease = \"1s\"");
-    peer.has_heard("RCPT", 1).await;
+    peer.wait_for_command("RCPT", 1).await;
     killed.kill().await;
     let leased = world.job(JO).await;
-    assert!(leased.leased_until.is_some(), "nobody gave it back");
+    assert!(leased.leased_until.is_some(), "the job was not given back");
     assert_eq!(
         leased.job.head.attempt, 2,
         "an attempt counts when it is settled"
@@ -97,7 +99,7 @@ async fn the_job_of_a_killed_worker_comes_back_with_its_attempt_counter_exact() 
 }
 
 #[tokio::test]
-async fn a_worker_ends_in_order_on_sigterm_and_gives_back_what_it_has() {
+async fn a_worker_exits_cleanly_on_sigterm_and_gives_back_its_jobs() {
     let world = days_ago().await;
     with_two_attempts_behind_it(&world).await;
     let due = world.job(JO).await.due;
@@ -110,7 +112,7 @@ async fn a_worker_ends_in_order_on_sigterm_and_gives_back_what_it_has() {
     })
     .await;
     let worker = start_worker(&world, &peer, "grace = \"50ms\"");
-    peer.has_heard("DATA", 1).await;
+    peer.wait_for_command("DATA", 1).await;
     assert!(worker.terminate().await.success());
     let job = world.job(JO).await;
     assert_eq!(
@@ -121,13 +123,14 @@ async fn a_worker_ends_in_order_on_sigterm_and_gives_back_what_it_has() {
 }
 
 #[tokio::test]
-async fn a_stream_of_100_000_lines_is_taken_in_in_bounded_memory() {
+async fn a_stream_of_100_000_lines_is_accepted_in_bounded_memory() {
     const LINES: usize = 100_000;
     const ADDRESSES: usize = 60_000;
-    // What came in is 50 MB, what goes out 15 MB: a scheduler that held on to either would show it.
+    // The input is 50 MB and the output 15 MB. A scheduler that kept either in memory would exceed
+    // the limit.
     const PADDING: &str = "";
-    // The allocator keeps some of what is freed at hand, and how many batches are under way
-    // differs; neither grows with more lines.
+    // The allocator keeps some freed memory, and the number of batches in progress varies. Neither
+    // grows with more lines.
     const GROWTH_MAX: u64 = 32 << 20;
     let world = World::new().await;
     let (url, prefix, shards) = (redis::url(), &world.prefix, world.store.shards());
@@ -136,7 +139,8 @@ async fn a_stream_of_100_000_lines_is_taken_in_in_bounded_memory() {
     let scheduler = Redeliver::start(
         "scheduler",
         &format!(
-            "[redis]\nurl = \"{url}\"\nprefix = \"{prefix}\"\nshards = {shards}\n[scheduler]\nlisten = \"{listen}\"\n[log]\nfilter = \"error\"\n"
+            "[redis]\nurl = \"{url}\"\nprefix = \"{prefix}\"\nshards = {shards}\n[scheduler]\n\
+             listen = \"{listen}\"\n[log]\nfilter = \"error\"\n"
         ),
     );
     let client = harness::http::client();
@@ -186,7 +190,11 @@ async fn a_stream_of_100_000_lines_is_taken_in_in_bounded_memory() {
     let before = scheduler.peak_memory().await;
     post("user", LINES, ADDRESSES).await;
     let growth = scheduler.peak_memory().await.saturating_sub(before);
-    assert!(growth < GROWTH_MAX, "it grew by {} KiB", growth >> 10);
+    assert!(
+        growth < GROWTH_MAX,
+        "the memory grew by {} KiB",
+        growth >> 10
+    );
 
     let scheduled = world.events_of(EventKind::JobScheduled).await;
     let jobs: HashSet<&str> = scheduled.iter().map(|event| &*event.job).collect();

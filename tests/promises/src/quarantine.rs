@@ -1,5 +1,5 @@
-//! A job that lapses too often in a row may be what crashes its workers: it is kept, and not tried
-//! any more until an operator says so.
+//! A job that lapses too often in a row may be the reason that its workers crash. It is put into
+//! quarantine, and not tried until an operator releases it.
 
 use domain::destination::Destination;
 use domain::event::EventKind;
@@ -19,7 +19,7 @@ const LAPSES: u32 = 3;
 #[tokio::test]
 async fn a_job_that_lapses_too_often_in_a_row_is_quarantined_with_its_messages() {
     let world = world().await;
-    world.take_in_and_wait(bounce(JO, "m1", FULL)).await;
+    world.post_and_wait_until_due(bounce(JO, "m1", FULL)).await;
     for n in 1..LAPSES {
         lapse(&world).await;
         assert_eq!(
@@ -29,7 +29,7 @@ async fn a_job_that_lapses_too_often_in_a_row_is_quarantined_with_its_messages()
         );
     }
     lapse(&world).await;
-    assert_eq!(world.claim().await.len(), 0, "nobody gets it");
+    assert_eq!(world.claim().await.len(), 0, "no claim gets the job");
     let job = world.job(JO).await;
     assert_eq!(
         (job.quarantined_since, job.due, job.leased_until),
@@ -49,30 +49,34 @@ async fn a_job_that_lapses_too_often_in_a_row_is_quarantined_with_its_messages()
 
     world.clock.advance(DAY);
     assert_eq!(world.claim().await.len(), 0);
-    world.take_in(bounce(JO, "m2", FULL)).await;
-    assert_eq!(world.waiting(JO).await, ["m1", "m2"], "it can be joined");
+    world.post_bounce(bounce(JO, "m2", FULL)).await;
+    assert_eq!(
+        world.waiting(JO).await,
+        ["m1", "m2"],
+        "messages can join the job"
+    );
     assert_eq!(world.claim().await.len(), 0);
     assert_eq!(
         world.pace("example.com").await.in_flight,
         0,
-        "and takes no room from others"
+        "the job takes no room from others"
     );
 
-    let told = Http::serve(&world)
+    let shown = Http::serve(&world)
         .await
         .get_json(&format!("/v1/addresses/{JO}"))
         .await;
     assert_eq!(
-        told["job"]["quarantined_since"],
+        shown["job"]["quarantined_since"],
         json!(job.quarantined_since)
     );
 }
 
 #[tokio::test]
-async fn an_address_is_retired_by_a_bounce_also_while_its_job_is_in_quarantine() {
+async fn a_permanent_bounce_retires_an_address_even_while_its_job_is_in_quarantine() {
     let world = world().await;
     quarantine(&world, JO).await;
-    world.take_in(bounce(JO, "m2", FULL_FOR_GOOD)).await;
+    world.post_bounce(bounce(JO, "m2", FULL_FOR_GOOD)).await;
     assert_eq!(world.standing(JO).await, Standing::Unavailable);
     assert!(world.job_if_any(JO).await.is_none());
     assert_eq!(all_quarantined(&world).await, []);
@@ -82,9 +86,11 @@ async fn an_address_is_retired_by_a_bounce_also_while_its_job_is_in_quarantine()
 }
 
 #[tokio::test]
-async fn a_settled_attempt_between_starts_the_count_anew() {
+async fn a_settled_attempt_resets_the_count_of_lapses() {
     let world = world().await;
-    world.take_in_and_wait(bounce(JO, "m1", MAINTENANCE)).await;
+    world
+        .post_and_wait_until_due(bounce(JO, "m1", MAINTENANCE))
+        .await;
     for _ in 0..2 {
         for _ in 1..LAPSES {
             lapse(&world).await;
@@ -96,7 +102,7 @@ async fn a_settled_attempt_between_starts_the_count_anew() {
 }
 
 #[tokio::test]
-async fn an_operator_lists_quarantine_oldest_first_and_puts_jobs_back() {
+async fn an_operator_can_list_quarantined_jobs_oldest_first_and_release_them() {
     let world = world().await;
     let addresses = ["a@example.com", "b@example.com", "c@example.com"];
     let mut since = Vec::new();
@@ -120,7 +126,7 @@ async fn an_operator_lists_quarantine_oldest_first_and_puts_jobs_back() {
     assert!(world.store.put_back(&id(addresses[1])).await.unwrap());
     assert!(
         !world.store.put_back(&id(addresses[1])).await.unwrap(),
-        "it is there no more"
+        "the job is no longer in quarantine"
     );
     let job = world.job(addresses[1]).await;
     assert_eq!((job.due, job.quarantined_since), (Some(world.now()), None));
@@ -130,7 +136,7 @@ async fn an_operator_lists_quarantine_oldest_first_and_puts_jobs_back() {
     for _ in 1..LAPSES {
         lapse(&world).await;
     }
-    assert_eq!(world.work().await, 1, "it may lapse as often as any other");
+    assert_eq!(world.work().await, 1, "its count of lapses starts again");
     assert_eq!(
         all_quarantined(&world).await,
         [since[0].clone(), since[2].clone()]
@@ -138,10 +144,12 @@ async fn an_operator_lists_quarantine_oldest_first_and_puts_jobs_back() {
 }
 
 #[tokio::test]
-async fn a_job_whose_attempts_panic_is_quarantined_and_its_worker_goes_on() {
+async fn a_job_whose_attempts_panic_is_quarantined_and_its_worker_continues() {
     let world = world().await;
-    world.take_in(bounce(JO, "m1", FULL)).await;
-    world.take_in(bounce("sam@example.com", "m1", FULL)).await;
+    world.post_bounce(bounce(JO, "m1", FULL)).await;
+    world
+        .post_bounce(bounce("sam@example.com", "m1", FULL))
+        .await;
     world.mail.panics_at(JO);
     world.clock.advance(2 * DAY);
     let worker = world.start_worker(|_| {});
@@ -159,7 +167,7 @@ async fn a_job_whose_attempts_panic_is_quarantined_and_its_worker_goes_on() {
     assert_eq!(
         tried.count(),
         LAPSES as usize,
-        "each lapsed at once: the clock has not moved"
+        "each attempt lapsed at once: the clock has not moved"
     );
     assert_eq!(world.pace("example.com").await.in_flight, 0);
     assert!(world.store.leased(1).await.unwrap().is_empty());
@@ -173,15 +181,16 @@ async fn world() -> World {
     .await
 }
 
-/// The one job that is due is claimed by a worker that crashes, and its lease runs out. The next
-/// claim finds that.
+/// A worker that crashes claims the only due job, and its lease ends. The next claim finds that.
 async fn lapse(world: &World) {
     assert_eq!(world.claim().await.len(), 1);
     world.clock.advance(LEASE);
 }
 
 async fn quarantine(world: &World, address: &str) -> domain::clock::Timestamp {
-    world.take_in_and_wait(bounce(address, "m1", FULL)).await;
+    world
+        .post_and_wait_until_due(bounce(address, "m1", FULL))
+        .await;
     for _ in 0..LAPSES {
         lapse(world).await;
     }

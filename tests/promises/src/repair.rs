@@ -1,5 +1,4 @@
-//! What should never be wrong in Redis is found and put right by upkeep, and a store that is well
-//! is left as it is.
+//! Upkeep finds and repairs inconsistent data in Redis. It changes nothing in consistent data.
 
 use domain::destination::Destination;
 use domain::event::EventKind;
@@ -25,7 +24,7 @@ const SAM: &str = "sam@example.com";
 async fn a_leased_job_whose_lease_entry_is_gone_is_due_again_and_its_lease_is_void() {
     let world = World::new().await;
     let leased = leased(&world, JO).await;
-    world.take_in(bounce(JO, "m2", FULL)).await;
+    world.post_bounce(bounce(JO, "m2", FULL)).await;
     let token = leased.lease.token;
     by_hand(
         &world,
@@ -35,7 +34,7 @@ async fn a_leased_job_whose_lease_entry_is_gone_is_due_again_and_its_lease_is_vo
     assert_eq!(
         world.claim().await.len(),
         0,
-        "nobody else would ever get it"
+        "no other worker would ever get the job"
     );
 
     let repaired = repair(&world).await;
@@ -53,14 +52,18 @@ async fn a_leased_job_whose_lease_entry_is_gone_is_due_again_and_its_lease_is_vo
             .collect::<Vec<_>>(),
         [id(JO).key()]
     );
-    assert_eq!(repair(&world).await, Repaired::default(), "once is enough");
+    assert_eq!(
+        repair(&world).await,
+        Repaired::default(),
+        "a second repair finds nothing"
+    );
 
-    world.mail.says(OK);
+    world.mail.reply_with(OK);
     let again = world.claim_one().await;
     assert_eq!(
         (again.job.head.attempt, again.job.messages.len()),
         (0, 2),
-        "with all that joined meanwhile"
+        "with all messages that joined meanwhile"
     );
     let late = world.attempt(leased).await;
     assert_eq!(world.settle(&late).await, Settled::Stale);
@@ -77,10 +80,12 @@ async fn a_leased_job_whose_lease_entry_is_gone_is_due_again_and_its_lease_is_vo
 }
 
 #[tokio::test]
-async fn what_upkeep_puts_right_is_an_error_in_the_log_that_names_the_destination_and_nobody() {
+async fn a_repair_is_logged_as_an_error_that_names_the_destination_and_no_address() {
     let world = World::new().await;
-    world.take_in_and_wait(bounce(JO, "m1", FULL)).await;
-    world.take_in(bounce("jo@other.example", "m1", FULL)).await;
+    world.post_and_wait_until_due(bounce(JO, "m1", FULL)).await;
+    world
+        .post_bounce(bounce("jo@other.example", "m1", FULL))
+        .await;
     let keys = Keys::new(&world.prefix, world.store.shards());
     for (domain, address) in [(HOST, JO), ("other.example", "jo@other.example")] {
         let shard = keys.shard(Destination::named(domain).shard(world.store.shards()));
@@ -89,7 +94,8 @@ async fn what_upkeep_puts_right_is_an_error_in_the_log_that_names_the_destinatio
     let scheduler = Redeliver::start(
         "scheduler",
         &format!(
-            "[redis]\nurl = \"{}\"\nprefix = \"{}\"\nshards = {}\n[scheduler]\nlisten = \"127.0.0.1:{}\"\n\
+            "[redis]\nurl = \"{}\"\nprefix = \"{}\"\nshards = {}\n[scheduler]\n\
+             listen = \"127.0.0.1:{}\"\n\
              [upkeep]\nrepair = \"* * * * * *\"\n[log]\nformat = \"json\"\nfilter = \"error\"\n",
             redis::url(),
             world.prefix,
@@ -125,7 +131,7 @@ async fn what_upkeep_puts_right_is_an_error_in_the_log_that_names_the_destinatio
 }
 
 #[tokio::test]
-async fn a_void_lease_settles_nothing_before_its_jobs_are_swept() {
+async fn a_void_lease_settles_nothing_even_before_its_jobs_are_removed_from_it() {
     let world = World::new().await;
     let first = leased(&world, JO).await;
     by_hand(
@@ -138,7 +144,7 @@ async fn a_void_lease_settles_nothing_before_its_jobs_are_swept() {
     )
     .await;
     repair(&world).await;
-    // As if the sweep had not come so far.
+    // As if the repair had not come that far yet.
     let (token, ids) = (first.lease.token.to_string(), format!("\n{}", id(JO).key()));
     by_hand(
         &world,
@@ -153,20 +159,22 @@ async fn a_void_lease_settles_nothing_before_its_jobs_are_swept() {
     )
     .await;
     let _second = world.claim_one().await;
-    world.mail.says(OK);
+    world.mail.reply_with(OK);
     let late = world.attempt(first).await;
     assert_eq!(world.settle(&late).await, Settled::Void);
     assert!(
         world.job(JO).await.leased_until.is_some(),
-        "it is the second's"
+        "the job belongs to the second lease"
     );
 }
 
 #[tokio::test]
-async fn a_job_that_is_in_no_set_at_all_is_due_again() {
+async fn a_job_missing_from_every_set_is_made_due_again() {
     let world = World::new().await;
     for address in [JO, SAM] {
-        world.take_in_and_wait(bounce(address, "m1", FULL)).await;
+        world
+            .post_and_wait_until_due(bounce(address, "m1", FULL))
+            .await;
     }
     let due = key(&world, &format!("due:{HOST}"));
     by_hand(&world, &["ZREM", &due, &id(JO).key()]).await;
@@ -198,7 +206,7 @@ async fn a_job_that_is_in_no_set_at_all_is_due_again() {
 }
 
 #[tokio::test]
-async fn a_job_that_lost_its_place_in_quarantine_is_due_again() {
+async fn a_job_missing_from_the_quarantine_set_is_made_due_again() {
     let world = World::with(Settings {
         max_lapses: 1,
         ..Settings::default()
@@ -209,7 +217,7 @@ async fn a_job_that_lost_its_place_in_quarantine_is_due_again() {
     assert_eq!(
         repair(&world).await,
         Repaired::default(),
-        "a job in quarantine is in its place"
+        "a job in the quarantine set needs no repair"
     );
     by_hand(&world, &["DEL", &key(&world, "quarantine")]).await;
     assert_eq!(repair(&world).await.recovered.len(), 1);
@@ -217,9 +225,9 @@ async fn a_job_that_lost_its_place_in_quarantine_is_due_again() {
 }
 
 #[tokio::test]
-async fn a_destination_with_due_jobs_that_is_not_in_the_agenda_gets_there() {
+async fn a_destination_with_due_jobs_that_is_missing_from_the_agenda_is_added_to_it() {
     let world = World::new().await;
-    world.take_in_and_wait(bounce(JO, "m1", FULL)).await;
+    world.post_and_wait_until_due(bounce(JO, "m1", FULL)).await;
     by_hand(&world, &["DEL", &key(&world, "agenda")]).await;
     assert_eq!(world.claim().await.len(), 0);
     let woken = Repaired {
@@ -232,7 +240,7 @@ async fn a_destination_with_due_jobs_that_is_not_in_the_agenda_gets_there() {
 }
 
 #[tokio::test]
-async fn a_wrong_count_of_attempts_under_way_is_put_right_in_either_direction() {
+async fn a_wrong_count_of_attempts_in_flight_is_corrected_in_either_direction() {
     let world = World::new().await;
     let pace = key(&world, &format!("pace:{HOST}"));
     world.with_due(HOST, 2).await;
@@ -241,29 +249,33 @@ async fn a_wrong_count_of_attempts_under_way_is_put_right_in_either_direction() 
     assert_eq!(
         world.claim().await.len(),
         0,
-        "there is no room, and would never be"
+        "there is no room, and without a repair there never is"
     );
     assert_eq!(repair(&world).await.recounted, [recount(500, 1)]);
-    assert_eq!(world.claim().await.len(), 1, "it is visited at once");
+    assert_eq!(
+        world.claim().await.len(),
+        1,
+        "the destination is visited at once"
+    );
     by_hand(&world, &["HDEL", &pace, "in_flight"]).await;
     assert_eq!(repair(&world).await.recounted, [recount(0, 2)]);
     assert_eq!(world.pace(HOST).await.in_flight, 2);
 }
 
 #[tokio::test]
-async fn a_store_that_is_well_is_left_as_it_is() {
+async fn consistent_data_is_not_changed() {
     let world = World::with(Settings {
         max_lapses: 1,
         ..Settings::default()
     })
     .await;
-    // In quarantine, leased, and waiting: some hundred, more than a page has.
+    // Jobs in quarantine, leased and waiting. They are more than one page of the repair.
     let crashed = leased(&world, "crashed@example.com").await;
     world.crash(&crashed.lease).await;
     world.with_due(HOST, 300).await;
     assert_eq!(world.claim_near(HOST, 7).await.jobs.len(), 7);
     world
-        .take_in(bounce("joined@example.com", "m1", FULL))
+        .post_bounce(bounce("joined@example.com", "m1", FULL))
         .await;
     let before = dump(&world).await;
     for _ in 0..2 {
@@ -273,7 +285,7 @@ async fn a_store_that_is_well_is_left_as_it_is() {
 }
 
 #[tokio::test]
-async fn everything_that_is_lost_is_found_however_much_it_is() {
+async fn all_inconsistent_jobs_are_found_however_many_there_are() {
     let world = World::new().await;
     world.with_due(HOST, 1_500).await;
     by_hand(&world, &["DEL", &key(&world, &format!("due:{HOST}"))]).await;
@@ -285,10 +297,10 @@ async fn everything_that_is_lost_is_found_however_much_it_is() {
 }
 
 #[tokio::test]
-async fn no_job_is_lost_or_doubled_where_repairs_run_beside_the_work() {
+async fn repairs_during_normal_work_lose_and_duplicate_no_job() {
     let world = World::new().await;
     world.with_due(HOST, 400).await;
-    world.mail.says(OK);
+    world.mail.reply_with(OK);
     let work = async {
         while world.final_events().await.len() < 400 {
             let jobs = world.claim().await;
@@ -311,7 +323,7 @@ async fn no_job_is_lost_or_doubled_where_repairs_run_beside_the_work() {
 }
 
 #[tokio::test]
-async fn a_lease_whose_ids_are_lost_ends_and_its_jobs_are_due_again() {
+async fn a_lease_that_lost_its_job_ids_ends_and_its_jobs_become_due_again() {
     let world = World::new().await;
     let lost = leased(&world, JO).await;
     by_hand(
@@ -326,7 +338,7 @@ async fn a_lease_whose_ids_are_lost_ends_and_its_jobs_are_due_again() {
     world.clock.advance(LEASE + MS);
     assert!(
         world.claim().await.is_empty(),
-        "nothing says that it was Jo's"
+        "no record shows that the lease was on Jo's job"
     );
     assert_eq!(
         redis::ask(&redis::url(), &["ZCARD", &key(&world, "leases")]).await,
@@ -340,33 +352,37 @@ async fn a_lease_whose_ids_are_lost_ends_and_its_jobs_are_due_again() {
 }
 
 #[tokio::test]
-async fn marks_of_retired_addresses_are_forgotten_when_the_leases_of_their_time_are_over() {
+async fn marks_of_retired_addresses_are_removed_when_all_leases_of_that_time_have_ended() {
     let world = World::new().await;
     let old = leased(&world, JO).await;
-    world.take_in(bounce(JO, "m2", UNKNOWN)).await;
+    world.post_bounce(bounce(JO, "m2", UNKNOWN)).await;
     let marks = key(&world, "meanwhile");
     let trim = async || world.store.trim_marks(shard(&world)).await.unwrap();
-    assert_eq!(trim().await, 0, "the lease could still be settled");
+    assert_eq!(trim().await, 0, "the lease can still be settled");
     assert_eq!(redis::ask(&redis::url(), &["HLEN", &marks]).await, ":1\r\n");
 
     let younger = leased(&world, SAM).await;
-    world.take_in(bounce(SAM, "m2", FULL)).await;
+    world.post_bounce(bounce(SAM, "m2", FULL)).await;
     let late = world.attempt(old).await;
     assert_eq!(world.settle(&late).await, Settled::Stale);
-    assert_eq!(trim().await, 1, "the lease that is left is younger");
+    assert_eq!(
+        trim().await,
+        1,
+        "the remaining lease is younger than the mark"
+    );
     assert_eq!(
         redis::ask(&redis::url(), &["HLEN", &marks]).await,
         ":1\r\n",
-        "what has joined is not over"
+        "the message that joined still waits"
     );
-    world.mail.says(MAINTENANCE);
+    world.mail.reply_with(MAINTENANCE);
     let settlement = world.attempt(younger).await;
     assert_eq!(world.settle(&settlement).await, Settled::Done);
     assert_eq!(world.waiting(SAM).await, ["m1", "m2"]);
 }
 
 #[tokio::test]
-async fn the_pace_of_a_waiting_destination_follows_the_rules_without_a_bounce() {
+async fn changed_limits_reach_a_waiting_destination_without_a_new_bounce() {
     let limits = PaceLimits {
         rate: 0.0,
         burst: 10.0,
@@ -393,22 +409,32 @@ async fn the_pace_of_a_waiting_destination_follows_the_rules_without_a_bounce() 
         limits: wider,
     }]);
     assert_eq!(changed.limit().await.unwrap(), 1);
-    assert_eq!(changed.limit().await.unwrap(), 0, "it has them");
+    assert_eq!(
+        changed.limit().await.unwrap(),
+        0,
+        "the limits are already applied"
+    );
     assert_eq!(world.pace(HOST).await.limits, Some(wider));
-    assert_eq!(world.claim().await.len(), 1, "it is visited at once");
+    assert_eq!(
+        world.claim().await.len(),
+        1,
+        "the destination is visited at once"
+    );
 
     let removed = world.store.clone().with_rules(&[]);
     assert_eq!(
         Repair.run_once(&removed).await.unwrap(),
         1,
-        "upkeep does so too"
+        "upkeep applies the limits too"
     );
     assert_eq!(world.pace(HOST).await.limits, None);
     assert_eq!(world.claim().await.len(), 3);
 }
 
 async fn leased(world: &World, address: &str) -> LeasedJob {
-    world.take_in_and_wait(bounce(address, "m1", FULL)).await;
+    world
+        .post_and_wait_until_due(bounce(address, "m1", FULL))
+        .await;
     world.claim_one().await
 }
 
@@ -426,10 +452,10 @@ fn shard(world: &World) -> u16 {
     Destination::named(HOST).shard(world.store.shards())
 }
 
-fn recount(said: i64, counted: i64) -> Recount {
+fn recount(recorded: i64, counted: i64) -> Recount {
     Recount {
         destination: Destination::named(HOST),
-        said,
+        recorded,
         counted,
     }
 }
@@ -443,21 +469,23 @@ fn key(world: &World, name: &str) -> String {
     )
 }
 
-/// Does to Redis what no program of ours would. It has to change something.
+/// Changes Redis as none of our programs would. The command must change something.
 async fn by_hand(world: &World, words: &[&str]) {
     assert!(words[1].starts_with(&world.prefix));
     redis::ask(&redis::url(), words).await;
 }
 
-/// All that the shard holds.
+/// All data of the shard.
 async fn dump(world: &World) -> String {
     let prefix = key(world, "");
-    // Redis moves what is in a hash or a set around by itself, so it is sorted.
+    // Redis may reorder the fields of hashes and the members of sets, so they are sorted.
     let script = r"local out, keys = {}, redis.call('KEYS', ARGV[1] .. '*')
-        local read = { hash = 'HGETALL', set = 'SMEMBERS', zset = 'ZRANGE', string = 'GET', stream = 'XLEN' }
+        local read = { hash = 'HGETALL', set = 'SMEMBERS', zset = 'ZRANGE', string = 'GET',
+            stream = 'XLEN' }
         for _, key in ipairs(keys) do
           local command = read[redis.call('TYPE', key).ok]
-          local value = command == 'ZRANGE' and redis.call('ZRANGE', key, 0, -1, 'WITHSCORES') or redis.call(command, key)
+          local value = command == 'ZRANGE' and redis.call('ZRANGE', key, 0, -1,
+              'WITHSCORES') or redis.call(command, key)
           if type(value) == 'table' then table.sort(value) value = table.concat(value, ' ') end
           out[#out + 1] = key .. ' ' .. redis.sha1hex(value)
         end

@@ -1,5 +1,5 @@
-//! An item of ours in which a key is repeated is refused by the key's name, and affects no other.
-//! What mail services send is read leniently.
+//! In our own formats, an item with a repeated key is refused. The error names the key, and no
+//! other item is affected. Requests of mail services are read leniently.
 
 use config::hooks::{Hook, Service};
 use config::model::Config;
@@ -16,7 +16,7 @@ use typed_toml::secret::Secret;
 const JO: &str = "jo@example.com";
 const JSON: &str = "application/json";
 
-/// Bounces that would be good but for a repeated key, and its name.
+/// Bounces whose only error is a repeated key, and the name of that key.
 const BOUNCES: [(&str, &str); 4] = [
     (
         r#"{"recipient":"jo@example.com","reply":"452 full","recipient":"sam@example.com"}"#,
@@ -110,12 +110,12 @@ async fn an_item_with_a_repeated_key_is_refused_in_every_form_and_affects_no_oth
     }
     assert!(
         world.job_if_any(JO).await.is_none(),
-        "nothing was started for either of the two"
+        "neither of the two started a job"
     );
 }
 
 #[tokio::test]
-async fn a_body_of_an_operator_with_a_repeated_key_is_refused() {
+async fn an_operator_request_with_a_repeated_key_is_refused() {
     let world = World::new().await;
     let http = Http::serve(&world).await;
     for (method, path, body, field) in [
@@ -154,7 +154,7 @@ async fn a_body_of_an_operator_with_a_repeated_key_is_refused() {
 }
 
 #[tokio::test]
-async fn an_entry_of_the_stream_with_a_repeated_key_is_put_aside() {
+async fn a_stream_entry_with_a_repeated_key_is_put_aside() {
     let world = World::new().await;
     let _scheduler = Http::serve(&world).await;
     let good = bounce("sam@example.com", "m1", FULL).to_string();
@@ -219,7 +219,8 @@ async fn a_webhook_with_a_repeated_key_is_read_as_the_service_means_it() {
     let http = Http::serve_with(&world, &config).await;
     let event = json!({
         "RecordType": "Bounce", "Type": "SoftBounce", "Email": JO, "MessageID": "m1",
-        "Details": "smtp;452 4.3.1 Insufficient system storage", "BouncedAt": world.now().to_string(),
+        "Details": "smtp;452 4.3.1 Insufficient system storage",
+        "BouncedAt": world.now().to_string(),
     });
     let body = event
         .to_string()

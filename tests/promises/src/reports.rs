@@ -1,6 +1,6 @@
-//! A delivery report becomes a bounce of the very message that it is about, for each recipient that
-//! failed; one that came to a signed return path cannot be forged, and what nobody takes is not
-//! promised.
+//! A delivery report becomes a bounce of exactly the message that it is about, once for each failed
+//! recipient. A report to a signed return path cannot be forged. A report is acknowledged only when
+//! it is stored.
 
 use std::net::SocketAddr;
 
@@ -29,15 +29,15 @@ async fn post(http: &Http, query: &str, mail: impl Into<reqwest::Body>) -> Respo
     request.send().await.unwrap()
 }
 
-/// Posts a report that is taken in, and gives the answers by recipient.
-async fn taken(http: &Http, query: &str, mail: &str) -> Vec<String> {
+/// Posts a report that must be accepted. Returns the answers by recipient.
+async fn post_accepted(http: &Http, query: &str, mail: &str) -> Vec<String> {
     let response = post(http, query, mail.to_owned()).await;
     assert_eq!(response.status(), 202);
     answers(&json(response).await)
 }
 
-fn answers(told: &Value) -> Vec<String> {
-    let recipients = told["recipients"].as_array().unwrap();
+fn answers(answer: &Value) -> Vec<String> {
+    let recipients = answer["recipients"].as_array().unwrap();
     recipients
         .iter()
         .map(|one| one["answer"].as_str().unwrap().to_owned())
@@ -57,7 +57,7 @@ fn return_path(world: &World, account: &str, message: &str) -> String {
 }
 
 #[tokio::test]
-async fn a_recipient_that_is_no_text_is_refused_and_never_judged_as_another_address() {
+async fn a_recipient_with_unreadable_bytes_is_refused_and_never_mistaken_for_another_address() {
     let world = World::new().await;
     let http = Http::serve(&world).await;
     let mail = DeliveryReport::failed("j@example.com", UNKNOWN)
@@ -65,19 +65,19 @@ async fn a_recipient_that_is_no_text_is_refused_and_never_judged_as_another_addr
         .mail();
     let (before, after) = mail.split_once("j@example.com").unwrap();
     let bytes = [before.as_bytes(), b"j\xf6@example.com", after.as_bytes()].concat();
-    let told = json(post(&http, "", bytes).await).await;
-    assert_eq!(answers(&told), ["refused", "retired"]);
+    let answer = json(post(&http, "", bytes).await).await;
+    assert_eq!(answers(&answer), ["refused", "retired"]);
     assert!(
-        told["recipients"][0]["reason"]
+        answer["recipients"][0]["reason"]
             .as_str()
             .unwrap()
-            .contains("could not be read"),
-        "{told}"
+            .contains("could not be decoded"),
+        "{answer}"
     );
 }
 
 #[tokio::test]
-async fn each_recipient_that_failed_is_a_bounce_and_no_other() {
+async fn only_the_failed_recipients_of_a_report_become_bounces() {
     let world = World::new().await;
     let http = Http::serve(&world).await;
     let report = DeliveryReport::failed(JO, "452 4.3.1 Insufficient system storage")
@@ -85,13 +85,13 @@ async fn each_recipient_that_failed_is_a_bounce_and_no_other() {
         .and("delayed@example.com", "delayed", "452 4.2.2 Over quota")
         .and("fine@example.com", "delivered", "250 2.0.0 ok")
         .and("no mailbox", "failed", UNKNOWN);
-    let told = json(post(&http, "", report.mail()).await).await;
-    assert_eq!(told["kind"], "failed");
+    let answer = json(post(&http, "", report.mail()).await).await;
+    assert_eq!(answer["kind"], "failed");
     assert_eq!(
-        answers(&told),
+        answers(&answer),
         ["scheduled", "retired", "delayed", "delivered", "refused"]
     );
-    let first = &told["recipients"][0];
+    let first = &answer["recipients"][0];
     assert_eq!(
         (&first["recipient"], &first["status"], &first["code"]),
         (&json!(JO), &json!("4.3.1"), &json!(452))
@@ -109,18 +109,20 @@ async fn each_recipient_that_failed_is_a_bounce_and_no_other() {
         );
     }
     assert_eq!(
-        taken(&http, "", &report.mail()).await[0],
+        post_accepted(&http, "", &report.mail()).await[0],
         "duplicate",
-        "the same report comes once more"
+        "the same report comes again"
     );
 }
 
 #[tokio::test]
-async fn mail_that_reports_no_failure_starts_nothing_and_is_answered_with_its_kind() {
+async fn mail_that_reports_no_failure_changes_nothing_and_is_answered_with_its_kind() {
     let world = World::new().await;
     let http = Http::serve(&world).await;
-    let vacation = "From: jo@example.com\r\nSubject: Out of office\r\nAuto-Submitted: auto-replied\r\n\r\nBack soon.\r\n";
-    let complaint = "From: abuse@example.com\r\nContent-Type: message/feedback-report\r\n\r\nFeedback-Type: abuse\r\n\
+    let vacation = "From: jo@example.com\r\nSubject: Out of office\r\n\
+        Auto-Submitted: auto-replied\r\n\r\nBack soon.\r\n";
+    let complaint = "From: abuse@example.com\r\nContent-Type: message/feedback-report\r\n\r\n\
+        Feedback-Type: abuse\r\n\
                      Original-Rcpt-To: jo@example.com\r\n";
     let letter = "From: jo@example.com\r\nSubject: Hello\r\n\r\nHow are you?\r\n";
     let delayed = DeliveryReport::default()
@@ -138,20 +140,23 @@ async fn mail_that_reports_no_failure_starts_nothing_and_is_answered_with_its_ki
     ] {
         let response = post(&http, "", mail.to_owned()).await;
         assert_eq!(response.status(), 202, "{kind}");
-        let told = json(response).await;
-        assert_eq!(told["kind"], kind);
-        assert!(answers(&told).iter().all(|answer| answer == kind), "{told}");
+        let answer = json(response).await;
+        assert_eq!(answer["kind"], kind);
+        assert!(
+            answers(&answer).iter().all(|answer| answer == kind),
+            "{answer}"
+        );
     }
     assert!(world.job_if_any(JO).await.is_none() && world.standing_record(JO).await.is_none());
 }
 
 #[tokio::test]
-async fn a_report_is_about_the_message_that_its_return_path_envelope_id_or_message_id_names() {
+async fn a_report_finds_its_message_by_return_path_or_envelope_id_or_message_id() {
     let world = World::new().await;
     let http = Http::serve_with(&world, &config(&verp_section())).await;
     let mut waiting = bounce(JO, "<c42.9@news.example.org>", FULL);
     waiting["account"] = "acme".into();
-    world.take_in(waiting).await;
+    world.post_bounce(waiting).await;
     let path = return_path(&world, "acme", "<c42.9@news.example.org>");
     let (token, _) = path.split_once('@').unwrap();
     let report = || DeliveryReport::failed(JO, FULL);
@@ -159,7 +164,7 @@ async fn a_report_is_about_the_message_that_its_return_path_envelope_id_or_messa
         || DeliveryReport::failed("elsewhere@example.net", FULL).of(&format!("To: Jo <{JO}>"));
     for (why, query, report, job) in [
         (
-            "a return path that the carrier names",
+            "a return path from the envelope of the report",
             format!("?to={}", path.to_uppercase()),
             report(),
             "acme",
@@ -195,19 +200,25 @@ async fn a_report_is_about_the_message_that_its_return_path_envelope_id_or_messa
             "acme",
         ),
     ] {
-        let told = json(post(&http, &query, report.mail()).await).await;
-        let answer = &told["recipients"][0];
-        assert_eq!(answer["answer"], "duplicate", "{why}: {told}");
+        let answer = json(post(&http, &query, report.mail()).await).await;
+        let answer = &answer["recipients"][0];
+        assert_eq!(answer["answer"], "duplicate", "{why}: {answer}");
         assert_eq!(answer["job"], format!("{job}/{JO}"), "{why}");
     }
-    // A message that is not there any more has the same name in every report about it.
+    // Every report about a message that no longer waits has the same name for it.
     let gone = format!("?to={}", return_path(&world, "acme", "m7"));
-    assert_eq!(taken(&http, &gone, &report().mail()).await, ["joined"]);
-    assert_eq!(taken(&http, &gone, &report().mail()).await, ["duplicate"]);
+    assert_eq!(
+        post_accepted(&http, &gone, &report().mail()).await,
+        ["joined"]
+    );
+    assert_eq!(
+        post_accepted(&http, &gone, &report().mail()).await,
+        ["duplicate"]
+    );
 }
 
 #[tokio::test]
-async fn a_return_path_that_was_not_made_for_it_changes_nothing() {
+async fn if_signed_return_paths_are_required_a_report_without_a_valid_one_changes_nothing() {
     let world = World::new().await;
     let required = config(&format!("{}required = true\n", verp_section()));
     let http = Http::serve_with(&world, &required).await;
@@ -218,13 +229,17 @@ async fn a_return_path_that_was_not_made_for_it_changes_nothing() {
     let forged = format!("{}@{DOMAIN}", String::from_utf8(forged).unwrap());
     for (why, query, recipient) in [
         ("no return path", String::new(), JO),
-        ("a forged one", format!("?to={forged}"), JO),
+        ("a forged return path", format!("?to={forged}"), JO),
         (
-            "one of another domain",
+            "a return path of another domain",
             format!("?to={local}@example.org"),
             JO,
         ),
-        ("one for another recipient", format!("?to={signed}"), AL),
+        (
+            "a return path for another recipient",
+            format!("?to={signed}"),
+            AL,
+        ),
     ] {
         let response = post(
             &http,
@@ -246,13 +261,13 @@ async fn a_return_path_that_was_not_made_for_it_changes_nothing() {
     assert!(world.standing_record(JO).await.is_none() && world.standing_record(AL).await.is_none());
     let now = format!("?to={}", return_path(&world, "default", "m1"));
     assert_eq!(
-        taken(&http, &now, &DeliveryReport::failed(JO, UNKNOWN).mail()).await,
+        post_accepted(&http, &now, &DeliveryReport::failed(JO, UNKNOWN).mail()).await,
         ["retired"]
     );
 }
 
 #[tokio::test]
-async fn what_is_no_report_for_us_is_refused_with_what_to_do() {
+async fn a_request_that_is_not_a_report_is_refused_with_what_to_do() {
     let world = World::new().await;
     let http = Http::serve_with(&world, &config("[scheduler]\nbody_max = \"1KiB\"\n")).await;
     let json_body = http.post("/v1/dsn").json(&json!({})).send().await.unwrap();
@@ -281,7 +296,7 @@ async fn with_lmtp(world: &World, sections: &str) -> (Http, SocketAddr) {
 }
 
 #[tokio::test]
-async fn over_lmtp_each_recipient_is_answered_for_itself() {
+async fn over_lmtp_each_recipient_gets_its_own_answer() {
     let world = World::new().await;
     let (_http, address) = with_lmtp(&world, &verp_section()).await;
     let mut client = LmtpClient::connect(address).await;
@@ -309,7 +324,7 @@ async fn over_lmtp_each_recipient_is_answered_for_itself() {
 }
 
 #[tokio::test]
-async fn over_lmtp_a_report_is_taken_only_when_the_store_has_it() {
+async fn over_lmtp_a_report_is_accepted_only_when_it_is_stored() {
     let folder = TempDir::new().unwrap();
     let server = PrivateRedis::durable(folder.path())
         .await
@@ -333,7 +348,7 @@ async fn over_lmtp_a_report_is_taken_only_when_the_store_has_it() {
 }
 
 #[tokio::test]
-async fn an_lmtp_client_is_bounded_in_all_that_it_can_do() {
+async fn every_resource_of_an_lmtp_client_is_bounded() {
     let world = World::new().await;
     let bounds = "message_max = \"1KiB\"\nrecipients_max = 2\nconnections = 1\nidle_max = \"1s\"\n";
     let (_http, address) = with_lmtp(&world, bounds).await;
@@ -372,18 +387,19 @@ async fn an_lmtp_client_is_bounded_in_all_that_it_can_do() {
         replies.len() == 2 && replies.iter().all(|reply| reply.starts_with("552 5.3.4 ")),
         "{replies:?}"
     );
-    // Who stands still is left, and another has the only place then.
+    // A client that sends nothing is disconnected. Then another client can have the only
+    // connection.
     assert!(client.read_reply().await.starts_with("421 4.4.2 "));
     let mut next = LmtpClient::connect(address).await;
     for _ in 0..20 {
         assert!(next.say("NONSENSE").await.starts_with("500 "));
     }
     assert!(next.say("NONSENSE").await.starts_with("421 4.5.0 "));
-    assert_eq!(next.read_reply().await, "", "and it is closed");
+    assert_eq!(next.read_reply().await, "", "the connection is closed");
 }
 
 #[tokio::test]
-async fn the_command_prints_what_reports_say_and_hands_them_in() {
+async fn the_command_prints_the_content_of_reports_and_submits_them() {
     let world = World::new().await;
     let http = Http::serve(&world).await;
     let folder = TempDir::new().unwrap();

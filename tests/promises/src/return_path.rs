@@ -1,4 +1,5 @@
-//! With a domain for reports, mail leaves with a signed return path that says which message it was.
+//! With a domain for reports configured, mail leaves with a signed return path that identifies its
+//! account, recipient and message.
 
 use std::time::Duration;
 
@@ -17,11 +18,12 @@ use system::clock::SystemClock;
 const KEY: &str = "a key of at least sixteen octets";
 
 #[tokio::test]
-async fn mail_leaves_with_a_return_path_that_names_its_recipient_and_message() {
+async fn mail_leaves_with_a_signed_return_path_that_identifies_its_recipient_and_message() {
     let (redis, prefix, port) = (redis::url(), redis::unique_prefix(), free_port());
     let peer = SmtpPeer::agreeable().await;
     let config = format!(
-        "[redis]\nurl = \"{redis}\"\nprefix = \"{prefix}\"\n[scheduler]\nlisten = \"127.0.0.1:{port}\"\n\
+        "[redis]\nurl = \"{redis}\"\nprefix = \"{prefix}\"\n[scheduler]\n\
+         listen = \"127.0.0.1:{port}\"\n\
          [verp]\ndomain = \"bounce.example\"\nkey = \"{KEY}\"\n\
          [[route]]\nname = \"default\"\nsender = \"smtp\"\nhost = \"{}\"\nport = {}\n",
         peer.address.ip(),
@@ -44,7 +46,7 @@ async fn mail_leaves_with_a_return_path_that_names_its_recipient_and_message() {
             .filter(|response| response.status() == 202)
     };
     eventually("the scheduler takes the bounce in", post).await;
-    peer.has_heard("MAIL", 1).await;
+    peer.wait_for_command("MAIL", 1).await;
 
     let received = peer
         .received()
@@ -60,7 +62,7 @@ async fn mail_leaves_with_a_return_path_that_names_its_recipient_and_message() {
     );
     let token = verp
         .decode(path, SystemClock.now())
-        .unwrap_or_else(|| panic!("it is signed: {received}"));
+        .unwrap_or_else(|| panic!("the return path is signed: {received}"));
     assert!(
         token.is_for(&Address::parse("jo@example.com").unwrap())
             && token.names("<c42.9@news.example>")

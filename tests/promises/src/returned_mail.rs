@@ -1,5 +1,5 @@
-//! Real bounces of a real Postfix come back by LMTP and through its pipe, and while nobody can take
-//! them Postfix keeps them.
+//! Bounces from a real Postfix come back by LMTP or through a pipe. While they cannot be stored,
+//! Postfix keeps them and delivers them later.
 
 use std::net::SocketAddr;
 
@@ -21,7 +21,7 @@ const AL: &str = "al@example.com";
 
 const MESSAGE: &str = "Message-ID: <m1@news.example.org>\r\nSubject: Hello\r\n\r\nHello.";
 
-/// The recipients' mail system: it knows nobody, and has no room for Al.
+/// The mail system of the recipients. It has no mailbox for Jo, and Al's mailbox is full.
 async fn mail_system() -> SmtpPeer {
     SmtpPeer::start(
         |received| match received.command.split(['<', '@']).collect::<Vec<_>>()[..] {
@@ -33,7 +33,7 @@ async fn mail_system() -> SmtpPeer {
     .await
 }
 
-/// A Postfix that sends mail for example.com to `peer`, and mail that comes back to `back`.
+/// A Postfix that sends mail for example.com to `peer`, and returned mail to `back`.
 fn settings(peer: &SmtpPeer, back: String) -> postfix::Settings {
     let there = format!("smtp:[{}]:{}", peer.address.ip(), peer.address.port());
     let transports = vec![("example.com".to_owned(), there), (DOMAIN.to_owned(), back)];
@@ -43,16 +43,17 @@ fn settings(peer: &SmtpPeer, back: String) -> postfix::Settings {
     }
 }
 
-/// Brings mail back by LMTP, to a listener on this address.
+/// Delivers returned mail by LMTP to the listener at this address.
 fn by_lmtp(address: SocketAddr) -> String {
     format!("lmtp:inet:{address}")
 }
 
-/// Lets `redeliver dsn --submit` bring mail back, to the scheduler at `base`.
+/// Delivers returned mail through `redeliver dsn --submit`, to the scheduler at `base`.
 fn by_pipe(base: &str) -> String {
     let program = program();
     format!(
-        "redeliver unix - n n - 4 pipe flags=q user=nobody argv={} dsn --submit --api {base} --to ${{recipient}} -",
+        "redeliver unix - n n - 4 pipe flags=q user=nobody argv={} \
+         dsn --submit --api {base} --to ${{recipient}} -",
         program.display()
     )
 }
@@ -72,7 +73,7 @@ fn of_acme(address: &str) -> JobId {
     }
 }
 
-/// Waits until an address of Acme's has left the active list.
+/// Waits until an address of the account `acme` is retired.
 async fn retired(world: &World, address: &str) -> Standing {
     eventually("the bounce", async || {
         let report = world.store.address(&of_acme(address)).await.ok()?;
@@ -89,7 +90,7 @@ fn lmtp_config(address: SocketAddr) -> config::model::Config {
 }
 
 #[tokio::test]
-async fn a_bounce_comes_back_by_lmtp_and_retires_the_address_of_the_account_that_sent_the_mail() {
+async fn a_bounce_returned_by_lmtp_retires_the_address_in_the_account_that_sent_the_mail() {
     let (world, peer) = (World::new().await, mail_system().await);
     let address = SocketAddr::from(([127, 0, 0, 1], free_port()));
     let _http = Http::serve_with(&world, &lmtp_config(address)).await;
@@ -101,12 +102,12 @@ async fn a_bounce_comes_back_by_lmtp_and_retires_the_address_of_the_account_that
     postfix.logs("status=sent (250 2.0.0 taken in)").await;
     assert!(
         world.standing_record(JO).await.is_none(),
-        "of the default account nothing was sent"
+        "the default account sent no mail"
     );
 }
 
 #[tokio::test]
-async fn a_bounce_comes_back_through_a_pipe() {
+async fn a_bounce_returned_through_a_pipe_is_accepted() {
     let (world, peer) = (World::new().await, mail_system().await);
     let http = Http::serve_with(&world, &config(&verp_section())).await;
     let mut settings = settings(&peer, "redeliver:".to_owned());
@@ -122,7 +123,7 @@ async fn a_bounce_comes_back_through_a_pipe() {
 }
 
 #[tokio::test]
-async fn while_the_store_is_away_postfix_keeps_what_came_back_and_brings_it_later() {
+async fn postfix_keeps_returned_mail_while_the_store_is_away_and_delivers_it_later() {
     let folder = TempDir::new().unwrap();
     let server = PrivateRedis::durable(folder.path())
         .await
@@ -180,7 +181,7 @@ async fn while_the_store_is_away_postfix_keeps_what_came_back_and_brings_it_late
 }
 
 #[tokio::test]
-async fn a_report_that_mail_is_delayed_is_taken_and_starts_nothing() {
+async fn a_report_about_a_delay_is_accepted_and_changes_nothing() {
     let (world, peer) = (World::new().await, mail_system().await);
     let address = SocketAddr::from(([127, 0, 0, 1], free_port()));
     let _http = Http::serve_with(&world, &lmtp_config(address)).await;

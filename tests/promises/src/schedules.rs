@@ -1,5 +1,5 @@
-//! Every failure is retried on the schedule that its status calls for: never early, and never once
-//! too often.
+//! Every failure is retried on the schedule of its status: never early, and never more often than
+//! the schedule allows.
 
 use std::time::Duration;
 
@@ -40,16 +40,18 @@ async fn a_mail_system_in_maintenance_is_tried_after_1h_4h_12h_and_24h_then_unav
 }
 
 #[tokio::test]
-async fn a_job_is_not_tried_early_because_another_at_its_destination_is_due() {
+async fn a_job_is_not_tried_early_even_if_another_job_of_its_destination_is_due() {
     let world = World::new().await;
     let due_at_once = |recipient| {
         let mut bounce = bounce(recipient, "m1", FULL);
         bounce["occurred_at"] = "2026-11-01T00:00:00Z".into();
         bounce
     };
-    let due = world.take_in_and_wait(due_at_once("sam@example.com")).await;
+    let due = world
+        .post_and_wait_until_due(due_at_once("sam@example.com"))
+        .await;
     world.clock.advance(MS);
-    world.take_in_and_wait(due_at_once(JO)).await;
+    world.post_and_wait_until_due(due_at_once(JO)).await;
     world.clock.set(due);
     assert_eq!(world.work().await, 1);
     world.clock.advance(MS);
@@ -62,13 +64,17 @@ async fn the_first_delay_counts_from_when_the_bounce_happened() {
     let mut told_late = bounce(JO, "m1", MAINTENANCE);
     told_late["occurred_at"] = world.now().to_string().into();
     world.clock.advance(HOUR / 2);
-    let due = world.take_in_and_wait(told_late).await;
-    let told = world.now();
-    assert!(due < told.plus(HOUR), "{due} is within the hour of {told}");
+    let due = world.post_and_wait_until_due(told_late).await;
+    let reported = world.now();
+    assert!(
+        due < reported.plus(HOUR),
+        "{due} is within an hour of {reported}"
+    );
 }
 
 #[tokio::test]
-async fn the_third_time_in_a_row_makes_an_address_inactive_where_others_get_through() {
+async fn an_address_that_fails_three_schedules_in_a_row_becomes_inactive_if_others_there_get_mail()
+{
     let world = World::new().await;
     for days in [30, 60] {
         fail_every_try(&world, MAINTENANCE, SHORT).await;
@@ -76,12 +82,12 @@ async fn the_third_time_in_a_row_makes_an_address_inactive_where_others_get_thro
         assert_eq!(until, world.now().plus(days * DAY));
         world.clock.set(until);
     }
-    // Somebody else at the same mail system gets through while the third job is under way.
-    world.take_in(bounce(JO, "m1", MAINTENANCE)).await;
+    // Another address at the same mail system gets mail while the third job runs.
+    world.post_bounce(bounce(JO, "m1", MAINTENANCE)).await;
     world
-        .take_in(bounce("sam@example.com", "m1", MAINTENANCE))
+        .post_bounce(bounce("sam@example.com", "m1", MAINTENANCE))
         .await;
-    world.mail.answers(|attempt| {
+    world.mail.set_script(|attempt| {
         outcome(if attempt.recipient.as_str() == JO {
             MAINTENANCE
         } else {
@@ -97,7 +103,7 @@ async fn the_third_time_in_a_row_makes_an_address_inactive_where_others_get_thro
 }
 
 #[tokio::test]
-async fn no_number_of_times_in_a_row_makes_an_address_inactive_where_nobody_gets_through() {
+async fn an_address_never_becomes_inactive_while_no_other_address_there_gets_mail() {
     let world = World::new().await;
     for days in [30, 60, 120, 180, 180] {
         fail_every_try(&world, MAINTENANCE, SHORT).await;
@@ -105,21 +111,21 @@ async fn no_number_of_times_in_a_row_makes_an_address_inactive_where_nobody_gets
         assert_eq!(
             until,
             world.now().plus(days * DAY),
-            "doubled each time, and bounded"
+            "the time doubles, up to a limit"
         );
         world.clock.set(until);
     }
 }
 
 #[tokio::test]
-async fn a_delivery_clears_the_count_of_times_in_a_row() {
+async fn a_delivery_resets_the_count_of_failed_schedules_in_a_row() {
     let world = World::new().await;
     fail_every_try(&world, MAINTENANCE, SHORT).await;
     world.clock.set(unavailable_until(&world).await);
     world
-        .take_in_and_wait(bounce(JO, "between", MAINTENANCE))
+        .post_and_wait_until_due(bounce(JO, "between", MAINTENANCE))
         .await;
-    world.mail.says(OK);
+    world.mail.reply_with(OK);
     world.work().await;
     assert_eq!(world.standing_record(JO).await, None);
 
@@ -127,14 +133,14 @@ async fn a_delivery_clears_the_count_of_times_in_a_row() {
     assert_eq!(
         unavailable_until(&world).await,
         world.now().plus(30 * DAY),
-        "this is the first time again"
+        "the count starts again"
     );
 }
 
 #[tokio::test]
-async fn a_job_past_its_age_ends_as_if_its_last_try_had_failed_and_sends_nothing() {
+async fn a_job_past_its_maximum_age_ends_without_sending_as_if_its_last_try_had_failed() {
     let world = World::new().await;
-    world.take_in(bounce(JO, "m1", FULL)).await;
+    world.post_bounce(bounce(JO, "m1", FULL)).await;
     world.clock.advance(30 * DAY);
     assert_eq!(world.work().await, 1);
     assert_eq!(world.mail.tried(), []);
@@ -146,18 +152,20 @@ async fn a_job_past_its_age_ends_as_if_its_last_try_had_failed_and_sends_nothing
 }
 
 #[tokio::test]
-async fn a_job_that_was_held_past_its_age_gives_its_messages_up_and_says_nothing_of_the_address() {
+async fn a_job_held_past_its_maximum_age_drops_its_messages_without_counting_against_the_address() {
     let world = World::new().await;
-    world.take_in_and_wait(bounce(JO, "m1", DISABLED)).await;
+    world
+        .post_and_wait_until_due(bounce(JO, "m1", DISABLED))
+        .await;
     let relay_down = Fault::ours(FaultKind::Connect, "refused".to_owned());
     world
         .mail
-        .answers(move |_| Outcome::Unreachable(relay_down.clone()));
+        .set_script(move |_| Outcome::Unreachable(relay_down.clone()));
     assert_eq!(world.work().await, 1);
     let history = world.job(JO).await.job.head.history;
     assert!(
         history.last().unwrap().reply.contains("refused"),
-        "why it waits is to be seen: {history:?}"
+        "the history shows why the job waits: {history:?}"
     );
 
     world.clock.advance(30 * DAY);
@@ -170,14 +178,14 @@ async fn a_job_that_was_held_past_its_age_gives_its_messages_up_and_says_nothing
     assert_eq!(world.standing_record(JO).await, None);
 }
 
-/// A bounce, and four tries that fail as it did: each is not to be had a millisecond early, and is
-/// to be had on time. After them the address is retired.
+/// A bounce, and four tries that fail in the same way. Each try is not available a millisecond
+/// early, and is available on time. After the tries the address is retired.
 async fn fail_every_try(world: &World, reply: &str, hours: [u32; 4]) {
     let tried_before = world.mail.tried().len();
     let ended_before = world.final_events().await.len();
-    world.mail.says(reply);
+    world.mail.reply_with(reply);
     let mut last_try = world.now();
-    world.take_in(bounce(JO, "m1", reply)).await;
+    world.post_bounce(bounce(JO, "m1", reply)).await;
     for (attempt, hours) in (1..).zip(hours) {
         let due = world.job(JO).await.due.unwrap();
         assert_within_jitter(due.since(last_try), hours * HOUR);
@@ -186,13 +194,13 @@ async fn fail_every_try(world: &World, reply: &str, hours: [u32; 4]) {
         assert_eq!(
             world.work().await,
             0,
-            "attempt {attempt} is not to be had before it is due"
+            "attempt {attempt} is not possible before it is due"
         );
         world.clock.advance(MS);
         assert_eq!(
             world.work().await,
             1,
-            "attempt {attempt} is to be had when it is due"
+            "attempt {attempt} is possible when it is due"
         );
         assert_eq!(world.mail.tried().last().unwrap().attempt, attempt);
         last_try = world.now();
@@ -205,7 +213,7 @@ async fn fail_every_try(world: &World, reply: &str, hours: [u32; 4]) {
     );
 }
 
-/// These rows are never early, and at most a tenth late.
+/// The delays of these rows are never early, and at most a tenth late.
 fn assert_within_jitter(had: Duration, wanted: Duration) {
     assert!(
         had >= wanted && had <= wanted.mul_f64(1.1),

@@ -1,4 +1,5 @@
-//! The http and command senders turn whatever a platform or a program does into one outcome.
+//! The `http` and `command` senders turn every reaction of a platform or a program into exactly one
+//! outcome.
 
 use std::os::unix::fs::PermissionsExt;
 use std::path::PathBuf;
@@ -54,7 +55,7 @@ fn settings(platform: &Platform, timeout: Duration) -> HttpSettings {
     }
 }
 
-/// A program of a few lines of shell.
+/// A program that is a few lines of shell.
 pub(crate) struct Program {
     pub(crate) folder: TempDir,
     file: PathBuf,
@@ -98,30 +99,30 @@ fn mail() -> Attempt {
 }
 
 #[tokio::test]
-async fn a_program_that_is_cut_off_gets_a_moment_to_end_and_may_have_sent_where_it_does_not() {
+async fn a_program_that_is_stopped_has_a_moment_to_finish_and_otherwise_may_have_sent_the_mail() {
     for (script, accepted) in [
         ("cat > FOLDER/began; sleep 0.2; exit 0", true),
         ("cat > FOLDER/began; sleep 60", false),
     ] {
-        let (program, cut) = (Program::new(script), CancellationToken::new());
+        let (program, stop) = (Program::new(script), CancellationToken::new());
         let attempt = Attempt {
-            in_doubt: InDoubt::until(cut.clone()),
+            in_doubt: InDoubt::cancelled_by(stop.clone()),
             ..mail()
         };
         let sender = program.sender(PATIENT);
-        let cutting = async {
+        let stopping = async {
             eventually("the program to run", async || program.wrote("began")).await;
-            assert!(attempt.in_doubt.is_open());
-            cut.cancel();
+            assert!(attempt.in_doubt.is_in_doubt());
+            stop.cancel();
         };
-        match tokio::join!(sender.send(&attempt), cutting).0 {
+        match tokio::join!(sender.send(&attempt), stopping).0 {
             Outcome::Accepted(_) if accepted => {}
             Outcome::Unreachable(fault) if !accepted => {
                 assert_eq!(fault.kind, FaultKind::Unanswered, "{fault}");
             }
             other => panic!("{script}: {other:?}"),
         }
-        assert!(!attempt.in_doubt.is_open(), "{script}");
+        assert!(!attempt.in_doubt.is_in_doubt(), "{script}");
     }
 }
 
@@ -130,7 +131,7 @@ fn answer(status: u16, body: &str) -> Say {
 }
 
 #[tokio::test]
-async fn the_platform_gets_the_attempt_signed_and_named() {
+async fn the_platform_gets_each_attempt_signed_and_with_an_idempotency_key() {
     let platform = Platform::start(|_| {
         answer(
             200,
@@ -139,7 +140,7 @@ async fn the_platform_gets_the_attempt_signed_and_named() {
     })
     .await;
     let Outcome::Delivered(reply) = http(&platform, PATIENT).send(&mail()).await else {
-        panic!("it was sent")
+        panic!("the attempt was sent")
     };
     assert_eq!(reply.to_string(), "250 2.0.0 rendered");
     let posted = platform.posted().remove(0);
@@ -166,7 +167,7 @@ async fn the_platform_gets_the_attempt_signed_and_named() {
 }
 
 #[tokio::test]
-async fn trouble_of_the_platform_is_ours_and_never_the_address_s() {
+async fn a_problem_of_the_platform_is_a_fault_on_our_side_and_never_of_the_address() {
     let platform = Platform::start(|posted| match posted.json["message_id"].as_str().unwrap() {
         "busy" => Say::Answer(503, Some(("retry-after", "7200")), String::new()),
         "elsewhere" => Say::Answer(
@@ -183,7 +184,7 @@ async fn trouble_of_the_platform_is_ours_and_never_the_address_s() {
     })
     .await;
     let sender = http(&platform, 5 * SHORT);
-    for (message, kind, says) in [
+    for (message, kind, text) in [
         ("busy", FaultKind::Local, "retry-after: 7200s"),
         ("elsewhere", FaultKind::Local, "302"),
         ("page", FaultKind::Unanswered, "Welcome"),
@@ -205,7 +206,7 @@ async fn trouble_of_the_platform_is_ours_and_never_the_address_s() {
             (kind, Side::Ours),
             "{message}: {fault}"
         );
-        assert!(fault.text.contains(says), "{message}: {fault}");
+        assert!(fault.text.contains(text), "{message}: {fault}");
     }
     assert_eq!(platform.posted().len(), 8, "no redirect was followed");
     drop(platform);
@@ -217,13 +218,13 @@ async fn trouble_of_the_platform_is_ours_and_never_the_address_s() {
     })
     .await;
     let Outcome::Unreachable(fault) = sender.send(&mail()).await else {
-        panic!("nobody is there")
+        panic!("no server listens there")
     };
     assert_eq!((fault.kind, fault.side), (FaultKind::Connect, Side::Ours));
 }
 
 #[tokio::test]
-async fn a_platform_is_verified_and_gets_nothing_before() {
+async fn a_platform_gets_nothing_before_its_certificate_is_verified() {
     let (folder, other) = (TempDir::new().unwrap(), TempDir::new().unwrap());
     let [files, stranger] = [&folder, &other].map(|folder| Certificates::make(folder.path()));
     let platform = Platform::start_with_tls(&files, |_| answer(200, "")).await;
@@ -236,7 +237,7 @@ async fn a_platform_is_verified_and_gets_nothing_before() {
         HttpSender::new(settings, Arc::new(ManualClock::new(NOW))).unwrap()
     };
     for (name, host, ca) in [
-        ("nobody we trust", "127.0.0.1", None),
+        ("no trusted authority", "127.0.0.1", None),
         ("another authority", "127.0.0.1", Some(&stranger)),
         ("a certificate for another name", "localhost", Some(&files)),
     ] {
@@ -258,7 +259,7 @@ async fn a_platform_is_verified_and_gets_nothing_before() {
 }
 
 #[tokio::test]
-async fn a_redirect_is_not_followed_wherever_it_leads() {
+async fn a_redirect_of_the_platform_is_never_followed() {
     let elsewhere = Platform::start(|_| answer(200, "")).await;
     let there: &'static str = format!("http://{}/", elsewhere.address).leak();
     for status in [301, 302, 303, 307, 308] {
@@ -279,18 +280,18 @@ async fn a_redirect_is_not_followed_wherever_it_leads() {
 }
 
 #[tokio::test]
-async fn an_attempt_has_one_key_however_often_it_is_made_and_the_next_has_another() {
+async fn a_repeated_attempt_has_the_same_key_and_the_next_attempt_has_another() {
     let world = World::new().await;
     world
-        .take_in_and_wait(bounce("jo@example.com", "m1", FULL))
+        .post_and_wait_until_due(bounce("jo@example.com", "m1", FULL))
         .await;
     let keys = Arc::new(std::sync::Mutex::new(Vec::new()));
     let seen = keys.clone();
-    world.mail.answers(move |attempt| {
+    world.mail.set_script(move |attempt| {
         seen.lock().unwrap().push(attempt.key());
         harness::mail::outcome(FULL)
     });
-    // A worker is lost with the job after it has tried.
+    // A worker makes the attempt, and is lost with the job.
     let lost = world.claim_one().await;
     world.attempt(lost).await;
     world.clock.advance(2 * harness::world::LEASE);
@@ -302,17 +303,18 @@ async fn an_attempt_has_one_key_however_often_it_is_made_and_the_next_has_anothe
     }
     let keys = keys.lock().unwrap().clone();
     assert_eq!(keys[0], keys[1], "the same attempt");
-    assert_ne!(keys[1], keys[2], "the next one");
-    assert!(!keys[0].contains("jo"), "it names nobody");
+    assert_ne!(keys[1], keys[2], "the next attempt");
+    assert!(!keys[0].contains("jo"), "the key contains no address");
 }
 
 #[tokio::test]
-async fn a_program_gets_the_envelope_the_content_and_nothing_else() {
+async fn a_program_gets_the_envelope_and_the_content_and_nothing_else() {
     let program = Program::new(
-        "printf '%s\\n' \"$@\" >FOLDER/arguments\nenv | sort >FOLDER/environment\ncat >FOLDER/content\npwd >FOLDER/where\necho '250 2.0.0 queued as 4711'",
+        "printf '%s\\n' \"$@\" >FOLDER/arguments\nenv | sort >FOLDER/environment\n\
+         cat >FOLDER/content\npwd >FOLDER/where\necho '250 2.0.0 queued as 4711'",
     );
     let Outcome::Accepted(reply) = program.sender(PATIENT).send(&mail()).await else {
-        panic!("it was taken")
+        panic!("the program accepted the mail")
     };
     assert_eq!(reply.to_string(), "250 2.0.0 queued as 4711");
     assert_eq!(
@@ -325,7 +327,7 @@ async fn a_program_gets_the_envelope_the_content_and_nothing_else() {
     );
     assert_eq!(program.wrote("where").unwrap(), "/\n");
     let environment = program.wrote("environment").unwrap();
-    // A shell adds some of its own.
+    // A shell adds some variables of its own.
     let inherited = environment.lines().find(|line| {
         !["PATH=", "PWD=", "_=", "SHLVL="]
             .iter()
@@ -335,7 +337,7 @@ async fn a_program_gets_the_envelope_the_content_and_nothing_else() {
 }
 
 #[tokio::test]
-async fn the_end_of_a_program_is_its_outcome() {
+async fn the_exit_code_and_output_of_a_program_are_its_outcome() {
     for (script, expected) in [
         (
             "cat >/dev/null; exit 75",
@@ -352,21 +354,21 @@ async fn the_end_of_a_program_is_its_outcome() {
         ("yes", "Unanswered"),
     ] {
         let program = Program::new(script);
-        let said = match program.sender(5 * SHORT).send(&mail()).await {
+        let shown = match program.sender(5 * SHORT).send(&mail()).await {
             Outcome::Deferred(reply) => format!("Deferred {reply}"),
             Outcome::Refused(reply) => format!("Refused {reply}"),
             Outcome::Unreachable(fault) if fault.side == Side::Ours => format!("{:?}", fault.kind),
             other => format!("{other:?}"),
         };
-        assert_eq!(said, expected, "{script}");
+        assert_eq!(shown, expected, "{script}");
     }
 }
 
 #[tokio::test]
-async fn a_program_that_takes_too_long_is_stopped_with_all_that_it_started() {
+async fn a_program_that_takes_too_long_is_stopped_with_all_processes_that_it_started() {
     let program = Program::new("sleep 300 & echo $! >FOLDER/child\nwait");
     let Outcome::Unreachable(fault) = program.sender(5 * SHORT).send(&mail()).await else {
-        panic!("it was stopped")
+        panic!("the program was stopped")
     };
     assert_eq!(
         (fault.kind, fault.side),
@@ -374,7 +376,7 @@ async fn a_program_that_takes_too_long_is_stopped_with_all_that_it_started() {
     );
     let child = program.wrote("child").unwrap().trim().to_owned();
     eventually("what it started to end", async || {
-        // One that was killed may be there until it has been waited for.
+        // A killed process may still exist until it has been waited for.
         let state = std::fs::read_to_string(format!("/proc/{child}/stat")).unwrap_or_default();
         (state.is_empty() || state.contains(") Z ")).then_some(())
     })

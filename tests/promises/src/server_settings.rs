@@ -1,6 +1,6 @@
-//! A server whose settings break a promise is refused at the start. What is changed while we run is
-//! noticed: a warning, and an event when it appears and when it is gone. What may not be asked is
-//! said.
+//! A Redis server with settings that break a promise is refused at the start. A setting that
+//! changes later is noticed: it causes a warning and an event, and another event when it is
+//! corrected. Settings that cannot be read are listed.
 
 use std::sync::Arc;
 
@@ -34,7 +34,7 @@ async fn open(redis: &str) -> Result<Store, StoreError> {
 }
 
 #[tokio::test]
-async fn a_server_that_evicts_keys_is_refused_unless_a_setting_insists() {
+async fn a_server_that_may_evict_keys_is_refused_unless_that_is_configured_as_allowed() {
     for program in programs() {
         let servers = Servers::new(&program);
         let port = servers
@@ -42,7 +42,7 @@ async fn a_server_that_evicts_keys_is_refused_unless_a_setting_insists() {
             .await;
         let redis = format!("url = \"redis://127.0.0.1:{port}\"\n");
         let Err(StoreError::Mismatch(why)) = open(&redis).await else {
-            panic!("it opened")
+            panic!("the store opened")
         };
         assert!(
             why.starts_with(&format!(
@@ -53,24 +53,27 @@ async fn a_server_that_evicts_keys_is_refused_unless_a_setting_insists() {
         assert!(why.contains("set maxmemory-policy noeviction"), "{why}");
         open(&format!("{redis}allow_eviction = true\n"))
             .await
-            .expect("an operator insists");
+            .expect("eviction is configured as allowed");
 
         let listen = free_port();
         let config = format!("[redis]\n{redis}[scheduler]\nlisten = \"127.0.0.1:{listen}\"\n");
         let scheduler = Redeliver::start("scheduler", &config);
-        let told = || scheduler.log().contains("maxmemory-policy is allkeys-lru");
-        eventually("the scheduler's refusal", async || told().then_some(())).await;
+        let has_logged = || scheduler.log().contains("maxmemory-policy is allkeys-lru");
+        eventually("the scheduler's refusal", async || {
+            has_logged().then_some(())
+        })
+        .await;
     }
 }
 
 #[tokio::test]
-async fn a_server_that_runs_no_scripts_is_refused() {
+async fn a_server_that_cannot_run_scripts_is_refused() {
     for program in programs() {
         let servers = Servers::new(&program);
         let port = servers.start(&["rename-command SCRIPT \"\""]).await;
         let opened = open(&format!("url = \"redis://127.0.0.1:{port}\"\n")).await;
         let Err(StoreError::Mismatch(why)) = opened else {
-            panic!("it opened")
+            panic!("the store opened")
         };
         assert!(
             why.starts_with("scripts is not to be had (ERR) at"),
@@ -80,7 +83,7 @@ async fn a_server_that_runs_no_scripts_is_refused() {
 }
 
 #[tokio::test]
-async fn every_master_of_a_cluster_is_checked() {
+async fn the_settings_of_every_master_of_a_cluster_are_checked() {
     let cluster = Cluster::start(&programs()[0], &[]).await;
     let nodes = cluster.ports[..2]
         .iter()
@@ -107,7 +110,7 @@ async fn every_master_of_a_cluster_is_checked() {
         .cli(last, &["CONFIG", "SET", "maxmemory-policy", "volatile-lru"])
         .unwrap();
     let Err(StoreError::Mismatch(why)) = open(&redis).await else {
-        panic!("it opened")
+        panic!("the store opened")
     };
     assert!(
         why.contains(&format!("127.0.0.1:{last}")) && why.lines().count() == 1,
@@ -116,8 +119,7 @@ async fn every_master_of_a_cluster_is_checked() {
 }
 
 #[tokio::test]
-async fn a_setting_that_is_changed_while_we_run_is_an_event_once_and_another_when_it_is_put_right()
-{
+async fn a_changed_setting_causes_one_event_and_another_when_it_is_corrected() {
     for program in programs() {
         let servers = Servers::new(&program);
         let port = servers.start(&[]).await;
@@ -131,7 +133,7 @@ async fn a_setting_that_is_changed_while_we_run_is_an_event_once_and_another_whe
         let check = async || CheckServers.run_once(&world.store).await.unwrap();
         assert_eq!(check().await, 0);
         set("allkeys-random");
-        assert_eq!((check().await, check().await), (1, 0), "once");
+        assert_eq!((check().await, check().await), (1, 0), "only once");
         assert_eq!(world.store.findings().await.unwrap().len(), 1);
         set("noeviction");
         assert_eq!((check().await, check().await), (1, 0));
@@ -149,7 +151,7 @@ async fn a_setting_that_is_changed_while_we_run_is_an_event_once_and_another_whe
 }
 
 #[tokio::test]
-async fn durability_is_compared_with_what_the_server_keeps_and_whom_it_waits_for() {
+async fn the_configured_durability_is_compared_with_the_replication_of_the_server() {
     for program in programs() {
         let servers = Servers::new(&program);
         let master = servers.start(&[]).await;
@@ -170,7 +172,7 @@ async fn durability_is_compared_with_what_the_server_keeps_and_whom_it_waits_for
         servers
             .cli(master, &["CONFIG", "SET", "min-replicas-to-write", "1"])
             .unwrap();
-        eventually("a server that is well", async || {
+        eventually("a server without findings", async || {
             checks(&store).await.is_empty().then_some(())
         })
         .await;
@@ -178,7 +180,7 @@ async fn durability_is_compared_with_what_the_server_keeps_and_whom_it_waits_for
 }
 
 #[tokio::test]
-async fn a_server_that_forbids_config_is_checked_by_info_and_the_rest_is_said() {
+async fn a_server_that_forbids_config_is_checked_by_info_and_the_unchecked_settings_are_listed() {
     for program in programs() {
         let servers = Servers::new(&program);
         let port = servers
@@ -189,11 +191,11 @@ async fn a_server_that_forbids_config_is_checked_by_info_and_the_rest_is_said() 
             .await;
         let redis = format!("url = \"redis://127.0.0.1:{port}\"\n");
         let Err(StoreError::Mismatch(why)) = open(&redis).await else {
-            panic!("it opened")
+            panic!("the store opened")
         };
         assert!(
             why.starts_with("maxmemory-policy is volatile-ttl"),
-            "INFO tells it: {why}"
+            "INFO shows the policy: {why}"
         );
         let store = open(&format!("{redis}allow_eviction = true\n"))
             .await

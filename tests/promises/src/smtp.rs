@@ -1,5 +1,5 @@
-//! The smtp sender turns whatever a relay does into one outcome, and never uses a connection again
-//! that could lie.
+//! The `smtp` sender turns every reaction of a relay into exactly one outcome, and never reuses a
+//! connection in an uncertain state.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -34,20 +34,22 @@ fn sender(peer: &SmtpPeer, timeout: Duration) -> SmtpSender {
 
 pub(crate) fn mail(message: &str) -> Attempt {
     Attempt {
-        envelope_from: Some(Address::parse("bounce@news.example.org").expect("it is one")),
+        envelope_from: Some(
+            Address::parse("bounce@news.example.org").expect("the text is an address"),
+        ),
         content: Some("Subject: hello\r\n\r\n.\r\nbye\r\n".into()),
         ..Attempt::first(
-            Address::parse("jo@example.com").expect("it is one"),
+            Address::parse("jo@example.com").expect("the text is an address"),
             message,
         )
     }
 }
 
 #[tokio::test]
-async fn mail_is_handed_over_in_the_order_of_rfc_5321() {
+async fn mail_is_sent_with_the_commands_of_rfc_5321_in_order() {
     let peer = SmtpPeer::agreeable().await;
     let Outcome::Accepted(reply) = sender(&peer, PATIENT).send(&mail("m1")).await else {
-        panic!("it was taken")
+        panic!("the relay accepted the mail")
     };
     assert_eq!(reply.code, Some(250));
     let commands: Vec<String> = peer
@@ -63,15 +65,15 @@ async fn mail_is_handed_over_in_the_order_of_rfc_5321() {
             "MAIL FROM:<bounce@news.example.org>",
             "RCPT TO:<jo@example.com>",
             "DATA",
-            // A line of the content that is a dot alone does not end it.
+            // A line of the content that is only a dot does not end the content.
             "."
         ]
     );
 }
 
 #[tokio::test]
-async fn what_the_relay_says_about_a_message_is_the_outcome_with_its_status() {
-    for (command, says, refused, noted) in [
+async fn the_reply_of_a_relay_to_a_message_is_its_outcome() {
+    for (command, reply_text, refused, noted) in [
         ("MAIL", FULL, false, " (in reply to MAIL FROM command)"),
         ("RCPT", FULL, false, " (in reply to RCPT TO command)"),
         ("DATA", FULL, false, ""),
@@ -80,7 +82,7 @@ async fn what_the_relay_says_about_a_message_is_the_outcome_with_its_status() {
     ] {
         let peer = SmtpPeer::start(move |received| {
             if received.command.starts_with(command) {
-                Act::Say(says)
+                Act::Say(reply_text)
             } else {
                 agree(&received.command)
             }
@@ -90,14 +92,18 @@ async fn what_the_relay_says_about_a_message_is_the_outcome_with_its_status() {
         let (Outcome::Deferred(reply) | Outcome::Refused(reply)) = &outcome else {
             panic!("{command}: {outcome:?}")
         };
-        assert_eq!(reply.to_string(), format!("{says}{noted}"), "{command}");
+        assert_eq!(
+            reply.to_string(),
+            format!("{reply_text}{noted}"),
+            "{command}"
+        );
         assert_eq!(matches!(outcome, Outcome::Refused(_)), refused, "{command}");
     }
 }
 
 #[tokio::test]
-async fn a_name_that_is_unknown_retires_the_recipient_only_where_the_recipient_was_named() {
-    for (command, says, dead) in [
+async fn an_unknown_user_reply_retires_the_recipient_only_in_answer_to_rcpt() {
+    for (command, reply_text, dead) in [
         ("MAIL", "550 <bounce@news.example.org>: User unknown", false),
         (
             "MAIL",
@@ -110,7 +116,7 @@ async fn a_name_that_is_unknown_retires_the_recipient_only_where_the_recipient_w
     ] {
         let peer = SmtpPeer::start(
             move |received| match received.command.starts_with(command) {
-                true => Act::Say(says),
+                true => Act::Say(reply_text),
                 false => agree(&received.command),
             },
         )
@@ -125,7 +131,7 @@ async fn a_name_that_is_unknown_retires_the_recipient_only_where_the_recipient_w
 }
 
 #[tokio::test]
-async fn a_connection_is_used_again_after_a_yes_and_after_a_no() {
+async fn a_connection_is_reused_after_an_accepted_and_after_a_refused_message() {
     let peer = SmtpPeer::start(|received| match received.command.as_str() {
         "RCPT TO:<jo@example.com>" => Act::Say(FULL),
         command => agree(command),
@@ -147,13 +153,14 @@ async fn a_connection_is_used_again_after_a_yes_and_after_a_no() {
 }
 
 #[tokio::test]
-async fn a_kept_connection_that_the_relay_closed_is_replaced_and_the_message_goes_out() {
-    // A relay that times a connection out may say so on its way (RFC 5321, section 3.8).
+async fn a_kept_connection_that_the_relay_closed_is_replaced_and_the_message_is_sent() {
+    // A relay that closes an idle connection may send a reply before it does (RFC 5321, section
+    // 3.8).
     for farewell in [None, Some("421 4.4.2 idle for too long")] {
         let peer = SmtpPeer::start(move |received| {
             match (received.command.as_str(), received.connection, farewell) {
                 ("MAIL FROM:<>", 1, None) => Act::Close,
-                ("MAIL FROM:<>", 1, Some(farewell)) => Act::SayAndClose(farewell),
+                ("MAIL FROM:<>", 1, Some(farewell)) => Act::ReplyAndClose(farewell),
                 (command, ..) => agree(command),
             }
         })
@@ -177,7 +184,7 @@ async fn a_kept_connection_that_the_relay_closed_is_replaced_and_the_message_goe
 }
 
 #[tokio::test]
-async fn a_relay_that_hangs_is_left_within_the_timeout_and_counts_against_nobody() {
+async fn a_relay_that_hangs_is_left_within_the_timeout_and_counts_against_no_address() {
     for command in ["", "EHLO", "MAIL", "RCPT", "DATA"] {
         let peer = SmtpPeer::start(move |received| {
             let hangs = received.command.starts_with(command)
@@ -204,7 +211,7 @@ async fn a_relay_that_hangs_is_left_within_the_timeout_and_counts_against_nobody
 }
 
 #[tokio::test]
-async fn a_message_that_was_sent_whole_and_not_answered_may_have_been_taken() {
+async fn a_message_sent_completely_but_not_answered_counts_as_possibly_accepted() {
     let peer = SmtpPeer::start(|received| {
         if received.command == "." {
             Act::Close
@@ -221,19 +228,19 @@ async fn a_message_that_was_sent_whole_and_not_answered_may_have_been_taken() {
     assert_eq!(
         peer.connections_of("."),
         [1],
-        "it is not sent again by the same attempt"
+        "the same attempt does not send it again"
     );
 }
 
 #[tokio::test]
-async fn a_relay_that_is_down_or_turns_us_away_counts_against_nobody() {
-    let turned_away = SmtpPeer::start(|_| Act::SayAndClose("554 5.7.1 not you")).await;
+async fn a_relay_that_is_down_or_rejects_us_counts_against_no_address() {
+    let turned_away = SmtpPeer::start(|_| Act::ReplyAndClose("554 5.7.1 not you")).await;
     let gone = SmtpPeer::agreeable().await;
-    let nobody = sender(&gone, PATIENT);
+    let closed = sender(&gone, PATIENT);
     drop(gone);
-    for sender in [sender(&turned_away, PATIENT), nobody] {
+    for sender in [sender(&turned_away, PATIENT), closed] {
         let Outcome::Unreachable(fault) = sender.send(&mail("m1")).await else {
-            panic!("nothing was sent")
+            panic!("no mail was sent")
         };
         assert_eq!(
             (fault.kind, fault.side),
@@ -244,12 +251,12 @@ async fn a_relay_that_is_down_or_turns_us_away_counts_against_nobody() {
 }
 
 #[tokio::test]
-async fn a_relay_that_closes_before_the_content_is_out_counts_against_nobody() {
+async fn a_relay_that_closes_before_the_content_is_sent_counts_against_no_address() {
     const CLOSING: &str = "421 4.3.2 closing down";
     for (command, ours) in [("MAIL", true), ("RCPT", true), ("DATA", true), (".", false)] {
         let peer = SmtpPeer::start(
             move |received| match received.command.starts_with(command) {
-                true => Act::SayAndClose(CLOSING),
+                true => Act::ReplyAndClose(CLOSING),
                 false => agree(&received.command),
             },
         )
@@ -263,7 +270,7 @@ async fn a_relay_that_closes_before_the_content_is_out_counts_against_nobody() {
                 );
                 assert!(fault.text.contains("421 4.3.2"), "{command}: {fault}");
             }
-            // It has read the message, and says what it thinks of it.
+            // The relay has read the message, so this is its reply to it.
             Outcome::Deferred(reply) if !ours => assert_eq!(reply.code, Some(421), "{command}"),
             other => panic!("{command}: {other:?}"),
         }
@@ -271,7 +278,7 @@ async fn a_relay_that_closes_before_the_content_is_out_counts_against_nobody() {
 }
 
 #[tokio::test]
-async fn a_connection_whose_attempt_was_cut_off_is_not_used_again() {
+async fn a_connection_whose_attempt_was_stopped_is_not_reused() {
     let peer = SmtpPeer::start(
         |received| match (received.command.as_str(), received.connection) {
             ("DATA", 1) => Act::Hang,
@@ -284,7 +291,7 @@ async fn a_connection_whose_attempt_was_cut_off_is_not_used_again() {
         let sender = sender.clone();
         async move { sender.send(&mail("m1")).await }
     });
-    peer.has_heard("DATA", 1).await;
+    peer.wait_for_command("DATA", 1).await;
     cut_off.abort();
     assert!(cut_off.await.unwrap_err().is_cancelled());
     assert!(matches!(

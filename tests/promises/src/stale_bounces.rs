@@ -1,4 +1,4 @@
-//! A bounce from before an address's last delivery starts nothing, so that nobody gets a message
+//! A bounce from before the last delivery to its address starts no job, so that no message is sent
 //! twice.
 
 use domain::clock::Timestamp;
@@ -10,10 +10,10 @@ use store::schedule::Answer;
 
 const JO: &str = "jo@example.com";
 
-/// A world in which mail for Jo has just got through.
+/// A world in which mail for Jo has just been delivered.
 async fn after_a_delivery() -> World {
     let world = World::new().await;
-    world.take_in_and_wait(bounce(JO, "m1", FULL)).await;
+    world.post_and_wait_until_due(bounce(JO, "m1", FULL)).await;
     assert_eq!(world.work().await, 1);
     world
 }
@@ -30,7 +30,9 @@ async fn a_bounce_from_before_the_last_delivery_is_stale() {
     world.clock.advance(HOUR);
     for reply in [FULL, UNKNOWN] {
         assert_eq!(
-            world.take_in(at(bounce(JO, "m1", reply), delivered)).await,
+            world
+                .post_bounce(at(bounce(JO, "m1", reply), delivered))
+                .await,
             Answer::Stale,
             "{reply}"
         );
@@ -40,17 +42,19 @@ async fn a_bounce_from_before_the_last_delivery_is_stale() {
 }
 
 #[tokio::test]
-async fn a_delivery_counts_also_where_the_next_message_of_the_attempt_retires_the_address() {
+async fn a_delivery_counts_even_if_the_next_message_of_the_attempt_retires_the_address() {
     let world = World::new().await;
-    world.take_in_and_wait(bounce(JO, "m1", FULL)).await;
-    world.take_in(bounce(JO, "m2", FULL)).await;
-    world.mail.says_in_turn(&[OK, UNKNOWN]);
+    world.post_and_wait_until_due(bounce(JO, "m1", FULL)).await;
+    world.post_bounce(bounce(JO, "m2", FULL)).await;
+    world.mail.reply_in_turn(&[OK, UNKNOWN]);
     assert_eq!(world.work().await, 1);
     assert_eq!(world.standing(JO).await, Standing::Inactive);
     let delivered = world.now();
     world.clock.advance(HOUR);
     assert_eq!(
-        world.take_in(at(bounce(JO, "m1", FULL), delivered)).await,
+        world
+            .post_bounce(at(bounce(JO, "m1", FULL), delivered))
+            .await,
         Answer::Stale
     );
 }
@@ -61,26 +65,26 @@ async fn a_bounce_from_after_the_last_delivery_starts_a_job() {
     let news = at(bounce(JO, "m2", FULL), world.now().plus(MS));
     world.clock.advance(HOUR);
     assert!(matches!(
-        world.take_in(news).await,
+        world.post_bounce(news).await,
         Answer::Scheduled { .. }
     ));
 }
 
 #[tokio::test]
-async fn a_bounce_that_does_not_say_when_it_happened_counts_as_news() {
+async fn a_bounce_without_a_time_counts_as_new() {
     let world = after_a_delivery().await;
     assert!(matches!(
-        world.take_in(bounce(JO, "m2", FULL)).await,
+        world.post_bounce(bounce(JO, "m2", FULL)).await,
         Answer::Scheduled { .. }
     ));
 }
 
 #[tokio::test]
-async fn a_delivery_to_one_address_makes_nobody_elses_bounces_stale() {
+async fn a_delivery_to_one_address_makes_no_bounce_of_another_address_stale() {
     let world = after_a_delivery().await;
     let theirs = at(bounce("sam@example.com", "m1", FULL), world.now());
     assert!(matches!(
-        world.take_in(theirs).await,
+        world.post_bounce(theirs).await,
         Answer::Scheduled { .. }
     ));
 }

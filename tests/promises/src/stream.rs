@@ -1,5 +1,6 @@
-//! A mail system can add bounces to a stream in Redis itself. Each is taken in by some scheduler,
-//! whoever dies, and what is no bounce is put aside where it can be seen.
+//! A mail system can add bounces to a stream in Redis. Each is processed by one of the schedulers,
+//! even if another dies while it has the entry. An entry that is not a bounce is put aside, where
+//! an operator can inspect it.
 
 use std::time::Duration;
 
@@ -27,7 +28,7 @@ use crate::deployments::connections;
 const JO: &str = "jo@example.com";
 const SAM: &str = "sam@example.com";
 
-/// Does to the intake stream what a mail system would.
+/// Adds to the intake stream as a mail system would.
 pub(crate) async fn add(world: &World, fields: &[&str]) {
     let key = format!("{}:intake", world.prefix);
     redis::ask(&redis::url(), &[&["XADD", &key, "*"], fields].concat()).await;
@@ -42,12 +43,12 @@ pub(crate) async fn length(world: &World, stream: &str) -> usize {
     answer.trim_start_matches(':').trim_end().parse().unwrap()
 }
 
-/// A scheduler's reader that takes over what others have had for this long.
+/// A reader of the stream. It takes over entries that other readers have had for this long.
 pub(crate) fn reader(world: &World, idle: Duration) -> DropGuard {
     let stop = CancellationToken::new();
     tokio::spawn(
         reader_on(&world.store, 500)
-            .taking_over_after(idle)
+            .with_idle_limit(idle)
             .run(stop.clone()),
     );
     stop.drop_guard()
@@ -65,7 +66,7 @@ pub(crate) fn reader_on(store: &Store, batch: usize) -> StreamReader {
 }
 
 #[tokio::test]
-async fn what_a_mail_system_adds_is_taken_in_and_leaves_the_stream() {
+async fn a_bounce_added_to_the_stream_is_accepted_and_leaves_the_stream() {
     let world = World::new().await;
     let _scheduler = Http::serve(&world).await;
     add(&world, &["bounce", &bounce(JO, "m1", FULL).to_string()]).await;
@@ -98,7 +99,7 @@ async fn what_a_mail_system_adds_is_taken_in_and_leaves_the_stream() {
 }
 
 #[tokio::test]
-async fn what_a_reader_had_when_it_died_is_taken_over() {
+async fn entries_of_a_reader_that_died_are_taken_over() {
     let world = World::new().await;
     world.store.open_intake().await.unwrap();
     add(&world, &["bounce", &bounce(JO, "m1", FULL).to_string()]).await;
@@ -117,7 +118,7 @@ async fn what_a_reader_had_when_it_died_is_taken_over() {
 }
 
 #[tokio::test]
-async fn what_is_no_bounce_is_put_aside_with_an_event_that_names_nobody() {
+async fn an_entry_that_is_not_a_bounce_is_put_aside_with_an_event_without_an_address() {
     let world = World::new().await;
     let _scheduler = Http::serve(&world).await;
     add(&world, &["bounce", "{"]).await;
@@ -144,7 +145,7 @@ async fn what_is_no_bounce_is_put_aside_with_an_event_that_names_nobody() {
             .all(|event| !format!("{event:?}").contains("example.com")),
         "{refused:?}"
     );
-    assert_eq!(length(&world, "intake:aside").await, 3, "nothing is lost");
+    assert_eq!(length(&world, "intake:aside").await, 3, "no entry is lost");
     eventually("an empty stream", async || {
         (length(&world, "intake").await == 0).then_some(())
     })
@@ -152,7 +153,7 @@ async fn what_is_no_bounce_is_put_aside_with_an_event_that_names_nobody() {
 }
 
 #[tokio::test]
-async fn an_entry_that_kills_its_readers_is_put_aside() {
+async fn an_entry_that_crashes_its_readers_is_put_aside() {
     let world = World::new().await;
     world.store.open_intake().await.unwrap();
     add(&world, &["bounce", &bounce(JO, "m1", FULL).to_string()]).await;
@@ -164,13 +165,13 @@ async fn an_entry_that_kills_its_readers_is_put_aside() {
     for n in 1..=5 {
         let left = world
             .store
-            .left_in_intake(10, Duration::ZERO)
+            .unfinished_intake(10, Duration::ZERO)
             .await
             .unwrap();
         assert_eq!(
             left.iter().map(|entry| entry.times).collect::<Vec<_>>(),
             [n],
-            "how often it was handed out"
+            "how often the entry was handed out"
         );
         if n < 5 {
             world
@@ -190,7 +191,7 @@ async fn an_entry_that_kills_its_readers_is_put_aside() {
 }
 
 #[tokio::test]
-async fn an_entry_whose_reader_died_while_it_finished_it_is_forgotten() {
+async fn an_entry_whose_reader_died_while_removing_it_is_removed() {
     let world = World::new().await;
     world.store.open_intake().await.unwrap();
     add(&world, &["bounce", &bounce(JO, "m1", FULL).to_string()]).await;
@@ -199,7 +200,7 @@ async fn an_entry_whose_reader_died_while_it_finished_it_is_forgotten() {
         .read_intake("one that dies", 10, Duration::from_millis(1))
         .await
         .unwrap();
-    // The first half of finishing it.
+    // The first half of the removal.
     redis::ask(
         &redis::url(),
         &["XDEL", &format!("{}:intake", world.prefix), &read[0].id],
@@ -209,7 +210,7 @@ async fn an_entry_whose_reader_died_while_it_finished_it_is_forgotten() {
     eventually("nothing to be left", async || {
         world
             .store
-            .left_in_intake(10, Duration::ZERO)
+            .unfinished_intake(10, Duration::ZERO)
             .await
             .unwrap()
             .is_empty()
@@ -220,8 +221,7 @@ async fn an_entry_whose_reader_died_while_it_finished_it_is_forgotten() {
 }
 
 #[tokio::test]
-async fn what_a_dead_reader_had_is_taken_in_one_by_one_so_that_what_killed_it_takes_nothing_along()
-{
+async fn entries_of_a_dead_reader_are_taken_over_one_by_one_so_that_a_harmful_one_harms_no_other() {
     let world = World::new().await;
     world.store.open_intake().await.unwrap();
     for n in 0..5 {
@@ -254,11 +254,14 @@ async fn what_a_dead_reader_had_is_taken_in_one_by_one_so_that_what_killed_it_ta
         .flatten()
         .map(|entry| entry.events.len())
         .collect();
-    assert_eq!(together, [1; 5], "each was taken in by a call of its own");
+    assert_eq!(
+        together, [1; 5],
+        "each entry was processed by a separate call"
+    );
 }
 
 #[tokio::test]
-async fn a_reader_that_stops_leaves_what_it_has_not_taken_over_to_the_next() {
+async fn a_stopping_reader_leaves_the_entries_that_it_has_not_processed_to_the_next() {
     let world = World::new().await;
     world.store.open_intake().await.unwrap();
     for n in 0..12 {
@@ -288,14 +291,14 @@ async fn a_reader_that_stops_leaves_what_it_has_not_taken_over_to_the_next() {
     in_time(
         "the reader to stop",
         reader_on(&store, 5)
-            .taking_over_after(Duration::ZERO)
+            .with_idle_limit(Duration::ZERO)
             .run(stop),
     )
     .await;
     assert_eq!(
         length(&world, "intake").await,
         11,
-        "what was under way is dealt with, and no more"
+        "the entry in progress is processed, and no other"
     );
     assert_eq!(length(&world, "intake:aside").await, 0);
 
@@ -308,7 +311,7 @@ async fn a_reader_that_stops_leaves_what_it_has_not_taken_over_to_the_next() {
 }
 
 #[tokio::test]
-async fn while_the_store_is_away_no_entry_becomes_one_that_kills_its_readers() {
+async fn entries_that_cannot_be_stored_for_a_while_are_not_put_aside() {
     for program in programs() {
         let servers = Servers::new(&program);
         let master = servers.start(&[]).await;
@@ -317,7 +320,7 @@ async fn while_the_store_is_away_no_entry_becomes_one_that_kills_its_readers() {
         let world = World::on(connections(&redis), Settings::default()).await;
         let key = |stream: &str| format!("{}:{stream}", world.prefix);
         let length = |stream| servers.cli(master, &["XLEN", &key(stream)]).unwrap();
-        // The stream can be read all the time; only the yes is missing.
+        // The stream can always be read. Only the confirmation of writes is missing.
         servers.signal(replica, "-STOP");
         servers
             .cli(
@@ -327,8 +330,8 @@ async fn while_the_store_is_away_no_entry_becomes_one_that_kills_its_readers() {
             .unwrap();
         let _reader = reader(&world, Duration::from_millis(1));
         let claims = || {
-            let told = servers.cli(master, &["INFO", "commandstats"]).unwrap();
-            let calls = told
+            let statistics = servers.cli(master, &["INFO", "commandstats"]).unwrap();
+            let calls = statistics
                 .lines()
                 .find_map(|line| line.strip_prefix("cmdstat_xclaim:calls="));
             calls
@@ -349,7 +352,7 @@ async fn while_the_store_is_away_no_entry_becomes_one_that_kills_its_readers() {
 }
 
 #[tokio::test]
-async fn a_scheduler_that_is_told_not_to_leaves_the_stream_alone() {
+async fn a_scheduler_with_the_stream_disabled_does_not_read_it() {
     let world = World::new().await;
     add(&world, &["bounce", &bounce(JO, "m1", FULL).to_string()]).await;
     let (url, prefix, shards, port) = (
@@ -361,7 +364,8 @@ async fn a_scheduler_that_is_told_not_to_leaves_the_stream_alone() {
     let scheduler = Redeliver::start(
         "scheduler",
         &format!(
-            "[redis]\nurl = \"{url}\"\nprefix = \"{prefix}\"\nshards = {shards}\n[scheduler]\nlisten = \"127.0.0.1:{port}\"\n\
+            "[redis]\nurl = \"{url}\"\nprefix = \"{prefix}\"\nshards = {shards}\n[scheduler]\n\
+             listen = \"127.0.0.1:{port}\"\n\
              [intake.stream]\nenabled = false\n[log]\nfilter = \"error\"\n"
         ),
     );

@@ -1,5 +1,5 @@
-//! `redeliver submit` brings a file of any size in, says what became of each line, loses none that
-//! was refused, and goes on where it was cut short.
+//! `redeliver submit` reads a file of any size and reports the number of answers of each kind. It
+//! writes every refused line to a file, and continues after an interruption.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -38,7 +38,7 @@ impl Input {
         self.folder.path().join("bounces")
     }
 
-    fn beside(&self, end: &str) -> PathBuf {
+    fn file_with(&self, end: &str) -> PathBuf {
         self.folder.path().join(format!("bounces.{end}"))
     }
 
@@ -86,25 +86,25 @@ async fn each_line_is_answered_and_refused_ones_are_kept_as_they_were() {
         json!({"scheduled": 3, "duplicate": 1, "refused": 2})
     );
     assert_eq!(
-        text(&input.beside("refused")),
+        text(&input.file_with("refused")),
         format!("{refused}\nnot JSON\n")
     );
-    let said = String::from_utf8(output.stderr).unwrap();
+    let stderr = String::from_utf8(output.stderr).unwrap();
     assert!(
-        said.contains("line 5: recipient:") && said.contains("line 6:"),
-        "{said}"
+        stderr.contains("line 5: recipient:") && stderr.contains("line 6:"),
+        "{stderr}"
     );
     assert!(
-        !input.beside("progress").exists(),
-        "there is nothing left to go on with"
+        !input.file_with("progress").exists(),
+        "no progress file is left"
     );
 }
 
 #[tokio::test]
-async fn what_was_cut_short_goes_on_behind_the_last_answer() {
+async fn an_interrupted_submission_continues_after_the_last_answer() {
     let world = World::new().await;
     let input = Input::new(&world, &lines(0..4_500)).await;
-    // A scheduler that takes the first batch and is gone then.
+    // A scheduler that accepts the first batch and is gone then.
     let short_lived = Http::serve(&world).await;
     let proxy = cut_after_one_answer(short_lived.base()).await;
     let file = input.file();
@@ -121,9 +121,9 @@ async fn what_was_cut_short_goes_on_behind_the_last_answer() {
     ])
     .await;
     assert_eq!(output.status.code(), Some(1));
-    let said = String::from_utf8(output.stderr).unwrap();
-    assert!(said.contains("--resume"), "{said}");
-    let kept: Value = serde_json::from_str(&text(&input.beside("progress"))).unwrap();
+    let stderr = String::from_utf8(output.stderr).unwrap();
+    assert!(stderr.contains("--resume"), "{stderr}");
+    let kept: Value = serde_json::from_str(&text(&input.file_with("progress"))).unwrap();
     let scheduled = kept["answers"]["scheduled"].as_u64().unwrap();
     assert!((1..4_500).contains(&scheduled), "{kept}");
 
@@ -132,19 +132,19 @@ async fn what_was_cut_short_goes_on_behind_the_last_answer() {
         String::from_utf8(again.stderr)
             .unwrap()
             .contains("--resume"),
-        "it does not start anew by itself"
+        "the submission does not start again by itself"
     );
     let rest = input.submit(&["--resume"]).await;
     assert_eq!(
         (rest.status.code(), answers(&rest)),
         (Some(0), json!({"scheduled": 4_500})),
-        "none twice, none lost"
+        "no line is submitted twice or lost"
     );
-    assert!(!input.beside("progress").exists());
+    assert!(!input.file_with("progress").exists());
 }
 
 #[tokio::test]
-async fn what_was_cut_short_with_several_batches_under_way_loses_none() {
+async fn a_submission_interrupted_with_several_batches_in_progress_loses_no_line() {
     let world = World::new().await;
     let input = Input::new(&world, &lines(0..8_000)).await;
     let short_lived = Http::serve(&world).await;
@@ -167,7 +167,7 @@ async fn what_was_cut_short_with_several_batches_under_way_loses_none() {
     let before = scheduled().await;
     assert!(
         (1..8_000).contains(&before),
-        "later batches are in, and the first is not: {before}"
+        "later batches are accepted, and the first is not: {before}"
     );
 
     let rest = input.submit(&["--resume", "--parallel", "4"]).await;
@@ -177,13 +177,13 @@ async fn what_was_cut_short_with_several_batches_under_way_loses_none() {
         "{}",
         String::from_utf8_lossy(&rest.stderr)
     );
-    let told = answers(&rest);
-    let of = |word: &str| told[word].as_u64().unwrap_or(0);
-    assert_eq!(of("scheduled") + of("duplicate"), 8_000, "{told}");
-    assert_eq!(scheduled().await, 8_000, "each once");
+    let counts = answers(&rest);
+    let of = |name: &str| counts[name].as_u64().unwrap_or(0);
+    assert_eq!(of("scheduled") + of("duplicate"), 8_000, "{counts}");
+    assert_eq!(scheduled().await, 8_000, "one job per line");
 }
 
-/// Passes one request on, with its answer, and then nothing more. Where it listens.
+/// Forwards one request with its answer, and then nothing more. Returns the URL that it listens on.
 async fn cut_after_one_answer(to: &str) -> String {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let place = listener.local_addr().unwrap();
@@ -196,8 +196,8 @@ async fn cut_after_one_answer(to: &str) -> String {
     format!("http://{place}")
 }
 
-/// Passes a request on for each connection, with its answer, but that which has the first line:
-/// that one is cut off when another has been answered. Where it listens.
+/// Forwards one request per connection with its answer, except the request with the first line.
+/// That one is cut off when another has been answered. Returns the URL that it listens on.
 async fn cut_the_first_batch(to: &str) -> String {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let place = listener.local_addr().unwrap();
@@ -224,7 +224,7 @@ async fn cut_the_first_batch(to: &str) -> String {
     format!("http://{place}")
 }
 
-/// Passes a request on, of which some has been read, with its answer.
+/// Forwards a request, of which some bytes have been read, with its answer.
 async fn pass_one_answer(mut client: TcpStream, received: Vec<u8>, to: &str) {
     let mut server = TcpStream::connect(to).await.unwrap();
     server.write_all(&received).await.unwrap();
@@ -233,7 +233,7 @@ async fn pass_one_answer(mut client: TcpStream, received: Vec<u8>, to: &str) {
     let forth = tokio::io::copy(&mut from_client, &mut to_server);
     let mut answer = [0; 64 << 10];
     let back = async {
-        // The answer to one batch, up to the chunk that ends it, wherever a read may end.
+        // The answer to one batch, up to its last chunk, wherever a read may end.
         let mut passed_on = Vec::new();
         while !passed_on.ends_with(b"\n0\r\n\r\n") {
             let size = from_server.read(&mut answer).await.unwrap();
@@ -251,11 +251,14 @@ async fn pass_one_answer(mut client: TcpStream, received: Vec<u8>, to: &str) {
 }
 
 #[tokio::test]
-async fn a_mail_systems_log_is_read_for_its_bounces() {
+async fn the_bounces_in_the_log_of_a_mail_system_are_submitted() {
     let world = World::new().await;
-    let log = "2025-11-21T09:30:00+00:00 out1 postfix/qmgr[9]: 4fXk2m1Qz7: from=<news@shop.example>, size=9, nrcpt=1 (queue active)\n\
-               2025-11-21T09:30:01+00:00 out1 postfix/smtp[7]: 4fXk2m1Qz7: to=<jo@example.com>, relay=mx.example.com[192.0.2.7]:25, \
-               delay=1, delays=0/0/0/1, dsn=4.3.1, status=deferred (host mx.example.com[192.0.2.7] said: 452 4.3.1 full (in reply \
+    let log = "2025-11-21T09:30:00+00:00 out1 postfix/qmgr[9]: 4fXk2m1Qz7: \
+               from=<news@shop.example>, size=9, nrcpt=1 (queue active)\n\
+               2025-11-21T09:30:01+00:00 out1 postfix/smtp[7]: 4fXk2m1Qz7: to=<jo@example.com>, \
+               relay=mx.example.com[192.0.2.7]:25, \
+               delay=1, delays=0/0/0/1, dsn=4.3.1, status=deferred \
+               (host mx.example.com[192.0.2.7] said: 452 4.3.1 full (in reply \
                to RCPT TO command))\n";
     let input = Input::new(&world, log).await;
     let output = input.submit(&["--format", "postfix"]).await;
@@ -274,8 +277,10 @@ async fn a_mail_systems_log_is_read_for_its_bounces() {
     assert_eq!(job.head.policy, "system-full");
 
     let record = |kind: &str, recipient: &str| {
-        let response = json!({"code": 452, "enhanced_code": {"class": 4, "subject": 3, "detail": 1}, "content": "full"});
-        json!({"type": kind, "id": "9f1c2a", "sender": "news@shop.example", "recipient": recipient, "response": response})
+        let response = json!({"code": 452, "enhanced_code": {"class": 4, "subject": 3, "detail": 1},
+            "content": "full"});
+        json!({"type": kind, "id": "9f1c2a", "sender": "news@shop.example", "recipient": recipient,
+            "response": response})
     };
     let sam = "sam@example.com";
     let log = format!(

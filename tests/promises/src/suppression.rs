@@ -1,5 +1,5 @@
-//! Who complains or unsubscribes gets nothing after the answer, also where a worker is sending at
-//! that very moment.
+//! An address that complains or unsubscribes gets no mail after the answer to that request, even if
+//! a worker is sending to it at that moment.
 
 use std::time::Duration;
 
@@ -16,15 +16,15 @@ use system::clock::SystemClock;
 
 const JO: &str = "jo@example.com";
 
-/// Messages that wait for Jo. The server takes some 150 ms for each.
+/// How many messages wait for Jo. The server takes about 150 ms for each.
 const MESSAGES: usize = 24;
 
 fn complaint() -> Value {
     json!({"type": "complaint", "recipient": JO})
 }
 
-/// A world with so many messages for Jo, days back, so that they are long due by the clock of a
-/// real worker.
+/// A world with this many messages for Jo. Its present is days ago, so that they are long due by
+/// the clock of a real worker.
 async fn with_messages(count: usize) -> World {
     let epoch = Timestamp::default();
     let start = epoch.plus(SystemClock.now().since(epoch) - 3 * DAY);
@@ -36,26 +36,28 @@ async fn with_messages(count: usize) -> World {
     for n in 0..count {
         let mut bounce = bounce(JO, &format!("m{n}"), FULL);
         bounce["content"] = json!({"inline": "Subject: hello\r\n\r\nhello\r\n"});
-        world.take_in(bounce).await;
+        world.post_bounce(bounce).await;
     }
     world
 }
 
-/// A worker, as a process of its own, that hands all mail to `peer`.
+/// A worker in a process of its own. It sends all mail to `peer`.
 fn start_worker(world: &World, peer: &SmtpPeer) -> Redeliver {
     let (url, prefix, shards) = (redis::url(), &world.prefix, world.store.shards());
     let port = peer.address.port();
     Redeliver::start(
         "worker",
         &format!(
-            "[redis]\nurl = \"{url}\"\nprefix = \"{prefix}\"\nshards = {shards}\n[worker]\npoll_max = \"10ms\"\n\
-             [log]\nfilter = \"error\"\n[[route]]\nname = \"default\"\nsender = \"smtp\"\nhost = \"127.0.0.1\"\nport = {port}\n"
+            "[redis]\nurl = \"{url}\"\nprefix = \"{prefix}\"\nshards = {shards}\n[worker]\n\
+             poll_max = \"10ms\"\n\
+             [log]\nfilter = \"error\"\n[[route]]\nname = \"default\"\nsender = \"smtp\"\n\
+             host = \"127.0.0.1\"\nport = {port}\n"
         ),
     )
 }
 
 #[tokio::test]
-async fn nothing_is_sent_after_the_answer_to_a_complaint() {
+async fn no_message_is_sent_after_the_answer_to_a_complaint() {
     let world = with_messages(MESSAGES).await;
     let slow = |command: &str| {
         if command == "." {
@@ -67,7 +69,7 @@ async fn nothing_is_sent_after_the_answer_to_a_complaint() {
     let peer = SmtpPeer::start(move |received| slow(&received.command)).await;
     let http = Http::serve(&world).await;
     let worker = start_worker(&world, &peer);
-    peer.has_heard("MAIL", 2).await;
+    peer.wait_for_command("MAIL", 2).await;
     let answer = http
         .post("/v1/facts")
         .json(&complaint())
@@ -80,17 +82,17 @@ async fn nothing_is_sent_after_the_answer_to_a_complaint() {
     assert_eq!(
         peer.connections_of("MAIL").len(),
         sent,
-        "none was begun after the answer"
+        "no message was started after the answer"
     );
     assert!(
         sent < MESSAGES,
-        "all {sent} of them were sent before the complaint was heard"
+        "all {sent} messages were sent before the complaint arrived"
     );
     assert!(world.job_if_any(JO).await.is_none());
 }
 
 #[tokio::test]
-async fn an_attempt_that_has_sent_nothing_yet_is_broken_off_before_the_answer() {
+async fn an_attempt_that_has_not_sent_its_message_yet_is_stopped_before_the_answer() {
     let world = with_messages(1).await;
     let hangs = |command: &str| {
         if command.starts_with("MAIL") {
@@ -102,7 +104,7 @@ async fn an_attempt_that_has_sent_nothing_yet_is_broken_off_before_the_answer() 
     let peer = SmtpPeer::start(move |received| hangs(&received.command)).await;
     let http = Http::serve(&world).await;
     let worker = start_worker(&world, &peer);
-    peer.has_heard("MAIL", 1).await;
+    peer.wait_for_command("MAIL", 1).await;
     let answer = http
         .post("/v1/facts")
         .json(&complaint())
@@ -112,14 +114,14 @@ async fn an_attempt_that_has_sent_nothing_yet_is_broken_off_before_the_answer() 
     assert_eq!(
         json(answer).await["answer"],
         "suppressed",
-        "its worker has said that it has stopped"
+        "the worker has reported that it stopped"
     );
     assert!(worker.terminate().await.success());
     assert!(peer.contents().is_empty());
 }
 
 #[tokio::test]
-async fn a_message_that_is_out_is_waited_for_a_little_before_the_answer() {
+async fn the_answer_waits_briefly_for_a_message_that_is_already_sent() {
     let world = with_messages(2).await;
     let hangs = |command: &str| {
         if command == "." {
@@ -131,7 +133,7 @@ async fn a_message_that_is_out_is_waited_for_a_little_before_the_answer() {
     let peer = SmtpPeer::start(move |received| hangs(&received.command)).await;
     let http = Http::serve(&world).await;
     let worker = start_worker(&world, &peer);
-    peer.has_heard(".", 1).await;
+    peer.wait_for_command(".", 1).await;
     let answer = http
         .post("/v1/facts")
         .json(&complaint())
@@ -141,24 +143,25 @@ async fn a_message_that_is_out_is_waited_for_a_little_before_the_answer() {
     assert_eq!(
         json(answer).await["answer"],
         "suppressed",
-        "its worker has said that it has stopped"
+        "the worker has reported that it stopped"
     );
     assert_eq!(
         peer.connections_of("MAIL").len(),
         1,
-        "the second was not begun"
+        "the second message was not started"
     );
     assert!(worker.terminate().await.success());
     assert_eq!(peer.connections_of("MAIL").len(), 1);
 }
 
 #[tokio::test]
-async fn a_worker_that_does_not_say_that_it_has_stopped_is_waited_for_until_its_lease_is_over() {
+async fn until_a_worker_reports_that_it_stopped_or_its_lease_ends_a_complaint_is_answered_with_503()
+{
     let world = World::new().await;
     let mut config = Config::embedded();
     config.scheduler.suppress_timeout = Duration::from_millis(200);
     let http = Http::serve_with(&world, &config).await;
-    world.take_in_and_wait(bounce(JO, "m1", FULL)).await;
+    world.post_and_wait_until_due(bounce(JO, "m1", FULL)).await;
     world.claim_one().await;
     for _ in 0..2 {
         let answer = http
@@ -178,7 +181,7 @@ async fn a_worker_that_does_not_say_that_it_has_stopped_is_waited_for_until_its_
     }
     assert!(
         world.job_if_any(JO).await.is_none(),
-        "what waited is gone all the same"
+        "the waiting message is dropped anyway"
     );
     world.clock.advance(LEASE);
     let answer = http
@@ -191,16 +194,16 @@ async fn a_worker_that_does_not_say_that_it_has_stopped_is_waited_for_until_its_
 }
 
 #[tokio::test]
-async fn an_address_that_no_worker_is_at_is_answered_for_at_once() {
+async fn a_complaint_is_answered_at_once_if_no_worker_has_the_address() {
     let world = World::new().await;
     let mut config = Config::embedded();
     config.scheduler.suppress_timeout = Duration::from_millis(1);
     let http = Http::serve_with(&world, &config).await;
     world
-        .take_in_and_wait(bounce("sam@example.com", "m1", FULL))
+        .post_and_wait_until_due(bounce("sam@example.com", "m1", FULL))
         .await;
     world.claim_one().await;
-    world.take_in_and_wait(bounce(JO, "m1", FULL)).await;
+    world.post_and_wait_until_due(bounce(JO, "m1", FULL)).await;
     let answer = http
         .post("/v1/facts")
         .json(&complaint())
@@ -210,6 +213,6 @@ async fn an_address_that_no_worker_is_at_is_answered_for_at_once() {
     assert_eq!(
         json(answer).await["answer"],
         "suppressed",
-        "others may be under way"
+        "other addresses may be in progress"
     );
 }

@@ -1,4 +1,4 @@
-//! What was tried is counted in the same call that changes its job, so tallies, jobs and journal
+//! Attempts are counted in the same call that changes their job, so that tallies, jobs and journal
 //! never disagree.
 
 use std::collections::BTreeMap;
@@ -28,7 +28,7 @@ use worker::routes::Routes;
 
 const DOMAINS: [&str; 2] = ["one.example", "two.example"];
 
-/// How attempts may end, as the journal tells it.
+/// How attempts may end, and the event in the journal for each.
 const ENDS: [(TallyResult, EventKind); 3] = [
     (TallyResult::Deferred, EventKind::AttemptDeferred),
     (TallyResult::Retired, EventKind::AddressRetired),
@@ -36,24 +36,24 @@ const ENDS: [(TallyResult, EventKind); 3] = [
 ];
 
 #[tokio::test]
-async fn tallies_equal_the_attempts_of_the_journal() {
+async fn the_tallies_equal_the_attempts_in_the_journal() {
     let world = World::new().await;
     let mut random = Random::from_seed(7);
     let start = world.now();
     for n in 0..60 {
         let domain = DOMAINS[n % 2];
         world
-            .take_in(bounce(&format!("user{n}@{domain}"), "m1", MAINTENANCE))
+            .post_bounce(bounce(&format!("user{n}@{domain}"), "m1", MAINTENANCE))
             .await;
-        // Retired by a bounce: no attempt, and not counted.
+        // Retired by a bounce: this is not an attempt, and not counted.
         if n % 10 == 0 {
             world
-                .take_in(bounce(&format!("user{n}@{domain}"), "m2", UNKNOWN))
+                .post_bounce(bounce(&format!("user{n}@{domain}"), "m2", UNKNOWN))
                 .await;
         }
         world.clock.advance(HOUR);
         let mut jobs = world.claim().await;
-        // Some are given back or lapse, which counts nothing either.
+        // Some jobs are given back or lapse. That is not counted either.
         match random.below(8) {
             0 => {
                 for leased in jobs.drain(..) {
@@ -80,14 +80,14 @@ async fn tallies_equal_the_attempts_of_the_journal() {
                 event.kind == kind
                     && event.destination.as_ref() == Some(&destination)
                     && event.attempt > Some(0)
-                    // The last of an attempt that retires an address is told twice.
+                    // The last attempt of a retired address has two events.
                     && (kind != EventKind::AttemptDeferred || event.due.is_some())
             };
             (result, events.iter().filter(counted).count() as u64)
         });
         assert!(
             of_journal.iter().all(|(_, count)| *count > 0),
-            "each happened: {of_journal:?}"
+            "every kind of end occurred: {of_journal:?}"
         );
         let mut counted = BTreeMap::new();
         let days = world.now().since(start).as_secs() as u32 / 86_400;
@@ -106,10 +106,10 @@ async fn tallies_equal_the_attempts_of_the_journal() {
 }
 
 #[tokio::test]
-async fn a_tally_tells_status_attempt_hour_and_how_long_the_job_waited() {
+async fn a_tally_contains_the_status_the_attempt_the_hour_and_the_waiting_time_of_the_job() {
     let world = World::new().await;
     world
-        .take_in_and_wait(bounce("jo@one.example", "m1", FULL))
+        .post_and_wait_until_due(bounce("jo@one.example", "m1", FULL))
         .await;
     world.end(world.claim().await, MAINTENANCE).await;
     let status = Some("4.3.2".parse().unwrap());
@@ -151,8 +151,7 @@ async fn counted(world: &World, destination: &str) -> BTreeMap<TallyResult, u64>
 }
 
 #[tokio::test]
-async fn a_message_that_was_sent_whole_and_not_answered_for_is_counted_as_that_whatever_is_made_of_it()
- {
+async fn a_message_sent_completely_but_not_answered_is_counted_as_unknown_for_any_after_dot() {
     let peer = SmtpPeer::start(|received| {
         if received.command == "." {
             Act::Close
@@ -177,7 +176,7 @@ async fn a_message_that_was_sent_whole_and_not_answered_for_is_counted_as_that_w
         );
         let mut mail = bounce("jo@one.example", "m1", FULL);
         mail["content"] = json!({"inline": "Subject: hello\n\nbye\n"});
-        world.take_in_and_wait(mail).await;
+        world.post_and_wait_until_due(mail).await;
         let settlement = attempter
             .attempt(
                 world.claim_one().await,
@@ -202,7 +201,7 @@ async fn a_message_that_was_sent_whole_and_not_answered_for_is_counted_as_that_w
 }
 
 #[tokio::test]
-async fn an_attempt_that_a_relay_accepted_is_counted_once_and_what_became_of_it_beside_that() {
+async fn an_attempt_accepted_by_a_relay_is_counted_once_and_its_final_result_separately() {
     for (refuted, result) in [
         (true, TallyResult::Refuted),
         (false, TallyResult::Confirmed),
@@ -214,16 +213,16 @@ async fn an_attempt_that_a_relay_accepted_is_counted_once_and_what_became_of_it_
         .await;
         world
             .mail
-            .answers(|_| Outcome::Accepted(Reply::parse("250 2.0.0 queued")));
+            .set_script(|_| Outcome::Accepted(Reply::parse("250 2.0.0 queued")));
         world
-            .take_in_and_wait(bounce("jo@one.example", "m1", FULL))
+            .post_and_wait_until_due(bounce("jo@one.example", "m1", FULL))
             .await;
         world.work().await;
         if refuted {
             let mut report = bounce("jo@one.example", "m1", FULL);
             report["occurred_at"] = json!(world.now());
             assert!(matches!(
-                world.take_in(report).await,
+                world.post_bounce(report).await,
                 Answer::Deferred { .. }
             ));
         } else {

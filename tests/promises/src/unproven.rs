@@ -1,5 +1,6 @@
-//! A destination that has not answered lately may hang: it gets few attempts at once, and no more
-//! than a worker has places for. Those that find no place wait their turn, and delay no other.
+//! A destination that has not answered lately may hang, so it gets only a few attempts at once. All
+//! such destinations together get no more attempts than a worker has places for them. Those without
+//! a place wait for their turn and delay no other destination.
 
 use std::slice;
 use std::time::Duration;
@@ -11,12 +12,12 @@ use harness::bounce::{FULL, MAINTENANCE, OK, bounce};
 use harness::world::{DAY, LEASE, MS, SECOND, Settings, World};
 use store::claim::{ClaimBounds, Claimed, LeasedJob};
 use store::destination_controls::BreakerState;
-use store::lease::GivenBack;
+use store::lease::ReleaseReason;
 
 const THERE: &str = "one.example";
 
 #[tokio::test]
-async fn a_new_destination_gets_few_attempts_and_each_answer_adds_one() {
+async fn a_new_destination_gets_few_attempts_at_once_and_each_answer_adds_one() {
     let world = world().await;
     world.with_due(THERE, 60).await;
     let mut jobs = world.claim_near(THERE, 100).await.jobs;
@@ -24,7 +25,7 @@ async fn a_new_destination_gets_few_attempts_and_each_answer_adds_one() {
     assert_eq!(
         world.claim_near(THERE, 100).await.jobs.len(),
         0,
-        "two are under way"
+        "two attempts are in flight"
     );
     for under_way in 3..=20 {
         world.end(jobs.pop(), OK).await;
@@ -36,12 +37,12 @@ async fn a_new_destination_gets_few_attempts_and_each_answer_adds_one() {
     assert_eq!(
         jobs.len(),
         20,
-        "from here on it takes a window's worth of them"
+        "from here on it takes a full window of answers"
     );
 }
 
 #[tokio::test]
-async fn a_destination_that_has_not_answered_for_long_gets_few_until_it_does() {
+async fn a_destination_that_has_not_answered_for_long_gets_few_attempts_until_it_does() {
     let world = world().await;
     world.with_due(THERE, 200).await;
     while world.pace(THERE).await.window < Some(10.0) {
@@ -53,12 +54,12 @@ async fn a_destination_that_has_not_answered_for_long_gets_few_until_it_does() {
     world.end(jobs, OK).await;
     assert!(
         world.claim_near(THERE, 100).await.jobs.len() >= 10,
-        "its window is as it was"
+        "its window is unchanged"
     );
 }
 
 #[tokio::test]
-async fn any_answer_counts_and_a_failure_of_the_host_does_not() {
+async fn any_answer_of_a_host_counts_and_a_failure_of_the_host_does_not() {
     for (reply, counts) in [
         (OK, true),
         ("450 please try later", true),
@@ -79,22 +80,22 @@ async fn any_answer_counts_and_a_failure_of_the_host_does_not() {
 }
 
 #[tokio::test]
-async fn unproven_destinations_get_no_more_than_there_are_places_and_take_their_turn() {
+async fn unproven_destinations_get_no_more_attempts_than_places_and_take_turns() {
     let world = world().await;
     let names = neighbours(&world, 6);
     let [proven, unproven @ ..] = names.as_slice() else {
         panic!("there are six")
     };
     world
-        .take_in(bounce(&format!("first@{proven}"), "m1", FULL))
+        .post_bounce(bounce(&format!("first@{proven}"), "m1", FULL))
         .await;
     world.clock.advance(2 * DAY);
     world.end(world.claim_near(proven, 9).await.jobs, OK).await;
     for name in unproven.iter().rev().chain([proven]) {
-        assert_eq!(claim(&world, 0).await.jobs.len(), 0, "there is no place");
+        assert_eq!(claim(&world, 0).await.jobs.len(), 0, "no place is left");
         let mut posted = bounce(&format!("jo@{name}"), "m1", FULL);
         posted["occurred_at"] = "2026-11-01T00:00:00Z".into();
-        world.take_in(posted).await;
+        world.post_bounce(posted).await;
         world.clock.advance(MS);
     }
     let claimed = claim(&world, 2).await;
@@ -105,7 +106,7 @@ async fn unproven_destinations_get_no_more_than_there_are_places_and_take_their_
             .filter(|leased| !leased.is_unproven)
             .count(),
         1,
-        "this one needs no place"
+        "a proven destination needs no place"
     );
     let (mut reached, mut under_way) = (destinations(&claimed.jobs), claimed.jobs);
     assert_eq!((reached.len(), claimed.unproven_waiting), (3, 3));
@@ -119,13 +120,13 @@ async fn unproven_destinations_get_no_more_than_there_are_places_and_take_their_
     }
     let wanted: Vec<&String> = unproven.iter().rev().collect();
     let turns: Vec<&String> = reached.iter().filter(|name| *name != proven).collect();
-    assert_eq!(turns, wanted, "those that have waited longest first");
+    assert_eq!(turns, wanted, "the longest waiting first");
     world.end(under_way, OK).await;
     assert_eq!(claim(&world, 9).await.unproven_waiting, 0);
 }
 
 #[tokio::test]
-async fn a_destination_that_is_silent_gets_no_more_attempts_until_it_answers() {
+async fn a_silent_destination_gets_no_more_attempts_until_it_answers() {
     let world = world().await;
     world.with_due(THERE, 100).await;
     world.end(world.claim_near(THERE, 1).await.jobs, OK).await;
@@ -143,7 +144,7 @@ async fn a_destination_that_is_silent_gets_no_more_attempts_until_it_answers() {
 }
 
 #[tokio::test]
-async fn that_a_destination_is_silent_is_forgotten_if_it_is_not_told_again() {
+async fn the_silence_of_a_destination_is_forgotten_if_it_is_not_reported_again() {
     let world = world().await;
     world.with_due(THERE, 100).await;
     world.end(world.claim_near(THERE, 1).await.jobs, OK).await;
@@ -156,7 +157,7 @@ async fn that_a_destination_is_silent_is_forgotten_if_it_is_not_told_again() {
 }
 
 #[tokio::test]
-async fn an_attempt_that_was_given_up_opens_the_breaker_and_spends_nothing() {
+async fn an_attempt_given_up_for_its_silence_opens_the_breaker_and_is_not_counted() {
     let world = world().await;
     world.with_due(THERE, 3).await;
     let leased = world.claim_near(THERE, 1).await.jobs.remove(0);
@@ -165,7 +166,7 @@ async fn an_attempt_that_was_given_up_opens_the_breaker_and_spends_nothing() {
     assert!(give_up(&world, &leased, 5 * SECOND).await);
     assert!(
         !give_up(&world, &leased, 5 * SECOND).await,
-        "it was given back"
+        "the job was already given back"
     );
     let until = world.now().plus(Pace::default().breaker.open);
     assert_eq!(
@@ -176,7 +177,7 @@ async fn an_attempt_that_was_given_up_opens_the_breaker_and_spends_nothing() {
     let after = world.job(leased.lease.recipient()).await;
     assert_eq!((after.job, after.due), (before, Some(leased.lease.due)));
     assert_eq!(world.events_of(EventKind::AttemptDeferred).await, []);
-    // The probe that hangs too is a failed one.
+    // A probe that hangs too counts as failed.
     world.clock.set(until);
     let probe = world.claim_near(THERE, 9).await.jobs.remove(0);
     assert!(probe.is_unproven);
@@ -189,7 +190,7 @@ async fn an_attempt_that_was_given_up_opens_the_breaker_and_spends_nothing() {
 }
 
 #[tokio::test]
-async fn an_attempt_that_was_given_up_beside_others_that_were_answered_narrows_the_window() {
+async fn an_attempt_given_up_while_others_were_answered_only_narrows_the_window() {
     let breaker = Breaker {
         failures: 1,
         ..Pace::default().breaker
@@ -223,7 +224,7 @@ async fn world() -> World {
     .await
 }
 
-/// Claims where [`THERE`] is, with so many places for attempts that may hang.
+/// Claims in the shard of [`THERE`], with `unproven` places for attempts that may hang.
 async fn claim(world: &World, unproven: usize) -> Claimed {
     let bounds = ClaimBounds {
         batch: 100,
@@ -248,7 +249,7 @@ async fn note_silence(world: &World, waited: Duration) -> bool {
 }
 
 async fn give_up(world: &World, leased: &LeasedJob, waited: Duration) -> bool {
-    let why = GivenBack::Unanswered(waited);
+    let why = ReleaseReason::Unanswered(waited);
     world
         .store
         .release(slice::from_ref(&leased.lease), why)
@@ -261,7 +262,7 @@ fn shard(world: &World, name: &str) -> u16 {
     Destination::named(name).shard(world.store.shards())
 }
 
-/// So many destinations in the shard of [`THERE`].
+/// This many other destinations in the shard of [`THERE`].
 fn neighbours(world: &World, count: usize) -> Vec<String> {
     let names = (0..).map(|n| format!("other{n}.example"));
     names

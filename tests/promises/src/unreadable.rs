@@ -1,5 +1,5 @@
-//! One value in Redis that cannot be read costs itself alone: not the batch, the list or the stream
-//! that it is in.
+//! An unreadable value in Redis affects only itself, and not the batch, list or stream that
+//! contains it.
 
 use std::time::Duration;
 
@@ -23,7 +23,7 @@ use crate::stream::{add, length, reader, reader_on};
 const JO: &str = "jo@example.com";
 const THERE: &str = "example.com";
 
-/// Runs Lua in Redis, as a way to write bytes that are no text.
+/// Runs Lua in Redis, to write bytes that are not text.
 async fn by_hand(script: &str) {
     redis::ask(&redis::url(), &["EVAL", script, "0"]).await;
 }
@@ -38,7 +38,7 @@ fn key(world: &World, name: &str) -> String {
     )
 }
 
-/// Fields of entries that are no bounces, as Lua writes them.
+/// Fields of entries that are not bounces, in the notation of Lua.
 const ENTRIES: [&str; 7] = [
     r"'\255', 'x'",
     r"'recipient', '\255\254', 'reply', '452 4.3.1 full'",
@@ -49,7 +49,7 @@ const ENTRIES: [&str; 7] = [
     r"'metadata', '{', 'recipient', 'sam@example.com', 'reply', '452 4.3.1 full'",
 ];
 
-/// Adds more of them than a reader takes at once.
+/// Adds more unreadable entries than a reader reads at once.
 async fn add_unreadable_entries(world: &World) -> usize {
     const EACH: usize = 20;
     for fields in ENTRIES {
@@ -62,31 +62,31 @@ async fn add_unreadable_entries(world: &World) -> usize {
     EACH * ENTRIES.len()
 }
 
-async fn only_the_good_one_is_taken_in(world: &World, bad: usize) {
+async fn only_the_readable_entry_is_accepted(world: &World, bad: usize) {
     eventually("the job", async || world.job_if_any(JO).await).await;
     eventually("an empty stream", async || {
         (length(world, "intake").await == 0).then_some(())
     })
     .await;
-    assert_eq!(length(world, "intake:aside").await, bad, "nothing is lost");
+    assert_eq!(length(world, "intake:aside").await, bad, "no entry is lost");
     assert_eq!(world.events_of(EventKind::IntakeRefused).await.len(), bad);
     let kept = format!("{}:intake:aside", world.prefix);
     let first = r"local fields = redis.call('XRANGE', KEYS[1], '-', '+', 'COUNT', 1)[1][2]
-        assert(fields[#fields - 1] == '\255', 'it is kept byte for byte')";
+        assert(fields[#fields - 1] == '\255', 'the bytes of the entry are unchanged')";
     redis::ask(&redis::url(), &["EVAL", first, "1", &kept]).await;
 }
 
 #[tokio::test]
-async fn entries_of_the_intake_stream_that_cannot_be_read_are_put_aside_and_hold_up_no_other() {
+async fn unreadable_entries_of_the_intake_stream_are_put_aside_and_delay_no_other() {
     let world = World::new().await;
     let bad = add_unreadable_entries(&world).await;
     add(&world, &["bounce", &bounce(JO, "m1", FULL).to_string()]).await;
     let _reader = reader(&world, Duration::from_secs(30));
-    only_the_good_one_is_taken_in(&world, bad).await;
+    only_the_readable_entry_is_accepted(&world, bad).await;
 }
 
 #[tokio::test]
-async fn such_entries_are_put_aside_too_if_a_reader_that_has_died_had_them() {
+async fn unreadable_entries_of_a_dead_reader_are_put_aside_too() {
     let world = World::new().await;
     world.store.open_intake().await.unwrap();
     let bad = add_unreadable_entries(&world).await;
@@ -97,12 +97,11 @@ async fn such_entries_are_put_aside_too_if_a_reader_that_has_died_had_them() {
     .await;
     add(&world, &["bounce", &bounce(JO, "m1", FULL).to_string()]).await;
     let _reader = reader(&world, Duration::from_millis(20));
-    only_the_good_one_is_taken_in(&world, bad).await;
+    only_the_readable_entry_is_accepted(&world, bad).await;
 }
 
 #[tokio::test]
-async fn trouble_with_new_entries_does_not_hold_up_those_of_other_readers_nor_the_other_way_round()
-{
+async fn a_failure_to_read_new_entries_does_not_delay_the_takeover_of_others_nor_the_reverse() {
     for broken in ["XPENDING", "XREADGROUP"] {
         let world = World::new().await;
         world.store.open_intake().await.unwrap();
@@ -127,7 +126,7 @@ async fn trouble_with_new_entries_does_not_hold_up_those_of_other_readers_nor_th
         let _guard = stop.clone().drop_guard();
         tokio::spawn(
             reader_on(&store, 10)
-                .taking_over_after(Duration::ZERO)
+                .with_idle_limit(Duration::ZERO)
                 .run(stop),
         );
         let other = if broken == "XPENDING" {
@@ -135,17 +134,18 @@ async fn trouble_with_new_entries_does_not_hold_up_those_of_other_readers_nor_th
         } else {
             JO
         };
-        eventually(&format!("the other while {broken} fails"), async || {
-            world.job_if_any(other).await
-        })
+        eventually(
+            &format!("the other entry while {broken} fails"),
+            async || world.job_if_any(other).await,
+        )
         .await;
     }
 }
 
 #[tokio::test]
-async fn an_entry_of_the_journal_that_cannot_be_read_ends_no_stream_of_events() {
+async fn an_unreadable_entry_of_the_journal_does_not_end_any_event_stream() {
     let world = World::new().await;
-    world.take_in(bounce(JO, "m1", FULL)).await;
+    world.post_bounce(bounce(JO, "m1", FULL)).await;
     let journal = key(&world, "journal");
     for fields in [
         r"'\255', 'x'",
@@ -155,7 +155,7 @@ async fn an_entry_of_the_journal_that_cannot_be_read_ends_no_stream_of_events() 
     ] {
         by_hand(&format!("redis.call('XADD', '{journal}', '*', {fields})")).await;
     }
-    world.take_in(bounce(JO, "m2", FULL)).await;
+    world.post_bounce(bounce(JO, "m2", FULL)).await;
     let kinds: Vec<EventKind> = world
         .events()
         .await
@@ -172,15 +172,15 @@ async fn an_entry_of_the_journal_that_cannot_be_read_ends_no_stream_of_events() 
         .iter()
         .map(Vec::len)
         .sum();
-    assert_eq!(entries, 6, "readers go on behind them");
+    assert_eq!(entries, 6, "readers continue after the unreadable entries");
 }
 
 #[tokio::test]
-async fn a_standing_that_cannot_be_read_counts_as_suppressed_and_costs_no_other_address_anything() {
+async fn an_unreadable_standing_counts_as_suppressed_and_affects_no_other_address() {
     const BAD: &str = "bad@example.com";
     let world = World::new().await;
     world
-        .take_in(bounce("gone@example.com", "m1", UNKNOWN))
+        .post_bounce(bounce("gone@example.com", "m1", UNKNOWN))
         .await;
     for json in [r"\255", "{", "[]", r#"{"n":1}"#] {
         by_hand(&format!(
@@ -201,13 +201,13 @@ async fn a_standing_that_cannot_be_read_counts_as_suppressed_and_costs_no_other_
             "{json}"
         );
         assert_eq!(world.standing(BAD).await, Standing::Suppressed);
-        let answer = world.take_in(bounce(BAD, "m1", FULL)).await;
+        let answer = world.post_bounce(bounce(BAD, "m1", FULL)).await;
         assert!(
             matches!(answer, store::schedule::Answer::Retired(_)),
             "{json}: {answer:?}"
         );
         world
-            .tell(json!({"type": "delivered", "recipient": BAD}))
+            .report_fact(json!({"type": "delivered", "recipient": BAD}))
             .await;
         world.store.reinstate().await.unwrap();
     }
@@ -215,16 +215,16 @@ async fn a_standing_that_cannot_be_read_counts_as_suppressed_and_costs_no_other_
     assert_eq!(
         world.standing(BAD).await,
         Standing::Active,
-        "an operator can take it back"
+        "an operator can reinstate the address"
     );
 }
 
 #[tokio::test]
-async fn a_shard_that_is_broken_keeps_upkeep_from_no_other() {
+async fn a_broken_shard_does_not_stop_upkeep_of_the_others() {
     let world = World::new().await;
-    world.take_in(bounce(JO, "m1", FULL)).await;
+    world.post_bounce(bounce(JO, "m1", FULL)).await;
     world
-        .take_in(bounce("full@example.com", "m1", FULL_FOR_GOOD))
+        .post_bounce(bounce("full@example.com", "m1", FULL_FOR_GOOD))
         .await;
     world.clock.advance(400 * DAY);
     let lost = format!(
@@ -252,9 +252,9 @@ async fn a_shard_that_is_broken_keeps_upkeep_from_no_other() {
 }
 
 #[tokio::test]
-async fn names_that_cannot_be_read_cost_no_list_and_no_upkeep_anything() {
+async fn unreadable_names_break_no_list_and_no_upkeep_task() {
     let world = World::new().await;
-    world.take_in_and_wait(bounce(JO, "m1", FULL)).await;
+    world.post_and_wait_until_due(bounce(JO, "m1", FULL)).await;
     let bad = |name: &str, command: &str| {
         format!("redis.call({command})").replace("KEY", &key(&world, name))
     };
@@ -288,13 +288,16 @@ async fn names_that_cannot_be_read_cost_no_list_and_no_upkeep_anything() {
         .expect("destinations are listed");
     store.workers().await.expect("workers are listed");
     store.leased(10).await.expect("leases are listed");
-    store.limit().await.expect("limits are brought in line");
+    store.limit().await.expect("limits are applied");
     for shard in 0..SHARDS {
         store.repair(shard).await.expect("a shard is repaired");
     }
     let claimed = world.claim_near(THERE, 10).await;
     assert_eq!(claimed.jobs.len(), 1);
-    assert!(!claimed.corrupt.is_empty(), "the others are told of");
+    assert!(
+        !claimed.corrupt.is_empty(),
+        "the unreadable jobs are reported"
+    );
     world.end(claimed.jobs, OK).await;
     assert_eq!(world.events_of(EventKind::MessageDelivered).await.len(), 1);
 }

@@ -1,5 +1,5 @@
-//! Whoever asks about an address learns what its job waits for, and that is what keeps a worker
-//! from it.
+//! The report of an address shows what its job waits for. What it shows is the real reason why no
+//! worker has claimed the job yet.
 
 use std::time::Duration;
 
@@ -20,8 +20,7 @@ const THERE: &str = "one.example";
 /// How long a breaker is open the first time.
 const OPEN: Duration = Duration::from_secs(20);
 
-/// A world with so many jobs of [`THERE`] that are due, a worker that is alive, and a scheduler to
-/// ask.
+/// A world with `count` due jobs of [`THERE`], a worker that is alive, and a scheduler to ask.
 async fn with_due(count: usize) -> (World, Http) {
     let breaker = Breaker {
         failures: 1,
@@ -38,16 +37,20 @@ async fn with_due(count: usize) -> (World, Http) {
     });
     let world = world.await;
     world.with_due(THERE, count).await;
-    world.store.beat(WorkerId::unique(), HOUR).await.unwrap();
+    world
+        .store
+        .heartbeat(WorkerId::unique(), HOUR)
+        .await
+        .unwrap();
     let http = Http::serve(&world).await;
     (world, http)
 }
 
-async fn asked(http: &Http, address: &str) -> Value {
+async fn wait_of(http: &Http, address: &str) -> Value {
     http.get_json(&format!("/v1/addresses/{address}")).await["job"]["waits_for"].clone()
 }
 
-/// What a job of [`THERE`] that is not under way waits for.
+/// What one of the jobs of [`THERE`] waits for that are not leased.
 async fn one_that_waits(world: &World, http: &Http, count: usize) -> Value {
     for address in (0..count).map(|n| format!("user{n}@{THERE}")) {
         if world
@@ -55,13 +58,13 @@ async fn one_that_waits(world: &World, http: &Http, count: usize) -> Value {
             .await
             .is_some_and(|job| job.due.is_some())
         {
-            return asked(http, &address).await;
+            return wait_of(http, &address).await;
         }
     }
-    panic!("none waits");
+    panic!("no job waits");
 }
 
-/// Claims what may be claimed there; how many jobs that are.
+/// Claims the jobs that may be claimed there. Returns how many.
 async fn claimed(world: &World) -> usize {
     world.claim_near(THERE, 9).await.jobs.len()
 }
@@ -79,28 +82,30 @@ async fn a_job_waits_until_it_is_due_then_for_a_worker_and_then_for_its_attempt(
     let world = World::new().await;
     let http = Http::serve(&world).await;
     let address = format!("jo@{THERE}");
-    let due = world.take_in_and_wait(bounce(&address, "m1", FULL)).await;
-    assert_eq!(asked(&http, &address).await, without_end("worker"));
+    let due = world
+        .post_and_wait_until_due(bounce(&address, "m1", FULL))
+        .await;
+    assert_eq!(wait_of(&http, &address).await, without_end("worker"));
     world.clock.set(Timestamp::from_ms(due.ms() - 1));
     assert_eq!(
-        (asked(&http, &address).await, claimed(&world).await),
+        (wait_of(&http, &address).await, claimed(&world).await),
         (until("due", due), 0)
     );
     world.clock.set(due);
     let worker = WorkerId::unique();
-    world.store.beat(worker, HOUR).await.unwrap();
+    world.store.heartbeat(worker, HOUR).await.unwrap();
     assert_eq!(
-        (asked(&http, &address).await, claimed(&world).await),
+        (wait_of(&http, &address).await, claimed(&world).await),
         (without_end("turn"), 1)
     );
     assert_eq!(
-        asked(&http, &address).await,
+        wait_of(&http, &address).await,
         until("attempt", due.plus(LEASE))
     );
 }
 
 #[tokio::test]
-async fn a_job_waits_for_the_hold_of_its_destination_where_that_lasts_longer() {
+async fn a_job_waits_for_the_hold_of_its_destination_if_the_hold_ends_after_its_due_time() {
     let (world, http) = with_due(1).await;
     let (address, there) = (format!("user0@{THERE}"), Destination::named(THERE));
     let end = world.now().plus(HOUR);
@@ -108,13 +113,13 @@ async fn a_job_waits_for_the_hold_of_its_destination_where_that_lasts_longer() {
         world.store.hold(&there, hold, "they asked").await.unwrap();
         let wanted = json!({"what": "hold", "until": hold, "reason": "they asked"});
         assert_eq!(
-            (asked(&http, &address).await, claimed(&world).await),
+            (wait_of(&http, &address).await, claimed(&world).await),
             (wanted, 0)
         );
     }
     world.clock.set(end);
     assert_eq!(
-        asked(&http, &address).await,
+        wait_of(&http, &address).await,
         without_end("turn"),
         "the hold is over"
     );
@@ -125,28 +130,28 @@ async fn a_job_waits_for_the_hold_of_its_destination_where_that_lasts_longer() {
         .hold(&there, Some(due), "they asked")
         .await
         .unwrap();
-    assert_eq!(asked(&http, &address).await, until("due", due));
+    assert_eq!(wait_of(&http, &address).await, until("due", due));
     world
         .store
         .hold(&there, Some(due.plus(SECOND)), "they asked")
         .await
         .unwrap();
     assert_eq!(
-        asked(&http, &address).await["until"],
+        wait_of(&http, &address).await["until"],
         json!(due.plus(SECOND))
     );
 }
 
 #[tokio::test]
-async fn a_job_waits_for_its_destinations_breaker_and_then_for_the_one_attempt_that_is_out() {
+async fn a_job_waits_for_the_breaker_of_its_destination_and_then_for_the_probe() {
     let (world, http) = with_due(3).await;
     world
         .end(world.claim_near(THERE, 1).await.jobs, MAINTENANCE)
         .await;
     let waits = async || {
-        let waits_for = asked(&http, &format!("user0@{THERE}")).await;
+        let waits_for = wait_of(&http, &format!("user0@{THERE}")).await;
         if waits_for["what"] == "due" {
-            asked(&http, &format!("user1@{THERE}")).await
+            wait_of(&http, &format!("user1@{THERE}")).await
         } else {
             waits_for
         }
@@ -157,22 +162,27 @@ async fn a_job_waits_for_its_destinations_breaker_and_then_for_the_one_attempt_t
         (until("breaker", end), 0)
     );
     world.clock.set(end);
-    assert_eq!(waits().await, without_end("turn"), "it may be the one");
+    assert_eq!(
+        waits().await,
+        without_end("turn"),
+        "this job may be the probe"
+    );
     let probe = world.claim_near(THERE, 9).await.jobs;
     assert_eq!(probe.len(), 1);
-    let mut told = Vec::new();
+    let mut shown = Vec::new();
     for n in 0..3 {
-        told.push(asked(&http, &format!("user{n}@{THERE}")).await);
+        shown.push(wait_of(&http, &format!("user{n}@{THERE}")).await);
     }
     assert!(
-        told.contains(&without_end("breaker")) && told.contains(&until("attempt", end.plus(LEASE))),
-        "{told:?}"
+        shown.contains(&without_end("breaker"))
+            && shown.contains(&until("attempt", end.plus(LEASE))),
+        "{shown:?}"
     );
     assert_eq!(claimed(&world).await, 0);
 }
 
 #[tokio::test]
-async fn a_job_waits_for_room_in_the_window_and_for_its_destinations_rate() {
+async fn a_job_waits_for_room_in_the_window_and_for_the_rate_of_its_destination() {
     let (world, http) = with_due(5).await;
     let there = Destination::named(THERE);
     let limits = PaceLimits {
@@ -239,13 +249,13 @@ async fn a_job_waits_for_room_in_the_window_and_for_its_destinations_rate() {
 }
 
 #[tokio::test]
-async fn a_job_waits_for_an_operator_or_for_bounces_of_what_a_relay_took() {
+async fn a_job_waits_for_an_operator_in_quarantine_or_for_a_bounce_after_a_relay_accepted_it() {
     let (world, http) = with_due(1).await;
     assert_eq!(claimed(&world).await, 1);
     world.clock.advance(LEASE);
-    assert_eq!(claimed(&world).await, 0, "it has lapsed too often");
+    assert_eq!(claimed(&world).await, 0, "the job has lapsed too often");
     assert_eq!(
-        asked(&http, &format!("user0@{THERE}")).await,
+        wait_of(&http, &format!("user0@{THERE}")).await,
         without_end("operator")
     );
 
@@ -256,15 +266,19 @@ async fn a_job_waits_for_an_operator_or_for_bounces_of_what_a_relay_took() {
     .await;
     let http = Http::serve(&world).await;
     let address = format!("jo@{THERE}");
-    world.take_in_and_wait(bounce(&address, "m1", FULL)).await;
-    world.mail.answers(|_| Outcome::Accepted(Reply::parse(OK)));
+    world
+        .post_and_wait_until_due(bounce(&address, "m1", FULL))
+        .await;
+    world
+        .mail
+        .set_script(|_| Outcome::Accepted(Reply::parse(OK)));
     assert_eq!(world.work().await, 1);
     let due = world.job(&address).await.due.unwrap();
-    assert_eq!(asked(&http, &address).await, until("silence", due));
+    assert_eq!(wait_of(&http, &address).await, until("silence", due));
 }
 
 #[tokio::test]
-async fn the_command_says_what_a_job_waits_for_and_where() {
+async fn the_command_prints_what_a_job_waits_for_and_where() {
     let (world, http) = with_due(1).await;
     let job = id(&format!("user0@{THERE}")).key();
     let shown = async || {
@@ -291,17 +305,17 @@ async fn the_command_says_what_a_job_waits_for_and_where() {
         .await
         .unwrap();
     assert_eq!(claimed(&world).await, 1);
-    assert_eq!(shown().await, None, "the attempt is said already");
+    assert_eq!(shown().await, None, "the attempt is already shown");
 }
 
 #[tokio::test]
-async fn a_reply_that_says_nothing_is_a_mistake_of_whoever_asks_what_it_means() {
+async fn classify_refuses_an_empty_reply_as_a_usage_error() {
     let output = process::run(&["classify", ""]).await;
-    let told = String::from_utf8(output.stderr).unwrap();
+    let shown = String::from_utf8(output.stderr).unwrap();
     assert_eq!(output.status.code(), Some(2));
     assert!(
-        told.contains("it has neither a code, nor a status, nor a word")
+        shown.contains("it has neither a code, nor a status, nor a word")
             && output.stdout.is_empty(),
-        "{told}"
+        "{shown}"
     );
 }

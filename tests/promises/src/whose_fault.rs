@@ -1,5 +1,5 @@
-//! What is our own fault counts against no recipient and no destination, and what is the domain's
-//! is not held as ours.
+//! A failure of our own machine, network or resolver counts against no recipient and no
+//! destination. A failure of the recipient's domain is not treated as ours.
 
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -9,7 +9,7 @@ use domain::clock::{Clock, Timestamp};
 use domain::event::EventKind;
 use domain::outcome::{Fault, FaultKind, Outcome, Side};
 use harness::bounce::{FULL, bounce};
-use harness::dns::{DnsServer, Mood};
+use harness::dns::{Behavior, DnsServer};
 use harness::process::{Redeliver, free_port};
 use harness::redis;
 use harness::smtp::{SmtpPeer, agree};
@@ -27,7 +27,7 @@ use crate::smtp::mail;
 
 fn to(recipient: &str) -> Attempt {
     Attempt {
-        recipient: Address::parse(recipient).expect("it is one"),
+        recipient: Address::parse(recipient).expect("the text is an address"),
         ..mail("m1")
     }
 }
@@ -51,53 +51,65 @@ async fn fault(sender: &MxSender, recipient: &str) -> Fault {
 }
 
 #[tokio::test]
-async fn a_resolver_that_refuses_is_our_fault_and_a_broken_answer_is_the_domains() {
+async fn a_refusing_resolver_is_a_fault_on_our_side_and_a_broken_answer_one_of_the_domain() {
     let dns = DnsServer::start().await;
     let sender = sender(vec![dns.address], 25);
-    for (mood, side, name) in [
-        (Mood::Saying(ResponseCode::Refused), Side::Ours, "REFUSED"),
-        (Mood::Saying(ResponseCode::NotImp), Side::Ours, "NOTIMP"),
-        (Mood::Saying(ResponseCode::FormErr), Side::Ours, "FORMERR"),
-        (Mood::Saying(ResponseCode::NotAuth), Side::Ours, "NOTAUTH"),
-        (Mood::Silent, Side::Ours, "no answer"),
+    for (behavior, side, name) in [
         (
-            Mood::Saying(ResponseCode::ServFail),
+            Behavior::Saying(ResponseCode::Refused),
+            Side::Ours,
+            "REFUSED",
+        ),
+        (Behavior::Saying(ResponseCode::NotImp), Side::Ours, "NOTIMP"),
+        (
+            Behavior::Saying(ResponseCode::FormErr),
+            Side::Ours,
+            "FORMERR",
+        ),
+        (
+            Behavior::Saying(ResponseCode::NotAuth),
+            Side::Ours,
+            "NOTAUTH",
+        ),
+        (Behavior::Silent, Side::Ours, "no answer"),
+        (
+            Behavior::Saying(ResponseCode::ServFail),
             Side::Theirs,
             "SERVFAIL",
         ),
-        (Mood::Garbled, Side::Theirs, "broken answer"),
+        (Behavior::NotSmtp, Side::Theirs, "broken answer"),
     ] {
-        dns.becomes(mood);
+        dns.set_behavior(behavior);
         let fault = fault(&sender, "jo@example.com").await;
         assert_eq!(
             (fault.kind, fault.side, fault.name),
             (FaultKind::Lookup, side, Some(name)),
-            "{mood:?}: {fault}"
+            "{behavior:?}: {fault}"
         );
         assert!(fault.text.contains(name), "{fault}");
     }
-    // Its address is not to be had either.
-    dns.becomes(Mood::Helpful);
-    dns.aliases("loop.example", "round.example")
-        .aliases("round.example", "loop.example");
+    // The DNS has no address for it either.
+    dns.set_behavior(Behavior::Helpful);
+    dns.set_alias("loop.example", "round.example")
+        .set_alias("round.example", "loop.example");
     let Outcome::Deferred(reply) = sender.send(&to("jo@loop.example")).await else {
-        panic!("it has no host")
+        panic!("the domain has no host")
     };
     assert_eq!(reply.status, "4.4.4".parse().ok());
 }
 
 #[tokio::test]
-async fn a_resolver_that_is_broken_does_not_speak_for_the_others() {
+async fn a_broken_resolver_does_not_decide_if_another_one_answers() {
     let (broken, good) = (DnsServer::start().await, DnsServer::start().await);
     let peer = SmtpPeer::agreeable().await;
-    good.knows("example.com", &[(10, "mx.example.com.")])
-        .places("mx.example.com", &["127.0.0.1"]);
+    good.set_mx("example.com", &[(10, "mx.example.com.")])
+        .set_addresses("mx.example.com", &["127.0.0.1"]);
     for code in [
         ResponseCode::Refused,
         ResponseCode::ServFail,
         ResponseCode::NotImp,
     ] {
-        broken.becomes(Mood::Saying(code));
+        broken.set_behavior(Behavior::Saying(code));
         let sender = sender(vec![broken.address, good.address], peer.address.port());
         let outcome = sender.send(&to("jo@example.com")).await;
         assert!(
@@ -105,9 +117,9 @@ async fn a_resolver_that_is_broken_does_not_speak_for_the_others() {
             "{code}: {outcome:?}"
         );
     }
-    // A resolver that works knows best whose fault it is.
-    good.becomes(Mood::Failing);
-    broken.becomes(Mood::Saying(ResponseCode::Refused));
+    // The answer of a working resolver decides whose fault it is.
+    good.set_behavior(Behavior::Failing);
+    broken.set_behavior(Behavior::Saying(ResponseCode::Refused));
     let fault = fault(
         &sender(vec![broken.address, good.address], 25),
         "jo@example.com",
@@ -117,8 +129,7 @@ async fn a_resolver_that_is_broken_does_not_speak_for_the_others() {
 }
 
 #[tokio::test]
-async fn a_mail_host_is_called_as_the_dns_has_it_and_a_name_that_no_host_can_have_is_the_domains_fault()
- {
+async fn any_mail_host_name_in_the_dns_works_and_an_impossible_name_is_a_fault_of_the_domain() {
     let dns = DnsServer::start().await;
     let peer = SmtpPeer::agreeable().await;
     let sender = sender(vec![dns.address], peer.address.port());
@@ -130,8 +141,8 @@ async fn a_mail_host_is_called_as_the_dns_has_it_and_a_name_that_no_host_can_hav
         "xn--bcher-kva.example",
     ];
     for name in names {
-        dns.knows("example.net", &[(10, name)])
-            .places(&name.to_ascii_lowercase(), &["127.0.0.1"]);
+        dns.set_mx("example.net", &[(10, name)])
+            .set_addresses(&name.to_ascii_lowercase(), &["127.0.0.1"]);
         let sender = self::sender(vec![dns.address], peer.address.port());
         let outcome = sender.send(&to("jo@example.net")).await;
         assert!(
@@ -139,7 +150,7 @@ async fn a_mail_host_is_called_as_the_dns_has_it_and_a_name_that_no_host_can_hav
             "{name}: {outcome:?}"
         );
     }
-    dns.places("mx.example.com", &["127.0.0.1"]);
+    dns.set_addresses("mx.example.com", &["127.0.0.1"]);
     for (n, broken) in [
         "mx 1.example.com",
         "mx\u{fc}.example.com",
@@ -150,8 +161,8 @@ async fn a_mail_host_is_called_as_the_dns_has_it_and_a_name_that_no_host_can_hav
     .enumerate()
     {
         let (lucky, unlucky) = (format!("lucky{n}.example"), format!("unlucky{n}.example"));
-        dns.knows(&lucky, &[(10, broken), (20, "mx.example.com")])
-            .knows(&unlucky, &[(10, broken)]);
+        dns.set_mx(&lucky, &[(10, broken), (20, "mx.example.com")])
+            .set_mx(&unlucky, &[(10, broken)]);
         let outcome = sender.send(&to(&format!("jo@{lucky}"))).await;
         assert!(
             matches!(outcome, Outcome::Delivered(_)),
@@ -166,8 +177,7 @@ async fn a_mail_host_is_called_as_the_dns_has_it_and_a_name_that_no_host_can_hav
     }
 }
 
-/// A world whose present lies days back, so that its jobs are long due by the clock of a real
-/// worker.
+/// A world whose present is days ago, so that its jobs are long due by the clock of a real worker.
 async fn days_ago() -> World {
     let epoch = Timestamp::default();
     let start = epoch.plus(SystemClock.now().since(epoch) - 3 * DAY);
@@ -178,18 +188,19 @@ async fn days_ago() -> World {
     .await
 }
 
-/// The configuration of a worker on this world that sends by `mx`.
+/// The configuration of a worker in this world that sends by `mx`.
 fn mx_worker(world: &World, worker: &str, route: &str) -> String {
     let (url, prefix, shards) = (redis::url(), &world.prefix, world.store.shards());
     format!(
         "[redis]\nurl = \"{url}\"\nprefix = \"{prefix}\"\nshards = {shards}\n\
          [worker]\nroute = \"direct\"\npoll_max = \"10ms\"\n{worker}\n\
-         [[route]]\nname = \"direct\"\nsender = \"mx\"\nhelo = \"out.example.org\"\nprivate_hosts = true\n\
+         [[route]]\nname = \"direct\"\nsender = \"mx\"\nhelo = \"out.example.org\"\n\
+         private_hosts = true\n\
          tls = \"none\"\n{route}\n"
     )
 }
 
-/// What runs a program without any network, in a namespace of its own.
+/// The command that runs a program without any network, in a separate namespace.
 async fn without_network() -> &'static [&'static str] {
     let ways: [&[&str]; 2] = [&["unshare", "-n"], &["unshare", "-rn"]];
     for way in ways {
@@ -203,7 +214,8 @@ async fn without_network() -> &'static [&'static str] {
         }
     }
     panic!(
-        "no network namespace can be made: run as root, or allow user namespaces (apt-get install util-linux)"
+        "no network namespace can be made: run as root, \
+         or allow user namespaces (apt-get install util-linux)"
     )
 }
 
@@ -212,7 +224,7 @@ async fn a_machine_without_network_or_resolver_spends_no_attempt_and_opens_no_br
     const JOBS: usize = 30;
     let world = days_ago().await;
     for n in 0..JOBS {
-        // To an address there is no way; for a name there is nobody to ask.
+        // The addresses have no route, and the names have no server to ask.
         let recipient = if n % 2 == 0 {
             format!("u{n}@[192.0.2.{n}]")
         } else {
@@ -220,7 +232,7 @@ async fn a_machine_without_network_or_resolver_spends_no_attempt_and_opens_no_br
         };
         let mut bounce = bounce(&recipient, "m1", FULL);
         bounce["content"] = json!({"inline": "Subject: hello\r\n\r\nhello\r\n"});
-        world.take_in(bounce).await;
+        world.post_bounce(bounce).await;
     }
     let config = mx_worker(
         &world,
@@ -239,25 +251,24 @@ async fn a_machine_without_network_or_resolver_spends_no_attempt_and_opens_no_br
     assert_eq!(world.events_of(EventKind::BreakerOpened).await, []);
     assert_eq!(world.events_of(EventKind::AddressRetired).await, []);
     let log = worker.log();
-    for said in [
+    for expected in [
         "ENETUNREACH",
         "check the network and the routes",
         "the DNS server 127.0.0.1:5353 cannot be asked",
     ] {
-        assert!(log.contains(said), "{said} is missing in:\n{log}");
+        assert!(log.contains(expected), "{expected} is missing in:\n{log}");
     }
     let lines = log
         .lines()
         .filter(|line| line.contains("a trouble of our own"))
         .count();
-    assert!(lines <= 4, "each trouble is logged once:\n{log}");
+    assert!(lines <= 4, "each problem is logged once:\n{log}");
     assert!(worker.terminate().await.success());
 }
 
-/// Runs one test again where there is no network but loopback, so that no address beyond it can be
-/// reached.
-async fn with_loopback_alone(name: &str) {
-    let test = std::env::current_exe().expect("a test knows where it is");
+/// Runs one test again with no network but loopback, so that no other address can be reached.
+async fn with_loopback_only(name: &str) {
+    let test = std::env::current_exe().expect("the path of the test is known");
     let runner = without_network().await;
     let script = format!(
         "ip link set lo up && exec {} --exact {name} --nocapture",
@@ -266,31 +277,31 @@ async fn with_loopback_alone(name: &str) {
     let ran = tokio::process::Command::new(runner[0])
         .args(&runner[1..])
         .args(["sh", "-c", &script])
-        .env(LOOPBACK_ALONE, "yes")
+        .env(LOOPBACK_ONLY, "yes")
         .output()
         .await
-        .expect("it can be started");
-    let said = String::from_utf8_lossy(&ran.stdout);
+        .expect("the test can be started");
+    let output = String::from_utf8_lossy(&ran.stdout);
     assert!(
-        ran.status.success() && said.contains("1 passed"),
-        "{said}{}",
+        ran.status.success() && output.contains("1 passed"),
+        "{output}{}",
         String::from_utf8_lossy(&ran.stderr)
     );
 }
 
-/// Set if the test runs where loopback is all that there is.
-const LOOPBACK_ALONE: &str = "REDELIVER_TEST_LOOPBACK_ALONE";
+/// Set if the test runs with loopback as its only network.
+const LOOPBACK_ONLY: &str = "REDELIVER_TEST_LOOPBACK_ALONE";
 
 #[tokio::test]
-async fn a_kind_of_address_that_we_have_no_way_to_holds_no_job_that_another_can_decide() {
-    if std::env::var_os(LOOPBACK_ALONE).is_none() {
-        let name = "whose_fault::a_kind_of_address_that_we_have_no_way_to_holds_no_job_that_another_can_decide";
-        return with_loopback_alone(name).await;
+async fn an_ip_version_without_a_route_is_ignored_if_the_other_can_decide() {
+    if std::env::var_os(LOOPBACK_ONLY).is_none() {
+        let name = "whose_fault::an_ip_version_without_a_route_is_ignored_if_the_other_can_decide";
+        return with_loopback_only(name).await;
     }
     let dns = DnsServer::start().await;
     let peer = SmtpPeer::start(|received| agree(&received.command)).await;
     let sender = sender(vec![dns.address], peer.address.port());
-    // More addresses without a way than an attempt may try.
+    // More addresses without a route than an attempt may try.
     let six: Vec<String> = (1..9).map(|n| format!("2001:db8::{n}")).collect();
     let with = |four: &'static str| {
         six.iter()
@@ -303,8 +314,8 @@ async fn a_kind_of_address_that_we_have_no_way_to_holds_no_job_that_another_can_
         ("dead.example", with("127.0.0.3")),
         ("six.example", with("2001:db8::9")),
     ] {
-        dns.knows(domain, &[(10, domain)])
-            .places(domain, &addresses);
+        dns.set_mx(domain, &[(10, domain)])
+            .set_addresses(domain, &addresses);
     }
     let outcome = sender.send(&to("jo@good.example")).await;
     assert!(matches!(outcome, Outcome::Delivered(_)), "{outcome:?}");
@@ -322,9 +333,8 @@ async fn a_kind_of_address_that_we_have_no_way_to_holds_no_job_that_another_can_
     );
 }
 
-/// The configuration of a worker that finds each of these domains at a host of its own, all of
-/// which are `peer`.
-async fn with_hosts_of_their_own(
+/// The configuration of a worker. Each domain has a separate host name, and all of them are `peer`.
+async fn with_separate_hosts(
     world: &World,
     dns: &DnsServer,
     peer: &SmtpPeer,
@@ -332,11 +342,11 @@ async fn with_hosts_of_their_own(
 ) -> String {
     for n in 0..domains {
         let (domain, host) = (format!("d{n}.example"), format!("mx.d{n}.example"));
-        dns.knows(&domain, &[(10, &host)])
-            .places(&host, &["127.0.0.1"]);
+        dns.set_mx(&domain, &[(10, &host)])
+            .set_addresses(&host, &["127.0.0.1"]);
         let mut bounce = bounce(&format!("u@{domain}"), "m1", FULL);
         bounce["content"] = json!({"inline": "Subject: hello\r\n\r\nhello\r\n"});
-        world.take_in(bounce).await;
+        world.post_bounce(bounce).await;
     }
     let route = format!(
         "nameservers = [\"{}\"]\nport = {}",
@@ -346,7 +356,7 @@ async fn with_hosts_of_their_own(
     mx_worker(world, "", &route)
 }
 
-async fn all_get_through_at_the_first_try(world: &World, worker: &Redeliver, jobs: usize) {
+async fn all_are_delivered_at_the_first_try(world: &World, worker: &Redeliver, jobs: usize) {
     eventually("all mail to get through", async || {
         (world.events_of(EventKind::MessageDelivered).await.len() == jobs).then_some(())
     })
@@ -361,19 +371,19 @@ async fn all_get_through_at_the_first_try(world: &World, worker: &Redeliver, job
 }
 
 #[tokio::test]
-async fn a_worker_that_may_open_few_files_does_less_at_once_and_all_mail_gets_through() {
+async fn a_worker_that_may_open_few_files_makes_fewer_attempts_at_once_and_delivers_all_mail() {
     const JOBS: usize = 200;
     let (world, dns, peer) = (
         days_ago().await,
         DnsServer::start().await,
         SmtpPeer::agreeable().await,
     );
-    let config = with_hosts_of_their_own(&world, &dns, &peer, JOBS).await;
+    let config = with_separate_hosts(&world, &dns, &peer, JOBS).await;
     let worker = Redeliver::start_by(&["prlimit", "--nofile=64:64"], &[], &["worker"], &config);
-    all_get_through_at_the_first_try(&world, &worker, JOBS).await;
+    all_are_delivered_at_the_first_try(&world, &worker, JOBS).await;
     let log = worker.log();
-    for said in ["files that may be open at once", "fewer attempts at once"] {
-        assert!(log.contains(said), "{said} is missing in:\n{log}");
+    for expected in ["files that may be open at once", "fewer attempts at once"] {
+        assert!(log.contains(expected), "{expected} is missing in:\n{log}");
     }
     assert!(!log.contains("EMFILE"), "{log}");
     assert!(worker.terminate().await.success());
@@ -401,7 +411,7 @@ async fn a_worker_that_runs_out_of_files_waits_for_them_and_fails_no_attempt() {
                 .success()
         );
     };
-    let config = with_hosts_of_their_own(&world, &dns, &peer, 0).await;
+    let config = with_separate_hosts(&world, &dns, &peer, 0).await;
     let worker = Redeliver::start_by(
         &["prlimit", "--nofile=1024:1024"],
         &[],
@@ -413,21 +423,21 @@ async fn a_worker_that_runs_out_of_files_waits_for_them_and_fails_no_attempt() {
     })
     .await;
     limit(&worker, "8").await;
-    with_hosts_of_their_own(&world, &dns, &peer, JOBS).await;
-    eventually("the trouble in the log", async || {
+    with_separate_hosts(&world, &dns, &peer, JOBS).await;
+    eventually("the problem in the log", async || {
         worker.log().contains("EMFILE").then_some(())
     })
     .await;
     limit(&worker, "1024").await;
-    all_get_through_at_the_first_try(&world, &worker, JOBS).await;
+    all_are_delivered_at_the_first_try(&world, &worker, JOBS).await;
     assert!(worker.terminate().await.success());
 }
 
 #[tokio::test]
-async fn a_scheduler_whose_resolver_refuses_says_so_and_leaves_it_alone_for_a_while() {
+async fn a_scheduler_logs_that_its_resolver_refuses_and_does_not_ask_it_for_a_while() {
     const DOMAINS: usize = 20;
     let (world, dns) = (World::new().await, DnsServer::start().await);
-    dns.becomes(Mood::Saying(ResponseCode::Refused));
+    dns.set_behavior(Behavior::Saying(ResponseCode::Refused));
     let (url, prefix, shards, port) = (
         redis::url(),
         &world.prefix,
@@ -463,15 +473,15 @@ async fn a_scheduler_whose_resolver_refuses_says_so_and_leaves_it_alone_for_a_wh
     assert!(asked >= DOMAINS, "{asked}");
     post("second")
         .await
-        .expect("a resolver that refuses keeps nothing out");
-    assert_eq!(dns.asked().len(), asked, "it is left alone");
+        .expect("a resolver that refuses blocks no bounce");
+    assert_eq!(dns.asked().len(), asked, "the resolver is not asked");
     let log = scheduler.log();
-    let lines = |said: &str| log.lines().filter(|line| line.contains(said)).count();
+    let lines = |expected: &str| log.lines().filter(|line| line.contains(expected)).count();
     assert_eq!(lines("REFUSED"), 1, "{log}");
     assert_eq!(
         lines("check the DNS server"),
         1,
-        "it says what to do:\n{log}"
+        "the log says what to do:\n{log}"
     );
     assert!(scheduler.terminate().await.success());
 }

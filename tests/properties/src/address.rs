@@ -1,5 +1,5 @@
-//! Addresses: one canonical form, which reads as itself, fits into an envelope, and is redacted
-//! where it is printed.
+//! Addresses: each has one canonical form, which parses to itself, fits into an envelope, and is
+//! redacted when it is printed.
 
 use domain::account::Account;
 use domain::address::{Address, MAX_ADDRESS, MAX_LOCAL};
@@ -7,21 +7,21 @@ use domain::job::JobId;
 
 use crate::is_one_line;
 
-/// Reads any bytes as an address.
+/// Parses any bytes as an address.
 ///
 /// # Panics
-/// Where something does not hold of the address, or of what refused it.
-pub fn hold_of(bytes: &[u8]) {
+/// If the address, or the error, breaks a property.
+pub fn check(bytes: &[u8]) {
     let text = String::from_utf8_lossy(bytes);
     match Address::parse(&text) {
-        Ok(address) => hold_of_address(&address),
-        // The reasons are constants, so they cannot repeat what is personal.
+        Ok(address) => check_address(&address),
+        // The errors are constants, so they cannot contain personal data.
         Err(why) => assert!(is_one_line(&why.to_string())),
     }
 }
 
-/// What holds of every address.
-pub(crate) fn hold_of_address(address: &Address) {
+/// Checks the properties of every address.
+pub(crate) fn check_address(address: &Address) {
     let canonical = address.as_str();
     assert!(
         canonical.len() <= MAX_ADDRESS && address.local().len() <= MAX_LOCAL,
@@ -58,7 +58,7 @@ pub(crate) fn hold_of_address(address: &Address) {
         "{canonical:?}"
     );
 
-    // The account ends at the first slash, whatever the address has.
+    // The account ends at the first slash, however many the address contains.
     let id = JobId {
         account: Account::default(),
         recipient: address.clone(),

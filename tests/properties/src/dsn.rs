@@ -1,5 +1,5 @@
-//! Reports that come as mail: within bounds, names on one line, and never a failure that says
-//! success.
+//! Reports that come as mail: within bounds, every name on one line, and no failure with a status
+//! of success.
 
 use domain::status::StatusClass;
 use reports::bounds::{MAX_DIAGNOSTIC, MAX_NAME, MAX_RECIPIENTS};
@@ -8,51 +8,51 @@ use reports::reader::MAX_BYTES;
 use reports::report::{Kind, Recipient, Report};
 
 use crate::is_one_line;
-use crate::reply::{hold_of_reply, hold_together};
+use crate::reply::{check_code_and_status, check_reply};
 
-/// Reads any bytes as a message, and as a mailbox file.
+/// Parses any bytes as a message, and as a mailbox file.
 ///
 /// # Panics
-/// Where something does not hold of the report.
-pub fn hold_of(bytes: &[u8]) {
+/// If the report breaks a property.
+pub fn check(bytes: &[u8]) {
     let report = Report::read(bytes);
     assert!(report.recipients.len() <= MAX_RECIPIENTS);
-    report.recipients.iter().for_each(hold_of_recipient);
+    report.recipients.iter().for_each(check_recipient);
 
     let failed = report.recipients.iter().any(Recipient::has_failed);
     assert_eq!(
         report.kind == Kind::Failed,
         failed,
-        "who has failed makes the kind: {report:?}"
+        "the kind is failed if a recipient has failed: {report:?}"
     );
     assert!(
         report.kind != Kind::None || report.recipients.is_empty(),
-        "what is no report says nothing of anybody"
+        "mail that is not a report has no recipients"
     );
 
     let ids = [&report.envelope_id, &report.message_id]
         .into_iter()
         .flatten();
-    for name in ids.chain(&report.original_to).chain(&report.came_to) {
-        hold_of_name(name);
+    for name in ids.chain(&report.original_to).chain(&report.delivered_to) {
+        check_name(name);
     }
 
     if bytes.len() > MAX_BYTES {
         assert_eq!(
             Report::read(&bytes[..MAX_BYTES]),
             report,
-            "what is beyond the bound is not read"
+            "bytes beyond the bound are not read"
         );
     }
     assert_eq!(
         mailbox::messages(bytes).concat(),
         bytes,
-        "a mailbox file is its messages"
+        "a mailbox file consists of its messages"
     );
 }
 
-fn hold_of_recipient(recipient: &Recipient) {
-    hold_of_reply(&recipient.reply);
+fn check_recipient(recipient: &Recipient) {
+    check_reply(&recipient.reply);
     assert!(
         recipient.diagnostic.len() <= MAX_DIAGNOSTIC && is_one_line(&recipient.diagnostic),
         "{recipient:?}"
@@ -61,17 +61,20 @@ fn hold_of_recipient(recipient: &Recipient) {
         .into_iter()
         .flatten()
     {
-        hold_of_name(name);
+        check_name(name);
     }
     if recipient.has_failed() {
-        hold_together(&recipient.reply);
+        check_code_and_status(&recipient.reply);
         let success = recipient.reply.class() == Some(StatusClass::Success);
-        assert!(!success, "a failure does not say success: {recipient:?}");
+        assert!(
+            !success,
+            "a failure has no status of success: {recipient:?}"
+        );
     }
 }
 
-/// What someone else chose is not empty, within bounds, and on one line.
-fn hold_of_name(name: &str) {
+/// Checks a name that another party chose: not empty, within bounds, and on one line.
+fn check_name(name: &str) {
     assert!(
         !name.trim().is_empty() && name.len() <= MAX_NAME && is_one_line(name),
         "{name:?}"

@@ -1,7 +1,7 @@
-//! What holds of all that comes out of the parsers, whatever goes in. Each module has one function
-//! that takes any bytes and panics where something does not hold; the tests here call it with
-//! inputs that are nearly right, and the fuzz targets (`fuzz/`) with those that lead where no input
-//! led before. So each property is stated once.
+//! Properties of everything that the parsers return, whatever the input is. Each module has one
+//! function that takes any bytes and panics if a property does not hold. The tests here call it
+//! with nearly correct inputs. The fuzz targets (`fuzz/`) call it with inputs that reach new code.
+//! So each property is written once.
 
 pub mod address;
 pub mod dsn;
@@ -10,7 +10,8 @@ pub mod ndjson;
 pub mod reply;
 pub mod webhook;
 
-/// Whether a text can stand in a line of a log, a header or an envelope without becoming two.
+/// Whether a text can be part of a line in a log, a header or an envelope without becoming two
+/// lines.
 fn is_one_line(text: &str) -> bool {
     !text.contains(char::is_control)
 }

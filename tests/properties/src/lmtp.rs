@@ -1,20 +1,19 @@
-//! LMTP: each command has one reply, which is well-formed whatever was said, and content is read
-//! for recipients alone, within the bound on their number.
+//! LMTP: each command has one reply, which is always well-formed. Content is read
+//! only for recipients, within the bound on their number.
 
 use scheduler::intake::lmtp::dialogue::{Dialogue, Line, Next};
 
 /// How many recipients a transaction may have here.
 const RECIPIENTS_MAX: usize = 3;
 
-/// Reads any bytes as what a client says, line by line. One in three recipients is expected by
-/// nobody.
+/// Parses any bytes as the lines of a client. One in three recipients is refused.
 ///
 /// # Panics
-/// Where something does not hold of an answer.
-pub fn hold_of(bytes: &[u8]) {
+/// If an answer breaks a property.
+pub fn check(bytes: &[u8]) {
     let mut dialogue = Dialogue::new("lmtp.example", 1 << 10, RECIPIENTS_MAX);
     for line in bytes.split_inclusive(|byte| *byte == b'\n') {
-        // Lines that break off are what the connection has at its end.
+        // The last line of a connection may be incomplete.
         let line = if line.len() > 2_048 {
             Line::TooLong
         } else {
@@ -27,7 +26,7 @@ pub fn hold_of(bytes: &[u8]) {
                 Ok(())
             }
         }) {
-            Next::Say(reply) => hold_of_reply(&reply),
+            Next::Say(reply) => check_reply(&reply),
             Next::Content => {
                 let recipients = dialogue.end_transaction();
                 assert!(
@@ -35,14 +34,14 @@ pub fn hold_of(bytes: &[u8]) {
                     "{recipients:?}"
                 );
             }
-            Next::Leave(reply) => return hold_of_reply(reply),
+            Next::Leave(reply) => return check_reply(reply),
         }
     }
 }
 
-/// A reply as RFC 5321, section 4.2, has it: the same code on each line, and a space behind it on
-/// the last alone.
-fn hold_of_reply(reply: &str) {
+/// Checks a reply against RFC 5321, section 4.2: the same code on each line, and a space after it
+/// only on the last line.
+fn check_reply(reply: &str) {
     let lines: Vec<&str> = reply.split("\r\n").collect();
     for (n, line) in lines.iter().enumerate() {
         let ends = if n + 1 == lines.len() { ' ' } else { '-' };

@@ -1,5 +1,5 @@
 //! NDJSON and log lines: the lines are the same however the bytes arrive, each has one answer, and
-//! what is taken in can be read from its record.
+//! an accepted message can be read from its record.
 
 use std::collections::HashSet;
 
@@ -16,9 +16,9 @@ use scheduler::intake::maillog::kumomta::Kumomta;
 use scheduler::intake::maillog::postfix::Postfix;
 use serde_json::Value;
 
-use crate::address::hold_of_address;
+use crate::address::check_address;
 use crate::is_one_line;
-use crate::reply::{hold_of_reply, hold_together};
+use crate::reply::{check_code_and_status, check_reply};
 
 /// The longest line here, in bytes.
 const LINE_MAX: usize = 4 << 10;
@@ -26,14 +26,15 @@ const LINE_MAX: usize = 4 << 10;
 /// The most inline content here, in bytes.
 const INLINE_MAX: usize = 1 << 10;
 
-/// When all this happens.
+/// The time at which all this happens.
 const NOW: Timestamp = Timestamp::from_ms(1_767_312_000_000);
 
-/// Reads any bytes as lines. The first byte says in how large pieces they arrive.
+/// Parses any bytes as lines. The first byte determines the size of the pieces in which they
+/// arrive.
 ///
 /// # Panics
-/// Where something does not hold of a line, or of what is made of it.
-pub fn hold_of(bytes: &[u8]) {
+/// If a line, or its answer, breaks a property.
+pub fn check(bytes: &[u8]) {
     let Some((size, body)) = bytes.split_first() else {
         return;
     };
@@ -48,7 +49,7 @@ pub fn hold_of(bytes: &[u8]) {
     assert_eq!(
         numbers.len(),
         lines.len(),
-        "each line has a number of its own"
+        "each line has a separate number"
     );
     let breaks = body.iter().filter(|byte| **byte == b'\n').count() as u64;
     assert!(
@@ -59,19 +60,19 @@ pub fn hold_of(bytes: &[u8]) {
 
     for (_, line) in &lines {
         if let Line::Whole(line) = line {
-            hold_of_line(line);
+            check_line(line);
         }
     }
 }
 
-/// Reads any bytes as one line: of NDJSON, and of the logs that `redeliver submit` reads.
+/// Parses any bytes as one line: of NDJSON, and of the logs that `redeliver submit` reads.
 ///
 /// # Panics
-/// Where something does not hold of what is made of it.
-pub fn hold_of_line(line: &[u8]) {
+/// If the result breaks a property.
+pub fn check_line(line: &[u8]) {
     let judge = |item| match json::read(item, NOW, INLINE_MAX) {
-        Ok(bounce) => hold_of_bounce(&bounce),
-        Err(refusal) => hold_of_refusal(&refusal),
+        Ok(bounce) => check_bounce(&bounce),
+        Err(refusal) => check_refusal(&refusal),
     };
     if let Ok(item) = serde_json::from_slice::<Value>(line) {
         let reader = Reader::new(INLINE_MAX, ["relay".to_owned()].into());
@@ -80,12 +81,12 @@ pub fn hold_of_line(line: &[u8]) {
             assert_eq!(
                 format!("{at_once:?}"),
                 format!("{piecewise:?}"),
-                "a line is read at once as it is piece by piece"
+                "a line is the same whether it is read at once or in pieces"
             );
         } else {
             assert!(
                 at_once.is_err(),
-                "an item in which a key is repeated is refused: {at_once:?}"
+                "an item with a repeated key is refused: {at_once:?}"
             );
         }
         judge(item);
@@ -101,8 +102,8 @@ pub fn hold_of_line(line: &[u8]) {
     told.into_iter().flatten().flatten().for_each(judge);
 }
 
-/// How many keys the objects of a JSON text have, with those that are repeated: each has a colon
-/// outside of strings.
+/// How many keys the objects of a JSON text have, including repeated ones: each has a colon outside
+/// of strings.
 fn entries_of_text(json: &[u8]) -> usize {
     let (mut count, mut in_string, mut is_escaped) = (0, false, false);
     for byte in json {
@@ -139,11 +140,11 @@ fn arriving(bytes: &[u8], size: usize) -> Vec<Numbered> {
     found
 }
 
-/// What holds of every bounce that comes in.
-pub(crate) fn hold_of_bounce(bounce: &Bounce) {
-    hold_of_address(&bounce.recipient);
-    hold_of_reply(&bounce.reply);
-    hold_together(&bounce.reply);
+/// Checks the properties of every accepted bounce.
+pub(crate) fn check_bounce(bounce: &Bounce) {
+    check_address(&bounce.recipient);
+    check_reply(&bounce.reply);
+    check_code_and_status(&bounce.reply);
     assert!(
         !bounce.reply.is_success(),
         "a bounce is a failure: {:?}",
@@ -172,7 +173,7 @@ pub(crate) fn hold_of_bounce(bounce: &Bounce) {
         is_one_line(&line),
         "a message is one line of a record: {line:?}"
     );
-    let kept: Message = serde_json::from_str(&line).expect("what was written is read");
+    let kept: Message = serde_json::from_str(&line).expect("a written record can be read");
     assert_eq!(kept, bounce.message, "{line}");
 
     let event = Event {
@@ -186,12 +187,12 @@ pub(crate) fn hold_of_bounce(bounce: &Bounce) {
     let entry = serde_json::from_str::<Vec<Value>>(&format!("[{}]", event.line()));
     assert!(
         entry.is_ok(),
-        "the journal can be read with its metadata in it: {entry:?}"
+        "a journal entry with the metadata can be read: {entry:?}"
     );
 }
 
-/// What holds of every refusal: it says why, within bounds.
-pub(crate) fn hold_of_refusal(refusal: &Refusal) {
+/// Checks the properties of every refusal: it has a reason, within bounds.
+pub(crate) fn check_refusal(refusal: &Refusal) {
     assert!(!refusal.reason.is_empty() && refusal.to_wire()["answer"] == "refused");
     let parts = [&refusal.field, &refusal.value];
     assert!(

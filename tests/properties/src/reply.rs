@@ -1,5 +1,5 @@
-//! Replies: what is read is within bounds, on one line, and the same when it is printed and read
-//! again.
+//! A parsed reply is within bounds and on one line. Printed and parsed again, it has the same code
+//! and status.
 
 use classify::fingerprint::fingerprint;
 use classify::{hint, reason};
@@ -9,56 +9,57 @@ use policy::table::Table;
 
 use crate::is_one_line;
 
-/// The longest word that a fingerprint puts in the place of another; the shortest of those is `::`.
-const TOKEN_MAX: usize = "{timestamp}".len();
+/// The length of the longest placeholder in a fingerprint. The shortest word that one replaces has
+/// 2 bytes: the IPv6 address `::`.
+const PLACEHOLDER_MAX: usize = "{timestamp}".len();
 
-/// Reads any bytes as a reply.
+/// Parses any bytes as a reply.
 ///
 /// # Panics
-/// Where something does not hold of the reply.
-pub fn hold_of(bytes: &[u8]) {
+/// If the reply breaks a property.
+pub fn check(bytes: &[u8]) {
     let raw = String::from_utf8_lossy(bytes);
     let reply = Reply::parse(&raw);
-    hold_of_reply(&reply);
-    hold_together(&reply);
+    check_reply(&reply);
+    check_code_and_status(&reply);
     assert_eq!(
         reply.text,
         reply.text.trim(),
-        "nothing stands around the text"
+        "the text begins or ends with white space"
     );
 
-    // A job's history has replies as text. What has no code may have words at its start that read
-    // as one by then.
+    // The history of a job stores replies as text. A reply without a code is not checked: its text
+    // may begin with words that look like a code.
     if reply.code.is_some() {
         let again = Reply::parse(&reply.to_string());
         assert_eq!(
             (again.code, again.status),
             (reply.code, reply.status),
-            "{reply} reads otherwise"
+            "{reply} is parsed differently"
         );
     }
 
-    // Whatever it says, policy has a row for it.
+    // The policy has a row for every reply.
     Table::embedded().row(&reply, "default", None, "example.com");
     reason::of(&reply);
     hint::hint(&reply.text);
 
     for text in [raw.as_ref(), &reply.text] {
-        let print = fingerprint(text);
+        let shortened = fingerprint(text);
         let words = text.split_ascii_whitespace().count();
         assert!(
-            print.len() <= text.len() * TOKEN_MAX / 2 + TOKEN_MAX,
-            "a fingerprint has no more than its text"
+            shortened.len() <= text.len() * PLACEHOLDER_MAX / 2 + PLACEHOLDER_MAX,
+            "{shortened} is too long for {text}"
         );
         assert!(
-            print.split(' ').count() <= words.max(1),
-            "{print} has more words than {text}"
+            shortened.split(' ').count() <= words.max(1),
+            "{shortened} has more words than {text}"
         );
     }
 }
 
-/// What holds of every reply, wherever it was quoted.
-pub(crate) fn hold_of_reply(reply: &Reply) {
+/// Checks the properties of every reply, wherever it was quoted.
+pub(crate) fn check_reply(reply: &Reply) {
     assert!(
         reply.text.len() <= MAX_TEXT && is_one_line(&reply.text),
         "{reply:?}"
@@ -69,14 +70,14 @@ pub(crate) fn hold_of_reply(reply: &Reply) {
     );
 }
 
-/// Code and status do not say the opposite of each other. Reports may, of what got through or is
-/// still being tried.
-pub(crate) fn hold_together(reply: &Reply) {
+/// Checks that code and status do not contradict each other. In a report they may, if it is about a
+/// message that was delivered or is still being tried.
+pub(crate) fn check_code_and_status(reply: &Reply) {
     if let (Some(code), Some(status)) = (reply.code, reply.status) {
         assert_eq!(
             code < 400,
             status.class() == StatusClass::Success,
-            "only one of them says success: {reply:?}"
+            "code and status contradict each other: {reply:?}"
         );
     }
 }

@@ -21,10 +21,10 @@ pub struct Attempt {
     pub recipient: Address,
     /// The envelope sender; `None` is the null reverse-path `<>`.
     pub envelope_from: Option<Address>,
-    /// Where in its life the job is; [`Self::key`] is made of it.
+    /// Identifies this attempt among the job's attempts; used by [`Self::key`].
     pub scope: IdempotencyScope,
-    /// Whether anybody knows what becomes of it: where the sender waits for the answer to the whole
-    /// message it does so by [`InDoubt::answer`].
+    /// Whether the peer may have the message without having answered yet. A sender waits for the
+    /// answer to the whole message through [`InDoubt::answer`].
     pub in_doubt: InDoubt,
     /// The kind of mail.
     pub stream: Option<String>,
@@ -32,20 +32,21 @@ pub struct Attempt {
     pub traceparent: Option<String>,
     /// What the platform sent with the message.
     pub metadata: Map<String, Value>,
-    /// The message as it goes on the wire, before dot-stuffing; `None` where the platform holds it.
+    /// The message as it is transmitted, before dot-stuffing. `None` if the platform keeps the
+    /// content.
     pub content: Option<bytes::Bytes>,
 }
 
 impl Attempt {
-    /// Names this attempt for this message: the same where it is repeated, because a worker was
-    /// lost with it or it was held, and another for every attempt after it. It says nothing of the
-    /// address.
+    /// Returns the idempotency key of this attempt for this message. It stays the same if the
+    /// attempt is repeated because its worker was lost or the attempt was held. Every later attempt
+    /// has another key. The key does not reveal the address.
     pub fn key(&self) -> String {
         self.scope.key(&self.job, &self.message_id)
     }
 
-    /// The first attempt for a message of the default account, with neither content nor envelope
-    /// sender: what tests of senders begin with.
+    /// Returns the first attempt for a message of the default account, with neither content nor
+    /// envelope sender. Tests of senders start from it.
     pub fn first(recipient: Address, message_id: &str) -> Self {
         Self {
             job: format!("default/{}", recipient.as_str()).into(),

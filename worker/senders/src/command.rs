@@ -1,9 +1,9 @@
-//! Runs a program that sends, as `sendmail` does: the envelope as arguments, the content on its
-//! standard input. What its exit status means is that of sysexits.h; where its output begins with a
-//! reply or a status, that is the reply.
+//! Runs a program that sends, as `sendmail` does: the envelope in the arguments, the content on
+//! standard input. The exit status is read as in sysexits.h. If the output begins with a reply or a
+//! status, it is the reply.
 //!
-//! No shell reads anything of a message, no variable is inherited, and no address can become an
-//! option.
+//! No shell interprets any part of a message. The program inherits no environment variables. No
+//! address can be read as an option.
 
 use std::io;
 use std::process::{ExitStatus, Stdio};
@@ -27,23 +27,23 @@ use crate::settings::command::CommandSettings;
 mod arguments;
 mod exit;
 
-/// For so long after its end a program's output is waited for: another that it has started may hold
-/// it open.
+/// How long to wait for a program's output after its end. A process that it started may still hold
+/// the output open.
 const OUTPUT_GRACE: Duration = Duration::from_millis(100);
 
-/// How much is written to a program at once, in bytes.
+/// How many bytes are written to a program at once.
 const WRITE: usize = 64 << 10;
 
-/// Sends by a program.
+/// Sends through a program.
 pub struct CommandSender {
     settings: CommandSettings,
 }
 
-/// A program while it runs. Where this is dropped, it is killed, with all that it has started.
+/// A running program. Dropping it kills the program and all processes of its group.
 struct Running(Child);
 
 impl CommandSender {
-    /// A sender by one program. Nothing is started yet.
+    /// Returns a sender for one program. It starts nothing yet.
     pub fn new(settings: CommandSettings) -> Self {
         Self { settings }
     }
@@ -66,22 +66,22 @@ impl CommandSender {
             .spawn()
             .map_err(|err| not_started(&err))?;
         let mut running = Running(child);
-        // From its start on it may have sent.
+        // From its start on, the program may have sent the message.
         match in_doubt
             .answer(timeout(
                 self.settings.timeout,
-                running.ended(content, &self.settings),
+                running.wait(content, &self.settings),
             ))
             .await
         {
             Some(Ok(Ok((status, output)))) => exit::outcome(status, &output),
             Some(Ok(Err(err))) => Err(Fault::ours(
                 FaultKind::Unanswered,
-                format!("the program was lost: {err}"),
+                format!("cannot wait for the program: {err}"),
             )),
             None => Err(Fault::ours(
                 FaultKind::Unanswered,
-                "the program was stopped before its end".to_owned(),
+                "the attempt was cancelled and the program was stopped".to_owned(),
             )),
             Some(Err(_)) => {
                 let span = self.settings.timeout;
@@ -95,9 +95,9 @@ impl CommandSender {
 }
 
 impl Running {
-    /// Hands the content over and waits for the end: the exit status, and the output up to its
-    /// bound.
-    async fn ended(
+    /// Writes the content and waits for the end. Returns the exit status, and the output up to its
+    /// limit.
+    async fn wait(
         &mut self,
         content: &[u8],
         settings: &CommandSettings,
@@ -105,19 +105,18 @@ impl Running {
         let CommandSettings {
             crlf, output_max, ..
         } = *settings;
-        let (input, mut from) = (self.0.stdin.take(), self.0.stdout.take());
+        let (input, mut stdout) = (self.0.stdin.take(), self.0.stdout.take());
         let mut output = Vec::new();
         let status = {
             let write = async {
                 if let Some(input) = input {
-                    // A program may know enough before it has read everything; its exit status says
-                    // what came of it.
+                    // A program may stop reading early. Its exit status decides then.
                     let _ = write(input, content, crlf).await;
                 }
             };
             let read = async {
-                if let Some(from) = &mut from {
-                    let _ = read_up_to(from, &mut output, output_max).await;
+                if let Some(stdout) = &mut stdout {
+                    let _ = read_up_to(stdout, &mut output, output_max).await;
                 }
             };
             tokio::select! {
@@ -125,8 +124,8 @@ impl Running {
                 _ = join(write, read) => self.0.wait().await?,
             }
         };
-        if let Some(from) = &mut from {
-            let _ = timeout(OUTPUT_GRACE, read_up_to(from, &mut output, output_max)).await;
+        if let Some(stdout) = &mut stdout {
+            let _ = timeout(OUTPUT_GRACE, read_up_to(stdout, &mut output, output_max)).await;
         }
         Ok((status, output))
     }
@@ -134,14 +133,15 @@ impl Running {
 
 impl Drop for Running {
     fn drop(&mut self) {
-        // It has an id until its end has been seen, so this cannot be another's.
+        // The process has an id until it was waited for, so the id cannot belong to another
+        // process.
         if let Some(id) = self.0.id().and_then(|id| i32::try_from(id).ok()) {
             let _ = killpg(Pid::from_raw(id), Signal::SIGKILL);
         }
     }
 }
 
-/// Reads to the end, and keeps what comes first.
+/// Reads to the end, and keeps only the first `most` bytes.
 async fn read_up_to(
     from: &mut (impl AsyncRead + Unpin),
     kept: &mut Vec<u8>,
@@ -175,20 +175,21 @@ impl Sender for CommandSender {
     }
 }
 
-/// That a program cannot be started is never the message's fault: what it is handed is bounded.
+/// Returns the fault for a program that cannot be started. The message is never the cause, because
+/// the size of its arguments is limited.
 fn not_started(err: &io::Error) -> Fault {
     let what = format!("the program cannot be started: {err}");
     match own_error(err) {
         Some(cause) => cause.fault(FaultKind::Local, &what),
         None => Fault::ours(
             FaultKind::Local,
-            format!("{what}: check program of the route"),
+            format!("{what}; check the route's program"),
         ),
     }
 }
 
-/// Writes the content, with CRLF or the line ends of Unix. All of its own line ends are CRLF. It is
-/// not copied as a whole.
+/// Writes the content with CRLF or with the LF of Unix. Its own line ends are all CRLF. The content
+/// is not copied as a whole.
 async fn write(input: impl AsyncWrite + Unpin, content: &[u8], crlf: bool) -> io::Result<()> {
     let mut input = BufWriter::with_capacity(WRITE, input);
     if crlf {
@@ -226,7 +227,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn of_output_without_end_what_comes_first_is_kept_and_all_of_it_is_read() {
+    async fn long_output_is_read_to_its_end_and_only_the_beginning_is_kept() {
         let output = [b"first".to_vec(), vec![b'x'; 1 << 20]].concat();
         let mut from = output.as_slice();
         let mut kept = Vec::new();

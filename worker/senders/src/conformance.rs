@@ -1,5 +1,5 @@
-//! What every sender has to keep, as one suite: run [`conforms`] on yours, against a peer that
-//! takes every message, and [`ends_in_time`] against one that hangs.
+//! What every sender must guarantee, as one test suite. Run [`conforms`] on your sender against a
+//! peer that accepts every message, and [`ends_in_time`] against a peer that hangs.
 
 use std::future::Future;
 use std::time::Duration;
@@ -13,10 +13,10 @@ use tokio::time::timeout;
 use crate::attempt::Attempt;
 use crate::sender::Sender;
 
-/// How many attempts go on at once.
+/// How many attempts run at once.
 const AT_ONCE: usize = 8;
 
-/// After how long attempts are cut off.
+/// After how long attempts are cancelled.
 const CUTS: [Duration; 5] = [
     Duration::ZERO,
     Duration::from_micros(200),
@@ -25,45 +25,50 @@ const CUTS: [Duration; 5] = [
     Duration::from_millis(20),
 ];
 
-/// A sender, and what is known of it.
+/// A sender under test, with its properties.
 pub struct Subject<'a> {
     /// The sender.
     pub sender: &'a dyn Sender,
-    /// Within which time it promises to have an outcome.
+    /// The time within which it promises an outcome.
     pub limit: Duration,
-    /// Whether its peer takes mail for internationalized addresses.
+    /// Whether its peer accepts mail for internationalized addresses.
     pub takes_utf8: bool,
 }
 
-/// Checks everything that can be seen from outside: each message has an outcome within the time
-/// limit and no panic, an attempt that was cut off does not spoil the next, attempts may go on at
-/// once, and what goes into logs names nobody. `received` gives the contents that the peer has got
-/// so far, in any order; they have to be the very bytes.
+/// Checks everything that is visible from outside:
+///
+/// - each message has an outcome within the time limit, without a panic;
+/// - a cancelled attempt does not disturb the next one;
+/// - attempts may run at once;
+/// - texts that are logged contain no recipient address;
+/// - the peer receives exactly the bytes of the content.
+///
+/// `received` returns all contents that the peer has received so far, in any order.
 ///
 /// # Panics
-/// Where a rule is broken, with its name.
+/// If a rule is broken; the message names the rule.
 pub async fn conforms<F: Future<Output = Vec<Bytes>>>(
     subject: &Subject<'_>,
     received: impl Fn() -> F,
 ) {
     every_message_has_an_outcome(subject).await;
     content_is_not_changed(subject, &received).await;
-    a_cut_off_attempt_spoils_nothing(subject).await;
-    attempts_go_on_at_once(subject).await;
+    a_cancelled_attempt_does_not_disturb_the_next(subject).await;
+    attempts_may_run_at_once(subject).await;
 }
 
-/// Checks that a sender whose peer hangs, wherever it does, has an outcome within its time limit
-/// for each of several attempts at once, and takes none of them for sent. `name` tells which sender
-/// it is.
+/// Checks a sender whose peer hangs at any point. Each of several attempts at once must have an
+/// outcome within the time limit, and none may count as sent. `name` identifies the sender in the
+/// panic message.
 ///
 /// # Panics
-/// Where it has not.
+/// If an attempt counts as sent or has no outcome in time.
 pub async fn ends_in_time(name: &str, subject: &Subject<'_>) {
     let attempts: Vec<Attempt> = (0..AT_ONCE).map(plain).collect();
     for outcome in join_all(attempts.iter().map(|attempt| send(subject, attempt))).await {
         assert!(
             !got_through(&outcome),
-            "{name}: a peer that hangs has taken nothing: {outcome:?}"
+            "{name}: a peer that hangs has accepted nothing: {outcome:?}"
         );
     }
 }
@@ -74,7 +79,7 @@ fn attempt(
     message_id: &str,
     content: Option<Bytes>,
 ) -> Attempt {
-    let address = |text: &str| Address::parse(text).expect("the suite's addresses are addresses");
+    let address = |text: &str| Address::parse(text).expect("the suite's addresses are valid");
     let mut attempt = Attempt::first(address(recipient), message_id);
     attempt.envelope_from = from.map(address);
     attempt.content = content;
@@ -93,26 +98,26 @@ fn plain(number: usize) -> Attempt {
 }
 
 async fn send(subject: &Subject<'_>, attempt: &Attempt) -> Outcome {
-    // A little is allowed for a busy machine.
+    // Allows some extra time on a busy machine.
     let limit = subject.limit + Duration::from_secs(5);
     let outcome = timeout(limit, subject.sender.send(attempt)).await;
     let outcome = outcome.unwrap_or_else(|_| {
         panic!(
-            "an outcome within {:?}: {}",
+            "no outcome within {:?}: {}",
             subject.limit, attempt.message_id
         )
     });
     if let Outcome::Unreachable(fault) = &outcome {
         assert!(
             !fault.text.contains(attempt.recipient.as_str()),
-            "a fault names nobody: {}",
+            "a fault contains no recipient address: {}",
             fault.text
         );
     }
     if let Outcome::Unreadable(why) = &outcome {
         assert!(
             !why.contains(attempt.recipient.as_str()),
-            "what is logged names nobody: {why}"
+            "a logged text contains no recipient address: {why}"
         );
     }
     outcome
@@ -156,13 +161,13 @@ async fn every_message_has_an_outcome(subject: &Subject<'_>) {
         if odd.message_id == "utf8" && !subject.takes_utf8 {
             assert!(
                 !got_through(&outcome),
-                "an address that the peer cannot be told is not lied about"
+                "mail for an address that the peer does not support is not reported as sent"
             );
         }
         if odd.message_id == "null-reverse-path" {
             assert!(
                 got_through(&outcome),
-                "mail with the null reverse-path is mail: {outcome:?}"
+                "mail with the null reverse-path is sent: {outcome:?}"
             );
         }
     }
@@ -190,7 +195,7 @@ async fn content_is_not_changed<F: Future<Output = Vec<Bytes>>>(
         .await;
         assert!(
             got_through(&outcome),
-            "the peer takes everything: {outcome:?}"
+            "the peer accepts everything: {outcome:?}"
         );
         assert!(
             received().await.contains(&sent),
@@ -200,23 +205,23 @@ async fn content_is_not_changed<F: Future<Output = Vec<Bytes>>>(
     }
 }
 
-async fn a_cut_off_attempt_spoils_nothing(subject: &Subject<'_>) {
+async fn a_cancelled_attempt_does_not_disturb_the_next(subject: &Subject<'_>) {
     for (number, cut) in CUTS.into_iter().enumerate() {
         let _ = timeout(cut, subject.sender.send(&plain(number))).await;
         let outcome = send(subject, &plain(100 + number)).await;
         assert!(
             got_through(&outcome),
-            "an attempt after one that was cut off at {cut:?} is as good as any: {outcome:?}"
+            "an attempt after one that was cancelled at {cut:?} gets through: {outcome:?}"
         );
     }
 }
 
-async fn attempts_go_on_at_once(subject: &Subject<'_>) {
+async fn attempts_may_run_at_once(subject: &Subject<'_>) {
     let attempts: Vec<Attempt> = (0..AT_ONCE).map(plain).collect();
     for outcome in join_all(attempts.iter().map(|attempt| send(subject, attempt))).await {
         assert!(
             got_through(&outcome),
-            "attempts at once do not disturb each other: {outcome:?}"
+            "attempts that run at once do not disturb each other: {outcome:?}"
         );
     }
 }

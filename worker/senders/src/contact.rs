@@ -1,10 +1,10 @@
-//! Since when the destination's own host has been silent during an attempt. The sender that
-//! speaks to that host notes it here; the worker reads it, to see which attempts hang, and may give
-//! up one whose content is not on its way yet.
+//! Since when the destination's own host has been silent during an attempt. The sender that talks
+//! to that host records it here. The worker reads it to find attempts that hang, and may give one
+//! up whose content is not on its way yet.
 //!
-//! It belongs to the attempt's task, so that what opens and reads connections need not hand it on.
-//! For a relay, a program or an HTTP service nothing is noted: their silence says nothing of the
-//! destination.
+//! The record belongs to the attempt's task, so functions that open and read connections need no
+//! extra parameter. For a relay, a program or an HTTP service nothing is recorded: their silence
+//! says nothing about the destination.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -14,15 +14,15 @@ tokio::task_local! {
     static CURRENT: Contact;
 }
 
-/// The contact of one attempt with its destination. Clones are of the same attempt.
+/// The contact of one attempt with its destination. Clones share the same attempt.
 #[derive(Clone, Debug, Default)]
 pub struct Contact(Arc<Mutex<State>>);
 
 #[derive(Debug, Default)]
 struct State {
-    /// Whether the sender speaks to the destination's own hosts.
+    /// Whether the sender talks to the destination's own hosts.
     is_direct: bool,
-    /// Since when a host has been silent, if one is to speak.
+    /// Since when a host has been silent, if the sender waits for one.
     silent_since: Option<Instant>,
     stage: Stage,
 }
@@ -31,30 +31,31 @@ struct State {
 enum Stage {
     #[default]
     BeforeContent,
-    /// The host may have the message soon: from here on the attempt is not given up.
+    /// Content is being sent, and the host may soon have the message. The attempt is no longer
+    /// given up.
     Content,
-    /// It is given up: its host has been silent since then.
+    /// It was given up. Its host had been silent since this instant.
     GivenUp(Instant),
 }
 
 impl Contact {
-    /// Runs an attempt that notes its contact here.
+    /// Runs an attempt whose contact is recorded here.
     pub async fn during<T>(self, attempt: impl Future<Output = T>) -> T {
         CURRENT.scope(self, attempt).await
     }
 
-    /// Whether the attempt speaks to the destination's own hosts, or waits for a connection to one.
+    /// Whether the attempt talks to the destination's own hosts, or waits for a connection to one.
     pub fn is_direct(&self) -> bool {
         self.state().is_direct
     }
 
-    /// Since when a host has been silent; `None` if none is to speak.
+    /// Returns since when a host has been silent; `None` if the sender waits for no host.
     pub fn silent_since(&self) -> Option<Instant> {
         self.state().silent_since
     }
 
-    /// Gives the attempt up, which has waited since then for an answer, unless its content may be
-    /// on its way. Whether it is given up now; then it has to be cut off.
+    /// Gives the attempt up, unless its content may be on its way. Its host has been silent since
+    /// `silent_since`. Returns whether it was given up; if so, the caller has to cancel it.
     pub fn give_up(&self, silent_since: Instant) -> bool {
         let mut state = self.state();
         let may = state.stage == Stage::BeforeContent;
@@ -64,7 +65,8 @@ impl Contact {
         may
     }
 
-    /// Since when its host had been silent when it was given up; `None` if it was not.
+    /// Returns since when the host had been silent when the attempt was given up; `None` if it was
+    /// not.
     pub fn given_up(&self) -> Option<Instant> {
         match self.state().stage {
             Stage::GivenUp(silent_since) => Some(silent_since),
@@ -78,12 +80,12 @@ impl Contact {
 }
 
 fn note(change: impl FnOnce(&mut State)) {
-    // There is no contact outside an attempt, as in tests that call a sender directly.
+    // There is no contact outside an attempt, for example in tests that call a sender directly.
     let _ = CURRENT.try_with(|contact| change(&mut contact.state()));
 }
 
-/// The sender turns to a host of the destination's own.
-pub(crate) fn turn_to_host() {
+/// Records that the sender contacts one of the destination's own hosts.
+pub(crate) fn begin_host() {
     note(|state| {
         state.is_direct = true;
         if state.stage == Stage::Content {
@@ -92,8 +94,8 @@ pub(crate) fn turn_to_host() {
     });
 }
 
-/// A host has to speak now.
-pub(crate) fn wait() {
+/// Records that the sender waits for a host, from now if it did not wait already.
+pub(crate) fn begin_waiting() {
     note(|state| {
         if state.is_direct {
             state.silent_since.get_or_insert_with(Instant::now);
@@ -101,12 +103,12 @@ pub(crate) fn wait() {
     });
 }
 
-/// No host has to speak now: the sender waits for something of our own.
-pub(crate) fn pause() {
+/// Records that the sender waits for no host, but for something on our side.
+pub(crate) fn stop_waiting() {
     note(|state| state.silent_since = None);
 }
 
-/// A host has spoken.
+/// Records that a host sent something: its silence starts anew.
 pub(crate) fn note_answer() {
     note(|state| {
         if state.silent_since.is_some() {
@@ -115,8 +117,8 @@ pub(crate) fn note_answer() {
     });
 }
 
-/// Content is about to go out. Whether it may: not in an attempt that was given up, which is being
-/// cut off.
+/// Records that content is about to be sent. Returns whether it may be: not if the attempt was
+/// given up and is being cancelled.
 pub(crate) fn begin_content() -> bool {
     let mut may = true;
     note(|state| match state.stage {
@@ -128,14 +130,14 @@ pub(crate) fn begin_content() -> bool {
 
 #[cfg(any(test, feature = "conformance"))]
 impl Contact {
-    /// For tests: that of an attempt which has turned to a host of the destination's own. It waits for the
-    /// host to speak, or for a connection.
+    /// For tests: returns the contact of an attempt that has contacted one of the destination's own
+    /// hosts. It waits for the host if `is_connected`, otherwise for a connection.
     pub async fn with_host(is_connected: bool) -> Self {
         let contact = Self::default();
         let attempt = async {
-            turn_to_host();
+            begin_host();
             if is_connected {
-                wait();
+                begin_waiting();
             }
         };
         contact.clone().during(attempt).await;
@@ -148,33 +150,33 @@ mod tests {
     use super::*;
 
     #[tokio::test]
-    async fn silence_counts_from_what_a_host_said_last() {
+    async fn silence_counts_from_the_last_bytes_of_a_host() {
         let contact = Contact::default();
         let read = contact.clone();
         let since = || read.silent_since();
         let attempt = async {
-            wait();
-            assert_eq!(since(), None, "a relay's silence says nothing");
+            begin_waiting();
+            assert_eq!(since(), None, "a relay's silence is not recorded");
             assert!(!read.is_direct());
-            turn_to_host();
+            begin_host();
             assert!(read.is_direct());
             note_answer();
-            assert_eq!(since(), None, "nobody waits");
-            wait();
-            let first = since().expect("it waits");
+            assert_eq!(since(), None, "the sender waits for no host");
+            begin_waiting();
+            let first = since().expect("the sender waits");
             while first.elapsed().is_zero() {}
-            wait();
-            assert_eq!(since(), Some(first), "it still waits");
+            begin_waiting();
+            assert_eq!(since(), Some(first), "the sender still waits");
             note_answer();
             assert!(since() > Some(first));
-            pause();
+            stop_waiting();
             assert_eq!(since(), None);
         };
         contact.during(attempt).await;
     }
 
     #[tokio::test]
-    async fn either_content_goes_out_or_the_attempt_is_given_up() {
+    async fn an_attempt_whose_content_is_being_sent_is_not_given_up() {
         let (given_up, sent) = (Contact::default(), Contact::default());
         let now = Instant::now();
         assert!(given_up.give_up(now));
@@ -182,7 +184,7 @@ mod tests {
         assert!(sent.clone().during(async { begin_content() }).await);
         assert!(!sent.give_up(now), "the host may have the message");
         assert_eq!((given_up.given_up(), sent.given_up()), (Some(now), None));
-        sent.clone().during(async { turn_to_host() }).await;
+        sent.clone().during(async { begin_host() }).await;
         assert!(sent.give_up(now), "another message, or another host");
     }
 }

@@ -1,9 +1,9 @@
-//! Asks the platform to send by itself: the attempt goes to it as a signed POST, and its answer is
-//! the outcome. A platform in any language is a sender so, and one that renders its mail again
-//! needs no content kept for it.
+//! Asks the platform to send by itself: posts each attempt as a signed request, and the answer is
+//! the outcome. So a platform in any language can be a sender. If it renders its mail again, no
+//! content needs to be stored.
 //!
-//! One route has one URL. Redirects are not followed and no proxy of the environment is used, so
-//! mail goes to no other host than that one, and TLS is verified.
+//! Each route has one URL. Redirects are not followed, and proxies from the environment are
+//! ignored. So mail goes only to that host. TLS certificates are verified.
 
 use std::error::Error;
 use std::sync::Arc;
@@ -25,7 +25,7 @@ use crate::settings::http::HttpSettings;
 mod answer;
 mod request;
 
-/// Sends by the platform's own API.
+/// Sends through the platform's own API.
 pub struct HttpSender {
     client: Client,
     settings: HttpSettings,
@@ -33,10 +33,10 @@ pub struct HttpSender {
 }
 
 impl HttpSender {
-    /// A sender for one URL. Nothing is connected yet.
+    /// Returns a sender for one URL. It does not connect yet.
     ///
     /// # Errors
-    /// Where `ca_file` holds no certificates.
+    /// If `ca_file` contains no certificates.
     pub fn new(settings: HttpSettings, clock: Arc<dyn Clock>) -> Result<Self, String> {
         system::tls::prepare();
         let mut builder = Client::builder()
@@ -52,7 +52,7 @@ impl HttpSender {
         }
         let client = builder
             .build()
-            .map_err(|err| format!("no HTTP client can be made: {}", chain(&err)))?;
+            .map_err(|err| format!("cannot create an HTTP client: {}", error_chain(&err)))?;
         Ok(Self {
             client,
             settings,
@@ -81,12 +81,12 @@ impl HttpSender {
         let answer = request.body(body).send().await.map_err(fault)?;
         let status = answer.status().as_u16();
         let retry_after_s = retry_after_s(answer.headers(), now);
-        // An answer that breaks off still has its status.
+        // The status is valid even if reading the body fails.
         let body = self.read(answer).await.unwrap_or_default();
         answer::outcome(status, retry_after_s, body.as_deref())
     }
 
-    /// The answer's body; `None` where it is larger than `answer_max`.
+    /// Returns the answer's body, or `None` if it is larger than `answer_max`.
     async fn read(&self, mut answer: Response) -> Result<Option<Vec<u8>>, Fault> {
         let mut body = Vec::new();
         while let Some(chunk) = answer.chunk().await.map_err(fault)? {
@@ -118,8 +118,8 @@ impl Sender for HttpSender {
     }
 }
 
-/// How long the answer asks us to stay away (RFC 9110, section 10.2.3): a number of seconds, or a
-/// date.
+/// Returns the seconds in `Retry-After`, which is a number of seconds or a date (RFC 9110, section
+/// 10.2.3).
 fn retry_after_s(headers: &HeaderMap, now: Timestamp) -> Option<u64> {
     let value = headers.get(RETRY_AFTER)?.to_str().ok()?.trim();
     value.parse().ok().or_else(|| {
@@ -132,8 +132,8 @@ fn retry_after_s(headers: &HeaderMap, now: Timestamp) -> Option<u64> {
     })
 }
 
-/// The platform's trouble is ours: it never counts against the recipient. Once the request may have
-/// been read, nobody knows whether the mail went out.
+/// A failed request is a fault on our side and never counts against the recipient. If the platform
+/// may have read the request, it is unknown whether the mail was sent.
 fn fault(err: reqwest::Error) -> Fault {
     let kind = if err.is_connect() {
         FaultKind::Connect
@@ -142,13 +142,13 @@ fn fault(err: reqwest::Error) -> Fault {
     };
     let err = err.without_url();
     match system_error(&err).and_then(own_error) {
-        Some(cause) => cause.fault(kind, &chain(&err)),
-        None => Fault::ours(kind, chain(&err)),
+        Some(cause) => cause.fault(kind, &error_chain(&err)),
+        None => Fault::ours(kind, error_chain(&err)),
     }
 }
 
-/// An error with what led to it.
-fn chain(err: &dyn Error) -> String {
+/// Returns the error's text, followed by its causes.
+fn error_chain(err: &dyn Error) -> String {
     let mut text = err.to_string();
     let mut source = err.source();
     while let Some(cause) = source {

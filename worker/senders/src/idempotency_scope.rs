@@ -1,11 +1,11 @@
-//! Where in its life a job is when it is attempted: what tells two attempts of it apart.
+//! Identifies an attempt among all attempts of a job.
 
 use domain::job::Head;
 use xxhash_rust::xxh3::xxh3_128;
 
-/// Each settlement of an attempt that counts changes the job's number, and a job that begins, or
-/// begins anew, has another beginning; a lapse changes neither, and no more does a hold, because
-/// what is held was not tried.
+/// Distinguishes two attempts of the same job. Settling an attempt that counts changes `settled`. A
+/// job that is created, or created again, has another `created_ms`. A lapsed lease changes neither.
+/// A hold does not either, because a held job was not tried.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct IdempotencyScope {
     created_ms: i64,
@@ -13,7 +13,7 @@ pub struct IdempotencyScope {
 }
 
 impl IdempotencyScope {
-    /// Where a job with this head is.
+    /// Returns the scope of a job with this head.
     pub fn of(head: &Head) -> Self {
         Self {
             created_ms: head.created.ms(),
@@ -21,8 +21,8 @@ impl IdempotencyScope {
         }
     }
 
-    /// What names the attempt of a job at this moment for one of its messages, with no word of
-    /// either.
+    /// Returns the idempotency key for one message of the job in this scope. The key is a hash and
+    /// contains neither the job id nor the message id.
     pub(super) fn key(self, job: &str, message_id: &str) -> String {
         let Self {
             created_ms,

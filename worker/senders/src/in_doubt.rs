@@ -1,6 +1,6 @@
-//! Whether anybody knows what becomes of a message: from the moment that all of it is out until its
-//! answer has come, the peer may have it. Who attempts and the sender share this, so that an
-//! attempt that is cut off then is not taken for one that did not happen.
+//! Whether a message is in doubt. It is from the moment all of it was sent until the answer
+//! arrives, because the peer may have it. The worker and the sender share this state. So an attempt
+//! that is cancelled in that time is not treated as one that was never made.
 
 use std::future::pending;
 use std::sync::Arc;
@@ -12,10 +12,10 @@ use tokio_util::sync::CancellationToken;
 
 use crate::lease_end::LeaseEnd;
 
-/// How much longer an attempt that is cut off waits for the answer to a message that is out.
+/// How much longer a cancelled attempt waits for the answer to a message that was sent whole.
 const ANSWER_MAX: Duration = Duration::from_secs(2);
 
-/// What is known of one message on its way. Clones are of the same message.
+/// The in-doubt state of one message. Clones share the same message.
 #[derive(Clone, Debug, Default)]
 pub struct InDoubt {
     open: Arc<AtomicBool>,
@@ -23,12 +23,12 @@ pub struct InDoubt {
     lease_end: LeaseEnd,
 }
 
-/// While it lives nobody knows.
-struct Open<'a>(&'a AtomicBool);
+/// The message is in doubt while this guard lives.
+struct OpenGuard<'a>(&'a AtomicBool);
 
 impl InDoubt {
-    /// That of a message whose attempt ends where `cut` is cancelled.
-    pub fn until(cut: CancellationToken) -> Self {
+    /// Returns the state of a message whose attempt ends when `cut` is cancelled.
+    pub fn cancelled_by(cut: CancellationToken) -> Self {
         Self {
             open: Arc::default(),
             cut,
@@ -36,8 +36,8 @@ impl InDoubt {
         }
     }
 
-    /// The same for a message that may only be sent while its lease lasts.
-    pub fn within(cut: CancellationToken, lease_end: LeaseEnd) -> Self {
+    /// Like [`until`](Self::until), for a message that may be sent only while its lease lasts.
+    pub fn with_lease_end(cut: CancellationToken, lease_end: LeaseEnd) -> Self {
         Self {
             open: Arc::default(),
             cut,
@@ -45,9 +45,9 @@ impl InDoubt {
         }
     }
 
-    /// To be awaited before each step that brings a message closer to being taken by the peer. Goes
-    /// on at once while the lease lasts. When it is over, another worker may have the job: then the
-    /// attempt is cut off, and this waits for ever.
+    /// Must be awaited before each step that brings the peer closer to accepting the message.
+    /// Returns at once while the lease lasts. After its end another worker may have the job: then
+    /// this cancels the attempt and never returns.
     pub async fn may_send(&self) {
         if self.lease_end.is_over() {
             self.cut.cancel();
@@ -55,12 +55,13 @@ impl InDoubt {
         }
     }
 
-    /// Waits for the peer's answer to a message that is out, or will be by what is waited for. An
-    /// attempt that is cut off meanwhile goes on until the answer is there, two seconds at most.
-    /// `None`: it was cut off and the answer did not come, so that nobody knows.
+    /// Waits for the peer's answer to a message that was sent whole, or that `waiting` itself
+    /// sends. If the attempt is cancelled meanwhile, the wait continues for two seconds at most.
+    /// Returns `None` if the attempt was cancelled and no answer arrived, so that the result is
+    /// unknown.
     pub async fn answer<T>(&self, waiting: impl Future<Output = T>) -> Option<T> {
         self.open.store(true, Ordering::Relaxed);
-        let _open = Open(&self.open);
+        let _guard = OpenGuard(&self.open);
         let given_up = async {
             self.cut.cancelled().await;
             sleep(ANSWER_MAX).await;
@@ -72,13 +73,13 @@ impl InDoubt {
         }
     }
 
-    /// Whether the peer may have the message and has not said so.
-    pub fn is_open(&self) -> bool {
+    /// Whether the peer may have the message and has not answered yet.
+    pub fn is_in_doubt(&self) -> bool {
         self.open.load(Ordering::Relaxed)
     }
 }
 
-impl Drop for Open<'_> {
+impl Drop for OpenGuard<'_> {
     fn drop(&mut self) {
         self.0.store(false, Ordering::Relaxed);
     }

@@ -1,5 +1,5 @@
-//! Until when a worker may send the mail of its leased jobs. After a process was frozen or
-//! suspended, this tells it without a call to Redis that other workers may have its jobs.
+//! Until when a worker may send the mail of its leased jobs. A process that was frozen or suspended
+//! learns from this, without a call to Redis, that other workers may have its jobs.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -7,8 +7,8 @@ use std::time::Duration;
 
 use domain::clock::Clock;
 
-/// The end of one lease, by the worker's own clock and never later than in Redis. Clones are of the
-/// same lease. The default is an end that never comes.
+/// The end of one lease by the worker's own clock, never later than the end in Redis. Clones share
+/// the same lease. The default never ends.
 #[derive(Clone, Debug, Default)]
 pub struct LeaseEnd(Option<Arc<Inner>>);
 
@@ -20,8 +20,8 @@ struct Inner {
 }
 
 impl LeaseEnd {
-    /// The end of a lease of this length that Redis was asked for at `asked_at`, by
-    /// [`Clock::running`].
+    /// Returns the end of a lease with this length that was requested from Redis at `asked_at`, a
+    /// value of [`Clock::monotonic`].
     pub fn new(clock: Arc<dyn Clock>, asked_at: Duration, length: Duration) -> Self {
         let end = Self(Some(Arc::new(Inner {
             clock,
@@ -32,8 +32,8 @@ impl LeaseEnd {
         end
     }
 
-    /// Redis has confirmed that the lease lasts for its length from when it was asked, by
-    /// [`Clock::running`].
+    /// Records that Redis extended the lease by `length`, counted from `asked_at`, a value of
+    /// [`Clock::monotonic`]. The end never moves backwards.
     pub fn extend(&self, asked_at: Duration, length: Duration) {
         if let Some(inner) = &self.0 {
             let until_ms = (asked_at + length)
@@ -44,15 +44,16 @@ impl LeaseEnd {
         }
     }
 
-    /// Whether it is over, so that other workers may have the jobs. The first to hear that logs it.
+    /// Whether the lease is over, so that other workers may have the jobs. The first call that
+    /// returns true logs a warning.
     pub fn is_over(&self) -> bool {
         let Some(inner) = &self.0 else { return false };
-        let is_over =
-            inner.clock.running() >= Duration::from_millis(inner.until_ms.load(Ordering::Relaxed));
+        let is_over = inner.clock.monotonic()
+            >= Duration::from_millis(inner.until_ms.load(Ordering::Relaxed));
         if is_over && !inner.is_reported.swap(true, Ordering::Relaxed) {
             tracing::warn!(
-                "a lease ended before its mail was sent: this process stood still, or Redis did not answer; nothing more of it \
-                 is sent here"
+                "a lease ended before its mail was sent, because this process was suspended or \
+                 Redis did not answer; this worker sends nothing more under that lease"
             );
         }
         is_over
@@ -68,7 +69,7 @@ mod tests {
     fn a_lease_ends_by_the_time_that_has_passed_since_it_was_asked_for() {
         let second = Duration::from_secs(1);
         let clock = Arc::new(ManualClock::new(Timestamp::from_ms(90_000)));
-        let asked_at = clock.running();
+        let asked_at = clock.monotonic();
         clock.advance(second);
         let end = LeaseEnd::new(clock.clone(), asked_at, 3 * second);
         clock.advance(second);
@@ -76,17 +77,14 @@ mod tests {
         clock.set(Timestamp::default());
         assert!(
             !end.is_over(),
-            "the clock was set back, and no time has passed"
+            "setting the clock back does not end the lease"
         );
         clock.advance(second);
         assert!(end.is_over());
         end.extend(2 * second, 3 * second);
         assert!(!end.is_over());
         end.extend(asked_at, 3 * second);
-        assert!(
-            !end.is_over(),
-            "an answer that comes late takes nothing away"
-        );
+        assert!(!end.is_over(), "a late answer does not shorten the lease");
         assert!(!LeaseEnd::default().is_over());
     }
 }

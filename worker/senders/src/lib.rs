@@ -1,5 +1,5 @@
-//! The senders: each turns one attempt to deliver into one outcome. They own their settings. They
-//! know neither the store, nor the policy, nor the rest of the configuration.
+//! The senders. Each turns one delivery attempt into one outcome, and owns its settings. They know
+//! neither the store, nor the policy, nor the rest of the configuration.
 
 pub mod attempt;
 pub mod command;

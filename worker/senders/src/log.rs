@@ -1,4 +1,4 @@
-//! Says what it would send, and counts it as delivered: for trying things out.
+//! Logs what it would send and reports it as delivered. For trying things out.
 
 use async_trait::async_trait;
 use domain::outcome::Outcome;

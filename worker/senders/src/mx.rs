@@ -1,8 +1,8 @@
-//! Takes mail straight to the recipients' own mail hosts (RFC 5321, section 5.1).
+//! Delivers mail directly to the recipients' own mail hosts (RFC 5321, section 5.1).
 //!
-//! A host that cannot be reached, turns us away or closes is a reason to try the next; what a host
-//! says about the message is the outcome. Here a greeting of 421 is the host's failure and says
-//! something about it, other than at our own relay.
+//! If a host cannot be reached, rejects us or closes the connection, the next host is tried. What a
+//! host replies about the message is the outcome. Unlike at our own relay, a 421 greeting here is
+//! the host's failure and says something about the host.
 
 use std::sync::Arc;
 
@@ -10,12 +10,12 @@ use async_trait::async_trait;
 use domain::outcome::{Outcome, Side};
 use domain::transcript::{Phase, Transcript};
 
-use self::hosts::{Dns, Lookup};
-use self::passed::Passed;
+use self::hosts::{Dns, LookupError};
+use self::skipped::SkippedHost;
 use self::sources::Sources;
 use super::smtp::pool::Pools;
+use super::smtp::recorder::TranscriptRecorder;
 use super::smtp::tls::TlsClient;
-use super::smtp::trail::Trail;
 use super::smtp::{OpenSessions, assumed, without_content};
 use crate::attempt::Attempt;
 use crate::contact;
@@ -23,44 +23,47 @@ use crate::sender::Sender;
 use crate::settings::mx::MxSettings;
 use crate::settings::session::{AfterDot, TlsMode};
 use crate::smtp::peer::{Peer, Place};
-use crate::smtp::session::Manner;
+use crate::smtp::session::SessionParameters;
 
 mod hosts;
-mod passed;
 mod public;
+mod skipped;
 mod sources;
 
-/// Sends to mail hosts.
+/// Sends to mail hosts directly.
 pub struct MxSender {
     settings: MxSettings,
-    /// The DNS, or why there is none.
+    /// The DNS, or why it is not available.
     dns: Result<Dns, String>,
     pools: Pools,
     sources: Sources,
 }
 
 impl MxSender {
-    /// A sender to the hosts that the DNS names. Nothing is asked yet.
+    /// Returns a sender to the hosts that the DNS names. It makes no lookup yet.
     ///
     /// # Panics
     /// Outside a tokio runtime.
     pub fn new(settings: MxSettings) -> Self {
-        Self::among(settings, OpenSessions::new(usize::MAX))
+        Self::with_shared_limit(settings, OpenSessions::new(usize::MAX))
     }
 
-    /// The same, whose sessions are bounded together with those of other senders.
+    /// Like [`new`](Self::new), and shares the limit on open sessions with other senders.
     ///
     /// # Panics
     /// Outside a tokio runtime.
-    pub fn among(settings: MxSettings, sessions: Arc<OpenSessions>) -> Self {
+    pub fn with_shared_limit(settings: MxSettings, sessions: Arc<OpenSessions>) -> Self {
         let dns = Dns::new(&settings);
         if let Err(why) = &dns {
-            tracing::error!(why, "the mx sender has no DNS; jobs of its route wait");
+            tracing::error!(
+                why,
+                "the mx sender cannot use the DNS; jobs of its route wait"
+            );
         }
         let session = settings.session.clone();
         let tls = TlsClient::new(session.certificates.clone());
         let pools = Pools::new(
-            Manner {
+            SessionParameters {
                 settings: session,
                 login: None,
                 tls,
@@ -76,34 +79,39 @@ impl MxSender {
         }
     }
 
-    async fn try_hosts(&self, attempt: &Attempt, content: &[u8], trail: &mut Trail) -> Outcome {
-        trail.begin(Phase::Lookup);
-        contact::pause();
+    async fn try_hosts(
+        &self,
+        attempt: &Attempt,
+        content: &[u8],
+        recorder: &mut TranscriptRecorder,
+    ) -> Outcome {
+        recorder.begin(Phase::Lookup);
+        contact::stop_waiting();
         let dns = match &self.dns {
             Ok(dns) => dns,
-            Err(why) => return Lookup::ours(why.clone()).outcome(),
+            Err(why) => return LookupError::ours(why.clone()).outcome(),
         };
         let domain = attempt.recipient.domain();
         let hosts = match dns.hosts(domain, &self.settings.session.helo).await {
             Ok(hosts) => hosts,
             Err(no) => return no.outcome(),
         };
-        let mut passed: Option<Passed> = None;
+        let mut skipped: Option<SkippedHost> = None;
         let mut left = self.settings.hosts_max;
         let mut turn = self.sources.turn();
         for host in hosts.into_iter().take(self.settings.hosts_max) {
-            trail.begin(Phase::Lookup);
-            contact::pause();
+            recorder.begin(Phase::Lookup);
+            contact::stop_waiting();
             let addresses = match dns.addresses(&host).await {
                 Ok(addresses) => addresses,
                 Err(no) => {
-                    passed = Passed::Unfound(no).or_rather(passed);
+                    skipped = SkippedHost::NotFound(no).or_more_informative(skipped);
                     continue;
                 }
             };
             for address in addresses {
                 let Some(source) = turn.source(address) else {
-                    passed = Passed::Sourceless.or_rather(passed);
+                    skipped = SkippedHost::NoSource.or_more_informative(skipped);
                     continue;
                 };
                 if left == 0 {
@@ -117,26 +125,30 @@ impl MxSender {
                     source,
                     tls: self.tls_for(domain),
                 };
-                contact::turn_to_host();
-                match self.pools.hand_over(&peer, attempt, content, trail).await {
+                contact::begin_host();
+                match self
+                    .pools
+                    .hand_over(&peer, attempt, content, recorder)
+                    .await
+                {
                     Ok(reply) => return Outcome::Delivered(reply),
-                    Err(stop) if stop.is_unknown() => {
-                        trail.is_unknown();
+                    Err(stop) if stop.is_in_doubt() => {
+                        recorder.mark_in_doubt();
                         return match self.settings.session.after_dot {
                             AfterDot::AssumeDelivered => Outcome::Delivered(assumed()),
                             AfterDot::Resend => stop.outcome(Side::Theirs),
                         };
                     }
                     Err(stop) if stop.is_about_connection() && stop.phase != Phase::Dot => {
-                        // An address that there is no way to was not tried.
-                        left += usize::from(stop.is_no_way());
-                        passed = Passed::Stopped(stop).or_rather(passed);
+                        // An unroutable address was not tried and does not count.
+                        left += usize::from(stop.is_unroutable());
+                        skipped = SkippedHost::Stopped(stop).or_more_informative(skipped);
                     }
                     Err(stop) => return stop.outcome(Side::Theirs),
                 }
             }
         }
-        passed.map_or_else(|| Lookup::NoAddress.outcome(), Passed::outcome)
+        skipped.map_or_else(|| LookupError::NoAddress.outcome(), SkippedHost::outcome)
     }
 
     fn tls_for(&self, domain: &str) -> TlsMode {
@@ -163,9 +175,9 @@ impl Sender for MxSender {
         let Some(content) = &attempt.content else {
             return (without_content(), None);
         };
-        let mut trail = Trail::default();
-        let outcome = self.try_hosts(attempt, content, &mut trail).await;
-        (outcome, Some(trail.finish()))
+        let mut recorder = TranscriptRecorder::default();
+        let outcome = self.try_hosts(attempt, content, &mut recorder).await;
+        (outcome, Some(recorder.finish()))
     }
 }
 
@@ -174,7 +186,7 @@ mod tests {
     use super::*;
 
     #[tokio::test]
-    async fn tls_is_required_where_it_is_said() {
+    async fn tls_is_required_for_the_configured_domains() {
         let settings = MxSettings {
             tls_required: ["example.com", "*.example.org"]
                 .map(|rule| rule.parse().unwrap())

@@ -1,5 +1,5 @@
-//! The trait that every sender implements. A sender turns one attempt into one [`Outcome`]. It knows
-//! neither the store, nor the policy, nor the other senders.
+//! The trait that every sender implements. A sender turns one attempt into one [`Outcome`]. It
+//! knows neither the store, nor the policy, nor the other senders.
 
 use async_trait::async_trait;
 use domain::outcome::Outcome;
@@ -7,24 +7,26 @@ use domain::transcript::Transcript;
 
 use crate::attempt::Attempt;
 
-/// Tries to redeliver.
+/// Makes delivery attempts.
 #[async_trait]
 pub trait Sender: Send + Sync {
-    /// Tries once. Returns within the sender's own time limits, whatever the peer does. What every
-    /// sender has to keep is tested by the suite in `conformance` (feature `conformance`).
+    /// Attempts delivery once. Returns within the sender's own time limits, whether or not the peer
+    /// answers. The suite in `conformance` (feature `conformance`) tests what every sender must
+    /// guarantee.
     ///
-    /// Cancel-safe in this sense: a call that is dropped leaves no half-used connection behind for
-    /// the next one. It counts as one that did not happen; so it is not dropped while the message's
-    /// [`InDoubt`](crate::in_doubt::InDoubt) is open, and ends soon by itself then.
+    /// Cancel-safe: dropping the call leaves no half-used connection for the next one. A dropped
+    /// call counts as an attempt that was never made. So the caller must not drop it while the
+    /// message's [`InDoubt`](crate::in_doubt::InDoubt) is open; in that state the call returns soon
+    /// by itself.
     async fn send(&self, attempt: &Attempt) -> Outcome;
 
-    /// The same, and what the wire showed on the way, for events and traces. A sender without a
-    /// wire has nothing to add.
+    /// Like [`send`](Self::send), and also returns the transcript of the conversation, for events
+    /// and traces. Senders without a network conversation return `None`.
     async fn send_traced(&self, attempt: &Attempt) -> (Outcome, Option<Transcript>) {
         (self.send(attempt).await, None)
     }
 
-    /// Whether attempts need the message's content; where they do not, it is not even fetched.
+    /// Whether attempts need the message's content. If not, the worker does not fetch it.
     fn wants_content(&self) -> bool {
         true
     }

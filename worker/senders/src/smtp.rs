@@ -1,8 +1,8 @@
-//! Hands mail to a relay over SMTP (RFC 5321). Connections are kept and used again.
+//! Hands mail to a relay over SMTP (RFC 5321). Connections are kept and reused.
 //!
-//! What the relay says to MAIL, RCPT or the content is its answer for this message. Trouble before
-//! that (no connection, a refused greeting), a 421 before the content is out and lost connections
-//! are ours, and never count against the recipient.
+//! The relay's reply to MAIL, RCPT or the content is its answer for this message. These are our own
+//! trouble and never count against the recipient: failures before MAIL (no connection, a refused
+//! greeting), a 421 before the content was sent, and lost connections.
 
 use std::sync::Arc;
 
@@ -13,9 +13,9 @@ use domain::transcript::Transcript;
 
 use self::peer::{Peer, Place};
 use self::pool::Pools;
-use self::session::Manner;
+use self::recorder::TranscriptRecorder;
+use self::session::SessionParameters;
 use self::tls::TlsClient;
-use self::trail::Trail;
 use crate::attempt::Attempt;
 use crate::sender::Sender;
 use crate::settings::session::AfterDot;
@@ -30,14 +30,14 @@ mod offers;
 mod open_sessions;
 pub(super) mod peer;
 pub(super) mod pool;
+pub(super) mod recorder;
 pub(super) mod session;
 pub(super) mod stop;
 pub(super) mod tls;
-pub(super) mod trail;
 mod transaction;
 mod wire;
 
-/// Sends by one relay.
+/// Sends through one relay.
 pub struct SmtpSender {
     pools: Pools,
     relay: Peer,
@@ -45,19 +45,19 @@ pub struct SmtpSender {
 }
 
 impl SmtpSender {
-    /// A sender for one relay. Nothing is connected yet.
+    /// Returns a sender for one relay. It does not connect yet.
     ///
     /// # Panics
     /// Outside a tokio runtime.
     pub fn new(settings: SmtpSettings) -> Self {
-        Self::among(settings, OpenSessions::new(usize::MAX))
+        Self::with_shared_limit(settings, OpenSessions::new(usize::MAX))
     }
 
-    /// The same, whose sessions are bounded together with those of other senders.
+    /// Like [`new`](Self::new), and shares the limit on open sessions with other senders.
     ///
     /// # Panics
     /// Outside a tokio runtime.
-    pub fn among(settings: SmtpSettings, sessions: Arc<OpenSessions>) -> Self {
+    pub fn with_shared_limit(settings: SmtpSettings, sessions: Arc<OpenSessions>) -> Self {
         let SmtpSettings {
             host,
             port,
@@ -71,12 +71,10 @@ impl SmtpSender {
             source: None,
             tls,
         };
-        let (after_dot, tls) = (
-            session.after_dot,
-            TlsClient::new(session.certificates.clone()),
-        );
+        let after_dot = session.after_dot;
+        let tls = TlsClient::new(session.certificates.clone());
         let pools = Pools::new(
-            Manner {
+            SessionParameters {
                 settings: session,
                 login,
                 tls,
@@ -101,39 +99,38 @@ impl Sender for SmtpSender {
         let Some(content) = &attempt.content else {
             return (without_content(), None);
         };
-        let mut trail = Trail::default();
+        let mut recorder = TranscriptRecorder::default();
         let outcome = match self
             .pools
-            .hand_over(&self.relay, attempt, content, &mut trail)
+            .hand_over(&self.relay, attempt, content, &mut recorder)
             .await
         {
             Ok(reply) => Outcome::Accepted(reply),
-            Err(stop) if stop.is_unknown() => {
-                trail.is_unknown();
+            Err(stop) if stop.is_in_doubt() => {
+                recorder.mark_in_doubt();
                 match self.after_dot {
                     AfterDot::AssumeDelivered => Outcome::Accepted(assumed()),
                     AfterDot::Resend => stop.outcome(Side::Ours),
                 }
             }
-            // Whom our relay has no time for is not what it closes for.
+            // A 421 from our own relay is not about the recipient.
             Err(stop) if stop.is_closing() => Outcome::Unreachable(stop.fault(Side::Ours)),
             Err(stop) => stop.outcome(Side::Ours),
         };
-        (outcome, Some(trail.finish()))
+        (outcome, Some(recorder.finish()))
     }
 }
 
-/// What stands for the reply where a message was sent whole and not answered for, and counts as
-/// taken.
+/// Returns the reply for a message that was sent whole, got no answer, and counts as accepted.
 pub(super) fn assumed() -> Reply {
     Reply {
         code: None,
         status: None,
-        text: "no reply to the message; it is assumed to have been taken".to_owned(),
+        text: "no reply to the message; it is assumed to be accepted".to_owned(),
     }
 }
 
-/// What can only be an smtp route's message without content.
+/// Returns the outcome for a message without content on a route that needs it.
 pub(super) fn without_content() -> Outcome {
     Outcome::Unreadable("the message has no content, which this route needs".to_owned())
 }

@@ -1,5 +1,5 @@
-//! Relays take a message and may report later that it did not get through. What they took waits in
-//! its job, and silence delivers it.
+//! A relay accepts a message and may report later that it was not delivered. The message waits in
+//! its job. If no report comes in time, it counts as delivered.
 
 use std::mem;
 use std::time::Duration;
@@ -13,7 +13,7 @@ use store::settle::Settlement;
 use super::progress::{Progress, ms};
 
 impl Progress {
-    /// No bounce has come for what was accepted long enough ago: it got through.
+    /// Delivers each accepted message whose time for a bounce is over.
     pub(super) fn confirm_expired(&mut self) {
         let now = self.leased.claimed_at;
         for message in mem::take(&mut self.accepted) {
@@ -30,8 +30,8 @@ impl Progress {
         }
     }
 
-    /// A relay has taken the message in front, and has `delay` to say otherwise. `Some` where that
-    /// ends the attempt.
+    /// A relay has accepted the message in front. A bounce may come within `delay`. Returns `Some`
+    /// if that ends the attempt.
     pub(super) fn accept(
         &mut self,
         mut accepted: Event,
@@ -48,7 +48,7 @@ impl Progress {
             serial,
         });
         self.accepted.push(message);
-        // The probe waits alone; an address that has shown that it is alive gets the rest at once.
+        // The first message is tried alone. After a delivery the address gets the others at once.
         if self.delivered && !self.waiting.is_empty() {
             accepted.delay = Some(ms(delay));
             self.events.push(&accepted);
@@ -61,8 +61,8 @@ impl Progress {
         Some(self.wait(delay, tally, accepted))
     }
 
-    /// Nothing is left to try and a bounce may still come for what was accepted: the job waits for
-    /// the first silence.
+    /// Nothing is left to try, but a bounce may still come for an accepted message. The job waits
+    /// until the first of these times is over.
     pub(super) fn wait_for_bounces(&mut self, now: Timestamp) -> Option<Box<Settlement>> {
         let until = self
             .accepted
@@ -79,7 +79,7 @@ impl Progress {
         };
         let tally = self.tally(result, self.leased.job.head.status, now);
         self.renew_if_delivered(now);
-        // Both are instants of Redis. The clock of this machine may show another time.
+        // Both instants are by the clock of Redis, which may differ from the clock of this machine.
         let delay = until.since(self.leased.claimed_at);
         Some(self.wait(delay, tally, last))
     }

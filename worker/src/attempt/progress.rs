@@ -1,5 +1,5 @@
-//! What an attempt has come to so far, and what each verdict does to its job: every verdict either
-//! lets the next message have its turn or ends the attempt in a settlement.
+//! The progress of an attempt, and what each verdict does to its job. A verdict either lets the
+//! next message be tried, or ends the attempt with a settlement.
 
 use std::collections::VecDeque;
 use std::mem;
@@ -18,24 +18,24 @@ use serde_json::Map;
 use store::claim::LeasedJob;
 use store::settle::{End, Settlement};
 
-/// The attempt while it goes on.
+/// An attempt that is running.
 pub(super) struct Progress {
     pub(super) leased: LeasedJob,
     pub(super) waiting: VecDeque<Message>,
-    /// What a relay has taken and a bounce may still come for.
+    /// Messages that a relay has accepted and that may still bounce.
     pub(super) accepted: Vec<Message>,
-    /// Whether nothing is tried, because all that there was to do was to hear no bounce.
-    only_heard: bool,
-    /// Which attempt policy is asked about. After a delivery it is 0: a failure then is a new
-    /// outage, which our own try was the first to meet.
+    /// Whether nothing is tried: the job only waited for bounces of accepted messages.
+    only_confirms: bool,
+    /// The number of the attempt that policy is asked about. After a delivery it is 0, because a
+    /// failure then is a new outage, and this is its first attempt.
     pub(super) step: u32,
     pub(super) delivered: bool,
-    /// What the last outcome says about the destination.
+    /// What the last outcome means for the destination.
     pub(super) feedback: Feedback,
     pub(super) events: EventLines,
     /// What the wire showed of the last message.
     transcript: Option<Box<Transcript>>,
-    /// Whether some message was sent whole and not answered for.
+    /// Whether a message was sent whole and got no answer.
     unknown: bool,
 }
 
@@ -44,7 +44,7 @@ impl Progress {
     pub(super) fn new(mut leased: LeasedJob) -> Self {
         let (accepted, waiting) = split(mem::take(&mut leased.job.messages));
         Self {
-            only_heard: waiting.is_empty(),
+            only_confirms: waiting.is_empty(),
             step: leased.job.head.attempt + 1,
             leased,
             waiting,
@@ -57,7 +57,7 @@ impl Progress {
         }
     }
 
-    /// Notes what was seen of the message in front.
+    /// Records what was seen of the message in front.
     pub(super) fn note(&mut self, outcome: &Outcome, transcript: Option<Transcript>) {
         self.unknown |= is_unanswered(outcome)
             || transcript
@@ -66,12 +66,12 @@ impl Progress {
         self.transcript = transcript.map(Box::new);
     }
 
-    /// The number of this attempt of the job: where nothing is tried, of the last one.
+    /// Returns the number of this attempt, or of the last one if nothing is tried.
     pub(super) fn attempt(&self) -> u32 {
-        self.leased.job.head.attempt + u32::from(!self.only_heard)
+        self.leased.job.head.attempt + u32::from(!self.only_confirms)
     }
 
-    /// Does what policy says about the message in front. `Some` where that ends the attempt.
+    /// Applies the verdict to the message in front. Returns `Some` if that ends the attempt.
     pub(super) fn conclude(
         &mut self,
         outcome: &Outcome,
@@ -79,10 +79,10 @@ impl Progress {
         now: Timestamp,
     ) -> Option<Box<Settlement>> {
         let message = self.waiting.front()?;
-        let said = |kind| self.event(kind, message, decision);
+        let event = |kind| self.event(kind, message, decision);
         match &decision.verdict {
             Verdict::Close => {
-                let delivered = said(EventKind::MessageDelivered);
+                let delivered = event(EventKind::MessageDelivered);
                 self.events.push(&delivered);
                 self.waiting.pop_front();
                 self.delivered = true;
@@ -90,11 +90,11 @@ impl Progress {
                 None
             }
             Verdict::Confirm(delay) => {
-                let accepted = said(EventKind::MessageAccepted);
+                let accepted = event(EventKind::MessageAccepted);
                 self.accept(accepted, *delay, now)
             }
             Verdict::DropMessage => {
-                let mut dropped = said(EventKind::MessageDropped);
+                let mut dropped = event(EventKind::MessageDropped);
                 let missing = matches!(outcome, Outcome::Unreadable(_));
                 let reason = if missing {
                     DropReason::ContentMissing
@@ -107,7 +107,7 @@ impl Progress {
                 None
             }
             Verdict::RetryAfter(delay) => {
-                let mut deferred = said(EventKind::AttemptDeferred);
+                let mut deferred = event(EventKind::AttemptDeferred);
                 deferred.reason = is_unanswered(outcome).then(|| "unknown".to_owned());
                 let tally = self.tally(TallyResult::Deferred, decision.reply.status, now);
                 self.renew_if_delivered(now);
@@ -121,7 +121,7 @@ impl Progress {
                 Some(self.wait(*delay, tally, deferred))
             }
             Verdict::Hold(delay) => {
-                let mut held = said(EventKind::AttemptDeferred);
+                let mut held = event(EventKind::AttemptDeferred);
                 held.reason = Some("held".to_owned());
                 let tally = self.tally(TallyResult::Deferred, decision.reply.status, now);
                 self.renew_if_delivered(now);
@@ -131,28 +131,28 @@ impl Progress {
                 Some(self.wait(*delay, tally, held))
             }
             Verdict::DropAll => {
-                let deferred = said(EventKind::AttemptDeferred);
+                let deferred = event(EventKind::AttemptDeferred);
                 self.events.push(&deferred);
                 self.drop_all(DropReason::GivenUp);
                 Some(self.end(now))
             }
             Verdict::Retire {
                 standing,
-                host_dead,
+                host_down,
             } => {
-                let deferred = said(EventKind::AttemptDeferred);
-                let mut retired = said(EventKind::AddressRetired);
+                let deferred = event(EventKind::AttemptDeferred);
+                let mut retired = event(EventKind::AddressRetired);
                 (retired.message, retired.late_ms, retired.metadata) = (None, None, Map::new());
                 self.events.push(&deferred);
                 self.drop_all(DropReason::Retired);
-                // Nobody looks after these any more: the address has been found dead.
+                // These are dropped too, because the address is dead.
                 self.waiting = mem::take(&mut self.accepted).into();
                 self.drop_all(DropReason::Retired);
                 let policy = retired.policy.clone().unwrap_or_default();
                 let end = End::Retire {
                     standing: *standing,
                     policy,
-                    host_dead: *host_dead,
+                    host_down: *host_down,
                 };
                 let tally = self.tally(TallyResult::Retired, decision.reply.status, now);
                 Some(self.settlement(end, tally, &retired))
@@ -169,7 +169,7 @@ impl Progress {
         )
     }
 
-    /// An event about one message, and what was said about it.
+    /// An event about one message, with its reply and policy row.
     fn event(&self, kind: EventKind, message: &Message, decision: &Decision<'_>) -> Event {
         let mut event = self.about(kind).of(message);
         event.attempt = Some(self.attempt());
@@ -204,7 +204,7 @@ impl Progress {
         }
     }
 
-    /// The job waits for its next attempt, with what still waits in it.
+    /// The job waits for its next attempt, with the messages that are left.
     pub(super) fn wait(
         &mut self,
         delay: Duration,
@@ -221,7 +221,8 @@ impl Progress {
         self.settlement(End::Retry { job, delay }, tally, &last)
     }
 
-    /// The attempt was cut off: what has ended has ended, and the rest is due again at once.
+    /// The attempt was cancelled. Messages that have ended stay ended, and the others are due again
+    /// at once. Returns `None` if nothing happened.
     pub(super) fn interrupt(mut self, now: Timestamp) -> Option<Box<Settlement>> {
         if self.events.is_empty() {
             return None;
@@ -240,7 +241,8 @@ impl Progress {
         Some(self.wait(Duration::ZERO, tally, last))
     }
 
-    /// After a delivery the address has shown that it is alive: what still waits begins anew.
+    /// After a delivery the remaining messages start again with a new job head, because the address
+    /// is alive.
     pub(super) fn renew_if_delivered(&mut self, now: Timestamp) {
         if self.delivered {
             let head = &mut self.leased.job.head;
@@ -248,8 +250,8 @@ impl Progress {
         }
     }
 
-    /// No message is left to try: the job ends, and the address keeps its standing; or it waits for
-    /// what was accepted.
+    /// No message is left to try. The job waits for accepted messages, or it ends and the address
+    /// keeps its standing.
     pub(super) fn end(&mut self, now: Timestamp) -> Box<Settlement> {
         if let Some(waiting) = self.wait_for_bounces(now) {
             return waiting;
@@ -266,7 +268,7 @@ impl Progress {
         self.settlement(End::Close, tally, &last)
     }
 
-    /// How this attempt is counted, where it ends so.
+    /// How this attempt is counted if it ends with this result.
     pub(super) fn tally(
         &self,
         result: TallyResult,
@@ -274,7 +276,7 @@ impl Progress {
         now: Timestamp,
     ) -> Tally {
         let result = match result {
-            TallyResult::Delivered if self.only_heard => TallyResult::Confirmed,
+            TallyResult::Delivered if self.only_confirms => TallyResult::Confirmed,
             TallyResult::Retired => result,
             _ if self.unknown => TallyResult::Unknown,
             _ => result,
@@ -303,7 +305,7 @@ impl Progress {
     }
 }
 
-/// Whether nobody knows if the message was taken.
+/// Whether it is unknown if the peer accepted the message.
 fn is_unanswered(outcome: &Outcome) -> bool {
     matches!(outcome, Outcome::Unreachable(fault) if fault.kind == FaultKind::Unanswered)
 }
@@ -312,7 +314,7 @@ pub(super) fn ms(delay: Duration) -> u64 {
     delay.as_millis().try_into().unwrap_or(u64::MAX)
 }
 
-/// Those that a relay has taken, and those that are to be tried.
+/// Splits messages into those that a relay has accepted and those that are to be tried.
 fn split(messages: Vec<Message>) -> (Vec<Message>, VecDeque<Message>) {
     if messages.iter().all(|message| message.accepted.is_none()) {
         return (Vec::new(), messages.into());

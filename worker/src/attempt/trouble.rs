@@ -1,30 +1,32 @@
-//! Trouble of our own that attempts meet, as the log has it: by route, kind and error, when it
-//! begins and when it is over.
+//! Logs trouble on our own side that attempts meet, for example no network or missing content. For
+//! each route, kind and error it logs one line when the trouble begins and one when it is over.
+//! Does not know what becomes of the message.
 
 use std::time::Instant;
 
 use domain::outcome::{Fault, FaultKind, Outcome, Side};
 use system::troubles::{News, Troubles};
 
-/// How much of a fault's text is shown, in characters.
-const SHOWN_CHARS: usize = 300;
+/// How many characters of a fault's text are logged at most.
+const FAULT_CHARS_MAX: usize = 300;
 
-/// The troubles that routes have.
+/// The current troubles of all routes.
 #[derive(Default)]
 pub(super) struct RouteTroubles(Troubles<Kind>);
 
-/// What kind of trouble it is.
+/// The kind of a trouble.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Kind {
-    /// No peer could be asked to take a message. With the name of the error, if it has one.
+    /// No reply was received because of a fault on our side. Contains the error's name, if it has
+    /// one.
     Fault(FaultKind, Option<&'static str>),
-    /// There is nothing to send: such messages are dropped.
+    /// The message's content could not be read. Such messages are dropped.
     ContentMissing,
 }
 
 impl RouteTroubles {
-    /// Logs what an outcome has news of.
-    pub(super) fn say(&self, route: &str, outcome: &Outcome) {
+    /// Logs if this outcome of a route shows that a trouble has begun, or that one is over.
+    pub(super) fn log(&self, route: &str, outcome: &Outcome) {
         let kind = match outcome {
             Outcome::Unreachable(fault) if fault.side == Side::Ours => {
                 Some(Kind::Fault(fault.kind, fault.name))
@@ -38,15 +40,16 @@ impl RouteTroubles {
                     tracing::warn!(
                         route,
                         why,
-                        "content is missing: messages are dropped, their addresses stay"
+                        "content is missing: messages are dropped, \
+                         and their addresses keep their standing"
                     );
                 }
                 (News::Begun, Outcome::Unreachable(fault)) => {
-                    let fault = shown(fault);
+                    let fault = redacted(fault);
                     tracing::warn!(
                         route,
                         fault,
-                        "a trouble of our own: mail waits, and no attempt is spent"
+                        "a trouble of our own: mail waits, and the attempt does not count"
                     );
                 }
                 (News::Begun, _) => {}
@@ -64,8 +67,9 @@ impl RouteTroubles {
     }
 }
 
-/// A fault as the log may have it: what others said may name an address, plain or as in a URL.
-fn shown(fault: &Fault) -> String {
+/// Returns a fault's text for the log. Words with an address are hidden, because a text from
+/// another server may contain one, plain or encoded as in a URL.
+fn redacted(fault: &Fault) -> String {
     let hide = |word| {
         if str::contains(word, '@') || str::contains(word, "%40") {
             "…"
@@ -75,7 +79,7 @@ fn shown(fault: &Fault) -> String {
     };
     let text = fault.to_string();
     let words: Vec<&str> = text.split_whitespace().map(hide).collect();
-    words.join(" ").chars().take(SHOWN_CHARS).collect()
+    words.join(" ").chars().take(FAULT_CHARS_MAX).collect()
 }
 
 #[cfg(test)]
@@ -83,7 +87,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn no_address_is_shown_and_no_more_than_there_is_room_for() {
+    fn a_logged_fault_contains_no_address_and_is_cut_at_its_limit() {
         for (text, expected) in [
             ("530 5.7.0 TLS first", "not sent: 530 5.7.0 TLS first"),
             (
@@ -96,11 +100,11 @@ mod tests {
             ),
         ] {
             assert_eq!(
-                shown(&Fault::ours(FaultKind::Local, text.to_owned())),
+                redacted(&Fault::ours(FaultKind::Local, text.to_owned())),
                 expected
             );
         }
         let long = Fault::ours(FaultKind::Local, "x".repeat(10_000));
-        assert_eq!(shown(&long).chars().count(), SHOWN_CHARS);
+        assert_eq!(redacted(&long).chars().count(), FAULT_CHARS_MAX);
     }
 }

@@ -1,4 +1,4 @@
-//! Why content could not be had.
+//! The error of reading content.
 
 use std::fmt::Display;
 use std::io;
@@ -6,13 +6,14 @@ use std::io;
 use domain::outcome::{Fault, FaultKind, Side};
 use system::whose_fault::{Cause, file_error};
 
-/// Why content could not be had.
+/// Why content cannot be read.
 #[derive(Clone, Debug, thiserror::Error)]
 pub enum ContentError {
-    /// It is not there, lies elsewhere, or is no mail: the message cannot be sent, now or later.
+    /// It does not exist, is in a place that is not allowed, or is not valid mail. The message can
+    /// never be sent.
     #[error("{0}")]
     Missing(&'static str),
-    /// Reading it failed, and that is our own fault: it may succeed later.
+    /// Reading it failed on our side. It may succeed later.
     #[error("{0}")]
     Unread(Fault),
 }
@@ -25,17 +26,18 @@ impl ContentError {
         ))
     }
 
-    /// One that an error led to, of which this much is known.
+    /// Returns the error with an underlying error, whose cause is known to this extent.
     pub(super) fn by(cause: Cause, err: &dyn Display) -> Self {
         Self::Unread(cause.fault(FaultKind::Local, &format!("content not read: {err}")))
     }
 }
 
-/// A name that stands for no file stays one; whatever else keeps a file from being read may pass.
-pub(super) fn sort(err: &io::Error) -> ContentError {
+/// Returns the error for a failed file operation. A file that does not exist stays missing; all
+/// other failures may be temporary.
+pub(super) fn classify_error(err: &io::Error) -> ContentError {
     let cause = file_error(err);
     match cause.side {
-        Side::Theirs => ContentError::Missing("the content's file is not there"),
+        Side::Theirs => ContentError::Missing("the content's file does not exist"),
         Side::Ours => ContentError::by(cause, err),
     }
 }

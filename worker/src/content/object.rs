@@ -1,6 +1,5 @@
-//! Content at URLs: in the object stores and web servers that the configuration names, and nowhere
-//! else. Credentials of the stores come from the environment, by the names that each of them has
-//! for that.
+//! Content at URLs, in the object stores and web servers that the configuration lists and nowhere
+//! else. The stores' credentials come from the environment variables that each store documents.
 
 use std::sync::Arc;
 
@@ -14,28 +13,28 @@ use object_store::{Error, GetResult, ObjectStore, ObjectStoreExt, ObjectStoreSch
 use system::whose_fault::{own_error, system_error};
 use url::{Position, Url};
 
-use self::connector::Straight;
+use self::connector::DirectConnector;
 use super::error::ContentError;
 
 mod connector;
 
-/// How the variables begin that configure a store: AWS_ACCESS_KEY_ID, GOOGLE_SERVICE_ACCOUNT,
+/// The prefixes of variables that configure a store: AWS_ACCESS_KEY_ID, GOOGLE_SERVICE_ACCOUNT,
 /// AZURE_STORAGE_ACCOUNT_NAME, …
 const VARIABLES: [&str; 3] = ["AWS_", "GOOGLE_", "AZURE_"];
 
-/// The places that content may be read from.
+/// The stores that content may be read from.
 #[derive(Default)]
-pub(super) struct Stores(Vec<Place>);
+pub(super) struct Stores(Vec<StoreRoot>);
 
-struct Place {
+struct StoreRoot {
     /// Scheme, host and port, or bucket.
     origin: String,
-    /// What the names of all objects there begin with.
+    /// The path that all object names there begin with.
     under: Path,
     store: Arc<dyn ObjectStore>,
 }
 
-/// An object that is there.
+/// An object that exists.
 pub(super) struct Found {
     /// Its size in bytes.
     pub(super) size: usize,
@@ -43,8 +42,7 @@ pub(super) struct Found {
 }
 
 impl Stores {
-    /// The places under these URLs, with what the variables say of how to get there. Nothing is
-    /// connected yet.
+    /// Opens the stores at these URLs, configured by these variables. It does not connect yet.
     pub(super) fn open(urls: &[Url], variables: &[(String, String)]) -> Result<Self, String> {
         system::tls::prepare();
         urls.iter()
@@ -53,20 +51,20 @@ impl Stores {
             .map(Self)
     }
 
-    /// Asks for one object, which has to have at most `max` bytes.
+    /// Requests one object, which may have `max` bytes at most.
     pub(super) async fn find(&self, url: &str, max: usize) -> Result<Found, ContentError> {
-        let nowhere = ContentError::Missing("the content's URL lies outside content.stores");
+        let nowhere = ContentError::Missing("the content's URL is outside content.stores");
         let Some((origin, path)) = Url::parse(url).ok().and_then(|url| split(&url).ok()) else {
             return Err(nowhere);
         };
-        let place = self
+        let root = self
             .0
             .iter()
-            .find(|place| place.origin == origin && path.prefix_matches(&place.under));
-        let Some(Place { store, .. }) = place else {
+            .find(|root| root.origin == origin && path.prefix_matches(&root.under));
+        let Some(StoreRoot { store, .. }) = root else {
             return Err(nowhere);
         };
-        let object = store.get(&path).await.map_err(|err| sort(&err))?;
+        let object = store.get(&path).await.map_err(|err| classify_error(&err))?;
         match usize::try_from(object.meta.size) {
             Ok(size) if size <= max => Ok(Found { size, object }),
             _ => Err(ContentError::Missing(
@@ -77,14 +75,18 @@ impl Stores {
 }
 
 impl Found {
-    /// Reads it, and never more than it said.
+    /// Reads the object. It is an error if the store sends more than the size that it announced.
     pub(super) async fn read(self) -> Result<Vec<u8>, ContentError> {
         let mut content = Vec::with_capacity(self.size);
         let mut pieces = self.object.into_stream();
-        while let Some(piece) = pieces.try_next().await.map_err(|err| sort(&err))? {
+        while let Some(piece) = pieces
+            .try_next()
+            .await
+            .map_err(|err| classify_error(&err))?
+        {
             if content.len() + piece.len() > self.size {
                 return Err(ContentError::unread(
-                    "the store sent more of the object than it had said",
+                    "the store sent more bytes of the object than it announced",
                 ));
             }
             content.extend_from_slice(&piece);
@@ -93,7 +95,7 @@ impl Found {
     }
 }
 
-fn open(url: &Url, variables: &[(String, String)]) -> Result<Place, String> {
+fn open(url: &Url, variables: &[(String, String)]) -> Result<StoreRoot, String> {
     let named = |err: String| format!("content.stores: {url}: {err}");
     let (origin, under) = split(url).map_err(named)?;
     let of_stores = variables
@@ -106,14 +108,14 @@ fn open(url: &Url, variables: &[(String, String)]) -> Result<Place, String> {
         options.push(("allow_http".to_owned(), "true".to_owned()));
     }
     let store = connect(url, &options).map_err(|err| named(err.to_string()))?;
-    Ok(Place {
+    Ok(StoreRoot {
         origin,
         under,
         store,
     })
 }
 
-/// A builder with the URL, those of the options that are its own, and our way to connect.
+/// Builds a store with the URL, the options that it knows, and our connector.
 macro_rules! build {
     ($builder:ty, $url:expr, $options:expr) => {{
         let known = $options
@@ -122,7 +124,7 @@ macro_rules! build {
         let builder = known.fold(<$builder>::new().with_url($url), |builder, (key, value)| {
             builder.with_config(key, value)
         });
-        Arc::new(builder.with_http_connector(Straight).build()?) as Arc<dyn ObjectStore>
+        Arc::new(builder.with_http_connector(DirectConnector).build()?) as Arc<dyn ObjectStore>
     }};
 }
 
@@ -135,7 +137,7 @@ fn connect(url: &Url, options: &[(String, String)]) -> object_store::Result<Arc<
         ObjectStoreScheme::MicrosoftAzure => build!(MicrosoftAzureBuilder, url.as_str(), options),
         ObjectStoreScheme::Http => build!(HttpBuilder, &url[..Position::BeforePath], options),
         other => {
-            let source = format!("{other:?} is no store that content may be in").into();
+            let source = format!("content cannot be read from a store of type {other:?}").into();
             return Err(Error::Generic {
                 store: "content",
                 source,
@@ -144,18 +146,18 @@ fn connect(url: &Url, options: &[(String, String)]) -> object_store::Result<Arc<
     })
 }
 
-/// The place that a URL names, and the object's name there, decoded, so that no encoding leads out
-/// of a place.
+/// Returns the store that a URL names, and the decoded name of the object in it. Decoding ensures
+/// that no encoding leads out of a store's path.
 fn split(url: &Url) -> Result<(String, Path), String> {
     let (_, path) = ObjectStoreScheme::parse(url).map_err(|err| err.to_string())?;
     Ok((url[..Position::BeforePath].to_owned(), path))
 }
 
-/// What is not there will not be there later. All else may pass: wrong credentials too, which
-/// somebody puts right.
-fn sort(err: &Error) -> ContentError {
+/// Returns the error for a failed request. An object that does not exist stays missing. All other
+/// failures may be temporary, even wrong credentials, which an operator can correct.
+fn classify_error(err: &Error) -> ContentError {
     match err {
-        Error::NotFound { .. } => ContentError::Missing("the content's object is not there"),
+        Error::NotFound { .. } => ContentError::Missing("the content's object does not exist"),
         Error::InvalidPath { .. } => ContentError::Missing("the content's URL names no object"),
         other => match system_error(other).and_then(own_error) {
             Some(cause) => ContentError::by(cause, other),
@@ -170,7 +172,7 @@ mod tests {
 
     use super::*;
 
-    async fn places() -> Stores {
+    async fn stores() -> Stores {
         let store = Arc::new(InMemory::new());
         store
             .put(&Path::from("mail/a.eml"), "Subject: x\r\n".into())
@@ -180,7 +182,7 @@ mod tests {
             .put(&Path::from("secret/b.eml"), "no".into())
             .await
             .unwrap();
-        Stores(vec![Place {
+        Stores(vec![StoreRoot {
             origin: "s3://bucket".to_owned(),
             under: Path::from("mail"),
             store,
@@ -189,8 +191,8 @@ mod tests {
 
     #[tokio::test]
     async fn objects_are_read_under_the_stores_and_nowhere_else() {
-        let places = places().await;
-        let found = places.find("s3://bucket/mail/a.eml", 100).await.unwrap();
+        let stores = stores().await;
+        let found = stores.find("s3://bucket/mail/a.eml", 100).await.unwrap();
         assert_eq!(found.read().await.unwrap(), b"Subject: x\r\n");
         for elsewhere in [
             "s3://bucket/secret/b.eml",
@@ -205,7 +207,7 @@ mod tests {
         ] {
             assert!(
                 matches!(
-                    places.find(elsewhere, 100).await,
+                    stores.find(elsewhere, 100).await,
                     Err(ContentError::Missing(_))
                 ),
                 "{elsewhere}"
@@ -213,10 +215,10 @@ mod tests {
         }
         assert!(
             matches!(
-                places.find("s3://bucket/mail/a.eml", 11).await,
+                stores.find("s3://bucket/mail/a.eml", 11).await,
                 Err(ContentError::Missing(_))
             ),
-            "too large"
+            "an object that is too large"
         );
     }
 

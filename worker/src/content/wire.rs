@@ -1,25 +1,26 @@
-//! What mail must look like on the wire.
+//! The format that mail must have for transmission.
 
 use domain::job::is_empty_content;
 use memchr::memchr2_iter;
 
 use super::error::ContentError;
 
-/// Octets of a line without its CRLF (RFC 5321, section 4.5.3.1.6; RFC 5322, section 2.1.1).
+/// The maximum length of a line without its CRLF, in octets (RFC 5321, section 4.5.3.1.6; RFC 5322,
+/// section 2.1.1).
 const LINE_MAX: usize = 998;
 
-/// What the line ends of a text are like.
+/// What is known about the lines of a text.
 #[derive(Default)]
 struct Lines {
-    /// How many ends are a bare CR or a bare LF.
+    /// How many lines end with a bare CR or a bare LF.
     bare: usize,
     /// The longest line without its end.
     longest: usize,
 }
 
-/// The content with CRLF line ends; where it has no others it is not copied. A line that no server
-/// has to take is refused before anybody is connected to.
-pub(super) fn fit(raw: Vec<u8>) -> Result<Vec<u8>, ContentError> {
+/// Returns the content with CRLF line ends, without copying it if it has no others. A line longer
+/// than servers must accept is an error, found before a connection is opened.
+pub(super) fn format(raw: Vec<u8>) -> Result<Vec<u8>, ContentError> {
     if is_empty_content(&raw) {
         return Err(ContentError::Missing("the content is empty"));
     }
@@ -32,7 +33,7 @@ pub(super) fn fit(raw: Vec<u8>) -> Result<Vec<u8>, ContentError> {
     }
     if lines.longest.max(raw.len() - next) > LINE_MAX {
         return Err(ContentError::Missing(
-            "the content has a line of more than 998 octets (RFC 5322, section 2.1.1)",
+            "the content has a line longer than 998 octets (RFC 5322, section 2.1.1)",
         ));
     }
     Ok(if lines.bare == 0 {
@@ -42,8 +43,8 @@ pub(super) fn fit(raw: Vec<u8>) -> Result<Vec<u8>, ContentError> {
     })
 }
 
-/// Makes every line end CRLF: bare CR and bare LF have no place in mail, and let a receiver see
-/// other lines than we do.
+/// Returns the content with every line end as CRLF. Bare CR and bare LF are not allowed in mail,
+/// and a receiver could split the lines differently from us.
 fn with_crlf(raw: &[u8], bare: usize) -> Vec<u8> {
     let mut wire = Vec::with_capacity(raw.len() + bare);
     let mut next = 0;
@@ -56,11 +57,11 @@ fn with_crlf(raw: &[u8], bare: usize) -> Vec<u8> {
     wire
 }
 
-/// Each line that ends, without its end, and where the next one begins.
+/// Returns the range of each line that has an end, without the end, and the start of the next line.
 fn ends(raw: &[u8]) -> impl Iterator<Item = (std::ops::Range<usize>, usize)> {
     let mut next = 0;
     memchr2_iter(b'\r', b'\n', raw).filter_map(move |at| {
-        // The LF of a CRLF.
+        // This is the LF of a CRLF.
         if at < next {
             return None;
         }
@@ -84,26 +85,26 @@ mod tests {
             ("\n\r\n\ra", "\r\n\r\n\r\na"),
             ("\r\r\n\na", "\r\n\r\n\r\na"),
         ] {
-            assert_eq!(fit(raw.into()).unwrap(), wire.as_bytes(), "{raw:?}");
+            assert_eq!(format(raw.into()).unwrap(), wire.as_bytes(), "{raw:?}");
         }
     }
 
     #[test]
-    fn content_of_nothing_is_no_mail() {
+    fn empty_content_is_not_mail() {
         for raw in ["", "\r\n", " \t\r\n\n"] {
             assert!(
-                matches!(fit(raw.into()), Err(ContentError::Missing(_))),
+                matches!(format(raw.into()), Err(ContentError::Missing(_))),
                 "{raw:?}"
             );
         }
     }
 
     #[test]
-    fn no_line_is_longer_than_mail_allows() {
+    fn content_with_a_line_longer_than_mail_allows_is_an_error() {
         for (length, good) in [(998, true), (999, false)] {
             for end in ["", "\n", "\r\n"] {
                 let raw = format!("Subject: x\r\n{}{end}", "y".repeat(length));
-                assert_eq!(fit(raw.into()).is_ok(), good, "{length} {end:?}");
+                assert_eq!(format(raw.into()).is_ok(), good, "{length} {end:?}");
             }
         }
     }

@@ -1,7 +1,7 @@
-//! Attempts that hang may have a bounded share of a worker's attempts at once. Those at unproven
-//! destinations have their place in it from the start; any other takes one when its host has been
-//! silent for long. If an unproven destination waits for a place, or more attempts hang than there
-//! are places and no permit is free, those that have waited longest are given up.
+//! Bounds how many of a worker's attempts may hang at once: each of them needs a place. Attempts at
+//! unproven destinations have a place from the start. Any other attempt takes one when its host has
+//! been silent for long. If too few places are free, the attempts that have waited longest are
+//! given up. Makes no calls to the store.
 
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, HashMap, HashSet};
@@ -14,67 +14,67 @@ use tokio::time::Instant;
 
 use super::held::{HeldJob, HeldLeases};
 
-/// How often it is looked at which attempts hang, while patience lasts.
-const LOOKS: u32 = 8;
+/// How many checks for hanging attempts are made within `patience`.
+const CHECKS_PER_PATIENCE: u32 = 8;
 
-/// How late a look has to be at least to say that this process did not run.
-const GAP_MIN: Duration = Duration::from_millis(500);
+/// If a check is later than planned by more than a period and this much, the process was suspended.
+const SUSPENDED_MIN: Duration = Duration::from_millis(500);
 
-/// How attempts that hang are dealt with.
+/// How many attempts may hang, and when an attempt counts as hanging.
 #[derive(Clone, Debug)]
-pub struct Patience {
-    /// What bounds all attempts.
+pub struct HangSettings {
+    /// The permits of all attempts.
     pub permits: Arc<Semaphore>,
-    /// The places of attempts that may hang.
+    /// The places for attempts that may hang.
     pub places: Arc<Semaphore>,
-    /// How long a host may be silent until its attempt hangs.
+    /// An attempt hangs when its host has been silent for this long.
     pub patience: Duration,
 }
 
-/// What is known of attempts that hang.
+/// The state that decides which attempts hang, and which of them are given up.
 pub(super) struct Hanging {
-    patience: Patience,
+    settings: HangSettings,
     /// By shard, how many unproven destinations wait for a place.
-    wanted: HashMap<u16, u64>,
-    /// Destinations that do not answer, by what the store said last.
+    places_wanted: HashMap<u16, u64>,
+    /// By shard, the destinations that are silent according to the store's last answer.
     silent: HashMap<u16, HashSet<Destination>>,
-    /// When it was last looked which attempts hang, and since when there was no long gap between
-    /// two looks: if this process does not run, hosts are not heard, and that is no silence of
-    /// theirs.
-    looked_at: Instant,
-    awake_since: Instant,
+    /// When attempts were last checked.
+    checked_at: Instant,
+    /// Since when the process has run without a suspension. While it is suspended it reads no
+    /// answers, so that time does not count as silence of a host.
+    running_since: Instant,
 }
 
 impl Hanging {
-    pub(super) fn new(patience: Patience) -> Self {
+    pub(super) fn new(settings: HangSettings) -> Self {
         let now = Instant::now();
         Self {
-            patience,
-            wanted: HashMap::new(),
+            settings,
+            places_wanted: HashMap::new(),
             silent: HashMap::new(),
-            looked_at: now,
-            awake_since: now,
+            checked_at: now,
+            running_since: now,
         }
     }
 
-    /// How often to [`relieve`](Self::relieve).
-    pub(super) fn period(&self) -> Duration {
-        (self.patience.patience / LOOKS).max(Duration::from_millis(10))
+    /// Returns how often to call [`assign_or_give_up`](Self::assign_or_give_up).
+    pub(super) fn check_period(&self) -> Duration {
+        (self.settings.patience / CHECKS_PER_PATIENCE).max(Duration::from_millis(10))
     }
 
-    /// So many unproven destinations of a shard wait for a place.
-    pub(super) fn want(&mut self, shard: u16, destinations: u64) {
-        self.wanted.insert(shard, destinations);
+    /// Records that this many unproven destinations of a shard wait for a place.
+    pub(super) fn note_places_wanted(&mut self, shard: u16, destinations: u64) {
+        self.places_wanted.insert(shard, destinations);
     }
 
-    /// What attempts wait for an answer that is long in coming: for each shard its destinations,
-    /// and since when the first of them waits.
-    pub(super) fn waiting(
+    /// Returns by shard the destinations where an attempt has waited long for an answer, and since
+    /// when the first attempt there has waited.
+    pub(super) fn waiting_long(
         &mut self,
         held: &mut HeldLeases,
     ) -> BTreeMap<u16, BTreeMap<Destination, Instant>> {
         let mut waiting: BTreeMap<u16, BTreeMap<Destination, Instant>> = BTreeMap::new();
-        self.look();
+        self.note_check();
         for job in held.open_jobs() {
             if let Some(since) = self.silent_since(job).filter(|since| self.is_long(*since)) {
                 let of_shard = waiting.entry(job.lease.shard).or_default();
@@ -88,86 +88,99 @@ impl Hanging {
         waiting
     }
 
-    /// These destinations of a shard are silent, by what the store says.
+    /// Records which destinations of a shard are silent according to the store.
     pub(super) fn note_silent(&mut self, shard: u16, destinations: HashSet<Destination>) {
         self.silent.insert(shard, destinations);
     }
 
-    /// Gives each attempt that hangs a place, and gives up as many as there are too few places.
-    /// Attempts whose content is on its way, and those that no host keeps waiting, go on.
-    pub(super) fn relieve(&mut self, held: &mut HeldLeases) {
-        self.look();
+    /// Assigns each hanging attempt a place, and gives up as many attempts as places are missing.
+    /// A place is missing for each hanging attempt without one if no permit is free, and for each
+    /// unproven destination that waits if no place is free. An attempt continues in any case if its
+    /// content is being sent, or if it does not wait for a host.
+    pub(super) fn assign_or_give_up(&mut self, held: &mut HeldLeases) {
+        self.note_check();
         let wanted: u64 = self
-            .wanted
+            .places_wanted
             .drain()
             .map(|(_, destinations)| destinations)
             .sum();
-        let (mut short, mut leaving, mut long) = (0, 0, Vec::new());
+        let mut missing: u64 = 0;
+        let mut already_given_up: u64 = 0;
+        let mut hanging = Vec::new();
         for job in held.open_jobs() {
             if job.contact.given_up().is_some() {
-                leaving += 1;
+                already_given_up += 1;
             } else if let Some(since) = self.hangs_since(job) {
                 if job.place.is_none() {
-                    job.place = self.patience.places.clone().try_acquire_owned().ok();
-                    short += u64::from(job.place.is_none());
+                    job.place = self.settings.places.clone().try_acquire_owned().ok();
+                    missing += u64::from(job.place.is_none());
                 }
                 let job: &HeldJob = job;
-                long.push((since, job));
+                hanging.push((since, job));
             }
         }
-        if self.patience.permits.available_permits() > 0 {
-            // They are in no other's way.
-            short = 0;
+        if self.settings.permits.available_permits() > 0 {
+            // Other jobs can still be claimed, so the attempts without a place block nothing.
+            missing = 0;
         }
-        if self.patience.places.available_permits() == 0 {
-            short += wanted;
+        if self.settings.places.available_permits() == 0 {
+            missing += wanted;
         }
-        // If other attempts at the destination get answers, it may only be slow.
-        long.sort_unstable_by_key(|(since, job)| (Reverse(self.is_silent(job)), *since));
-        let mut left = short.saturating_sub(leaving);
-        for (since, job) in long {
+        // Attempts at silent destinations come first. A destination that answers other attempts may
+        // only be slow.
+        hanging.sort_unstable_by_key(|(since, job)| (Reverse(self.is_silent(job)), *since));
+        let mut left = missing.saturating_sub(already_given_up);
+        for (since, job) in hanging {
             if left == 0 {
                 break;
             }
             if job.contact.give_up(since) {
-                tracing::debug!(destination = %job.lease.destination, "no answer, and others wait; the attempt is given up");
+                tracing::debug!(
+                    destination = %job.lease.destination,
+                    "the host does not answer and other jobs need the place; \
+                     the attempt is given up"
+                );
                 job.cut.cancel();
                 left -= 1;
             }
         }
     }
 
-    fn look(&mut self) {
-        if self.looked_at.elapsed() > 2 * self.period() + GAP_MIN {
-            self.awake_since = Instant::now();
+    /// Records that attempts are checked now, and whether the process was suspended since the last
+    /// check.
+    fn note_check(&mut self) {
+        if self.checked_at.elapsed() > 2 * self.check_period() + SUSPENDED_MIN {
+            self.running_since = Instant::now();
         }
-        self.looked_at = Instant::now();
+        self.checked_at = Instant::now();
     }
 
-    /// Since when its host has been silent while this process ran.
+    /// Returns since when the job's host has been silent while this process ran; `None` if the
+    /// attempt does not wait for a host.
     fn silent_since(&self, job: &HeldJob) -> Option<Instant> {
         job.contact
             .silent_since()
-            .map(|since| since.max(self.awake_since))
+            .map(|since| since.max(self.running_since))
     }
 
     fn is_long(&self, silent_since: Instant) -> bool {
-        silent_since.elapsed() >= self.patience.patience
+        silent_since.elapsed() >= self.settings.patience
     }
 
-    /// Since when an attempt has hung, if it does. At a silent destination those hang too that wait
-    /// for a connection to its hosts; those that go elsewhere, to a relay say, do not.
+    /// Returns since when an attempt has waited, if it hangs. At a silent destination an attempt
+    /// also hangs if it waits for a connection to one of the destination's hosts. Attempts that go
+    /// elsewhere, for example to a relay, do not hang.
     fn hangs_since(&self, job: &HeldJob) -> Option<Instant> {
         match self.silent_since(job) {
             Some(since) => self.is_long(since).then_some(since),
             None if self.is_silent(job) && job.contact.is_direct() => {
-                Instant::now().checked_sub(self.patience.patience)
+                Instant::now().checked_sub(self.settings.patience)
             }
             None => None,
         }
     }
 
-    /// Whether its destination is silent, by what the store said last.
+    /// Whether the job's destination is silent according to the store's last answer.
     fn is_silent(&self, job: &HeldJob) -> bool {
         self.silent
             .get(&job.lease.shard)
@@ -189,21 +202,21 @@ mod tests {
 
     const PATIENCE: Duration = Duration::from_millis(1);
 
-    /// What is known of attempts, if one has hung for long and others need its place.
+    /// Returns a state in which no permit and no place is free, the destination `there` is silent,
+    /// and 9 unproven destinations wait for a place.
     fn hanging() -> Hanging {
-        let (permits, places) = (Arc::new(Semaphore::new(0)), Arc::new(Semaphore::new(0)));
-        let mut hanging = Hanging::new(Patience {
-            permits,
-            places,
+        let mut hanging = Hanging::new(HangSettings {
+            permits: Arc::new(Semaphore::new(0)),
+            places: Arc::new(Semaphore::new(0)),
             patience: PATIENCE,
         });
         hanging.note_silent(0, HashSet::from([Destination::named("there")]));
-        hanging.want(0, 9);
+        hanging.note_places_wanted(0, 9);
         hanging
     }
 
-    /// A lease on jobs at one destination, whose attempts have these contacts with it; and what
-    /// tells of each whether it was cut off.
+    /// Returns a lease on jobs at one destination, with these contacts, and the token of each job
+    /// that its attempt is cancelled with.
     fn held(contacts: &[&Contact]) -> (HeldLeases, Vec<CancellationToken>) {
         let key = LeaseKey {
             shard: 0,
@@ -230,21 +243,23 @@ mod tests {
                 place: None,
             });
         let mut held = HeldLeases::default();
-        held.take(HeldLease::new(key, jobs.collect(), LeaseEnd::default()));
+        held.insert(HeldLease::new(key, jobs.collect(), LeaseEnd::default()));
         (held, cuts)
     }
 
     #[tokio::test]
-    async fn an_attempt_is_given_up_since_when_its_host_is_silent_however_late_that_is_told() {
-        // From before the silence: what was before it was looked at is not counted.
+    async fn silence_counts_from_the_last_answer_even_if_it_is_reported_late() {
+        // Created before the silence begins, because silence before that is not counted.
         let mut hanging = hanging();
         let contact = Contact::with_host(true).await;
-        let since = contact.silent_since().expect("it waits for its host");
+        let since = contact
+            .silent_since()
+            .expect("the attempt waits for its host");
         while since.elapsed() < PATIENCE {}
         let (mut held, cuts) = held(&[&contact]);
-        let waiting = hanging.waiting(&mut held);
+        let waiting = hanging.waiting_long(&mut held);
         assert_eq!(waiting[&0][&Destination::named("there")], since);
-        hanging.relieve(&mut held);
+        hanging.assign_or_give_up(&mut held);
         assert!(cuts[0].is_cancelled());
         while since.elapsed() < 2 * PATIENCE {}
         assert_eq!(contact.given_up(), Some(since));
@@ -254,11 +269,11 @@ mod tests {
     async fn at_a_silent_destination_only_attempts_at_its_own_hosts_are_given_up() {
         let (direct, by_relay) = (Contact::with_host(false).await, Contact::default());
         let (mut held, cuts) = held(&[&direct, &by_relay]);
-        hanging().relieve(&mut held);
+        hanging().assign_or_give_up(&mut held);
         assert!(
             cuts[0].is_cancelled(),
-            "it waits for a connection to a host that is silent"
+            "it waits for a connection to a silent host"
         );
-        assert!(!cuts[1].is_cancelled(), "its relay may be well");
+        assert!(!cuts[1].is_cancelled(), "its relay may work");
     }
 }

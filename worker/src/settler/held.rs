@@ -1,4 +1,5 @@
-//! The leases that a worker holds: which of their jobs have attempts under way, and until when.
+//! The leases that a worker holds: which of their jobs have attempts under way, and when each lease
+//! ends. Makes no calls to the store.
 
 use std::collections::HashMap;
 use std::time::Duration;
@@ -10,59 +11,60 @@ use store::lease::Extended;
 use tokio::sync::OwnedSemaphorePermit;
 use tokio_util::sync::CancellationToken;
 
-/// Which of the jobs of a lease: its number in the claim.
+/// The position of a job in its lease.
 #[derive(Clone, Copy, Debug)]
 pub struct Slot {
     /// The lease.
     pub lease: LeaseKey,
-    /// The job's number.
+    /// The job's number in the claim, from 0.
     pub number: usize,
 }
 
-/// A job that is leased, while its attempt goes on.
+/// A leased job whose attempt is under way.
 pub struct HeldJob {
     /// Its part of the lease.
     pub lease: Lease,
-    /// What stops its attempt.
+    /// Cancels its attempt.
     pub cut: CancellationToken,
-    /// Since when its host has been silent.
+    /// Contains since when its host has been silent.
     pub contact: Contact,
-    /// Its place in the share of attempts that may hang.
+    /// Its place among the attempts that may hang, if it has one.
     pub place: Option<OwnedSemaphorePermit>,
 }
 
-/// A lease while it is held.
+/// A lease that this worker holds.
 pub struct HeldLease {
     key: LeaseKey,
     /// The jobs whose attempts have not ended, by their number.
     open: Vec<Option<HeldJob>>,
-    left: usize,
+    /// How many of `open` are left.
+    open_count: usize,
     end: LeaseEnd,
 }
 
 impl HeldLease {
-    /// The lease on these jobs. A job's attempt is cut off when the lease is lost for it, so that
-    /// nothing more is sent. `end` is moved on as the lease is lengthened.
+    /// Returns the lease on these jobs. If the lease is lost for a job, its attempt is cancelled,
+    /// so that nothing more is sent. `end` moves forward whenever the lease is extended.
     pub fn new(key: LeaseKey, jobs: Vec<HeldJob>, end: LeaseEnd) -> Self {
-        let left = jobs.len();
+        let open_count = jobs.len();
         Self {
             key,
             open: jobs.into_iter().map(Some).collect(),
-            left,
+            open_count,
             end,
         }
     }
 
-    /// Stops the attempts of these jobs, by their ids in full, and holds the lease for the others
-    /// alone. Tells how many those are.
-    fn let_go(&mut self, void: &[String]) -> usize {
+    /// Cancels the attempts of these jobs, given by their full ids, and removes the jobs. Returns
+    /// how many jobs are left under the lease.
+    fn cancel_void(&mut self, void: &[String]) -> usize {
         for slot in &mut self.open {
             if let Some(job) = slot.take_if(|job| void.iter().any(|id| **id == *job.lease.job)) {
                 job.cut.cancel();
-                self.left -= 1;
+                self.open_count -= 1;
             }
         }
-        self.left
+        self.open_count
     }
 }
 
@@ -71,20 +73,21 @@ impl HeldLease {
 pub(super) struct HeldLeases(HashMap<LeaseKey, HeldLease>);
 
 impl HeldLeases {
-    /// Holds one more.
-    pub(super) fn take(&mut self, held: HeldLease) {
+    /// Adds a lease.
+    pub(super) fn insert(&mut self, held: HeldLease) {
         self.0.insert(held.key, held);
     }
 
-    /// The jobs whose attempts have not ended.
+    /// Returns the jobs whose attempts have not ended.
     pub(super) fn open_jobs(&mut self) -> impl Iterator<Item = &mut HeldJob> {
         self.0
             .values_mut()
             .flat_map(|held| held.open.iter_mut().flatten())
     }
 
-    /// The attempt in this slot has ended. A lease of which no job is left is held no more.
-    pub(super) fn close(&mut self, slot: Slot) {
+    /// Removes the job in this slot, because its attempt has ended. Removes the lease too if it has
+    /// no job left. Does nothing if the lease is no longer held.
+    pub(super) fn remove(&mut self, slot: Slot) {
         let Some(held) = self.0.get_mut(&slot.lease) else {
             return;
         };
@@ -94,14 +97,14 @@ impl HeldLeases {
             .and_then(Option::take)
             .is_some()
         {
-            held.left -= 1;
+            held.open_count -= 1;
         }
-        if held.left == 0 {
+        if held.open_count == 0 {
             self.0.remove(&slot.lease);
         }
     }
 
-    /// The leases, by shard.
+    /// Returns the leases, grouped by shard.
     pub(super) fn by_shard(&self) -> HashMap<u16, Vec<LeaseKey>> {
         let mut by_shard: HashMap<u16, Vec<_>> = HashMap::new();
         for key in self.0.keys() {
@@ -110,8 +113,8 @@ impl HeldLeases {
         by_shard
     }
 
-    /// What became of a lease that was to last for `length` from when it was asked for. Attempts
-    /// whose lease is lost are stopped.
+    /// Records whether a lease was extended by `length`, counted from `asked_at`. Cancels the
+    /// attempts whose lease is lost.
     pub(super) fn note_extended(
         &mut self,
         key: LeaseKey,
@@ -125,17 +128,17 @@ impl HeldLeases {
                     return;
                 };
                 held.end.extend(asked_at, length);
-                if !void.is_empty() && held.let_go(void) == 0 {
+                if !void.is_empty() && held.cancel_void(void) == 0 {
                     self.0.remove(&key);
                 }
             }
-            // It is asked for again at the next beat.
+            // The settler tries again one extend period later.
             Extended::Unknown => {}
             Extended::Lapsed => {
                 if let Some(held) = self.0.remove(&key) {
                     tracing::warn!(
-                        attempts = held.left,
-                        "a lease ran out while its attempts went on; they are stopped"
+                        attempts = held.open_count,
+                        "a lease ran out during its attempts; they are cancelled"
                     );
                     held.open.iter().flatten().for_each(|job| job.cut.cancel());
                 }

@@ -1,5 +1,6 @@
-//! What the store is told of the jobs of one shard: how their attempts ended, and which are given
-//! back. It is told until it has answered, and no other shard waits for that.
+//! Reports to the store how the attempts of a shard ended and which jobs are given back. A report
+//! is repeated until the store has answered, and no other shard waits for it. Also extends leases
+//! and reports silent hosts. Does not know which leases are held.
 
 use std::collections::HashSet;
 use std::mem;
@@ -11,37 +12,40 @@ use domain::destination::Destination;
 use store::claim::{Lease, LeaseKey};
 use store::error::StoreError;
 use store::handle::Store;
-use store::lease::{Extended, GivenBack};
+use store::lease::{Extended, ReleaseReason};
 use store::settle::{SettleCall, SettleReport, Settled, Settlement};
 use tokio::sync::mpsc::Sender;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, SemaphorePermit};
 use tokio::time::{Instant, sleep};
 
-/// How long to wait before a store that did not answer is asked again.
+use super::stage::{Stage, Stages};
+
+/// How long to wait before a call is repeated that the store did not answer.
 const RETRY_PAUSE: Duration = Duration::from_millis(250);
 
-/// How many calls at once may go to stores that did not answer the last time: each can hold a
-/// connection until its time is over.
-const ASKING_AGAIN_MAX: usize = 2;
+/// How many calls at once may go to shards whose store did not answer the last call. Each of them
+/// can hold a connection until its timeout.
+const RETRIES_AT_ONCE: usize = 2;
 
-/// What the store does not know yet of the jobs of one shard: no more than the worker has permits,
-/// because nothing is claimed there while it waits.
+/// What has not been reported to the store yet about one shard. It holds at most as many jobs as
+/// the worker has permits, because nothing is claimed of the shard while the store does not answer.
 #[derive(Default)]
 pub(super) struct PendingReports {
-    /// Attempts that have ended, and what bounds how many there can be.
+    /// The settlements of attempts that have ended.
     pub(super) ended: Vec<Settlement>,
+    /// The permits of those attempts. They bound how many attempts there can be.
     pub(super) permits: Vec<OwnedSemaphorePermit>,
-    /// Jobs whose attempts came to nothing.
+    /// Jobs whose attempts crashed or did not end in time.
     pub(super) crashed: Vec<Lease>,
     /// Jobs that were not tried.
     pub(super) untried: Vec<Lease>,
-    /// Jobs whose host had not answered since then. It is an instant, because the store is told how
-    /// long ago that is, and may have to be told again.
+    /// Jobs whose attempts were given up, and since when their hosts had not answered. Each call
+    /// reports the time since that instant, so it stays right if the call is repeated.
     pub(super) unanswered: Vec<(Lease, Instant)>,
 }
 
 impl PendingReports {
-    /// Whether the store knows all.
+    /// Whether there is nothing to report.
     pub(super) fn is_empty(&self) -> bool {
         self.ended.is_empty()
             && self.crashed.is_empty()
@@ -50,46 +54,47 @@ impl PendingReports {
     }
 }
 
-/// Who tells it.
+/// Makes the settler's calls to the store.
 pub(super) struct StoreReporter {
     pub(super) store: Store,
-    /// By shard, whether something waits there for a store that does not answer.
-    behind: Box<[AtomicBool]>,
-    /// Where shards go that are worth a visit now.
-    worth_a_visit: Sender<u16>,
-    /// By shard, whether its store did not answer the last time.
-    silent: Box<[AtomicBool]>,
-    /// Who asks a store that did not answer. The connections are for the others.
-    asking_again: Semaphore,
-    /// By shard, whether the last settlements fell short of the configured durability.
-    short: Box<[AtomicBool]>,
+    /// How far the reports of each shard are.
+    pub(super) stages: Stages,
+    /// Sends the worker's loop the shards that are worth a visit now.
+    visit_requests: Sender<u16>,
+    /// By shard, whether its store did not answer the last call.
+    is_unanswered: Box<[AtomicBool]>,
+    /// Bounds the calls to stores that did not answer, so that the other shards have connections.
+    retry_permits: Semaphore,
+    /// By shard, whether the last settlements did not reach the configured durability.
+    is_below_durability: Box<[AtomicBool]>,
 }
 
 impl StoreReporter {
-    /// One for all shards of a store.
-    pub(super) fn new(store: Store, worth_a_visit: Sender<u16>) -> Self {
-        let none = || {
+    /// Returns a reporter for all shards of a store.
+    pub(super) fn new(store: Store, visit_requests: Sender<u16>) -> Self {
+        let all_false = || {
             (0..store.shards())
                 .map(|_| AtomicBool::new(false))
                 .collect()
         };
-        let (behind, silent, short) = (none(), none(), none());
+        let is_unanswered = all_false();
+        let is_below_durability = all_false();
         Self {
+            stages: Stages::new(store.shards()),
             store,
-            behind,
-            worth_a_visit,
-            silent,
-            asking_again: Semaphore::new(ASKING_AGAIN_MAX),
-            short,
+            visit_requests,
+            is_unanswered,
+            retry_permits: Semaphore::new(RETRIES_AT_ONCE),
+            is_below_durability,
         }
     }
 
-    /// Whether something of this shard waits for a store that does not answer.
+    /// Whether a report of this shard waits for a store that does not answer.
     pub(super) fn is_behind(&self, shard: u16) -> bool {
-        self.behind[usize::from(shard)].load(Ordering::Relaxed)
+        self.stages.of(shard) == Stage::Behind
     }
 
-    /// Tells the store all of it, and returns when it has answered.
+    /// Reports all that is pending for a shard. Returns when the store has answered each call.
     pub(super) async fn report(&self, shard: u16, pending: PendingReports) {
         let PendingReports {
             ended,
@@ -102,59 +107,75 @@ impl StoreReporter {
             self.settle(shard, ended, &mut permits).await;
         }
         drop(permits);
-        self.give_back(shard, &crashed, || GivenBack::Crashed).await;
-        self.give_back(shard, &untried, || GivenBack::Untried).await;
+        self.give_back(shard, &crashed, || ReleaseReason::Crashed)
+            .await;
+        self.give_back(shard, &untried, || ReleaseReason::Untried)
+            .await;
         for (lease, silent_since) in &unanswered {
-            let why = || GivenBack::Unanswered(silent_since.elapsed());
+            let why = || ReleaseReason::Unanswered(silent_since.elapsed());
             self.give_back(shard, slice::from_ref(lease), why).await;
         }
-        self.behind[usize::from(shard)].store(false, Ordering::Relaxed);
+        self.stages.catch_up(shard);
     }
 
+    /// Settles attempts, and repeats the call until the store answers. If the store does not
+    /// answer, `permits` are freed.
     async fn settle(
         &self,
         shard: u16,
         settlements: Vec<Settlement>,
         permits: &mut Vec<OwnedSemaphorePermit>,
     ) {
-        // The same name at each try: where an answer was lost, the next one is the same.
+        // A repeated call has the same name, so if an answer was lost, the store returns it again.
         let call = SettleCall::unique();
-        let mut asked_before = false;
+        let mut is_retry = false;
         loop {
-            match self.ask(shard, self.store.settle(call, &settlements)).await {
+            match self
+                .call(shard, self.store.settle(call, &settlements))
+                .await
+            {
                 Ok(SettleReport {
                     settled,
                     missing,
-                    worth_a_visit,
+                    visit_requests,
                 }) => {
                     self.note_durability(shard, missing);
-                    for shard in worth_a_visit {
-                        let _ = self.worth_a_visit.try_send(shard);
+                    for shard in visit_requests {
+                        let _ = self.visit_requests.try_send(shard);
                     }
-                    let count = |what| settled.iter().filter(|one| **one == what).count();
-                    let (stale, void) = (count(Settled::Stale), count(Settled::Void));
+                    let count = |wanted| settled.iter().filter(|result| **result == wanted).count();
+                    let stale = count(Settled::Stale);
+                    let void = count(Settled::Void);
                     if void > 0 {
                         tracing::debug!(
                             void,
-                            "jobs were ended by a bounce or a fact while they were attempted"
+                            "jobs were ended by a bounce or a fact during their attempts"
                         );
                     }
                     if stale > 0 {
                         tracing::warn!(
                             stale,
-                            "leases had run out before their attempts were settled; those are repeated"
+                            "leases ran out before their attempts were settled; \
+                             these attempts are repeated"
                         );
                     }
                     return;
                 }
-                // It can be settled later, so it is kept, and told again under the same name.
+                // The same call can succeed later, so it is repeated.
                 Err(err) if err.may_pass() => {
-                    if !mem::replace(&mut asked_before, true) {
-                        tracing::warn!(%err, shard, waiting = settlements.len(), "attempts wait to be settled");
+                    if !mem::replace(&mut is_retry, true) {
+                        let waiting = settlements.len();
+                        tracing::warn!(
+                            %err,
+                            shard,
+                            waiting,
+                            "attempts could not be settled; the worker tries again until they are"
+                        );
                     }
-                    self.pause(shard, permits).await;
+                    self.pause_before_retry(shard, permits).await;
                 }
-                // One that cannot be settled must not take the others with it.
+                // The store rejects at least one of them. Each gets a call of its own, so that the
+                // others are settled.
                 Err(_) if settlements.len() > 1 => {
                     for settlement in settlements {
                         Box::pin(self.settle(shard, vec![settlement], permits)).await;
@@ -162,39 +183,47 @@ impl StoreReporter {
                     return;
                 }
                 Err(err) => {
-                    tracing::error!(%err, "an attempt could not be settled; it is repeated when its lease has run out");
+                    tracing::error!(
+                        %err,
+                        "an attempt could not be settled; \
+                         it is repeated when its lease has run out"
+                    );
                     return;
                 }
             }
         }
     }
 
-    /// Gives jobs back. Why is asked at each call, and not before it is the shard's turn.
+    /// Gives jobs back, and repeats the call until the store answers. `why` is evaluated when a
+    /// call is made, because a reason can contain how long a host has been silent until then.
     async fn give_back(
         &self,
         shard: u16,
         leases: &[Lease],
-        why: impl Fn() -> GivenBack + Copy + Send + Sync,
+        why: impl Fn() -> ReleaseReason + Copy + Send + Sync,
     ) {
         while !leases.is_empty() {
             match self
-                .ask(shard, async { self.store.release(leases, why()).await })
+                .call(shard, async { self.store.release(leases, why()).await })
                 .await
             {
                 Ok(released) => {
                     let why = why();
                     match why {
-                        GivenBack::Unanswered(_) => {
+                        ReleaseReason::Unanswered(_) => {
                             tracing::debug!(shard, released, ?why, "gave a job back");
                         }
                         _ => tracing::info!(shard, released, ?why, "gave jobs back"),
                     }
                     return;
                 }
-                // What was given back before the answer was lost has a stale token by now, and
-                // stays as it is.
-                Err(err) if err.may_pass() => self.pause(shard, &mut Vec::new()).await,
-                // One that cannot be given back must not take the others with it.
+                // If a job was given back and the answer was lost, its token is stale by now. Then
+                // the repeated call does not change it.
+                Err(err) if err.may_pass() => {
+                    self.pause_before_retry(shard, &mut Vec::new()).await;
+                }
+                // The store rejects at least one of them. Each gets a call of its own, so that the
+                // others are given back.
                 Err(_) if leases.len() > 1 => {
                     for lease in leases {
                         Box::pin(self.give_back(shard, slice::from_ref(lease), why)).await;
@@ -202,100 +231,114 @@ impl StoreReporter {
                     return;
                 }
                 Err(err) => {
-                    tracing::error!(%err, shard, "a job could not be given back; it is due again when its lease has run out");
+                    tracing::error!(
+                        %err,
+                        shard,
+                        "a job could not be given back; \
+                         it is due again when its lease has run out"
+                    );
                     return;
                 }
             }
         }
     }
 
-    /// Lengthens leases of one shard, as [`Store::extend`] does.
+    /// Extends leases of one shard, as [`Store::extend`] does.
     pub(super) async fn extend(
         &self,
         shard: u16,
         leases: &[LeaseKey],
         length: Duration,
     ) -> Vec<Extended> {
-        let _turn = self.turn(shard).await;
+        let _permit = self.wait_for_retry_permit(shard).await;
         let answers = self.store.extend(leases, length).await;
-        self.silent[usize::from(shard)]
+        self.is_unanswered[usize::from(shard)]
             .store(answers.contains(&Extended::Unknown), Ordering::Relaxed);
         answers
     }
 
-    /// Tells the store of destinations of one shard where an attempt has waited since then for an
-    /// answer. Returns those that are silent; none if the store does not answer.
-    pub(super) async fn tell_silence(
+    /// Reports destinations of one shard to the store, with the instant since when an attempt there
+    /// has waited for an answer. Returns those that are silent; none if the store does not answer.
+    pub(super) async fn report_silence(
         &self,
         shard: u16,
         waiting: Vec<(Destination, Instant)>,
     ) -> HashSet<Destination> {
-        // How long they have waited is asked when it is the shard's turn, and not before.
-        let told = async {
-            let waiting = waiting
+        // How long they have waited is computed when the call is made, after a wait for a permit.
+        let reported = async {
+            let waiting: Vec<_> = waiting
                 .iter()
-                .map(|(there, since)| (there.clone(), since.elapsed()));
-            let waiting: Vec<_> = waiting.collect();
+                .map(|(destination, since)| (destination.clone(), since.elapsed()))
+                .collect();
             self.store.note_silence(shard, &waiting).await
         };
-        match self.ask(shard, told).await {
-            Ok(silent) => {
-                let named = waiting.into_iter().zip(silent);
-                named
-                    .filter_map(|((destination, _), is_silent)| is_silent.then_some(destination))
-                    .collect()
-            }
+        match self.call(shard, reported).await {
+            Ok(silent) => waiting
+                .into_iter()
+                .zip(silent)
+                .filter_map(|((destination, _), is_silent)| is_silent.then_some(destination))
+                .collect(),
             Err(err) => {
-                tracing::debug!(%err, shard, "it could not be told which destinations do not answer");
+                tracing::debug!(
+                    %err,
+                    shard,
+                    "destinations that do not answer could not be reported to the store"
+                );
                 HashSet::new()
             }
         }
     }
 
-    /// Asks the store about one shard.
-    async fn ask<T>(
+    /// Makes one call to the store about a shard, and records whether the store answered.
+    async fn call<T>(
         &self,
         shard: u16,
-        question: impl Future<Output = Result<T, StoreError>>,
+        call: impl Future<Output = Result<T, StoreError>>,
     ) -> Result<T, StoreError> {
-        let _turn = self.turn(shard).await;
-        let answer = question.await;
-        let is_silent = answer.as_ref().is_err_and(StoreError::may_pass);
-        self.silent[usize::from(shard)].store(is_silent, Ordering::Relaxed);
+        let _permit = self.wait_for_retry_permit(shard).await;
+        let answer = call.await;
+        let is_unanswered = answer.as_ref().is_err_and(StoreError::may_pass);
+        self.is_unanswered[usize::from(shard)].store(is_unanswered, Ordering::Relaxed);
         answer
     }
 
-    /// Waits for one's turn, where the shard's store did not answer the last time.
-    async fn turn(&self, shard: u16) -> Option<SemaphorePermit<'_>> {
-        if !self.silent[usize::from(shard)].load(Ordering::Relaxed) {
+    /// Waits for a retry permit if the shard's store did not answer the last call. Otherwise it
+    /// returns at once, without a permit.
+    async fn wait_for_retry_permit(&self, shard: u16) -> Option<SemaphorePermit<'_>> {
+        if !self.is_unanswered[usize::from(shard)].load(Ordering::Relaxed) {
             return None;
         }
-        self.asking_again.acquire().await.ok()
+        self.retry_permits.acquire().await.ok()
     }
 
-    /// Waits before a store that did not answer is asked again. Meanwhile nothing is claimed of the
-    /// shard, so its permits can go to others.
-    async fn pause(&self, shard: u16, permits: &mut Vec<OwnedSemaphorePermit>) {
-        self.behind[usize::from(shard)].store(true, Ordering::Relaxed);
+    /// Waits before a call is repeated that the store did not answer. Meanwhile nothing is claimed
+    /// of the shard, so its permits are freed for other shards.
+    async fn pause_before_retry(&self, shard: u16, permits: &mut Vec<OwnedSemaphorePermit>) {
+        self.stages.fall_behind(shard);
         permits.clear();
         sleep(RETRY_PAUSE).await;
     }
 
-    /// Says once that settlements do not reach the configured durability, and once that they do
-    /// again, of whatever shard. Attempts are not held up for it: they were made, and to make them
-    /// again would be worse.
+    /// Logs once when settlements of any shard no longer reach the configured durability, and once
+    /// when those of all shards reach it again. Attempts do not wait for this: they were already
+    /// made, and to repeat them would be worse.
     fn note_durability(&self, shard: u16, missing: Option<String>) {
-        let is_any_short = || self.short.iter().any(|short| short.load(Ordering::Relaxed));
-        let was_any_short = is_any_short();
-        self.short[usize::from(shard)].store(missing.is_some(), Ordering::Relaxed);
+        let is_any_below = || {
+            self.is_below_durability
+                .iter()
+                .any(|is_below| is_below.load(Ordering::Relaxed))
+        };
+        let was_any_below = is_any_below();
+        self.is_below_durability[usize::from(shard)].store(missing.is_some(), Ordering::Relaxed);
         match missing {
-            Some(missing) if !was_any_short => {
+            Some(missing) if !was_any_below => {
                 tracing::warn!(
                     missing,
-                    "settled attempts do not reach redis.durability; a failover now could repeat them"
+                    "settled attempts do not reach redis.durability; \
+                     a failover now could repeat them"
                 );
             }
-            None if was_any_short && !is_any_short() => {
+            None if was_any_below && !is_any_below() => {
                 tracing::info!("settled attempts reach redis.durability again");
             }
             _ => {}

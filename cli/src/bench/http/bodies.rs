@@ -1,5 +1,5 @@
-//! The bounces that are posted: every address once, replies as mail systems give them, and fields
-//! as platforms fill them.
+//! The bounces that are posted: each address once, with replies like those of real mail systems and
+//! the fields that platforms usually send.
 
 use std::fmt::Write;
 use std::ops::Range;
@@ -9,26 +9,27 @@ use system::clock::SystemClock;
 
 use crate::bench::rig::{Random, Zipf};
 
-/// What mail systems say. Half of them say something that is said once only; `{n}` stands for that.
+/// Replies of mail systems. In half of them a part is unique to each bounce: `{n}` is its place.
 const REPLIES: [&str; 8] = [
     "452 4.3.1 Insufficient system storage",
     "452 4.2.2 The recipient's mailbox is over quota",
     "451 4.3.2 System not accepting network messages",
     "450 4.2.1 The account is disabled for now",
     "451 4.3.0 <user{n}@mail.example>: Temporary lookup failure, session {n}",
-    "450-4.2.1 The user you are trying to contact is receiving mail too quickly.\\r\\n450 4.2.1 {n} - gsmtp",
+    "450-4.2.1 The user you are trying to contact is receiving mail too quickly.\\r\\n\
+     450 4.2.1 {n} - gsmtp",
     "421 4.7.0 [192.0.2.14] Our system has detected an unusual rate of mail, {n}",
     "451 4.7.1 Greylisting in action, please come back in 00:05:00 (queue id {n})",
 ];
 
-/// Bounces of many addresses, the same at every run.
+/// Generates bounces of many addresses, the same at every run.
 pub(super) struct Bodies {
     domains: Zipf,
     occurred_at: Timestamp,
 }
 
 impl Bodies {
-    /// Addresses at so many domains, which have all failed just now.
+    /// Bounces at `domains` domains, which all have happened just now.
     pub(super) fn new(domains: usize) -> Self {
         Self {
             domains: Zipf::new(domains),
@@ -36,7 +37,7 @@ impl Bodies {
         }
     }
 
-    /// The bounces of these numbers as NDJSON. No number has another one's address.
+    /// Returns the bounces with these numbers as NDJSON. Each number has a different address.
     pub(super) fn body(&self, numbers: Range<usize>) -> Vec<u8> {
         let occurred_at = self.occurred_at;
         let mut random = Random::new(0x1234_5678 + numbers.start as u64);
@@ -47,7 +48,17 @@ impl Bodies {
                 .replace("{n}", &format!("{n:09x}"));
             let _ = writeln!(
                 body,
-                r#"{{"recipient":"firstname.lastname{n}@d{domain}.example","reply":"{reply}","message_id":"<c42.{n}@news.example.org>","occurred_at":"{occurred_at}","account":"acme","stream":"newsletter","envelope_from":"bounce@news.example.org","remote_mta":"mx1.d{domain}.example","metadata":{{"campaign":"c42"}}}}"#
+                concat!(
+                    r#"{{"recipient":"firstname.lastname{n}@d{domain}.example","#,
+                    r#""reply":"{reply}","message_id":"<c42.{n}@news.example.org>","#,
+                    r#""occurred_at":"{occurred_at}","account":"acme","stream":"newsletter","#,
+                    r#""envelope_from":"bounce@news.example.org","#,
+                    r#""remote_mta":"mx1.d{domain}.example","metadata":{{"campaign":"c42"}}}}"#
+                ),
+                n = n,
+                domain = domain,
+                reply = reply,
+                occurred_at = occurred_at,
             );
         }
         body.into_bytes()

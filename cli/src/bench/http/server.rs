@@ -1,4 +1,4 @@
-//! A scheduler in a process of its own, with what the system knows of its CPU time and memory.
+//! A scheduler as its own process, and the CPU time and memory that the system reports for it.
 
 use std::fs;
 use std::net::SocketAddr;
@@ -12,12 +12,12 @@ use tempfile::TempDir;
 use tokio::process::{Child, Command};
 use tokio::time::{Instant, sleep};
 
-use crate::bench::smtp::free_address;
+use crate::bench::rig::free_address;
 
-/// How long it may take to be ready.
+/// How long the scheduler may take until it is ready.
 const READY_MAX: Duration = Duration::from_secs(20);
 
-/// Ticks of the clock in which Linux tells CPU times, per second (proc(5)).
+/// How many ticks are a second, in the CPU times that Linux reports (proc(5)).
 const TICKS: u64 = 100;
 
 /// A running scheduler. It is killed when this is dropped.
@@ -29,8 +29,8 @@ pub(super) struct Server {
 }
 
 impl Server {
-    /// Starts the scheduler of this very program on loopback, with the defaults that ship, and
-    /// waits until it is ready.
+    /// Starts this same program as a scheduler on loopback, with the default settings. Waits until
+    /// it is ready.
     pub(super) async fn start(redis: &str) -> Result<Self> {
         let folder = TempDir::with_prefix("redeliver-bench-")?;
         let config = folder.path().join("redeliver.toml");
@@ -45,7 +45,8 @@ impl Server {
             .current_dir(folder.path())
             .stdin(Stdio::null())
             .stdout(Stdio::null())
-            // The terminal's Ctrl-C is for us.
+            // A Ctrl-C in the terminal must reach only this process, which then stops the
+            // scheduler.
             .process_group(0)
             .kill_on_drop(true)
             .spawn()
@@ -78,19 +79,19 @@ impl Server {
         Ok(())
     }
 
-    /// Where bounces are posted.
+    /// The URL to post bounces to.
     pub(super) fn url(&self) -> String {
         format!("http://{}/v1/bounces", self.address)
     }
 
-    /// The CPU time that it has used so far, to the hundredth of a second.
+    /// Returns the CPU time that it has used so far, to a hundredth of a second.
     pub(super) fn cpu(&self) -> Result<Duration> {
         let stat = self.proc("stat")?;
-        // The name, in parentheses, may have spaces. Behind it user time is the 12th field and
-        // system time the 13th.
+        // The name, in parentheses, may contain spaces. After it, the 12th field is user time and
+        // the 13th is system time.
         let (_, fields) = stat
             .rsplit_once(')')
-            .context("the system tells CPU times in another way")?;
+            .context("/proc/PID/stat has another format than expected")?;
         let ticks: u64 = fields
             .split_whitespace()
             .skip(11)
@@ -100,15 +101,15 @@ impl Server {
         Ok(Duration::from_millis(ticks * 1_000 / TICKS))
     }
 
-    /// The most memory that it ever had, in bytes.
+    /// Returns the peak of its memory, in bytes.
     pub(super) fn peak_memory(&self) -> Result<u64> {
         let status = self.proc("status")?;
         let kibibytes = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));
         let number = kibibytes.and_then(|rest| rest.split_whitespace().next()?.parse::<u64>().ok());
-        Ok(number.context("the system does not tell how much memory a process had")? << 10)
+        Ok(number.context("/proc/PID/status reports no peak memory (VmHWM)")? << 10)
     }
 
-    /// Ends it in order.
+    /// Stops it with SIGTERM, and waits for its end.
     pub(super) async fn stop(mut self) -> Result<()> {
         kill(Pid::from_raw(self.id.cast_signed()), Signal::SIGTERM)?;
         self.child.wait().await?;

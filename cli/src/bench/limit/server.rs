@@ -1,7 +1,6 @@
-//! A mail server on loopback that serves so many connections at once and not one more: whoever
-//! comes above that is told
-//! 421. Each message takes it a while, and each connection carries one. It must not know of jobs,
-//!      pace or policy.
+//! A mail server on loopback that serves a limited number of connections at once. A connection
+//! above the limit gets a 421 reply. Each message takes a short time, and each connection carries
+//! one message. It must not know about jobs, pace or policy.
 
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr};
@@ -18,7 +17,7 @@ use tokio::time::{Instant, sleep};
 use crate::bench::conversation::Input;
 use crate::bench::rig::{Random, TOO_MANY};
 
-/// How long the server takes over a message: evenly spread between these.
+/// How long the server takes for a message: a uniform random time between these two.
 const SERVICE_MIN: Duration = Duration::from_millis(5);
 const SERVICE_MAX: Duration = Duration::from_millis(50);
 
@@ -37,7 +36,7 @@ struct State {
 }
 
 impl Server {
-    /// A server for `limit` connections at once.
+    /// Starts a server for `limit` connections at once.
     pub(super) async fn start(limit: usize) -> io::Result<Self> {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await?;
         let address = listener.local_addr()?;
@@ -55,7 +54,7 @@ impl Server {
         })
     }
 
-    /// The time that messages have taken, all connections together.
+    /// Returns the time that the server has spent on messages, summed over all connections.
     pub(super) fn busy(&self) -> Duration {
         Duration::from_micros(self.state.busy_us.load(Ordering::Relaxed))
     }
@@ -77,7 +76,7 @@ impl State {
         SERVICE_MIN + (SERVICE_MAX - SERVICE_MIN).mul_f64(random)
     }
 
-    /// Every other refusal has no enhanced status.
+    /// Returns the next 421 reply. Every second one has no enhanced status.
     fn refusal(&self) -> String {
         let bare = self
             .refusals
@@ -102,12 +101,12 @@ async fn accept(listener: TcpListener, state: Arc<State>) {
         };
         while connections.try_join_next().is_some() {}
         let state = state.clone();
-        // A peer that goes away is its own affair.
+        // The error of a client that closes its connection does not matter here.
         connections.spawn(async move { drop(converse(stream, &state).await) });
     }
 }
 
-/// One connection, from the greeting to the end of its message.
+/// Serves one connection, from the greeting to the end of its message.
 async fn converse(stream: TcpStream, state: &State) -> io::Result<()> {
     stream.set_nodelay(true)?;
     let permit = state.room.try_acquire();

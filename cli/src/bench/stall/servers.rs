@@ -1,5 +1,5 @@
-//! Mail servers on loopback that stand for many: one that takes all mail, and two that hang, each
-//! in its own way. They know nothing of jobs, pace or policy.
+//! Mail servers on loopback that represent many mail systems: one accepts all mail, and two hang,
+//! each in its own way. They must not know about jobs, pace or policy.
 
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr};
@@ -15,17 +15,17 @@ use crate::bench::conversation::Input;
 /// How long a server hangs before it closes the connection.
 const HANG: Duration = Duration::from_secs(120);
 
-/// How long the healthy server takes over a message.
+/// How long the healthy server takes for a message.
 const SERVICE: Duration = Duration::from_millis(50);
 
-/// What a server does.
+/// How a server behaves.
 #[derive(Clone, Copy)]
-enum Manner {
-    /// It takes every message.
+enum Behavior {
+    /// It accepts every message.
     Healthy,
-    /// It accepts connections and says nothing.
+    /// It accepts connections and sends nothing.
     Silent,
-    /// It answers until a recipient is named.
+    /// It answers until the RCPT command.
     NoAnswerToRcpt,
 }
 
@@ -38,7 +38,7 @@ pub(super) struct Servers {
 }
 
 impl Servers {
-    /// Starts them on one port of different addresses.
+    /// Starts the servers on one port, each on its own address.
     pub(super) async fn start() -> io::Result<Self> {
         let [healthy, silent, mute] = [1, 2, 3].map(|last| Ipv4Addr::new(127, 0, 0, last));
         let first = TcpListener::bind((healthy, 0)).await?;
@@ -46,9 +46,9 @@ impl Servers {
         let bind =
             async |address| TcpListener::bind(SocketAddr::new(Ipv4Addr::into(address), port)).await;
         let accepting = vec![
-            tokio::spawn(accept(first, Manner::Healthy)),
-            tokio::spawn(accept(bind(silent).await?, Manner::Silent)),
-            tokio::spawn(accept(bind(mute).await?, Manner::NoAnswerToRcpt)),
+            tokio::spawn(accept(first, Behavior::Healthy)),
+            tokio::spawn(accept(bind(silent).await?, Behavior::Silent)),
+            tokio::spawn(accept(bind(mute).await?, Behavior::NoAnswerToRcpt)),
         ];
         Ok(Self {
             port,
@@ -65,29 +65,31 @@ impl Drop for Servers {
     }
 }
 
-async fn accept(listener: TcpListener, manner: Manner) {
+async fn accept(listener: TcpListener, behavior: Behavior) {
     let mut connections = JoinSet::new();
     loop {
         let Ok((stream, _)) = listener.accept().await else {
             continue;
         };
         while connections.try_join_next().is_some() {}
-        // A peer that goes away is its own affair.
-        connections.spawn(async move { drop(converse(stream, manner).await) });
+        // The error of a client that closes its connection does not matter here.
+        connections.spawn(async move { drop(converse(stream, behavior).await) });
     }
 }
 
-async fn converse(stream: TcpStream, manner: Manner) -> io::Result<()> {
+async fn converse(stream: TcpStream, behavior: Behavior) -> io::Result<()> {
     stream.set_nodelay(true)?;
     let (input, mut output) = stream.into_split();
     let mut input = Input::new(input);
-    if matches!(manner, Manner::Silent) {
+    if matches!(behavior, Behavior::Silent) {
         return hang(&mut input).await;
     }
     output.write_all(b"220 stall.example ESMTP\r\n").await?;
     while let Some(verb) = input.verb().await? {
         match verb {
-            "RCPT" if matches!(manner, Manner::NoAnswerToRcpt) => return hang(&mut input).await,
+            "RCPT" if matches!(behavior, Behavior::NoAnswerToRcpt) => {
+                return hang(&mut input).await;
+            }
             "EHLO" | "MAIL" | "RCPT" | "RSET" => output.write_all(b"250 2.0.0 Ok\r\n").await?,
             "DATA" => {
                 output.write_all(b"354 go ahead\r\n").await?;
@@ -104,7 +106,7 @@ async fn converse(stream: TcpStream, manner: Manner) -> io::Result<()> {
     Ok(())
 }
 
-/// Says nothing until the client leaves, or for [`HANG`].
+/// Sends nothing until the client closes the connection, or for [`HANG`].
 async fn hang(input: &mut Input) -> io::Result<()> {
     tokio::select! {
         left = input.skip_all() => left,

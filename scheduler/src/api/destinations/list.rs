@@ -1,16 +1,17 @@
-//! The list of destinations, for operators: those in trouble first, then those with work.
+//! The list of destinations, for operators. Destinations in trouble come first, then those with
+//! waiting jobs.
 
 use axum::Json;
 use axum::extract::rejection::QueryRejection;
 use axum::extract::{Query, State};
 use serde_json::{Value, json};
 
-use super::in_short;
+use super::describe_in_short;
 use crate::api::Api;
 use crate::api::page::{self, Page};
 use crate::api::problem::Problem;
 
-/// `GET /v1/destinations`: how each fares, in short.
+/// `GET /v1/destinations`: the state of each destination, in short.
 pub async fn list(
     State(api): State<Api>,
     query: Result<Query<Page>, QueryRejection>,
@@ -19,8 +20,9 @@ pub async fn list(
     let (listed, next) = api.store.destinations_after(after, limit).await?;
     let short = listed
         .iter()
-        .map(|one| in_short(&api, &one.destination, &one.pace, one.waiting));
-    Ok(Json(
-        json!({"destinations": short.collect::<Vec<_>>(), "next": next.map(|place| place.to_string())}),
-    ))
+        .map(|one| describe_in_short(&api, &one.destination, &one.pace, one.waiting));
+    Ok(Json(json!({
+        "destinations": short.collect::<Vec<_>>(),
+        "next": next.map(|place| place.to_string()),
+    })))
 }

@@ -1,5 +1,5 @@
-//! The answers to a request of many lines, until it has been read to its end: in memory, and beyond
-//! a bound in a temporary file. The files of all requests together are bounded too.
+//! Keeps the answers to a request of many lines until the request is read to its end: in memory,
+//! and beyond a bound in a temporary file. The files of all requests together are bounded too.
 
 use std::env;
 use std::fmt;
@@ -13,17 +13,17 @@ use tempfile::{SpooledData, SpooledTempFile};
 use tokio::fs::File;
 use tokio_util::io::ReaderStream;
 
-/// Room for answers in temporary files, of all requests together.
+/// The space for answers in temporary files, of all requests together. Clones share it.
 #[derive(Clone, Debug)]
-pub struct AnswerRoom {
+pub struct AnswerSpace {
     max: usize,
-    taken: Arc<AtomicUsize>,
+    used: Arc<AtomicUsize>,
 }
 
-/// A part of that room. It is free again when this is dropped.
+/// The part of that space which one request uses. It is free again when this is dropped.
 #[derive(Debug)]
-struct Part {
-    room: AnswerRoom,
+struct UsedSpace {
+    space: AnswerSpace,
     bytes: usize,
 }
 
@@ -33,80 +33,80 @@ pub(super) struct Answers {
     spool: SpooledTempFile,
     in_memory: usize,
     length: usize,
-    part: Part,
+    used: UsedSpace,
 }
 
-/// Why answers could not be kept.
+/// Why answers cannot be kept.
 #[derive(Debug)]
 pub(super) enum NotKept {
-    /// Those of all requests together are too many.
-    NoRoom(usize),
-    /// The temporary file fails.
+    /// The answers of all requests together need more than this many bytes.
+    NoSpace(usize),
+    /// An operation on the temporary file failed.
     File(io::Error),
 }
 
-impl AnswerRoom {
-    /// So many bytes.
+impl AnswerSpace {
+    /// A space of `max` bytes.
     pub fn new(max: usize) -> Self {
         Self {
             max,
-            taken: Arc::default(),
+            used: Arc::default(),
         }
     }
 }
 
-impl Part {
-    /// Takes more room.
+impl UsedSpace {
+    /// Uses more of the space.
     fn grow(&mut self, bytes: usize) -> Result<(), NotKept> {
-        let AnswerRoom { max, taken } = &self.room;
+        let AnswerSpace { max, used } = &self.space;
         let fits = |before: usize| before.checked_add(bytes).filter(|after| after <= max);
-        match taken.fetch_update(Ordering::Relaxed, Ordering::Relaxed, fits) {
+        match used.fetch_update(Ordering::Relaxed, Ordering::Relaxed, fits) {
             Ok(_) => {
                 self.bytes += bytes;
                 Ok(())
             }
-            Err(_) => Err(NotKept::NoRoom(*max)),
+            Err(_) => Err(NotKept::NoSpace(*max)),
         }
     }
 }
 
-impl Drop for Part {
+impl Drop for UsedSpace {
     fn drop(&mut self) {
-        self.room.taken.fetch_sub(self.bytes, Ordering::Relaxed);
+        self.space.used.fetch_sub(self.bytes, Ordering::Relaxed);
     }
 }
 
 impl Answers {
-    /// None yet. Up to `in_memory` bytes need no file.
-    pub(super) fn new(in_memory: usize, room: AnswerRoom) -> Self {
+    /// No answers yet. Up to `in_memory` bytes are kept without a file.
+    pub(super) fn new(in_memory: usize, space: AnswerSpace) -> Self {
         Self {
             spool: SpooledTempFile::new(in_memory),
             in_memory,
             length: 0,
-            part: Part { room, bytes: 0 },
+            used: UsedSpace { space, bytes: 0 },
         }
     }
 
-    /// Keeps some more.
+    /// Keeps more answers.
     pub(super) fn add(&mut self, lines: &[u8]) -> Result<(), NotKept> {
         self.length += lines.len();
         if self.length > self.in_memory {
-            self.part.grow(self.length - self.part.bytes)?;
+            self.used.grow(self.length - self.used.bytes)?;
         }
         self.spool.write_all(lines).map_err(NotKept::File)
     }
 
-    /// All of them, as the body of an answer.
+    /// Returns all answers as the body of a response.
     pub(super) fn into_body(mut self) -> Result<Body, NotKept> {
         self.spool.rewind().map_err(NotKept::File)?;
-        let part = self.part;
+        let used = self.used;
         Ok(match self.spool.into_inner() {
             SpooledData::InMemory(cursor) => Body::from(cursor.into_inner()),
             SpooledData::OnDisk(file) => {
                 let chunks = ReaderStream::new(File::from_std(file));
-                // The file takes its room until the body is out.
+                // The file uses its space until the body is sent.
                 Body::from_stream(chunks.map(move |chunk| {
-                    let _ = &part;
+                    let _ = &used;
                     chunk
                 }))
             }
@@ -118,15 +118,16 @@ impl fmt::Display for NotKept {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let less = "or send fewer lines at a time";
         match self {
-            Self::NoRoom(max) => write!(
+            Self::NoSpace(max) => write!(
                 f,
-                "the answers have no room: those of all requests together may take {max} bytes of temporary files \
+                "the answers have no room: \
+                 the answers of all requests together may use {max} bytes of temporary files \
                  (scheduler.answers_max); try again later, {less}"
             ),
             Self::File(err) => write!(
                 f,
-                "the answers could not be kept in a temporary file in {}: {err}; make room there, name another folder \
-                 in TMPDIR, {less}",
+                "the answers could not be kept in a temporary file in {}: {err}; \
+                 make room there, set another folder in TMPDIR, {less}",
                 env::temp_dir().display()
             ),
         }
@@ -138,23 +139,23 @@ mod tests {
     use super::*;
 
     #[test]
-    fn files_share_their_room_and_memory_takes_none() {
-        let room = AnswerRoom::new(100);
+    fn only_answers_in_files_count_towards_the_shared_bound() {
+        let space = AnswerSpace::new(100);
         let (mut one, mut two) = (
-            Answers::new(10, room.clone()),
-            Answers::new(10, room.clone()),
+            Answers::new(10, space.clone()),
+            Answers::new(10, space.clone()),
         );
         one.add(&[b'x'; 10]).unwrap();
-        assert_eq!(room.taken.load(Ordering::Relaxed), 0, "it is in memory");
+        assert_eq!(space.used.load(Ordering::Relaxed), 0, "it is in memory");
         one.add(&[b'x'; 60]).unwrap();
-        assert!(matches!(two.add(&[b'x'; 31]), Err(NotKept::NoRoom(100))));
+        assert!(matches!(two.add(&[b'x'; 31]), Err(NotKept::NoSpace(100))));
         let body = one.into_body().unwrap();
         assert_eq!(
-            room.taken.load(Ordering::Relaxed),
+            space.used.load(Ordering::Relaxed),
             70,
-            "the file is there until it is sent"
+            "the file exists until it is sent"
         );
         drop((body, two));
-        assert_eq!(room.taken.load(Ordering::Relaxed), 0);
+        assert_eq!(space.used.load(Ordering::Relaxed), 0);
     }
 }

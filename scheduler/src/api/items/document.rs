@@ -1,4 +1,5 @@
-//! A request that is one JSON document: an object, or an array of bounded length.
+//! A request that is one JSON document: an object, or an array of bounded length. Knows no kind of
+//! item.
 
 use std::fmt;
 
@@ -8,20 +9,20 @@ use axum::response::{IntoResponse, Response};
 use serde::Deserialize;
 use serde::de::{DeserializeSeed, Deserializer, IgnoredAny, SeqAccess, Visitor};
 
-use super::{Item, NDJSON, Tally, answer, collect};
+use super::{Item, NDJSON, Tally, answer_batch, collect};
 use crate::api::Api;
 use crate::api::problem::Problem;
 use crate::intake::accept::SentTo;
 use crate::intake::json::unique::Parsed;
 
-/// What was posted.
+/// The document of a request.
 enum Document {
     One(Parsed),
     Many(Vec<Parsed>),
 }
 
-/// Takes in the items of a document.
-pub(super) async fn take_in<I: Item>(api: &Api, body: Body) -> Result<Response, Problem> {
+/// Processes the items of a document.
+pub(super) async fn receive<I: Item>(api: &Api, body: Body) -> Result<Response, Problem> {
     let bytes = collect(api, body).await?;
     let document = Document::read(&bytes, api.limits.items, I::PLURAL)?;
     drop(bytes);
@@ -37,19 +38,19 @@ pub(super) async fn take_in<I: Item>(api: &Api, body: Body) -> Result<Response, 
             answers.push(b'[');
             while items.peek().is_some() {
                 let batch = items.by_ref().take(api.limits.batch).collect();
-                let (taken, sent) =
-                    answer(api, batch, |answers| answers.push(b','), &mut answers).await?;
-                tally.add(taken);
-                sent_to.extend(sent);
+                let (batch_tally, batch_sent_to) =
+                    answer_batch(api, batch, |answers| answers.push(b','), &mut answers).await?;
+                tally.add(batch_tally);
+                sent_to.extend(batch_sent_to);
             }
-            // An array has at least one item, and each answer a comma behind it.
+            // An array has at least one item, and there is a comma after each answer.
             answers.pop();
             answers.push(b']');
         }
         Document::One(item) => {
             let item = item.unique().and_then(|item| I::read(api, item));
             let item = item.map_err(|refusal| Problem::refused(&refusal))?;
-            (tally, sent_to) = answer(api, vec![Ok(item)], |_| {}, &mut answers).await?;
+            (tally, sent_to) = answer_batch(api, vec![Ok(item)], |_| {}, &mut answers).await?;
         }
     }
     api.accept.wait_for_workers(sent_to).await?;
@@ -62,8 +63,8 @@ pub(super) async fn take_in<I: Item>(api: &Api, body: Body) -> Result<Response, 
 }
 
 impl Document {
-    /// Reads a document of at most so many items. The bound is kept while reading, because items of
-    /// a few bytes become many times as large in memory.
+    /// Reads a document of at most `items_max` items. The bound is checked while reading, because
+    /// small items take many times their size in memory.
     fn read(bytes: &[u8], items_max: usize, plural: &str) -> Result<Self, Problem> {
         let mut reader = serde_json::Deserializer::from_slice(bytes);
         let first = bytes.iter().find(|byte| !byte.is_ascii_whitespace());
@@ -75,21 +76,21 @@ impl Document {
             Parsed::deserialize(&mut reader).map(Self::One)
         };
         match read.and_then(|document| reader.end().map(|()| document)) {
-            Ok(Self::Many(items)) if items.is_empty() => {
-                Err(Problem::bad_request(format!("the array holds no {plural}")))
-            }
+            Ok(Self::Many(items)) if items.is_empty() => Err(Problem::bad_request(format!(
+                "the array contains no {plural}"
+            ))),
             Ok(Self::Many(items)) if items.len() > items_max => Err(Problem::too_large(format!(
-                "an array may have {items_max} {plural}; send more as {NDJSON}"
+                "the array has more than {items_max} {plural}; send so many as {NDJSON}"
             ))),
             Ok(document) => Ok(document),
             Err(err) => Err(Problem::bad_request(format!(
-                "the body is not JSON: {err}; {NDJSON} is another content type"
+                "the body is not JSON: {err}; for NDJSON the content type is {NDJSON}"
             ))),
         }
     }
 }
 
-/// Reads an array, and of what is more than `max` items only that it is there.
+/// Reads an array. Beyond `max` items it keeps one more, and skips the rest.
 struct Items {
     max: usize,
 }

@@ -1,6 +1,6 @@
-//! Items that are a line each, NDJSON of any length. Lines are taken in by the batch: while one is
-//! in the store the next ones are being read, and beyond a bound the body waits, which is what a
-//! client that sends faster gets to feel.
+//! NDJSON of any length: one item per line. Lines are processed in batches. While one batch is in
+//! the store, the next ones are being read. Beyond a bound no more of the
+//! body is read, which slows down a client that sends faster. Knows no kind of item.
 
 use std::collections::VecDeque;
 use std::mem;
@@ -15,42 +15,42 @@ use tokio::sync::{OwnedSemaphorePermit, oneshot};
 use tokio::task::JoinHandle;
 
 use super::answers::{Answers, NotKept};
-use super::{Item, NDJSON, Tally, answer, next_chunk};
+use super::{Item, NDJSON, Tally, answer_batch, next_chunk};
 use crate::api::Api;
 use crate::api::problem::Problem;
 use crate::intake::accept::SentTo;
 use crate::intake::json::Refusal;
 use crate::intake::lines::{Line, Lines, Numbered};
 
-/// Batches of one request that are under way at once: one in the store, one to follow it at once,
-/// and one being read.
+/// How many batches of one request are in progress at once: one in the store, one that is ready to
+/// follow it, and one being read.
 const UNDER_WAY_MAX: usize = 3;
 
-/// The batches of one request. They are read beside each other, and taken in one after the other.
+/// The batches of one request. They are read concurrently, and go to the store one after the other.
 struct Batches {
     api: Api,
-    under_way: VecDeque<JoinHandle<Result<Answered, StoreError>>>,
-    /// Tells that the last batch so far is in the store, so that the next one may follow it.
+    under_way: VecDeque<JoinHandle<Result<BatchAnswers, StoreError>>>,
+    /// Signals that the last batch so far is in the store, so that the next one may follow.
     last_is_in: oneshot::Receiver<()>,
     tally: Tally,
     sent_to: SentTo,
     answers: Answers,
-    /// The number of the last line that is in the store, and all before it are.
-    taken_in: u64,
+    /// The number of a line that is in the store, as are all lines before it.
+    stored_up_to: u64,
 }
 
-/// The answers to one batch, a line each.
-struct Answered {
+/// The answers to one batch, one per line.
+struct BatchAnswers {
     last_line: u64,
     tally: Tally,
     sent_to: SentTo,
     lines: Vec<u8>,
 }
 
-/// Reads the whole stream before it answers, because many clients do not read an answer while they
-/// still write: the two would wait for each other for ever. The answers wait in memory, and beyond
-/// a bound in a temporary file.
-pub(super) async fn take_in<I: Item>(api: &Api, body: Body) -> Result<Response, Problem> {
+/// Processes a stream of lines. Reads it to its end before answering, because many clients do not
+/// read an answer while they still write: client and server would wait for each other for ever. The
+/// answers are kept in memory, and beyond a bound in a temporary file.
+pub(super) async fn receive<I: Item>(api: &Api, body: Body) -> Result<Response, Problem> {
     let mut chunks = body.into_data_stream();
     let mut lines = Lines::new(api.limits.line);
     let mut batches = Batches::new(api.clone());
@@ -80,7 +80,7 @@ pub(super) async fn take_in<I: Item>(api: &Api, body: Body) -> Result<Response, 
 
 impl Batches {
     fn new(api: Api) -> Self {
-        let answers = Answers::new(api.limits.answers, api.answer_room.clone());
+        let answers = Answers::new(api.limits.answers, api.answer_space.clone());
         let (is_in, last_is_in) = oneshot::channel();
         let _ = is_in.send(());
         let (tally, sent_to) = (Tally::default(), SentTo::new());
@@ -91,12 +91,12 @@ impl Batches {
             tally,
             sent_to,
             answers,
-            taken_in: 0,
+            stored_up_to: 0,
         }
     }
 
-    /// Starts a batch, once there is room for it. What it brings to the store stays there even
-    /// where the request ends before its answer.
+    /// Starts a batch as soon as there is room for it. Its items stay in the store even if the
+    /// request ends before its answer.
     async fn add<I: Item>(&mut self, batch: Vec<Numbered>) -> Result<(), Problem> {
         if batch.is_empty() {
             return Ok(());
@@ -104,47 +104,46 @@ impl Batches {
         while self.under_way.len() >= UNDER_WAY_MAX {
             self.finish_first().await?;
         }
-        let room = self.api.room.clone().acquire_owned().await;
-        let room = room.expect("nobody closes it");
+        let permit = self.api.batch_permits.clone().acquire_owned().await;
+        let permit = permit.expect("the semaphore is never closed");
         let (is_in, next_may_follow) = oneshot::channel();
         let may_follow = mem::replace(&mut self.last_is_in, next_may_follow);
-        let task = one::<I>(self.api.clone(), batch, may_follow, is_in, room);
+        let task = process_batch::<I>(self.api.clone(), batch, may_follow, is_in, permit);
         self.under_way.push_back(tokio::spawn(task));
         Ok(())
     }
 
-    /// Waits for the first batch that is under way, and keeps its answers.
+    /// Waits for the first batch in progress, and keeps its answers.
     async fn finish_first(&mut self) -> Result<(), Problem> {
         let Some(first) = self.under_way.pop_front() else {
             return Ok(());
         };
-        // Nobody cancels it, so it has panicked where it did not end.
+        // The task is never cancelled, so an error here means that it panicked.
         let answers = first
             .await
             .unwrap_or_else(|err| panic::resume_unwind(err.into_panic()))?;
         self.tally.add(answers.tally);
         self.sent_to.extend(answers.sent_to);
-        self.taken_in = answers.last_line;
-        // One write per batch: beyond the bound the answers go to a file, where each write is a
-        // system call.
+        self.stored_up_to = answers.last_line;
+        // One write per batch, because beyond the bound each write is a system call on a file.
         match self.answers.add(&answers.lines) {
             Ok(()) => Ok(()),
-            Err(why) => Err(self.not_kept(&why).await),
+            Err(why) => Err(self.end_without_answers(&why).await),
         }
     }
 
-    /// The answers cannot be given. What is under way gets into the store all the same, and the
-    /// problem says how far that went.
-    async fn not_kept(&mut self, why: &NotKept) -> Problem {
+    /// Ends a request whose answers cannot be kept. The batches in progress still go to the store.
+    /// The problem names the last line that is in the store.
+    async fn end_without_answers(&mut self, why: &NotKept) -> Problem {
         while let Some(first) = self.under_way.pop_front() {
             match first.await {
-                Ok(Ok(answered)) => self.taken_in = answered.last_line,
+                Ok(Ok(answers)) => self.stored_up_to = answers.last_line,
                 Ok(Err(_)) | Err(_) => break,
             }
         }
         tracing::error!(%why, "answers to NDJSON could not be kept, and the request ended early");
-        let line = self.taken_in;
-        let detail = format!("{why}; all lines up to {line} are taken in, go on behind it");
+        let line = self.stored_up_to;
+        let detail = format!("{why}; all lines up to {line} are processed, continue after it");
         Problem::insufficient_storage(detail, line)
     }
 
@@ -153,7 +152,9 @@ impl Batches {
             self.finish_first().await?;
         }
         if self.tally.read == 0 {
-            return Err(Problem::bad_request(format!("the body holds no {plural}")));
+            return Err(Problem::bad_request(format!(
+                "the body contains no {plural}"
+            )));
         }
         self.api
             .accept
@@ -162,25 +163,25 @@ impl Batches {
         let status = self.tally.status();
         let answers = mem::replace(
             &mut self.answers,
-            Answers::new(0, self.api.answer_room.clone()),
+            Answers::new(0, self.api.answer_space.clone()),
         );
         let body = match answers.into_body() {
             Ok(body) => body,
-            Err(why) => return Err(self.not_kept(&why).await),
+            Err(why) => return Err(self.end_without_answers(&why).await),
         };
         Ok((status, [(header::CONTENT_TYPE, NDJSON)], body).into_response())
     }
 }
 
-/// Reads the lines of a batch, and takes them in when the batch before it is in. Where that one
-/// failed this one is not taken in, for its request fails as a whole.
-async fn one<I: Item>(
+/// Reads the lines of a batch, and processes them once the batch before it is in the store. If that
+/// batch failed, this one is not processed, because the request fails as a whole.
+async fn process_batch<I: Item>(
     api: Api,
     batch: Vec<Numbered>,
     may_follow: oneshot::Receiver<()>,
     is_in: oneshot::Sender<()>,
-    _room: OwnedSemaphorePermit,
-) -> Result<Answered, StoreError> {
+    _permit: OwnedSemaphorePermit,
+) -> Result<BatchAnswers, StoreError> {
     let read = |(number, line)| {
         read_line::<I>(&api, &line).map_err(|refusal| Refusal {
             line: Some(number),
@@ -191,13 +192,14 @@ async fn one<I: Item>(
     let items = batch.into_iter().map(read).collect();
     if may_follow.await.is_err() {
         return Err(StoreError::Unavailable(
-            "what came before could not be taken in".to_owned(),
+            "the lines before these could not be processed".to_owned(),
         ));
     }
     let mut lines = Vec::new();
-    let (tally, sent_to) = answer::<I>(&api, items, |lines| lines.push(b'\n'), &mut lines).await?;
+    let (tally, sent_to) =
+        answer_batch::<I>(&api, items, |lines| lines.push(b'\n'), &mut lines).await?;
     let _ = is_in.send(());
-    Ok(Answered {
+    Ok(BatchAnswers {
         last_line,
         tally,
         sent_to,

@@ -1,4 +1,4 @@
-//! The door for facts, and for what operators say of an address's standing.
+//! Accepts facts, and the commands of operators about the standing of an address. Knows no adapter.
 
 use std::time::Duration;
 
@@ -12,55 +12,61 @@ use store::error::StoreError;
 use store::facts::{FactAnswer, FactOrCommand, ReportedFact};
 use tokio::time::{Instant, sleep};
 
-use super::Accept;
+use super::handle::Accept;
 
-/// How long to wait before it is asked again whether a worker has stopped. It takes a second at
-/// most.
-const ASK_AGAIN: Duration = Duration::from_millis(50);
+/// How long to wait between two checks whether a worker has stopped. A worker takes a second at
+/// most to stop.
+const CHECK_INTERVAL: Duration = Duration::from_millis(50);
 
-/// Suppressed addresses that a worker may still be sending to, with where they are kept. Hardly
-/// any: their jobs are leased.
+/// Suppressed addresses that a worker may still be sending to, with their destinations. There are
+/// hardly any, because only an address whose job is leased counts.
 pub type SentTo = Vec<(JobId, Destination)>;
 
-/// What became of one fact, as the API says it.
+/// The answer to one fact.
 #[derive(Clone, Debug)]
 pub struct FactAnswered {
-    /// What the store answered.
+    /// The answer of the store.
     pub answer: FactAnswer,
-    /// The job that it is about, whether the address has one or not.
+    /// The id of the address's job, whether or not the address has a job.
     pub job: String,
 }
 
 impl Accept {
-    /// Takes in facts and answers each, in the order given. When it returns, Redis has them, and no
-    /// worker sends anything to an address that they suppress.
+    /// Accepts facts. Returns one answer for each, in the order given. When this returns, Redis has
+    /// them, and no worker is sending to an address that they suppress.
     ///
     /// # Errors
-    /// Those of the store; the call may be made again. [`StoreError::UnderWay`] where a worker has
-    /// not stopped in time: the address is suppressed all the same.
-    pub async fn tell(&self, facts: Vec<Fact>) -> Result<Vec<FactAnswered>, StoreError> {
+    /// If the store fails; the call may then be repeated. [`StoreError::UnderWay`] if a worker has
+    /// not stopped in time; the address is suppressed all the same.
+    pub async fn record_facts_and_wait(
+        &self,
+        facts: Vec<Fact>,
+    ) -> Result<Vec<FactAnswered>, StoreError> {
         let (answered, sent_to) = self.record_facts(facts).await?;
         self.wait_for_workers(sent_to).await?;
         Ok(answered)
     }
 
-    /// The same, but a worker that was sending at that moment may go on until it hears of it. Names
-    /// the addresses, of those that are suppressed, for which that is so.
+    /// Accepts facts like [`Self::tell`], but does not wait for workers. A worker that is sending
+    /// at this moment may continue until it learns of the suppression. Also returns the suppressed
+    /// addresses for which that is so.
     ///
     /// # Errors
-    /// Those of the store.
+    /// If the store fails.
     pub async fn record_facts(
         &self,
         facts: Vec<Fact>,
     ) -> Result<(Vec<FactAnswered>, SentTo), StoreError> {
-        let words: Vec<(JobId, FactOrCommand)> = facts
+        let changes: Vec<(JobId, FactOrCommand)> = facts
             .iter()
             .map(|fact| (fact.job_id(), FactOrCommand::Fact(fact.kind)))
             .collect();
-        let destinations = self.destinations(&words).await?;
-        let told = words.into_iter().zip(facts).zip(destinations);
-        let told: Vec<ReportedFact> = told
-            .map(|(((job, word), fact), destination)| {
+        let destinations = self.destinations(&changes).await?;
+        let reported: Vec<ReportedFact> = changes
+            .into_iter()
+            .zip(facts)
+            .zip(destinations)
+            .map(|(((job, what), fact), destination)| {
                 let Fact {
                     occurred_at,
                     message_id,
@@ -69,50 +75,53 @@ impl Accept {
                 ReportedFact {
                     job,
                     destination,
-                    word,
+                    what,
                     occurred_at,
                     message_id,
                 }
             })
             .collect();
-        let answers = self.store.record_facts(&told).await?.into_iter();
-        let answered = told.iter().zip(answers).map(|(told, answer)| FactAnswered {
-            answer,
-            job: told.job.key(),
-        });
-        let answered = answered.collect();
-        Ok((answered, self.still_sent_to(told).await?))
+        let answers = self.store.record_facts(&reported).await?.into_iter();
+        let answered = reported
+            .iter()
+            .zip(answers)
+            .map(|(fact, answer)| FactAnswered {
+                answer,
+                job: fact.job.key(),
+            })
+            .collect();
+        Ok((answered, self.still_sent_to(reported).await?))
     }
 
-    /// Does what an operator says of one address.
+    /// Applies an operator's command about one address.
     ///
     /// # Errors
-    /// As [`Self::tell`].
+    /// The same as those of [`Self::tell`].
     pub async fn apply_operator_command(
         &self,
         job: JobId,
-        word: FactOrCommand,
+        command: FactOrCommand,
     ) -> Result<FactAnswer, StoreError> {
-        let words = [(job, word)];
-        let destination = self.destinations(&words).await?.remove(0);
-        let [(job, word)] = words;
-        let told = vec![ReportedFact {
+        let changes = [(job, command)];
+        let destination = self.destinations(&changes).await?.remove(0);
+        let [(job, what)] = changes;
+        let reported = vec![ReportedFact {
             job,
             destination,
-            word,
+            what,
             occurred_at: None,
             message_id: None,
         }];
-        let answer = self.store.record_facts(&told).await?.remove(0);
-        let sent_to = self.still_sent_to(told).await?;
+        let answer = self.store.record_facts(&reported).await?.remove(0);
+        let sent_to = self.still_sent_to(reported).await?;
         self.wait_for_workers(sent_to).await?;
         Ok(answer)
     }
 
-    /// Waits until no worker sends to these addresses any more.
+    /// Waits until no worker is sending to these addresses any more.
     ///
     /// # Errors
-    /// Those of the store; [`StoreError::UnderWay`] where a worker has not stopped within
+    /// If the store fails. [`StoreError::UnderWay`] if a worker has not stopped within
     /// `scheduler.suppress_timeout`.
     pub async fn wait_for_workers(&self, mut sent_to: SentTo) -> Result<(), StoreError> {
         let deadline = Instant::now() + self.suppress_timeout;
@@ -120,44 +129,46 @@ impl Accept {
             if Instant::now() >= deadline {
                 return Err(StoreError::UnderWay);
             }
-            sleep(ASK_AGAIN).await;
-            self.keep_under_way(&mut sent_to).await?;
+            sleep(CHECK_INTERVAL).await;
+            self.retain_under_way(&mut sent_to).await?;
         }
         Ok(())
     }
 
-    async fn still_sent_to(&self, told: Vec<ReportedFact>) -> Result<SentTo, StoreError> {
-        let suppressed = told.into_iter().filter(|told| told.word.suppresses());
-        let mut sent_to = suppressed
-            .map(|told| (told.job, told.destination))
+    /// Returns those of the suppressed addresses that a worker may still be sending to.
+    async fn still_sent_to(&self, reported: Vec<ReportedFact>) -> Result<SentTo, StoreError> {
+        let mut sent_to = reported
+            .into_iter()
+            .filter(|fact| fact.what.suppresses())
+            .map(|fact| (fact.job, fact.destination))
             .collect();
-        self.keep_under_way(&mut sent_to).await?;
+        self.retain_under_way(&mut sent_to).await?;
         Ok(sent_to)
     }
 
-    async fn keep_under_way(&self, sent_to: &mut SentTo) -> Result<(), StoreError> {
-        let asked: Vec<_> = sent_to
+    async fn retain_under_way(&self, sent_to: &mut SentTo) -> Result<(), StoreError> {
+        let addresses: Vec<_> = sent_to
             .iter()
             .map(|(job, destination)| (job, destination))
             .collect();
-        let under_way = self.store.under_way(&asked).await?;
+        let under_way = self.store.under_way(&addresses).await?;
         sent_to.retain(|(job, _)| under_way.contains(&job.key()));
         Ok(())
     }
 
-    /// Where addresses are kept. A domain is placed for good where something will be remembered of
-    /// an address there, a suppression or a delivery, so that whoever asks later finds it. The
-    /// other words change only what is there already.
+    /// Returns the destination of each address. Suppressions and deliveries are remembered, so
+    /// their domains are placed for good: a later request then finds the record. The other facts
+    /// and commands change only existing records, so they place nothing.
     async fn destinations(
         &self,
-        words: &[(JobId, FactOrCommand)],
+        changes: &[(JobId, FactOrCommand)],
     ) -> Result<Vec<Destination>, StoreError> {
-        let remembered = words.iter().filter(|(_, word)| {
-            word.suppresses() || *word == FactOrCommand::Fact(FactKind::Delivered)
+        let remembered = changes.iter().filter(|(_, change)| {
+            change.suppresses() || *change == FactOrCommand::Fact(FactKind::Delivered)
         });
         let domains: Vec<&str> = remembered.map(|(job, _)| job.recipient.domain()).collect();
         self.placer.place(&domains).await?;
-        let domains: Vec<&str> = words
+        let domains: Vec<&str> = changes
             .iter()
             .map(|(job, _)| job.recipient.domain())
             .collect();
@@ -166,10 +177,10 @@ impl Accept {
 }
 
 impl FactAnswered {
-    /// The answer as the API gives it.
+    /// Returns the answer in the form of the API.
     pub fn to_wire(&self) -> Value {
         let mut wire = json!({"answer": "", "job": self.job});
-        let word = match &self.answer {
+        let what = match &self.answer {
             FactAnswer::Closed => "closed",
             FactAnswer::Ended => "ended",
             FactAnswer::Resumed { due } => {
@@ -191,7 +202,7 @@ impl FactAnswered {
             FactAnswer::Stale => "stale",
             FactAnswer::Noted => "noted",
         };
-        wire["answer"] = word.into();
+        wire["answer"] = what.into();
         wire
     }
 }

@@ -1,5 +1,5 @@
-//! A bounce of a message that a relay has accepted is the failure of that attempt: policy judges it
-//! as such, and the job goes on where it was.
+//! Bounces of messages that a relay has accepted. Such a bounce is the failure of that attempt: the
+//! policy judges it as such, and the job continues from there. Knows no adapter.
 
 use std::mem;
 use std::time::Duration;
@@ -17,12 +17,12 @@ use store::refute::{Refutation, Refuted};
 use store::schedule::{AcceptedJob, Answer, Arrival};
 use store::settle::End;
 
-use super::Accept;
+use super::handle::Accept;
 
-/// How often a bounce is judged again because its job had changed meanwhile.
+/// How often a bounce is judged at most. It is judged again if its job changed meanwhile.
 const TRIES: u32 = 4;
 
-/// The job as it becomes, while the bounce's consequences are drawn.
+/// A job while the policy's decision about the bounce is applied to it, and the events so far.
 struct Refuting<'a> {
     job: Job,
     message: Message,
@@ -30,15 +30,16 @@ struct Refuting<'a> {
     decision: &'a Decision<'a>,
     id: String,
     events: EventLines,
-    /// Now, by the clock of Redis. What relays accepted waits until instants of this clock.
-    by_redis: Timestamp,
-    /// Now, by the clock of this machine.
+    /// The current time by the clock of Redis. Accepted messages wait until instants of this clock.
+    redis_now: Timestamp,
+    /// The current time by the clock of this machine.
     now: Timestamp,
 }
 
 impl Accept {
-    /// Answers in the place of those that only policy can give.
-    pub(super) async fn refute(
+    /// Replaces each [`Answer::Accepted`] by the answer that the policy decides. The other answers
+    /// stay as they are.
+    pub(super) async fn refute_all(
         &self,
         arrivals: &[Arrival],
         mut answers: Vec<Answer>,
@@ -59,14 +60,15 @@ impl Accept {
             }
             if matches!(answer, Answer::Accepted(_)) {
                 return Err(StoreError::Unavailable(
-                    "a job changed while its bounce was judged".to_owned(),
+                    "the job kept changing while its bounce was judged".to_owned(),
                 ));
             }
         }
         Ok(answers)
     }
 
-    /// `None` where the job has changed and the bounce has to be looked at again.
+    /// Returns the answer to one bounce, or `None` if the job has changed and the bounce must be
+    /// judged again.
     async fn refute_one(
         &self,
         arrival: &Arrival,
@@ -76,7 +78,7 @@ impl Accept {
         let AcceptedJob {
             job,
             record,
-            now: by_redis,
+            now: redis_now,
         } = accepted;
         let found = job
             .messages
@@ -87,7 +89,7 @@ impl Accept {
         else {
             return Ok(Some(Answer::Duplicate));
         };
-        // A report of a try before that one, come once more.
+        // The report is older than the acceptance: it is a repeated report of an earlier attempt.
         if arrival.occurred_at.is_some_and(|at| at < acceptance.at) {
             return Ok(Some(Answer::Duplicate));
         }
@@ -99,7 +101,7 @@ impl Accept {
             destination: job.head.destination.as_str(),
             attempt: acceptance.attempt,
             created: job.head.created,
-            delivered_there: None,
+            last_delivery_there: None,
             confirm: Duration::ZERO,
         };
         let decision = decide(
@@ -116,7 +118,7 @@ impl Accept {
             decision: &decision,
             id,
             events: EventLines::default(),
-            by_redis: *by_redis,
+            redis_now: *redis_now,
             now,
         };
         let (end, events) = refuting.conclude();
@@ -148,8 +150,8 @@ impl Accept {
             Refuted::Waits(due) => Answer::Deferred { due },
             Refuted::Ended => Answer::Dropped,
             Refuted::Retired(standing) => Answer::Retired(standing),
-            // A worker has just heard silence.
-            Refuted::Leased if acceptance.until <= *by_redis => Answer::Stale,
+            // The time for a bounce is over, and a worker is confirming the delivery.
+            Refuted::Leased if acceptance.until <= *redis_now => Answer::Stale,
             Refuted::Leased => {
                 return Err(StoreError::Unavailable(
                     "the job of a bounce is under way; send the bounce again".to_owned(),
@@ -160,6 +162,7 @@ impl Accept {
 }
 
 impl Refuting<'_> {
+    /// Returns how the job ends or continues, and the events of that.
     fn conclude(mut self) -> (End, EventLines) {
         let mut failed = self.event(EventKind::AttemptDeferred);
         match &self.decision.verdict {
@@ -168,7 +171,7 @@ impl Refuting<'_> {
                 failed.reason = held.then(|| "held".to_owned());
                 failed.delay = Some(delay.as_millis().try_into().unwrap_or(u64::MAX));
                 self.events.push(&failed);
-                self.remember(held);
+                self.record_failure(held);
                 (
                     End::Retry {
                         job: self.job,
@@ -179,7 +182,7 @@ impl Refuting<'_> {
             }
             Verdict::DropMessage | Verdict::Close | Verdict::Confirm(_) => {
                 self.drop(|message, dead| message.id == dead.id, DropReason::GivenUp);
-                self.go_on()
+                self.continue_job()
             }
             Verdict::DropAll => {
                 self.events.push(&failed);
@@ -187,11 +190,11 @@ impl Refuting<'_> {
                     |message, dead| message.accepted.is_none() || message.id == dead.id,
                     DropReason::GivenUp,
                 );
-                self.go_on()
+                self.continue_job()
             }
             Verdict::Retire {
                 standing,
-                host_dead,
+                host_down,
             } => {
                 self.events.push(&failed);
                 self.drop(|_, _| true, DropReason::Retired);
@@ -203,7 +206,7 @@ impl Refuting<'_> {
                     End::Retire {
                         standing: *standing,
                         policy,
-                        host_dead: *host_dead,
+                        host_down: *host_down,
                     },
                     self.events,
                 )
@@ -211,8 +214,8 @@ impl Refuting<'_> {
         }
     }
 
-    /// The attempt has failed after all; its message waits as before.
-    fn remember(&mut self, held: bool) {
+    /// Records that the attempt has failed after all. Its message waits again as before.
+    fn record_failure(&mut self, held: bool) {
         let reply = self.decision.reply.to_string();
         let head = &mut self.job.head;
         (head.held, head.status) = (held, self.decision.reply.status);
@@ -230,6 +233,8 @@ impl Refuting<'_> {
         }
     }
 
+    /// Drops the messages for which `is_dead` is true. It gets a message of the job, and the
+    /// message that bounced.
     fn drop(&mut self, is_dead: impl Fn(&Message, &Message) -> bool, reason: DropReason) {
         let (dead, left): (Vec<Message>, Vec<Message>) = mem::take(&mut self.job.messages)
             .into_iter()
@@ -252,9 +257,10 @@ impl Refuting<'_> {
         }
     }
 
-    /// What is left goes on: the next message to be tried is the probe, at once; else the job waits
-    /// for other bounces.
-    fn go_on(mut self) -> (End, EventLines) {
+    /// Continues with the messages that are left. If one of them is not accepted, it is the next
+    /// probe, and is tried at once. Otherwise the job waits for the end of the first acceptance.
+    /// Without messages the job closes.
+    fn continue_job(mut self) -> (End, EventLines) {
         if self.job.messages.is_empty() {
             self.events.push(&Event::about(
                 EventKind::JobClosed,
@@ -263,16 +269,13 @@ impl Refuting<'_> {
             ));
             return (End::Close, self.events);
         }
-        let accepted = self
-            .job
-            .messages
-            .iter()
-            .map(|message| message.accepted.map(|acceptance| acceptance.until));
-        let first = accepted
-            .map(|until| until.unwrap_or(self.by_redis))
-            .min()
-            .unwrap_or(self.by_redis);
-        let delay = first.since(self.by_redis);
+        let waits_until = |message: &Message| {
+            message
+                .accepted
+                .map_or(self.redis_now, |acceptance| acceptance.until)
+        };
+        let first = self.job.messages.iter().map(waits_until).min();
+        let delay = first.unwrap_or(self.redis_now).since(self.redis_now);
         (
             End::Retry {
                 job: self.job,

@@ -1,4 +1,4 @@
-//! Where a bounce says that its message's content is.
+//! Reads the field `content` of a bounce: the message itself, or the place where it is.
 
 use domain::job::{CONTENT_SCHEMES, ContentRef, is_content_url, is_empty_content};
 use serde_json::Value;
@@ -6,15 +6,14 @@ use serde_json::Value;
 use super::field::TEXT_MAX;
 use super::refusal::Refusal;
 
-/// Reads `{"inline": …}`, `{"file": …}` or `{"url": …}`. `inline_max` bounds inline content in
-/// bytes.
+/// Reads `{"inline": …}`, `{"file": …}` or `{"url": …}`. `inline_max` bounds inline content
+/// in bytes.
 pub(super) fn content(
     value: Option<Value>,
     inline_max: usize,
 ) -> Result<Option<ContentRef>, Refusal> {
     let refuse = |field: &str, reason: String| Err(Refusal::of(field, None, reason));
-    let allowed =
-        "must be {\"inline\": \"…\"}, {\"file\": \"/path\"} or {\"url\": \"s3://bucket/key\"}";
+    let allowed = r#"must be {"inline": "…"}, {"file": "/path"} or {"url": "s3://bucket/key"}"#;
     match value {
         None | Some(Value::Null) => Ok(None),
         Some(Value::Object(mut map)) if map.len() == 1 && map.contains_key("url") => {
@@ -29,7 +28,8 @@ pub(super) fn content(
                 refuse(
                     "content.url",
                     format!(
-                        "must be a {schemes}:// URL without user, query and fragment, of at most {TEXT_MAX} bytes"
+                        "must be a {schemes}:// URL without user, query and fragment, \
+                         of at most {TEXT_MAX} bytes"
                     ),
                 )
             }
@@ -42,7 +42,7 @@ pub(super) fn content(
                 ),
                 (Some(Value::String(text)), _) if is_empty_content(text.as_bytes()) => refuse(
                     "content.inline",
-                    "is empty; leave content out where the platform holds it".to_owned(),
+                    "is empty; leave content out if the platform keeps the message".to_owned(),
                 ),
                 (Some(Value::String(text)), _) => Ok(Some(ContentRef::Inline(text))),
                 (_, Some(Value::String(path)))

@@ -1,5 +1,5 @@
-//! Fields of the wire format: how text is read without a copy, what every text has to keep to, and
-//! what is wrong with an item that is no such object.
+//! Fields of the wire format: reads text without a copy, checks what holds for every text, and
+//! finds the first wrong field of an item. Knows neither bounces nor facts.
 
 use std::borrow::Cow;
 
@@ -10,24 +10,25 @@ use serde_json::Value;
 
 use super::refusal::Refusal;
 
-/// Bytes of a short text: a message id (RFC 5322, section 2.1.1 bounds its line), a path, a name.
+/// The longest short text, in bytes: a message id, a path, a name. RFC 5322, section 2.1.1 bounds
+/// the line of a message id.
 pub(in crate::intake) const TEXT_MAX: usize = 998;
 
-/// Text as it stands in the item, copied only where it has escapes.
+/// Text as it is in the item. It is copied only if it has escapes.
 #[derive(Deserialize)]
 #[serde(transparent)]
 pub(in crate::intake) struct Text<'i>(#[serde(borrow)] Cow<'i, str>);
 
-/// What kind of value a field has.
+/// The kind of value that a field must have.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(in crate::intake) enum Kind {
     Text,
     Object,
-    /// Whoever reads it says what is wrong with it.
+    /// Any value. The code that reads the field checks it.
     Any,
 }
 
-/// A field of text. One that is null counts as absent.
+/// A text field. `null` counts as absent.
 #[derive(Clone, Copy)]
 pub(in crate::intake) struct Field<'d> {
     name: &'static str,
@@ -42,18 +43,18 @@ impl<'d> Field<'d> {
         }
     }
 
-    /// The text as it is, whatever is in it.
+    /// Returns the text as it is, without any check.
     pub(super) fn raw(self) -> Option<&'d str> {
         self.raw
     }
 
-    /// A refusal of the item for this field.
+    /// Returns a refusal of the item because of this field.
     pub(super) fn refuse(self, reason: impl Into<String>) -> Refusal {
         Refusal::of(self.name, self.raw.map(Value::from).as_ref(), reason)
     }
 
-    /// Text of bounded length without control characters, which have no place in envelopes and
-    /// headers.
+    /// Returns the text if its length is within the bound and it has no control characters. Those
+    /// are not allowed in envelopes and headers.
     pub(super) fn text(self) -> Result<Option<&'d str>, Refusal> {
         let Some(text) = self.raw else {
             return Ok(None);
@@ -61,18 +62,19 @@ impl<'d> Field<'d> {
         if text.len() > TEXT_MAX {
             return Err(self.refuse(format!("is longer than {TEXT_MAX} bytes")));
         }
-        // Beyond ASCII the control characters U+0080 to U+009F are the byte 0xC2 and another.
+        // A fast check first. Outside ASCII the control characters are U+0080 to U+009F, which are
+        // the byte 0xC2 and another.
         if text
             .bytes()
             .any(|byte| byte.is_ascii_control() || byte == 0xC2)
             && text.chars().any(char::is_control)
         {
-            return Err(self.refuse("must not hold CR, LF or other control characters"));
+            return Err(self.refuse("must not contain CR, LF or other control characters"));
         }
         Ok(Some(text))
     }
 
-    /// The same, kept.
+    /// Returns the same as [`Self::text`], as an owned text.
     pub(super) fn owned(self) -> Result<Option<String>, Refusal> {
         Ok(self.text()?.map(str::to_owned))
     }
@@ -95,7 +97,7 @@ impl<'d> Field<'d> {
 
     pub(in crate::intake) fn message_id(self) -> Result<Option<String>, Refusal> {
         match self.text()? {
-            Some("") => Err(self.refuse("must not be empty; leave it out where there is none")),
+            Some("") => Err(self.refuse("must not be empty; leave it out if there is none")),
             id => Ok(id.map(str::to_owned)),
         }
     }
@@ -106,7 +108,7 @@ impl<'d> Field<'d> {
         })
     }
 
-    /// A W3C trace context: `00-<32 hex>-<16 hex>-<2 hex>`.
+    /// Returns a W3C trace context: `00-<32 hex>-<16 hex>-<2 hex>`.
     pub(super) fn traceparent(self) -> Result<Option<String>, Refusal> {
         self.parse(|text| {
             let lengths = text.split('-').map(str::len);
@@ -122,8 +124,9 @@ impl<'d> Field<'d> {
     }
 }
 
-/// The item as an object of these fields alone. What is wrong is said of the first field that is;
-/// `what` is what one item is called, and `elsewhere` where else a field may go that is unknown.
+/// Returns the item if it is an object of these fields alone. A refusal names the first wrong
+/// field. `what` is the name of an item, like `a bounce`. `elsewhere` is a hint on what to do with
+/// an unknown field.
 pub(in crate::intake) fn object(
     item: Value,
     what: &str,
@@ -131,13 +134,13 @@ pub(in crate::intake) fn object(
     elsewhere: &str,
 ) -> Result<Value, Refusal> {
     let Value::Object(map) = &item else {
-        return Err(Refusal::whole(format!("{what} is a JSON object")));
+        return Err(Refusal::whole(format!("{what} must be a JSON object")));
     };
     for (name, value) in map {
         let Some((_, kind)) = fields.iter().find(|(known, _)| known == name) else {
             let allowed: Vec<&str> = fields.iter().map(|(name, _)| *name).collect();
             let reason = format!(
-                "there is no such field; {elsewhere}use one of {}",
+                "is not a known field; {elsewhere}use one of {}",
                 allowed.join(", ")
             );
             return Err(Refusal::of(name, None, reason));

@@ -1,25 +1,25 @@
-//! Why an item that came in is refused, with what whoever sent it needs to mend it.
+//! Why an item is refused, with what its sender needs to correct it.
 
 use serde_json::{Value, json};
 
-/// How much of a refused value is given back, in characters.
+/// How many characters of a refused value and of its field's name are given back.
 pub(super) const VALUE_CHARS: usize = 80;
 
-/// Why something is not a bounce.
+/// Why an item is not a bounce or fact.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Refusal {
-    /// The field, where one is to blame.
+    /// The wrong field, if it is one.
     pub field: Option<String>,
-    /// Its value, shortened.
+    /// The value of the field, shortened.
     pub value: Option<String>,
     /// What is wrong, and what is allowed.
     pub reason: String,
-    /// The line that it stood on, where it came as one of many lines.
+    /// The number of the item's line, if it was sent as one of many lines.
     pub line: Option<u64>,
 }
 
 impl Refusal {
-    /// A refusal of a whole item.
+    /// Returns a refusal of the whole item.
     pub fn whole(reason: impl Into<String>) -> Self {
         Self {
             field: None,
@@ -48,7 +48,7 @@ impl Refusal {
         }
     }
 
-    /// The same, of something that is within this field.
+    /// Returns the same refusal, of a value within the field `outer`.
     pub(in crate::intake) fn within(self, outer: &str) -> Self {
         let field = self
             .field
@@ -59,7 +59,7 @@ impl Refusal {
         }
     }
 
-    /// What is wrong, without the value, which may name a person.
+    /// Returns field and reason as text. Leaves out the value, because it may name a person.
     pub fn without_value(&self) -> String {
         self.field.as_ref().map_or_else(
             || self.reason.clone(),
@@ -67,7 +67,7 @@ impl Refusal {
         )
     }
 
-    /// The refusal as the API gives it.
+    /// Returns the refusal in the form of the API.
     pub fn to_wire(&self) -> Value {
         let mut wire = json!({"answer": "refused", "reason": self.reason});
         for (key, part) in [("field", &self.field), ("value", &self.value)] {

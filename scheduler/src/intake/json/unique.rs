@@ -1,6 +1,6 @@
-//! JSON in which each object has each key once. If a key is there twice, readers differ about which
-//! value counts (RFC 8259, section 4), so an item of ours that has one is refused. Webhooks of mail
-//! services are read leniently, without this.
+//! JSON in which each object has each key only once. If a key is repeated, readers differ about
+//! which value counts (RFC 8259, section 4), so an item in our wire format is refused. Webhooks of
+//! mail services are read without this check.
 
 use std::fmt;
 
@@ -11,12 +11,12 @@ use serde_json::{Map, Number, Value};
 
 use super::refusal::Refusal;
 
-/// A JSON value, and where in it a key is repeated. It is read in one pass, and to its end, so that
-/// the items after it can be read.
+/// A JSON value, and the path of a repeated key in it. It is read in one pass and always to its
+/// end, so that the items after it can be read.
 #[derive(Debug)]
 pub(crate) struct Parsed {
     value: Value,
-    /// The path of the first key that is repeated, like `metadata.campaign`.
+    /// The path of the first repeated key, like `metadata.campaign`.
     repeated: Option<String>,
 }
 
@@ -24,14 +24,14 @@ impl Parsed {
     /// Reads the text of one value.
     ///
     /// # Errors
-    /// If it is not JSON, or a key in it is repeated.
+    /// If the text is not JSON, or a key in it is repeated.
     pub(crate) fn read(text: &[u8]) -> Result<Value, Refusal> {
         let parsed: Self = serde_json::from_slice(text)
             .map_err(|err| Refusal::whole(format!("it is not JSON: {err}")))?;
         parsed.unique()
     }
 
-    /// The value.
+    /// Returns the value.
     ///
     /// # Errors
     /// If a key in it is repeated.
@@ -43,16 +43,16 @@ impl Parsed {
     }
 }
 
-/// A refusal of an item in which this key is repeated.
+/// Returns a refusal of an item in which this key is repeated.
 pub(in crate::intake) fn repeated(path: &str) -> Refusal {
     Refusal::of(
         path,
         None,
-        "is there twice; each key may be in an object once",
+        "is there twice; an object may have each key only once",
     )
 }
 
-/// Reads a value of a field, for `deserialize_with`. One that is null counts as absent.
+/// Reads the value of a field, for `deserialize_with`. `null` counts as absent.
 pub(super) fn value<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Value>, D::Error> {
     let parsed = Option::<Parsed>::deserialize(deserializer)?;
     parsed
@@ -61,14 +61,15 @@ pub(super) fn value<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option
         .map_err(|refusal| D::Error::custom(refusal.reason))
 }
 
-/// Reads an object of a field, for `deserialize_with`. One that is null counts as absent.
+/// Reads the value of a field that must be an object, for `deserialize_with`. `null` counts as
+/// absent.
 pub(super) fn object<'de, D: Deserializer<'de>>(
     deserializer: D,
 ) -> Result<Option<Map<String, Value>>, D::Error> {
     match value(deserializer)? {
         None => Ok(None),
         Some(Value::Object(map)) => Ok(Some(map)),
-        Some(_) => Err(D::Error::custom("it is no object")),
+        Some(_) => Err(D::Error::custom("it is not an object")),
     }
 }
 
@@ -83,7 +84,7 @@ impl<'de> Deserialize<'de> for Parsed {
     }
 }
 
-/// Reads a value, and notes the first key that is repeated.
+/// Reads a value, and records the path of the first repeated key.
 struct Reader<'r> {
     repeated: &'r mut Option<String>,
 }
@@ -169,7 +170,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_repeated_key_is_named_wherever_it_is() {
+    fn a_repeated_key_is_named_at_any_depth() {
         for (text, path) in [
             (r#"{"a":1,"a":1}"#, "a"),
             (r#"{"a":1,"\u0061":2}"#, "a"),
@@ -189,7 +190,7 @@ mod tests {
     }
 
     #[test]
-    fn what_has_each_key_once_is_read_as_any_json() {
+    fn json_without_repeated_keys_is_read_as_serde_json_reads_it() {
         for text in [
             "null",
             "true",

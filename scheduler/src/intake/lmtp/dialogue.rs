@@ -1,17 +1,18 @@
-//! Our side of an LMTP conversation without its wire: a command line in, what there is to say out
-//! (RFC 2033). Knows no socket and no store; who may get mail it is told.
+//! Our side of an LMTP conversation without its connection (RFC 2033): a command line in, the reply
+//! out. Knows no socket and no store. The caller decides which recipients are accepted.
 
 use std::mem;
 
 use smtp_proto::Request;
 
-/// Commands that made no sense, after which a client is left.
+/// How many wrong commands a client may send. After the next one the session ends.
 const MISTAKES_MAX: usize = 20;
 
-/// Commands without a message, beyond those that name its recipients, after which a client is left.
+/// How many commands a client may send without a message, in addition to one per recipient. After
+/// the next one the session ends.
 const IDLE_COMMANDS_MAX: usize = 1_000;
 
-/// How the lines begin that other protocols open with: HTTP, its second version, SSH.
+/// The first bytes of a connection in other protocols: HTTP, HTTP/2 and SSH.
 const OTHER_PROTOCOLS: [&[u8]; 11] = [
     b"GET ",
     b"HEAD ",
@@ -29,41 +30,41 @@ const OTHER_PROTOCOLS: [&[u8]; 11] = [
 /// A command line.
 #[derive(Clone, Debug)]
 pub enum Line {
-    /// With its line end.
+    /// A whole line, with its line end.
     Whole(Vec<u8>),
-    /// Longer than a command can be.
+    /// A line that is longer than a command can be. Its bytes are gone.
     TooLong,
 }
 
-/// What follows a command.
+/// What to do after a command.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Next {
-    /// A reply; where it has several lines, with CRLF between them.
+    /// Send this reply. Several lines have CRLF between them.
     Say(String),
-    /// The content is to be read, for at least one recipient.
+    /// Read the content. There is at least one recipient.
     Content,
-    /// A last reply, and nothing more.
+    /// Send this last reply, and close the connection.
     Leave(&'static str),
 }
 
-/// How far a conversation has come.
+/// The state of a conversation.
 #[derive(Clone, Debug)]
 pub struct Dialogue {
     host: String,
     message_max: usize,
     recipients_max: usize,
     greeted: bool,
-    /// Whether a sender was named: a transaction is under way.
-    begun: bool,
+    /// Whether a sender was named, so that a transaction is in progress.
+    has_sender: bool,
     recipients: Vec<String>,
     mistakes: usize,
-    /// Commands since the last message.
+    /// The number of commands since the last message.
     commands: usize,
 }
 
 impl Dialogue {
-    /// A new one, by the name of `host`, for messages of at most `message_max` bytes to at most
-    /// `recipients_max` addresses.
+    /// A new conversation, in which we are named `host`. Messages may have at most `message_max`
+    /// bytes and `recipients_max` recipients.
     pub fn new(host: &str, message_max: usize, recipients_max: usize) -> Self {
         let (host, recipients) = (host.to_owned(), Vec::new());
         Self {
@@ -71,14 +72,15 @@ impl Dialogue {
             message_max,
             recipients_max,
             greeted: false,
-            begun: false,
+            has_sender: false,
             recipients,
             mistakes: 0,
             commands: 0,
         }
     }
 
-    /// What follows a command. `expects` says whether an address may get mail, and if not, why.
+    /// Returns what to do after a command. `expects` decides whether a recipient is accepted, and
+    /// if not, returns the reason.
     pub fn next(
         &mut self,
         line: &Line,
@@ -90,13 +92,13 @@ impl Dialogue {
         }
         let next = match line {
             Line::Whole(line) if is_of_another_protocol(line) => {
-                return Next::Leave("421 4.7.0 this is LMTP, and not the protocol that you speak");
+                return Next::Leave("421 4.7.0 this server speaks LMTP, and not your protocol");
             }
             Line::TooLong if !self.greeted => {
-                return Next::Leave("421 4.7.0 this is LMTP: say LHLO first");
+                return Next::Leave("421 4.7.0 this is LMTP: send LHLO first");
             }
             Line::Whole(line) => self.run_command(line, expects),
-            Line::TooLong => say("500 5.5.2 the line is too long"),
+            Line::TooLong => reply("500 5.5.2 the line is too long"),
         };
         self.mistakes += usize::from(matches!(&next, Next::Say(reply) if reply.starts_with("50")));
         if self.mistakes > MISTAKES_MAX {
@@ -106,14 +108,14 @@ impl Dialogue {
         }
     }
 
-    /// Whether a transaction is under way.
+    /// Whether a transaction is in progress.
     pub fn is_under_way(&self) -> bool {
-        self.begun
+        self.has_sender
     }
 
-    /// The recipients of the transaction, which is over.
+    /// Ends the transaction. Returns its recipients.
     pub fn end_transaction(&mut self) -> Vec<String> {
-        self.begun = false;
+        self.has_sender = false;
         mem::take(&mut self.recipients)
     }
 
@@ -125,9 +127,9 @@ impl Dialogue {
         let request = match Request::parse(&mut line.iter()) {
             Ok(request) => request,
             Err(smtp_proto::Error::UnknownCommand | smtp_proto::Error::InvalidParameter { .. }) => {
-                return say("500 5.5.2 this command is not known");
+                return reply("500 5.5.2 this command is not known");
             }
-            Err(_) => return say("501 5.5.4 this is not how the command is written"),
+            Err(_) => return reply("501 5.5.4 the parameters of the command are wrong"),
         };
         match request {
             Request::Lhlo { .. } => {
@@ -142,46 +144,50 @@ impl Dialogue {
                     "250-{host}\r\n250-{extensions}\r\n250 SIZE {message_max}"
                 ))
             }
-            Request::Ehlo { .. } | Request::Helo { .. } => say("500 5.5.1 this is LMTP: say LHLO"),
+            Request::Ehlo { .. } | Request::Helo { .. } => {
+                reply("500 5.5.1 this is LMTP: send LHLO")
+            }
             Request::Quit => Next::Leave("221 2.0.0 bye"),
-            Request::Noop { .. } => say("250 2.0.0 ok"),
+            Request::Noop { .. } => reply("250 2.0.0 ok"),
             Request::Rset => {
                 self.end_transaction();
-                say("250 2.0.0 ok")
+                reply("250 2.0.0 ok")
             }
-            Request::Vrfy { .. } => say("252 2.5.0 send it, and see"),
-            Request::Mail { .. } if !self.greeted => say("503 5.5.1 say LHLO first"),
-            Request::Mail { .. } if self.begun => say("503 5.5.1 there is a sender already"),
+            Request::Vrfy { .. } => reply("252 2.5.0 cannot verify; send the message to find out"),
+            Request::Mail { .. } if !self.greeted => reply("503 5.5.1 send LHLO first"),
+            Request::Mail { .. } if self.has_sender => reply("503 5.5.1 there is a sender already"),
             Request::Mail { from } if from.size > self.message_max => {
-                say("552 5.3.4 the message is too large")
+                reply("552 5.3.4 the message is too large")
             }
             Request::Mail { .. } => {
-                self.begun = true;
-                say("250 2.1.0 ok")
+                self.has_sender = true;
+                reply("250 2.1.0 ok")
             }
-            Request::Rcpt { .. } if !self.begun => say("503 5.5.1 say MAIL first"),
+            Request::Rcpt { .. } if !self.has_sender => reply("503 5.5.1 send MAIL first"),
             Request::Rcpt { .. } if self.recipients.len() >= self.recipients_max => {
-                say("452 4.5.3 too many recipients")
+                reply("452 4.5.3 too many recipients")
             }
             Request::Rcpt { to } => match expects(&to.address) {
                 Ok(()) => {
                     self.recipients.push(to.address.into_owned());
-                    say("250 2.1.5 ok")
+                    reply("250 2.1.5 ok")
                 }
                 Err(why) => Next::Say(format!("550 5.1.1 {why}")),
             },
-            Request::Data if self.recipients.is_empty() => say("503 5.5.1 say MAIL and RCPT first"),
+            Request::Data if self.recipients.is_empty() => {
+                reply("503 5.5.1 send MAIL and RCPT first")
+            }
             Request::Data => {
                 self.commands = 0;
                 Next::Content
             }
-            _ => say("502 5.5.1 this is not done here"),
+            _ => reply("502 5.5.1 this command is not supported"),
         }
     }
 }
 
-/// Whether a line is how another protocol begins: a request of HTTP, or bytes that are no text, as
-/// of TLS.
+/// Whether a line is the beginning of another protocol: a request of HTTP, or binary bytes like
+/// those of TLS.
 fn is_of_another_protocol(line: &[u8]) -> bool {
     let is_binary = line
         .first()
@@ -192,6 +198,6 @@ fn is_of_another_protocol(line: &[u8]) -> bool {
             .any(|opening| line.starts_with(opening))
 }
 
-fn say(reply: &str) -> Next {
-    Next::Say(reply.to_owned())
+fn reply(text: &str) -> Next {
+    Next::Say(text.to_owned())
 }

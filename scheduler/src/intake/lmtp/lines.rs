@@ -1,5 +1,5 @@
-//! What comes over an LMTP connection: lines of a bounded length, and content of a bounded size.
-//! Whoever stands still is left.
+//! Reads from an LMTP connection: lines of bounded length, and content of bounded size. Reads and
+//! writes fail with a time-out if the client is idle for too long. Knows no command.
 
 use std::io;
 use std::time::Duration;
@@ -16,7 +16,7 @@ use super::dialogue::Line;
 /// extensions add.
 const LINE_MAX: usize = 2_048;
 
-/// A connection, as lines.
+/// A connection that is read line by line.
 pub(super) struct Lines {
     reader: BufReader<OwnedReadHalf>,
     writer: OwnedWriteHalf,
@@ -26,9 +26,9 @@ pub(super) struct Lines {
 /// The content of a message.
 #[derive(Debug)]
 pub(super) enum Content {
-    /// All of it.
+    /// The whole content.
     Whole(Vec<u8>),
-    /// Larger than what is taken.
+    /// The content is larger than allowed.
     TooLarge,
 }
 
@@ -42,8 +42,8 @@ impl Lines {
         }
     }
 
-    /// The next line, which is whole within the time for it. It can be given up while nothing has
-    /// come.
+    /// Reads the next line. All of it must arrive within the time limit. Cancel-safe as long as
+    /// nothing of the line has arrived.
     pub(super) async fn line(&mut self) -> io::Result<Line> {
         timeout(self.idle_max, self.whole_line()).await?
     }
@@ -72,29 +72,31 @@ impl Lines {
         }
     }
 
-    /// The content up to the line with a dot alone, without the dots that were put before others
-    /// (RFC 5321, section 4.5.2). What is too large is read to its end and forgotten.
+    /// Reads the content up to the line that is a single dot, and removes the dots that were added
+    /// to other lines (RFC 5321, section 4.5.2). Content that is too large is read to its end and
+    /// discarded.
     pub(super) async fn content(&mut self, max: usize) -> io::Result<Content> {
         let mut receiver = DataReceiver::new();
-        // The command's line end is the one before a first line with a dot alone.
+        // The line end of the DATA command counts as the one before the first line, which may be a
+        // single dot.
         receiver.ingest(&mut b"\r\n".iter(), &mut Vec::new());
-        let mut forgetting: Option<DummyDataReceiver> = None;
+        let mut discarding: Option<DummyDataReceiver> = None;
         let mut content = Vec::new();
         loop {
             let chunk = self.chunk().await?;
             let mut rest = chunk.iter();
-            let done = match &mut forgetting {
-                Some(forgetting) => forgetting.ingest(&mut rest),
+            let done = match &mut discarding {
+                Some(discarding) => discarding.ingest(&mut rest),
                 None => receiver.ingest(&mut rest, &mut content),
             };
             let used = chunk.len() - rest.as_slice().len();
             self.reader.consume(used);
-            let too_large = content.len() > max || forgetting.is_some();
+            let too_large = content.len() > max || discarding.is_some();
             match (done, too_large) {
                 (true, false) => return Ok(Content::Whole(content)),
                 (true, true) => return Ok(Content::TooLarge),
-                (false, true) if forgetting.is_none() => {
-                    forgetting = Some(DummyDataReceiver::new_data(&receiver));
+                (false, true) if discarding.is_none() => {
+                    discarding = Some(DummyDataReceiver::new_data(&receiver));
                     content = Vec::new();
                 }
                 (false, _) => {}
@@ -102,13 +104,13 @@ impl Lines {
         }
     }
 
-    /// Answers.
-    pub(super) async fn say(&mut self, reply: &str) -> io::Result<()> {
+    /// Writes a reply.
+    pub(super) async fn reply(&mut self, reply: &str) -> io::Result<()> {
         let reply = format!("{reply}\r\n");
         timeout(self.idle_max, self.writer.write_all(reply.as_bytes())).await?
     }
 
-    /// What has come and is not used yet.
+    /// Returns the bytes that have arrived and are not used yet. Waits if there are none.
     async fn chunk(&mut self) -> io::Result<&[u8]> {
         let chunk = timeout(self.idle_max, self.reader.fill_buf()).await??;
         if chunk.is_empty() {

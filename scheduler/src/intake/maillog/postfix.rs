@@ -1,5 +1,5 @@
-//! Postfix's log: the lines of its delivery agents that end in `status=deferred (…)` or
-//! `status=bounced (…)`. Sender and Message-ID stand on other lines of the same queue id, so those
+//! Postfix's log: reads the lines of its delivery agents that end in `status=deferred (…)` or
+//! `status=bounced (…)`. Sender and Message-ID are on other lines of the same queue id, so they
 //! are remembered for a while.
 
 use std::collections::{HashMap, VecDeque};
@@ -12,27 +12,31 @@ use serde_json::{Value, json};
 
 use super::{LogReader, instant};
 
-/// How many queued messages are remembered; of more, the oldest are forgotten, and bounce without a
-/// sender.
+/// How many queued messages are remembered. Beyond that the oldest are forgotten, and their bounces
+/// have no sender.
 const QUEUED_MAX: usize = 200_000;
 
-/// A line: when, and what was said of which message in the queue.
+/// A line: the time, the queue id of the message, and the rest.
 static LINE: LazyLock<Regex> = LazyLock::new(|| {
-    pattern(
-        r"^(?:<\d+>)?(?P<when>\d{4}-\d\d-\d\dT\S+|[A-Z][a-z]{2} [ \d]\d \d\d:\d\d:\d\d) \S+ [\w./-]+/[\w-]+\[\d+\]: (?P<queue>[0-9A-Za-z]{5,32}): (?P<rest>.*)$",
-    )
+    pattern(concat!(
+        r"^(?:<\d+>)?",
+        r"(?P<when>\d{4}-\d\d-\d\dT\S+|[A-Z][a-z]{2} [ \d]\d \d\d:\d\d:\d\d) ",
+        r"\S+ [\w./-]+/[\w-]+\[\d+\]: (?P<queue>[0-9A-Za-z]{5,32}): (?P<rest>.*)$",
+    ))
 });
 
 static DELIVERY: LazyLock<Regex> = LazyLock::new(|| {
-    pattern(
-        r"^to=<(?P<to>[^>]+)>, .*?relay=(?P<relay>[^,]*), .*?dsn=(?P<dsn>[245]\.\d{1,3}\.\d{1,3}), status=(?:deferred|bounced) \((?P<reply>.*)\)$",
-    )
+    pattern(concat!(
+        r"^to=<(?P<to>[^>]+)>, .*?relay=(?P<relay>[^,]*), ",
+        r".*?dsn=(?P<dsn>[245]\.\d{1,3}\.\d{1,3}), ",
+        r"status=(?:deferred|bounced) \((?P<reply>.*)\)$",
+    ))
 });
 
 static SENDER: LazyLock<Regex> = LazyLock::new(|| pattern(r"^from=<(?P<from>[^>]*)>, size="));
 static MESSAGE_ID: LazyLock<Regex> = LazyLock::new(|| pattern(r"^message-id=(?P<id>\S+)$"));
 
-/// What Postfix adds to a reply that it quotes.
+/// The text that Postfix adds to a reply that it quotes.
 static COMMAND: LazyLock<Regex> =
     LazyLock::new(|| pattern(r" \(in reply to [A-Z ]+(?:command)?\)$"));
 
@@ -56,8 +60,8 @@ struct Queued {
 }
 
 impl Postfix {
-    /// A reader. Traditional time stamps have neither year nor zone: they are of the year that ends
-    /// `now`, and of this offset from UTC.
+    /// A reader at the time `now`. Traditional time stamps have neither year nor zone. They are
+    /// read as of the last twelve months, and with this offset from UTC.
     pub fn new(now: Timestamp, offset: FixedOffset) -> Self {
         Self {
             now,
@@ -107,7 +111,8 @@ impl Postfix {
         if let Ok(at) = DateTime::parse_from_rfc3339(when) {
             return instant(at.timestamp_millis());
         }
-        // A stamp from ahead of now, but for clocks that differ, is of the year before.
+        // A stamp that would be in the future is of the year before. One day is allowed for clocks
+        // that differ.
         let latest = DateTime::from_timestamp_millis(self.now.ms())? + TimeDelta::days(1);
         let of_year = |year: i32| {
             let naive =
@@ -124,7 +129,7 @@ impl Postfix {
 
 impl LogReader for Postfix {
     fn bounces(&mut self, line: &str) -> Result<Vec<Value>, String> {
-        // Other programs write to the same log, and daemons write lines that are about no message.
+        // Other programs write to the same log, and Postfix also writes lines about no message.
         let Some(found) = LINE.captures(line) else {
             return Ok(Vec::new());
         };
@@ -135,7 +140,8 @@ impl LogReader for Postfix {
         if let Some(sender) = SENDER.captures(rest) {
             self.queued(queue).sender = Some(sender["from"].to_owned());
         } else if let Some(id) = MESSAGE_ID.captures(rest) {
-            // What was no text as it came would be the name of other messages too.
+            // An id that was not valid UTF-8 is no use: after the replacement of its bytes, other
+            // messages could have the same id.
             let id = Some(&id["id"]).filter(|id| !id.contains(char::REPLACEMENT_CHARACTER));
             self.queued(queue).message_id = id.map(str::to_owned);
         }
@@ -166,23 +172,30 @@ mod tests {
     fn a_deferred_recipient_is_a_bounce_with_sender_and_message_id() {
         let log = "\
 Jan  1 10:00:01 out1 postfix/cleanup[311]: 4fXk2m1Qz7: message-id=<c42.9@news.example.org>
-Jan  1 10:00:01 out1 postfix/qmgr[90]: 4fXk2m1Qz7: from=<bounce@news.example.org>, size=1201, nrcpt=1 (queue active)
-Jan  1 10:00:02 out1 postfix/smtp[312]: 4fXk2m1Qz7: to=<jo@example.com>, relay=mx1.example.com[192.0.2.7]:25, delay=1.1, delays=0.1/0/0.5/0.5, dsn=4.3.1, status=deferred (host mx1.example.com[192.0.2.7] said: 452 4.3.1 Insufficient system storage (in reply to RCPT TO command))
+Jan  1 10:00:01 out1 postfix/qmgr[90]: 4fXk2m1Qz7: from=<bounce@news.example.org>, \
+size=1201, nrcpt=1 (queue active)
+Jan  1 10:00:02 out1 postfix/smtp[312]: 4fXk2m1Qz7: to=<jo@example.com>, \
+relay=mx1.example.com[192.0.2.7]:25, delay=1.1, delays=0.1/0/0.5/0.5, dsn=4.3.1, \
+status=deferred (host mx1.example.com[192.0.2.7] said: \
+452 4.3.1 Insufficient system storage (in reply to RCPT TO command))
 Jan  1 10:00:03 out1 postfix/qmgr[90]: 4fXk2m1Qz7: removed";
         assert_eq!(
             read(log),
             [json!({
                 "recipient": "jo@example.com",
-                "reply": "host mx1.example.com[192.0.2.7] said: 452 4.3.1 Insufficient system storage",
-                "status": "4.3.1", "message_id": "<c42.9@news.example.org>",
-                "envelope_from": "bounce@news.example.org", "occurred_at": "2026-01-01T09:00:02.000Z",
+                "reply":
+                    "host mx1.example.com[192.0.2.7] said: 452 4.3.1 Insufficient system storage",
+                "status": "4.3.1",
+                "message_id": "<c42.9@news.example.org>",
+                "envelope_from": "bounce@news.example.org",
+                "occurred_at": "2026-01-01T09:00:02.000Z",
                 "remote_mta": "mx1.example.com",
             })]
         );
     }
 
     #[test]
-    fn stamps_without_a_year_are_of_the_last_twelve_months() {
+    fn time_stamps_without_a_year_are_of_the_last_twelve_months() {
         let stamp = |when: &str| reader().instant(when).unwrap();
         assert_eq!(stamp("Dec 31 10:00:00"), "2025-12-31T09:00:00.000Z");
         assert_eq!(stamp("Jan  2 00:59:00"), "2026-01-01T23:59:00.000Z");
@@ -194,11 +207,13 @@ Jan  1 10:00:03 out1 postfix/qmgr[90]: 4fXk2m1Qz7: removed";
     }
 
     #[test]
-    fn only_what_was_deferred_or_bounced_counts() {
+    fn only_deferred_and_bounced_recipients_are_bounces() {
         let line = |status: &str| {
             format!(
-                "2026-01-01T10:00:02+01:00 out1 postfix-bulk/smtp[3]: ABCDEF1234: to=<jo@example.com>, relay=none, delay=9, \
-                 delays=0/0/9/0, dsn=4.4.1, status={status} (connect to mx.example.com[192.0.2.7]:25: Connection timed out)"
+                "2026-01-01T10:00:02+01:00 out1 postfix-bulk/smtp[3]: ABCDEF1234: \
+                 to=<jo@example.com>, relay=none, delay=9, delays=0/0/9/0, dsn=4.4.1, \
+                 status={status} \
+                 (connect to mx.example.com[192.0.2.7]:25: Connection timed out)"
             )
         };
         let bounce = &read(&line("deferred"))[0];
@@ -221,15 +236,16 @@ Jan  1 10:00:03 out1 postfix/qmgr[90]: 4fXk2m1Qz7: removed";
     }
 
     #[test]
-    fn an_id_that_was_no_text_names_no_message() {
+    fn an_id_that_is_not_utf8_is_ignored() {
         let log = "\
 Jan  1 10:00:01 out1 postfix/cleanup[311]: 4fXk2m1Qz7: message-id=<c\u{fffd}@news.example.org>
-Jan  1 10:00:02 out1 postfix/smtp[312]: 4fXk2m1Qz7: to=<jo@example.com>, relay=none, delay=1, dsn=4.3.1, status=deferred (no)";
+Jan  1 10:00:02 out1 postfix/smtp[312]: 4fXk2m1Qz7: to=<jo@example.com>, \
+relay=none, delay=1, dsn=4.3.1, status=deferred (no)";
         assert_eq!(read(log)[0]["message_id"], "4fXk2m1Qz7");
     }
 
     #[test]
-    fn what_is_remembered_is_bounded() {
+    fn the_number_of_remembered_messages_is_bounded() {
         let mut reader = reader();
         for n in 0..QUEUED_MAX + 10 {
             reader.queued(&format!("{n:010}"));

@@ -1,6 +1,6 @@
-//! Recorded requests of mail services, measured where they are there:
-//! `shared/corpus/esp_events.jsonl` beside a folder above this one. They are others' and not part
-//! of the project, so the test passes without them, and says so.
+//! Recorded requests of mail services: compares what we read with what another library reads. They
+//! are in `shared/corpus/esp_events.jsonl`, next to the repository or further up. They belong to
+//! others and are not part of the project, so the test also passes without them, with a notice.
 
 use std::fs;
 use std::io::{self, Write};
@@ -13,7 +13,8 @@ use domain::reply::Reply;
 use domain::status::StatusClass;
 use serde_json::Value;
 
-use super::{Event, Said, read};
+use super::event::{Event, EventMeaning};
+use super::read;
 
 const SERVICES: [(&str, Service); 5] = [
     ("Amazon SES", Service::Ses),
@@ -24,15 +25,13 @@ const SERVICES: [(&str, Service); 5] = [
 ];
 
 #[test]
-fn recorded_requests_mean_what_others_make_of_them() {
+fn recorded_requests_are_read_as_another_library_reads_them() {
     let above = Path::new(env!("CARGO_MANIFEST_DIR")).ancestors();
     let mut files = above.map(|folder| folder.join("shared/corpus/esp_events.jsonl"));
     let Some(file) = files.find(|file| file.exists()) else {
-        // Not by a macro: what those print is shown of tests that fail only.
+        // Written directly, because the output of print macros is shown only if a test fails.
         return io::stderr()
-            .write_all(
-                b"NOT MEASURED: there is no shared/corpus/esp_events.jsonl beside the repository\n",
-            )
+            .write_all(b"NOT MEASURED: no shared/corpus/esp_events.jsonl next to the repository\n")
             .unwrap();
     };
     let text = fs::read_to_string(file).unwrap();
@@ -68,16 +67,16 @@ fn recorded_requests_mean_what_others_make_of_them() {
             }
         }
     }
-    println!("{right} of {all} recorded events mean the same; the others: {wrong:#?}");
+    println!("{right} of {all} recorded events are read the same; the others: {wrong:#?}");
     assert!(right * 100 >= all * 97, "{right} of {all}: {wrong:#?}");
 }
 
 fn compare(event: &Event, expected: &Value, service: Service) -> Result<(), String> {
-    let (kind, item) = match &event.said {
-        Said::Bounce(item) => ("bounce", item),
-        Said::Fact(item) => (item["type"].as_str().unwrap(), item),
-        Said::Ignored(_) => ("ignored", &Value::Null),
-        Said::Unknown(_) => ("unknown", &Value::Null),
+    let (kind, item) = match &event.meaning {
+        EventMeaning::Bounce(item) => ("bounce", item),
+        EventMeaning::Fact(item) => (item["type"].as_str().unwrap(), item),
+        EventMeaning::Ignored(_) => ("ignored", &Value::Null),
+        EventMeaning::Unknown(_) => ("unknown", &Value::Null),
     };
     let wanted = match (
         expected["event_type"].as_str().unwrap(),
@@ -92,18 +91,18 @@ fn compare(event: &Event, expected: &Value, service: Service) -> Result<(), Stri
         (other, _) => other,
     };
     if kind != wanted {
-        return Err(format!("is {kind} and should be {wanted}"));
+        return Err(format!("is {kind} instead of {wanted}"));
     }
     if item.is_null() {
         return Ok(());
     }
     if let Some(recipient) = expected["recipient"].as_str() {
-        let told = item["recipient"].as_str().unwrap_or_default();
-        if told.trim_matches(['<', '>']) != recipient {
-            return Err(format!("is for {told}"));
+        let found = item["recipient"].as_str().unwrap_or_default();
+        if found.trim_matches(['<', '>']) != recipient {
+            return Err(format!("is for {found}"));
         }
     }
-    // SES tells when it happened; what others make of it is when SNS sent it.
+    // Of SES events we read the time of the event. The other library reads when SNS sent them.
     if let (Some(at), true) = (
         expected["timestamp"].as_str().and_then(Timestamp::parse),
         service != Service::Ses,
@@ -113,10 +112,10 @@ fn compare(event: &Event, expected: &Value, service: Service) -> Result<(), Stri
     }
     if kind == "bounce" {
         let reply = item["reply"].as_str().unwrap_or_default();
-        if let Some(said) = expected["mta_response"].as_str()
-            && !reply.contains(said.trim())
+        if let Some(response) = expected["mta_response"].as_str()
+            && !reply.contains(response.trim())
         {
-            return Err(format!("was answered {reply}"));
+            return Err(format!("has the reply {reply}"));
         }
         let status = item["status"]
             .as_str()

@@ -1,4 +1,4 @@
-//! What came in by each hook since the process started.
+//! Counts of the requests and events of each hook, since the process started.
 
 use std::collections::BTreeMap;
 use std::sync::{Mutex, PoisonError};
@@ -6,15 +6,16 @@ use std::sync::{Mutex, PoisonError};
 use config::hooks::Service;
 use serde_json::{Value, json};
 
-use super::{Denied, Received};
+use super::received::Received;
+use super::request::Denied;
 
-/// How many unknown types are counted by name; of further ones only that there are some.
+/// How many unknown types are counted by name. Further types are counted together, as `others`.
 const TYPES_MAX: usize = 64;
 
-/// How much of an unknown type's name is kept, in characters.
+/// How many characters of an unknown type's name are kept.
 const TYPE_CHARS: usize = 80;
 
-/// Counts of all services.
+/// The counts of all services.
 #[derive(Debug, Default)]
 pub struct Counts(Mutex<BTreeMap<Service, Count>>);
 
@@ -51,16 +52,16 @@ impl Counts {
 
     pub(super) fn deny(&self, service: Service, denied: &Denied) {
         self.change(service, |count| match denied {
-            Denied::Unproven(why) => {
+            Denied::Unverified(why) => {
                 count.unverified += 1;
-                // The first, and then ever more seldom: whoever forges requests shall not fill the
+                // Logs the 1st, 2nd, 4th, 8th … request, so that forged requests do not fill the
                 // log.
                 if count.unverified.is_power_of_two() {
                     tracing::warn!(
                         service = service.as_str(),
                         why,
                         times = count.unverified,
-                        "an unverified webhook"
+                        "a webhook request could not be verified"
                     );
                 }
             }
@@ -69,7 +70,7 @@ impl Counts {
         });
     }
 
-    /// The counts of one service, as the API gives them.
+    /// Returns the counts of one service in the form that the API answers with.
     pub fn to_wire(&self, service: Service) -> Value {
         let count = self
             .0
@@ -89,8 +90,14 @@ impl Counts {
             unknown,
         } = count;
         json!({
-            "requests": requests, "unverified": unverified, "unreadable": unreadable, "taken": taken,
-            "refused": refused, "ignored": ignored, "replayed": replayed, "unknown": unknown,
+            "requests": requests,
+            "unverified": unverified,
+            "unreadable": unreadable,
+            "taken": taken,
+            "refused": refused,
+            "ignored": ignored,
+            "replayed": replayed,
+            "unknown": unknown,
         })
     }
 
@@ -120,7 +127,7 @@ impl Count {
             tracing::warn!(
                 service = service.as_str(),
                 kind = name,
-                "events of a type that is not known are counted only"
+                "events of an unknown type are counted, and have no other effect"
             );
         }
         *seen += number;

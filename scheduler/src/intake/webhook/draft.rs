@@ -1,5 +1,5 @@
-//! Bounces and facts in the making: what the services' adapters have in common when they put events
-//! into our own words.
+//! Drafts of bounces and facts: what the adapters of all mail services share when they write events
+//! in our wire format. Knows no mail service.
 
 use config::hooks::Hook;
 use domain::clock::Timestamp;
@@ -8,23 +8,24 @@ use domain::reply::Reply;
 use domain::status::StatusClass;
 use serde_json::{Map, Value, json};
 
-use super::Said;
+use super::event::EventMeaning;
 use crate::intake::json::{METADATA_DEPTH_MAX, is_deeper};
 
-/// The most of a service's own data that goes along as metadata, in bytes of JSON; where there is
-/// more, none does.
+/// How large a service's own data may be, in bytes of JSON, to be passed on as metadata. Larger
+/// data is left out as a whole.
 const METADATA_MAX: usize = 4 << 10;
 
-/// The longest name of a remote host.
+/// The longest name of a remote host, in bytes.
 const HOST_MAX: usize = 255;
 
-/// What a service says beside the reply that it quotes.
+/// How severe the service itself considers a failure, apart from the reply that it quotes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum SeverityHint {
-    /// Nothing: the reply says it all. Where it says nothing either, this is put before it.
-    AsSaid(&'static str),
-    /// It may succeed later, whatever the reply says. Where the reply says nothing, this is put
-    /// before it.
+    /// The service adds nothing, and the reply decides. If the reply has no failure code or status,
+    /// this text is put before it.
+    AsReply(&'static str),
+    /// The message may succeed later, even if the reply is permanent. If the reply has no failure
+    /// code or status, this text is put before it.
     Soft(&'static str),
 }
 
@@ -39,9 +40,9 @@ pub(super) struct Draft<'e> {
 }
 
 impl Draft<'_> {
-    /// A bounce with this reply.
-    pub(super) fn bounce(&self, hook: &Hook, reply: &str, hint: SeverityHint) -> Said {
-        let (reply, status) = weigh(reply, hint);
+    /// Returns a bounce with this reply.
+    pub(super) fn bounce(&self, hook: &Hook, reply: &str, hint: SeverityHint) -> EventMeaning {
+        let (reply, status) = apply_hint(reply, hint);
         let mut item = self.item(hook);
         item["reply"] = reply.into();
         item["status"] = status.into();
@@ -59,40 +60,43 @@ impl Draft<'_> {
                 item["metadata"] = metadata;
             }
         }
-        Said::Bounce(item)
+        EventMeaning::Bounce(item)
     }
 
-    /// A fact of this kind.
-    pub(super) fn fact(&self, hook: &Hook, kind: FactKind) -> Said {
+    /// Returns a fact of this kind.
+    pub(super) fn fact(&self, hook: &Hook, kind: FactKind) -> EventMeaning {
         let mut item = self.item(hook);
         item["type"] = kind.as_str().into();
-        Said::Fact(item)
+        EventMeaning::Fact(item)
     }
 
     fn item(&self, hook: &Hook) -> Value {
         json!({
-            "account": hook.account, "recipient": self.recipient.map(bare_address),
-            "occurred_at": self.occurred, "message_id": self.message_id.filter(|id| !id.is_empty()),
+            "account": hook.account,
+            "recipient": self.recipient.map(bare_address),
+            "occurred_at": self.occurred,
+            "message_id": self.message_id.filter(|id| !id.is_empty()),
         })
     }
 }
 
-/// A bounce that the service still works on, or nothing where it is left to it.
-pub(super) fn deferral(hook: &Hook, bounce: Said, kind: &'static str) -> Said {
+/// Returns the bounce of a message that the service still retries. Ignores it if the hook leaves
+/// such messages to the service (`deferrals = false`).
+pub(super) fn deferral(hook: &Hook, bounce: EventMeaning, kind: &'static str) -> EventMeaning {
     if hook.deferrals {
         bounce
     } else {
-        Said::Ignored(kind)
+        EventMeaning::Ignored(kind)
     }
 }
 
-/// The reply as it goes on, and the status to go before its own.
-fn weigh(reply: &str, hint: SeverityHint) -> (String, Option<String>) {
-    let (SeverityHint::AsSaid(without) | SeverityHint::Soft(without)) = hint;
+/// Returns the reply to pass on, and the status that overrides the reply's own, if any.
+fn apply_hint(reply: &str, hint: SeverityHint) -> (String, Option<String>) {
+    let (SeverityHint::AsReply(default) | SeverityHint::Soft(default)) = hint;
     let read = Reply::parse(reply);
     match (hint, read.class()) {
         (_, None | Some(StatusClass::Success)) => (
-            format!("{without} {}", reply.trim()).trim_end().to_owned(),
+            format!("{default} {}", reply.trim()).trim_end().to_owned(),
             None,
         ),
         (SeverityHint::Soft(_), Some(StatusClass::Permanent)) => {
@@ -105,7 +109,8 @@ fn weigh(reply: &str, hint: SeverityHint) -> (String, Option<String>) {
     }
 }
 
-/// `Jo <jo@example.com>` as `jo@example.com`.
+/// Returns the address in `Jo <jo@example.com>`, with its angle brackets. Any other text is
+/// returned as it is.
 fn bare_address(text: &str) -> &str {
     match (text.rfind('<'), text.trim_end().ends_with('>')) {
         (Some(at), true) => text[at..].trim_end(),
@@ -113,11 +118,12 @@ fn bare_address(text: &str) -> &str {
     }
 }
 
-/// An instant as services write them: seconds since the Unix epoch, as a number or as text, or RFC
-/// 3339.
+/// Reads an instant as services write it: seconds since the Unix epoch, as a number or as text, or
+/// RFC 3339.
 pub(super) fn instant(value: &Value) -> Option<Timestamp> {
     let of_seconds = |seconds: f64| {
-        // Cut to the millisecond, as instants in RFC 3339 are, but for what a float lacks.
+        // Cut to the millisecond, like instants in RFC 3339. The addend makes up for the rounding
+        // of floats.
         let ms = (seconds * 1_000.0 + 0.001).floor();
         (ms.abs() < 9e15).then_some(Timestamp::from_ms(ms as i64))
     };
@@ -132,7 +138,7 @@ pub(super) fn instant(value: &Value) -> Option<Timestamp> {
     }
 }
 
-/// Text of a field that may be a number as well, and that is not empty.
+/// Returns the text of a field that may also be a number. Returns `None` if it is empty.
 pub(super) fn text(value: &Value) -> Option<String> {
     match value {
         Value::String(text) if !text.is_empty() => Some(text.clone()),
@@ -141,10 +147,10 @@ pub(super) fn text(value: &Value) -> Option<String> {
     }
 }
 
-/// The events of a body that is an array, or a single event.
+/// Reads a body that is an array of events, or a single event.
 ///
 /// # Errors
-/// Where the body is no JSON; the text says why.
+/// If the body is not JSON. The text explains why.
 pub(super) fn read_json(body: &[u8]) -> Result<Vec<Value>, String> {
     match serde_json::from_slice(body) {
         Ok(Value::Array(events)) => Ok(events),
@@ -158,13 +164,13 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_service_has_a_say_where_the_reply_has_none_or_is_too_hard() {
-        use SeverityHint::{AsSaid, Soft};
+    fn the_hint_of_the_service_counts_if_the_reply_is_unclear_or_too_severe() {
+        use SeverityHint::{AsReply, Soft};
         for (reply, hint, expected, status) in [
-            ("550 5.1.1 nobody", AsSaid("450"), "550 5.1.1 nobody", None),
-            ("nobody", AsSaid("550 5.1.1"), "550 5.1.1 nobody", None),
-            ("", AsSaid("550 5.1.1"), "550 5.1.1", None),
-            ("250 ok", AsSaid("550"), "550 250 ok", None),
+            ("550 5.1.1 nobody", AsReply("450"), "550 5.1.1 nobody", None),
+            ("nobody", AsReply("550 5.1.1"), "550 5.1.1 nobody", None),
+            ("", AsReply("550 5.1.1"), "550 5.1.1", None),
+            ("250 ok", AsReply("550"), "550 250 ok", None),
             (
                 "552 5.2.2 full",
                 Soft("450"),
@@ -176,7 +182,7 @@ mod tests {
             ("slow down", Soft("450"), "450 slow down", None),
         ] {
             assert_eq!(
-                weigh(reply, hint),
+                apply_hint(reply, hint),
                 (expected.to_owned(), status.map(str::to_owned)),
                 "{reply} {hint:?}"
             );
@@ -184,7 +190,7 @@ mod tests {
     }
 
     #[test]
-    fn instants_are_read_in_all_spellings() {
+    fn instants_are_read_in_every_form() {
         let noon = Timestamp::parse("2026-11-21T12:00:00Z");
         for value in [
             json!(1_795_262_400),

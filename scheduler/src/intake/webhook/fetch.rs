@@ -1,6 +1,6 @@
-//! The seam through which the scheduler asks SNS for something: its certificates, and to confirm a
-//! subscription. What may be asked for is decided before; this only gets it, over TLS, in bounded
-//! time and size, and follows no redirect.
+//! The only way by which the scheduler sends requests to SNS: for its certificates, and to confirm
+//! a subscription. The caller has decided that the URL is allowed. This module only fetches it,
+//! over TLS, within bounds on time and size, and follows no redirect.
 
 use std::fmt;
 use std::net::SocketAddr;
@@ -21,51 +21,51 @@ use tokio::time::timeout;
 use tokio_rustls::TlsConnector;
 use url::Url;
 
-/// How long getting something may take in all.
+/// How long a fetch may take in all.
 const TIME_MAX: Duration = Duration::from_secs(10);
 
-/// How large it may be, in bytes: certificates have about two thousand.
+/// How large the body may be, in bytes. A certificate has about two thousand.
 const SIZE_MAX: usize = 64 << 10;
 
-/// Gets what is at a URL.
+/// Fetches the content of a URL.
 #[async_trait]
 pub trait Fetch: fmt::Debug + Send + Sync {
-    /// The body of a successful answer.
+    /// Returns the body of a successful answer.
     ///
     /// # Errors
-    /// Where there is none; the text says why.
+    /// If there is no successful answer. The text explains why.
     async fn get(&self, url: &Url) -> Result<Vec<u8>, String>;
 }
 
-/// Gets it over TLS.
+/// Fetches over TLS.
 pub struct Https {
     tls: Arc<ClientConfig>,
-    /// Where to connect to in place of the URL's host; only tests do.
+    /// The address to connect to instead of the URL's host. Only tests set it.
     instead: Option<SocketAddr>,
 }
 
 impl Https {
-    /// Trusts whom the system trusts.
+    /// Trusts the certificate authorities that the system trusts.
     ///
     /// # Errors
-    /// Where that cannot be told.
+    /// If the system has no list of them.
     pub fn new() -> Result<Self, String> {
         let mut roots = RootCertStore::empty();
         let found = rustls_native_certs::load_native_certs();
         let (known, _) = roots.add_parsable_certificates(found.certs);
         if known == 0 {
             return Err(
-                "the system has no certificates of authorities; install ca-certificates".to_owned(),
+                "the system has no list of trusted authorities; install ca-certificates".to_owned(),
             );
         }
-        Self::trusting(roots)
+        Self::with_roots(roots)
     }
 
-    /// Trusts these alone.
+    /// Trusts only these certificate authorities.
     ///
     /// # Errors
     /// Never, with the cryptography that is built in.
-    pub fn trusting(roots: RootCertStore) -> Result<Self, String> {
+    pub fn with_roots(roots: RootCertStore) -> Result<Self, String> {
         let builder = ClientConfig::builder_with_provider(Arc::new(default_provider()));
         let builder = builder
             .with_safe_default_protocol_versions()
@@ -76,21 +76,21 @@ impl Https {
         })
     }
 
-    /// The same, which connects to this address whatever the URL's host is. The certificate must be
-    /// that host's all the same.
+    /// The same client, but it connects to this address for every URL. The certificate must still
+    /// be valid for the URL's host.
     #[must_use]
-    pub fn by_way_of(self, address: SocketAddr) -> Self {
+    pub fn with_address(self, address: SocketAddr) -> Self {
         Self {
             instead: Some(address),
             ..self
         }
     }
 
-    async fn ask(&self, url: &Url) -> Result<Vec<u8>, String> {
+    async fn request(&self, url: &Url) -> Result<Vec<u8>, String> {
         let host = url
             .host_str()
             .filter(|_| url.scheme() == "https")
-            .ok_or("it is no https URL")?;
+            .ok_or("the URL is not an https URL")?;
         let to_text = |err: &dyn fmt::Display| err.to_string();
         let tcp = match self.instead {
             Some(address) => TcpStream::connect(address).await,
@@ -136,7 +136,7 @@ impl Https {
 #[async_trait]
 impl Fetch for Https {
     async fn get(&self, url: &Url) -> Result<Vec<u8>, String> {
-        timeout(TIME_MAX, self.ask(url))
+        timeout(TIME_MAX, self.request(url))
             .await
             .map_err(|_| format!("no answer within {TIME_MAX:?}"))?
     }
@@ -150,7 +150,8 @@ impl fmt::Debug for Https {
     }
 }
 
-/// Stands for a system where nothing can be fetched: SNS's messages cannot be verified then.
+/// A fetcher that always fails, for a scheduler that has no SES hook. Contains the error text. SNS
+/// messages cannot be verified with it.
 #[derive(Debug)]
 pub struct Unreachable(pub String);
 

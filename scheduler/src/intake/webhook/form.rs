@@ -1,18 +1,17 @@
-//! Bodies of HTML forms: `multipart/form-data` (RFC 7578) and `application/x-www-form-urlencoded`,
-//! of which the texts are read and nothing else. One pass over the body, and a bound on how many
-//! fields there are.
+//! Bodies of HTML forms: `multipart/form-data` (RFC 7578) and `application/x-www-form-urlencoded`.
+//! Only text fields are read, in one pass over the body. The number of fields is bounded.
 
 use axum::http::{HeaderMap, header};
 
 /// How many fields a form may have.
 const FIELDS_MAX: usize = 200;
 
-/// The longest boundary (RFC 2046, section 5.1.1).
+/// The longest boundary, in bytes (RFC 2046, section 5.1.1).
 const BOUNDARY_MAX: usize = 70;
 
 type Fields = Vec<(String, String)>;
 
-/// The fields of a body that is a form, in their order; `None` where it is no form.
+/// Reads the fields of a form, in their order. Returns `None` if the body is not a form.
 pub(super) fn read_form(headers: &HeaderMap, body: &[u8]) -> Option<Result<Fields, String>> {
     let content_type = headers.get(header::CONTENT_TYPE)?.to_str().ok()?;
     let (essence, parameters) = content_type.split_once(';').unwrap_or((content_type, ""));
@@ -51,7 +50,7 @@ fn parts(body: &[u8], boundary: &str) -> Fields {
         .collect()
 }
 
-/// Name and value of one part; `None` where it is the end, or a file.
+/// Returns name and value of one part. Returns `None` for the end of the form, and for a file.
 fn part(part: &str) -> Option<(String, String)> {
     let (head, value) = part.strip_prefix("\r\n")?.split_once("\r\n\r\n")?;
     let disposition = head.lines().find(|line| {
@@ -87,9 +86,12 @@ mod tests {
             ("event".to_owned(), "bounced".to_owned()),
             ("error".to_owned(), "no\r\nroom & none".to_owned()),
         ];
-        let multipart = "--xyz\r\nContent-Disposition: form-data; name=\"event\"\r\n\r\nbounced\r\n--xyz\r\n\
-                         Content-Type: text/plain\r\ncontent-disposition: form-data; name=\"error\"\r\n\r\nno\r\nroom & none\r\n\
-                         --xyz\r\nContent-Disposition: form-data; name=\"f\"; filename=\"f\"\r\n\r\nbytes\r\n--xyz--\r\n";
+        let multipart = "\
+            --xyz\r\nContent-Disposition: form-data; name=\"event\"\r\n\r\nbounced\r\n\
+            --xyz\r\nContent-Type: text/plain\r\n\
+            content-disposition: form-data; name=\"error\"\r\n\r\nno\r\nroom & none\r\n\
+            --xyz\r\nContent-Disposition: form-data; name=\"f\"; filename=\"f\"\r\n\r\n\
+            bytes\r\n--xyz--\r\n";
         assert_eq!(
             read("multipart/form-data; boundary=\"xyz\"", multipart),
             Some(Ok(wanted.clone()))
@@ -104,7 +106,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_broken_is_left_out_and_a_flood_is_cut() {
+    fn broken_parts_are_left_out_and_the_number_of_fields_is_bounded() {
         for body in [
             "",
             "--x",

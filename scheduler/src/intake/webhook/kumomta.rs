@@ -1,12 +1,12 @@
-//! KumoMTA's log hooks: log records as JSON, one, an array, or one a line, proven by a bearer token
-//! (docs.kumomta.com, "Log Record").
+//! KumoMTA's log hooks: log records as JSON, verified by a bearer token. A body is one record, an
+//! array, or one record per line (docs.kumomta.com, "Log Record").
 
 use config::hooks::Hook;
 use domain::fact::FactKind;
 use serde_json::Value;
 
 use super::draft::{Draft, SeverityHint, deferral, instant, read_json, text};
-use super::{Event, Said};
+use super::event::{Event, EventMeaning};
 use crate::intake::maillog::kumomta::message_id;
 
 /// Reads the records of a body.
@@ -26,19 +26,19 @@ fn read_lines(body: &[u8]) -> Option<Vec<Value>> {
         .collect()
 }
 
-/// The events of one record: one for each of its recipients.
+/// Reads one record. Returns one event for each of its recipients.
 fn read_record(hook: &Hook, record: &Value) -> Vec<Event> {
     let kind = record["type"].as_str().unwrap_or_default();
     let recipients = match (kind, &record["recipient"]) {
-        // Whom a complaint is about stands in the report; the record's own recipient is the address
-        // for complaints.
+        // The report names the address that the complaint is about. The recipient of the record is
+        // the address to which complaints are sent.
         ("Feedback", _) => texts(&record["feedback_report"]["original_rcpt_to"]),
         (_, recipient) => texts(recipient),
     };
     if recipients.is_empty() {
         return vec![Event {
             id: None,
-            said: read_for(hook, record, kind, None),
+            meaning: read_for(hook, record, kind, None),
         }];
     }
     let when = text(&record["timestamp"]).unwrap_or_default();
@@ -49,12 +49,12 @@ fn read_record(hook: &Hook, record: &Value) -> Vec<Event> {
         .into_iter()
         .map(|recipient| Event {
             id: id(recipient),
-            said: read_for(hook, record, kind, Some(recipient)),
+            meaning: read_for(hook, record, kind, Some(recipient)),
         })
         .collect()
 }
 
-fn read_for(hook: &Hook, record: &Value, kind: &str, recipient: Option<&str>) -> Said {
+fn read_for(hook: &Hook, record: &Value, kind: &str, recipient: Option<&str>) -> EventMeaning {
     let draft = Draft {
         recipient,
         occurred: instant(&record["event_time"]).or_else(|| instant(&record["timestamp"])),
@@ -65,32 +65,32 @@ fn read_for(hook: &Hook, record: &Value, kind: &str, recipient: Option<&str>) ->
     let reply = reply(&record["response"]);
     match kind {
         "Delivery" => draft.fact(hook, FactKind::Delivered),
-        "Bounce" => draft.bounce(hook, &reply, SeverityHint::AsSaid("550")),
+        "Bounce" => draft.bounce(hook, &reply, SeverityHint::AsReply("550")),
         "TransientFailure" => deferral(
             hook,
             draft.bounce(hook, &reply, SeverityHint::Soft("450")),
             "TransientFailure",
         ),
-        // It tried for as long as it may, and the last thing that it heard need not be why.
+        // KumoMTA gave up after the longest time allowed. The last reply need not be the reason.
         "Expiration" => draft.bounce(hook, &reply, SeverityHint::Soft("450 4.4.7")),
-        "OOB" => draft.bounce(hook, &reply, SeverityHint::AsSaid("450")),
+        "OOB" => draft.bounce(hook, &reply, SeverityHint::AsReply("450")),
         "Feedback" if record["feedback_report"]["feedback_type"] == "not-spam" => {
-            Said::Ignored("not-spam")
+            EventMeaning::Ignored("not-spam")
         }
         "Feedback" => draft.fact(hook, FactKind::Complaint),
-        "Reception" => Said::Ignored("Reception"),
-        "Delayed" => Said::Ignored("Delayed"),
-        "AdminBounce" => Said::Ignored("AdminBounce"),
-        "Rejection" => Said::Ignored("Rejection"),
+        "Reception" => EventMeaning::Ignored("Reception"),
+        "Delayed" => EventMeaning::Ignored("Delayed"),
+        "AdminBounce" => EventMeaning::Ignored("AdminBounce"),
+        "Rejection" => EventMeaning::Ignored("Rejection"),
         "AdminRebind" | "DeferredInjectionRebind" | "XferOut" | "XferIn" => {
-            Said::Ignored("a move between queues")
+            EventMeaning::Ignored("a move between queues")
         }
-        "" => Said::Unknown("a record without a type".to_owned()),
-        other => Said::Unknown(other.to_owned()),
+        "" => EventMeaning::Unknown("a record without a type".to_owned()),
+        other => EventMeaning::Unknown(other.to_owned()),
     }
 }
 
-/// The reply as one line: code, enhanced status, text.
+/// Returns the reply as one line: code, enhanced status, text.
 fn reply(response: &Value) -> String {
     let code = response["code"]
         .as_u64()
@@ -111,7 +111,7 @@ fn reply(response: &Value) -> String {
         .join(" ")
 }
 
-/// One text, or several.
+/// Returns the texts of a value that is one text or an array of texts.
 fn texts(value: &Value) -> Vec<&str> {
     match value {
         Value::String(text) if !text.is_empty() => vec![text],

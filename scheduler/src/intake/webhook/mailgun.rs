@@ -1,6 +1,6 @@
-//! Mailgun's webhooks: one event per request. Signed are a timestamp and a token, and nothing of
-//! the event, so each token is good for one request (documentation.mailgun.com, "Securing
-//! Webhooks"). The forms of before 2018 are read too.
+//! Mailgun's webhooks: one event per request. The signature covers a timestamp and a token, but
+//! nothing of the event, so each token is accepted for one request (documentation.mailgun.com,
+//! "Securing Webhooks"). HTML forms, the format before 2018, are read too.
 
 use axum::http::HeaderMap;
 use config::hooks::Hook;
@@ -8,24 +8,25 @@ use domain::clock::Timestamp;
 use domain::fact::FactKind;
 use serde_json::{Map, Value, json};
 
+use super::authentication::{NO_SECRET, is_hmac};
 use super::draft::{Draft, SeverityHint, deferral, instant, text};
+use super::event::{Event, EventMeaning};
 use super::form::read_form;
-use super::proof::{UNSET, is_hmac};
-use super::{Delivery, Denied, Event, Proven, Said, is_fresh};
+use super::request::{Denied, NOT_FRESH, Verified, WebhookRequest, is_fresh};
 
-/// The longest timestamp and token.
+/// The longest timestamp, token and signature, in bytes.
 const SIGNED_MAX: usize = 200;
 
-/// Checks the signature, and that it is not too old. The token tells the request from all others.
-pub(super) fn prove(
+/// Verifies the signature and its age. The token becomes the id of the request.
+pub(super) fn verify(
     hook: &Hook,
-    delivery: &Delivery<'_>,
+    request: &WebhookRequest<'_>,
     now: Timestamp,
-) -> Result<Proven, Denied> {
+) -> Result<Verified, Denied> {
     let Some(key) = &hook.secret else {
-        return Err(UNSET);
+        return Err(NO_SECRET);
     };
-    let body = body_of(delivery.headers, delivery.body).map_err(Denied::Unreadable)?;
+    let body = read_body(request.headers, request.body).map_err(Denied::Unreadable)?;
     let signed = if body["signature"].is_object() {
         &body["signature"]
     } else {
@@ -35,33 +36,34 @@ pub(super) fn prove(
     let (Some(timestamp), Some(token), Some(signature)) =
         (part("timestamp"), part("token"), part("signature"))
     else {
-        return Err(Denied::Unproven("the signature is missing"));
+        return Err(Denied::Unverified("the signature is missing"));
     };
     if !is_hmac(key, format!("{timestamp}{token}").as_bytes(), &signature) {
-        return Err(Denied::Unproven(
-            "the signature is not that of this hook's signing key",
+        return Err(Denied::Unverified(
+            "the signature was not made with this hook's signing key",
         ));
     }
     match instant(&Value::from(timestamp)) {
-        Some(signed_at) if is_fresh(signed_at, now, hook) => {
-            Ok(Proven::Body(delivery.body.to_vec(), Some(token)))
-        }
-        _ => Err(Denied::Unproven("it was signed too long ago")),
+        Some(signed_at) if is_fresh(signed_at, now, hook) => Ok(Verified::Events {
+            body: request.body.to_vec(),
+            request_id: Some(token),
+        }),
+        _ => Err(NOT_FRESH),
     }
 }
 
 /// Reads the event of a body.
 pub(super) fn read(hook: &Hook, headers: &HeaderMap, body: &[u8]) -> Result<Vec<Event>, String> {
-    let body = body_of(headers, body)?;
-    let said = match &body["event-data"] {
+    let body = read_body(headers, body)?;
+    let meaning = match &body["event-data"] {
         Value::Object(_) => read_event(hook, &body["event-data"]),
-        _ => read_event(hook, &modern(&body)),
+        _ => read_event(hook, &form_to_event(&body)),
     };
-    // The token stands for the whole request.
-    Ok(vec![Event { id: None, said }])
+    // No id of its own: the token identifies the whole request.
+    Ok(vec![Event { id: None, meaning }])
 }
 
-fn body_of(headers: &HeaderMap, body: &[u8]) -> Result<Value, String> {
+fn read_body(headers: &HeaderMap, body: &[u8]) -> Result<Value, String> {
     if let Some(form) = read_form(headers, body) {
         return Ok(form?
             .into_iter()
@@ -71,12 +73,12 @@ fn body_of(headers: &HeaderMap, body: &[u8]) -> Result<Value, String> {
     }
     match serde_json::from_slice(body) {
         Ok(body @ Value::Object(_)) => Ok(body),
-        Ok(_) => Err("the body is no JSON object".to_owned()),
+        Ok(_) => Err("the body is not a JSON object".to_owned()),
         Err(err) => Err(format!("the body is not JSON: {err}")),
     }
 }
 
-fn read_event(hook: &Hook, event: &Value) -> Said {
+fn read_event(hook: &Hook, event: &Value) -> EventMeaning {
     let headers = &event["message"]["headers"];
     let status = &event["delivery-status"];
     let message_id = headers["message-id"].as_str().map(in_brackets);
@@ -98,22 +100,23 @@ fn read_event(hook: &Hook, event: &Value) -> Said {
             draft.bounce(
                 hook,
                 &format!("554 5.7.0 {reason}"),
-                SeverityHint::AsSaid("554 5.7.0"),
+                SeverityHint::AsReply("554 5.7.0"),
             )
         }
-        Some("accepted") => Said::Ignored("accepted"),
-        Some("stored") => Said::Ignored("stored"),
-        other => Said::Unknown(other.unwrap_or("an event without a type").to_owned()),
+        Some("accepted") => EventMeaning::Ignored("accepted"),
+        Some("stored") => EventMeaning::Ignored("stored"),
+        other => EventMeaning::Unknown(other.unwrap_or("an event without a type").to_owned()),
     }
 }
 
-fn read_failed(hook: &Hook, draft: &Draft<'_>, event: &Value) -> Said {
+fn read_failed(hook: &Hook, draft: &Draft<'_>, event: &Value) -> EventMeaning {
     let status = &event["delivery-status"];
     let own_code = status["code"]
         .as_u64()
         .or_else(|| status["code"].as_str()?.parse().ok());
     let temporary = event["severity"] == "temporary";
-    // Beyond those of SMTP, Mailgun's own: what it knew before, and that it has given up.
+    // Mailgun's own codes, in addition to those of SMTP: it did not try because of an earlier
+    // event, or it has given up.
     match (event["reason"].as_str().unwrap_or_default(), own_code) {
         ("suppress-complaint", _) | (_, Some(607)) => return draft.fact(hook, FactKind::Complaint),
         ("suppress-unsubscribe", _) | (_, Some(606)) => {
@@ -123,7 +126,7 @@ fn read_failed(hook: &Hook, draft: &Draft<'_>, event: &Value) -> Said {
             return draft.bounce(
                 hook,
                 "550 5.1.1 bounced before",
-                SeverityHint::AsSaid("550 5.1.1"),
+                SeverityHint::AsReply("550 5.1.1"),
             );
         }
         _ => {}
@@ -134,16 +137,16 @@ fn read_failed(hook: &Hook, draft: &Draft<'_>, event: &Value) -> Said {
             .map(str::trim)
             .filter(|text| !text.is_empty())
     };
-    let said = part("message").or(part("description")).unwrap_or_default();
+    let text = part("message").or(part("description")).unwrap_or_default();
     let code = own_code.filter(|code| (400..498).contains(code) || (500..600).contains(code));
-    let has_code = said
+    let has_code = text
         .get(..3)
         .is_some_and(|start| start.bytes().all(|b| b.is_ascii_digit()));
     let reply = match (code, part("enhanced-code")) {
-        (Some(code), Some(enhanced)) if !has_code => format!("{code} {enhanced} {said}"),
-        (Some(code), None) if !has_code => format!("{code} {said}"),
-        (None, Some(enhanced)) if !has_code => format!("{enhanced} {said}"),
-        _ => said.to_owned(),
+        (Some(code), Some(enhanced)) if !has_code => format!("{code} {enhanced} {text}"),
+        (Some(code), None) if !has_code => format!("{code} {text}"),
+        (None, Some(enhanced)) if !has_code => format!("{enhanced} {text}"),
+        _ => text.to_owned(),
     };
     if temporary {
         deferral(
@@ -152,32 +155,34 @@ fn read_failed(hook: &Hook, draft: &Draft<'_>, event: &Value) -> Said {
             "failed for now",
         )
     } else if event["reason"] == "old" || matches!(own_code, Some(498..500 | 600..605)) {
-        // It tried for hours and gave up, or never reached anybody: that is no verdict on the
+        // Mailgun tried for hours and gave up, or never reached a server. That is no verdict on the
         // address.
         draft.bounce(hook, &reply, SeverityHint::Soft("450 4.4.7"))
     } else {
-        draft.bounce(hook, &reply, SeverityHint::AsSaid("550"))
+        draft.bounce(hook, &reply, SeverityHint::AsReply("550"))
     }
 }
 
-/// An event of before 2018, in the words of today.
-fn modern(form: &Value) -> Value {
+/// Returns the event of a form, the format before 2018, in today's format.
+fn form_to_event(form: &Value) -> Value {
     let field = |key: &str| form[key].as_str();
     let (event, failed) = match field("event") {
         Some("bounced" | "dropped") => ("failed", true),
         Some(other) => (other, false),
         None => return json!({}),
     };
-    let mut modern = json!({
-        "event": event, "timestamp": form["timestamp"], "recipient": form["recipient"],
+    let mut converted = json!({
+        "event": event,
+        "timestamp": form["timestamp"],
+        "recipient": form["recipient"],
         "message": {"headers": {"message-id": field("Message-Id").or(field("message-id"))}},
     });
     if failed {
-        modern["reason"] = form["reason"].clone();
-        modern["delivery-status"] =
+        converted["reason"] = form["reason"].clone();
+        converted["delivery-status"] =
             json!({"code": form["code"], "message": field("error").or(field("description"))});
     }
-    modern
+    converted
 }
 
 fn in_brackets(id: &str) -> String {

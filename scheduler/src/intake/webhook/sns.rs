@@ -1,7 +1,7 @@
-//! Amazon SNS: how its messages prove themselves, and how a subscription is confirmed
-//! (docs.aws.amazon.com/sns, "Verifying the signatures of Amazon SNS messages"). Anybody with an
-//! account there can have messages signed, so it is the topic that says whose they are; and
-//! certificates come from SNS's own hosts alone.
+//! Amazon SNS: verifies its messages, and confirms subscriptions (docs.aws.amazon.com/sns,
+//! "Verifying the signatures of Amazon SNS messages"). Any customer of SNS can have messages
+//! signed, so the topic decides whether a message is ours. Certificates are fetched only from SNS's
+//! own hosts.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -17,17 +17,17 @@ use tokio::sync::Semaphore;
 use url::Url;
 use x509_parser::pem::parse_x509_pem;
 
+use super::authentication::from_base64;
 use super::fetch::Fetch;
-use super::proof::from_base64;
-use super::{Delivery, Denied, Proven, is_fresh};
+use super::request::{Denied, NOT_FRESH, Verified, WebhookRequest, is_fresh};
 
-/// How many certificates are kept; SNS has one or two per region at a time.
+/// How many certificates are kept. SNS has one or two per region at a time.
 const KEPT_MAX: usize = 32;
 
-/// How many are fetched at once.
+/// How many certificates are fetched at once.
 const FETCHES_MAX: usize = 4;
 
-/// What is signed, in this order (of those that are there).
+/// The fields that are signed, in this order. `Subject` may be absent.
 const SIGNED_NOTIFICATION: [&str; 6] = [
     "Message",
     "MessageId",
@@ -46,7 +46,7 @@ const SIGNED_SUBSCRIPTION: [&str; 7] = [
     "Type",
 ];
 
-/// The certificates, and the way to get them.
+/// Verifies messages. Keeps the certificates of SNS, and fetches new ones.
 #[derive(Debug)]
 pub(super) struct Sns {
     fetch: Arc<dyn Fetch>,
@@ -54,12 +54,12 @@ pub(super) struct Sns {
     kept: Mutex<HashMap<String, Certificate>>,
 }
 
-/// A certificate's RSA key (PKCS #1), and when it holds.
+/// A certificate's RSA key (PKCS #1), and the time for which it is valid.
 #[derive(Clone, Debug)]
 struct Certificate {
     key: Vec<u8>,
-    from: Timestamp,
-    to: Timestamp,
+    valid_from: Timestamp,
+    valid_until: Timestamp,
 }
 
 impl Sns {
@@ -71,75 +71,92 @@ impl Sns {
         }
     }
 
-    /// Checks topic, signature and age of a message, and confirms a subscription.
-    pub(super) async fn prove(
+    /// Verifies topic, signature and age of a message. Also confirms a subscription.
+    pub(super) async fn verify(
         &self,
         hook: &Hook,
-        delivery: &Delivery<'_>,
+        request: &WebhookRequest<'_>,
         now: Timestamp,
-    ) -> Result<Proven, Denied> {
-        let message: Value = serde_json::from_slice(delivery.body)
+    ) -> Result<Verified, Denied> {
+        let message: Value = serde_json::from_slice(request.body)
             .map_err(|err| Denied::Unreadable(format!("the body is not JSON: {err}")))?;
         let field = |name: &str| message[name].as_str();
-        let topic = field("TopicArn").ok_or(Denied::Unproven(
-            "it is no message of SNS; raw delivery cannot be verified",
+        let topic = field("TopicArn").ok_or(Denied::Unverified(
+            "the body is not an SNS message; turn raw message delivery off, it cannot be verified",
         ))?;
-        if !hook.topics.iter().any(|pattern| covers(pattern, topic)) {
-            return Err(Denied::Unproven(
-                "the topic is none of intake.hooks.ses.topics",
+        if !hook
+            .topics
+            .iter()
+            .any(|pattern| matches_topic(pattern, topic))
+        {
+            return Err(Denied::Unverified(
+                "the topic is not in intake.hooks.ses.topics",
             ));
         }
         let kind = field("Type").unwrap_or_default();
         let signed = signed_text(kind, &message)
-            .ok_or(Denied::Unproven("what has to be signed is missing"))?;
+            .ok_or(Denied::Unverified("a field that must be signed is missing"))?;
         let algorithm = match field("SignatureVersion") {
             Some("1") => &RSA_PKCS1_2048_8192_SHA1_FOR_LEGACY_USE_ONLY,
             Some("2") => &RSA_PKCS1_2048_8192_SHA256,
-            _ => return Err(Denied::Unproven("the signature is of no known version")),
+            _ => {
+                return Err(Denied::Unverified(
+                    "the version of the signature is not known",
+                ));
+            }
         };
-        let at = field("SigningCertURL").and_then(certificate_url);
-        let at = at.ok_or(Denied::Unproven("the certificate is not at a host of SNS"))?;
+        let certificate_url =
+            field("SigningCertURL")
+                .and_then(certificate_url)
+                .ok_or(Denied::Unverified(
+                    "the certificate is not at a host of SNS",
+                ))?;
         let signature = field("Signature").and_then(from_base64).unwrap_or_default();
-        self.verify(&at, algorithm, &signed, &signature, now)
+        self.verify_signature(&certificate_url, algorithm, &signed, &signature, now)
             .await?;
         match field("Timestamp").and_then(Timestamp::parse) {
             Some(signed_at) if is_fresh(signed_at, now, hook) => {}
-            _ => return Err(Denied::Unproven("it was signed too long ago")),
+            _ => return Err(NOT_FRESH),
         }
         match kind {
             "SubscriptionConfirmation" => self.confirm(field("SubscribeURL"), topic).await,
             "UnsubscribeConfirmation" => {
                 tracing::warn!(
                     topic,
-                    "a topic of SNS has been unsubscribed, and tells nothing more"
+                    "unsubscribed from an SNS topic, which sends no more events"
                 );
-                Ok(Proven::Done("UnsubscribeConfirmation"))
+                Ok(Verified::Handled("UnsubscribeConfirmation"))
             }
-            _ => Ok(Proven::Body(delivery.body.to_vec(), None)),
+            _ => Ok(Verified::Events {
+                body: request.body.to_vec(),
+                request_id: None,
+            }),
         }
     }
 
-    async fn verify(
+    async fn verify_signature(
         &self,
-        at: &Url,
+        certificate_url: &Url,
         algorithm: &'static RsaParameters,
         signed: &str,
         signature: &[u8],
         now: Timestamp,
     ) -> Result<(), Denied> {
-        let certificate = self.certificate(at).await?;
-        if now < certificate.from || certificate.to < now {
-            return Err(Denied::Unproven(
-                "the certificate's time is over, or has not come",
+        let certificate = self.certificate(certificate_url).await?;
+        if now < certificate.valid_from || certificate.valid_until < now {
+            return Err(Denied::Unverified(
+                "the certificate is not valid at this time",
             ));
         }
         UnparsedPublicKey::new(algorithm, &certificate.key)
             .verify(signed.as_bytes(), signature)
-            .map_err(|_| Denied::Unproven("the signature is not that of the certificate"))
+            .map_err(|_| {
+                Denied::Unverified("the signature was not made with the key of the certificate")
+            })
     }
 
-    async fn certificate(&self, at: &Url) -> Result<Certificate, Denied> {
-        if let Some(certificate) = self.kept().get(at.as_str()) {
+    async fn certificate(&self, url: &Url) -> Result<Certificate, Denied> {
+        if let Some(certificate) = self.kept().get(url.as_str()) {
             return Ok(certificate.clone());
         }
         let undecided = |why: String| {
@@ -147,32 +164,32 @@ impl Sns {
                 "the certificate of SNS could not be fetched: {why}"
             ))
         };
-        // Whoever forges messages could name ever new ones: only so many are asked for at once, and
-        // others wait no time.
+        // Forged messages could name ever new certificates. So only a few are fetched at once, and
+        // further requests fail at once instead of waiting.
         let _permit = self
             .fetches
             .try_acquire()
-            .map_err(|_| undecided("too many are being fetched".to_owned()))?;
-        let pem = self.fetch.get(at).await.map_err(undecided)?;
+            .map_err(|_| undecided("too many certificates are being fetched".to_owned()))?;
+        let pem = self.fetch.get(url).await.map_err(undecided)?;
         let certificate =
-            read_certificate(&pem).ok_or(Denied::Unproven("the certificate cannot be read"))?;
+            read_certificate(&pem).ok_or(Denied::Unverified("the certificate cannot be read"))?;
         let mut kept = self.kept();
         if kept.len() >= KEPT_MAX {
             kept.clear();
         }
-        kept.insert(at.as_str().to_owned(), certificate.clone());
+        kept.insert(url.as_str().to_owned(), certificate.clone());
         Ok(certificate)
     }
 
-    async fn confirm(&self, url: Option<&str>, topic: &str) -> Result<Proven, Denied> {
-        let url = url.and_then(sns_url).ok_or(Denied::Unproven(
-            "the URL to confirm at is not at a host of SNS",
+    async fn confirm(&self, url: Option<&str>, topic: &str) -> Result<Verified, Denied> {
+        let url = url.and_then(sns_url).ok_or(Denied::Unverified(
+            "the URL that confirms the subscription is not at a host of SNS",
         ))?;
         self.fetch.get(&url).await.map_err(|why| {
             Denied::Undecided(format!("the subscription could not be confirmed: {why}"))
         })?;
-        tracing::info!(topic, "subscribed to a topic of SNS");
-        Ok(Proven::Done("SubscriptionConfirmation"))
+        tracing::info!(topic, "subscribed to an SNS topic");
+        Ok(Verified::Handled("SubscriptionConfirmation"))
     }
 
     fn kept(&self) -> MutexGuard<'_, HashMap<String, Certificate>> {
@@ -180,14 +197,15 @@ impl Sns {
     }
 }
 
-/// Whether a topic is meant by a pattern: itself, or all that start so.
-fn covers(pattern: &str, topic: &str) -> bool {
+/// Whether a topic matches a pattern: a topic, or the start of topics with a `*` after it.
+fn matches_topic(pattern: &str, topic: &str) -> bool {
     pattern
         .strip_suffix('*')
         .map_or(pattern == topic, |start| topic.starts_with(start))
 }
 
-/// Names and values, each on a line of its own.
+/// Returns the text that is signed: the names and values of the signed fields, each on its own
+/// line. Returns `None` if a field is missing.
 fn signed_text(kind: &str, message: &Value) -> Option<String> {
     let names: &[&str] = match kind {
         "Notification" => &SIGNED_NOTIFICATION,
@@ -210,7 +228,8 @@ fn signed_text(kind: &str, message: &Value) -> Option<String> {
     Some(signed)
 }
 
-/// A URL at a host of SNS: `sns.<region>.amazonaws.com`, or of China.
+/// Parses a URL at a host of SNS: `sns.<region>.amazonaws.com`, or `….amazonaws.com.cn` in China.
+/// Returns `None` for any other URL.
 fn sns_url(text: &str) -> Option<Url> {
     let url = Url::parse(text).ok()?;
     let host = url.host_str()?.strip_prefix("sns.")?;
@@ -229,7 +248,8 @@ fn sns_url(text: &str) -> Option<Url> {
     (is_region && plain).then_some(url)
 }
 
-/// Where a certificate of SNS is: `/SimpleNotificationService-<digits>.pem` at one of its hosts.
+/// Parses the URL of an SNS certificate: `/SimpleNotificationService-<letters and digits>.pem` at a
+/// host of SNS.
 fn certificate_url(text: &str) -> Option<Url> {
     let url = sns_url(text)?;
     let name = url
@@ -245,12 +265,12 @@ fn read_certificate(pem: &[u8]) -> Option<Certificate> {
     let certificate = pem.parse_x509().ok()?;
     let seconds = |seconds: i64| Timestamp::from_ms(seconds.saturating_mul(1_000));
     let validity = certificate.validity();
-    let (from, to) = (
-        seconds(validity.not_before.timestamp()),
-        seconds(validity.not_after.timestamp()),
-    );
     let key = certificate.public_key().subject_public_key.data.to_vec();
-    Some(Certificate { key, from, to })
+    Some(Certificate {
+        key,
+        valid_from: seconds(validity.not_before.timestamp()),
+        valid_until: seconds(validity.not_after.timestamp()),
+    })
 }
 
 #[cfg(test)]
@@ -258,7 +278,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn certificates_come_from_hosts_of_sns_alone() {
+    fn certificates_are_fetched_only_from_hosts_of_sns() {
         for (url, expected) in [
             (
                 "https://sns.eu-west-1.amazonaws.com/SimpleNotificationService-0123abcd.pem",
@@ -352,7 +372,7 @@ mod tests {
     }
 
     #[test]
-    fn a_topic_is_meant_by_itself_or_by_its_start() {
+    fn a_topic_matches_itself_or_its_start_with_a_star() {
         let topic = "arn:aws:sns:eu-west-1:123456789012:bounces";
         for (pattern, expected) in [
             (topic, true),
@@ -362,7 +382,7 @@ mod tests {
             ("arn:aws:sns:eu-west-1:999999999999:*", false),
             ("", false),
         ] {
-            assert_eq!(covers(pattern, topic), expected, "{pattern}");
+            assert_eq!(matches_topic(pattern, topic), expected, "{pattern}");
         }
     }
 }

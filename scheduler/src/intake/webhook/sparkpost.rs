@@ -1,4 +1,4 @@
-//! SparkPost's event webhook: an array of wrapped events, proven by basic authentication
+//! SparkPost's event webhook: an array of wrapped events, verified by basic authentication
 //! (developers.sparkpost.com, "Event webhooks" and "Bounce classification codes").
 
 use config::hooks::Hook;
@@ -6,7 +6,7 @@ use domain::fact::FactKind;
 use serde_json::Value;
 
 use super::draft::{Draft, SeverityHint, deferral, instant, read_json, text};
-use super::{Event, Said};
+use super::event::{Event, EventMeaning};
 
 /// Reads the events of a body.
 pub(super) fn read(hook: &Hook, body: &[u8]) -> Result<Vec<Event>, String> {
@@ -18,10 +18,10 @@ pub(super) fn read(hook: &Hook, body: &[u8]) -> Result<Vec<Event>, String> {
 
 fn read_wrapped(hook: &Hook, wrapped: &Value) -> Event {
     match wrapped["msys"].as_object() {
-        // An empty one is sent when the webhook is made.
+        // SparkPost sends an empty object when the webhook is created.
         Some(msys) if msys.is_empty() => Event {
             id: None,
-            said: Said::Ignored("a test"),
+            meaning: EventMeaning::Ignored("a test"),
         },
         Some(msys) => msys
             .values()
@@ -34,21 +34,21 @@ fn read_wrapped(hook: &Hook, wrapped: &Value) -> Event {
 fn unknown() -> Event {
     Event {
         id: None,
-        said: Said::Unknown("an event without msys".to_owned()),
+        meaning: EventMeaning::Unknown("an event without msys".to_owned()),
     }
 }
 
 fn read_event(hook: &Hook, event: &Value) -> Event {
-    let word = |key: &str| event[key].as_str().filter(|text| !text.is_empty());
+    let field = |key: &str| event[key].as_str().filter(|text| !text.is_empty());
     let transmission = text(&event["transmission_id"]).or_else(|| text(&event["message_id"]));
     let draft = Draft {
-        recipient: word("raw_rcpt_to").or(word("rcpt_to")),
+        recipient: field("raw_rcpt_to").or(field("rcpt_to")),
         occurred: instant(&event["timestamp"]),
         message_id: transmission.as_deref(),
         remote_mta: None,
         metadata: event["rcpt_meta"].as_object(),
     };
-    let said = match word("type") {
+    let meaning = match field("type") {
         Some("delivery") => draft.fact(hook, FactKind::Delivered),
         Some("open" | "initial_open" | "amp_open" | "amp_initial_open" | "click" | "amp_click") => {
             draft.fact(hook, FactKind::Engaged)
@@ -62,47 +62,52 @@ fn read_event(hook: &Hook, event: &Value) -> Event {
             "delay",
         ),
         Some("policy_rejection" | "generation_failure" | "generation_rejection") => {
-            draft.bounce(hook, &reply(event), SeverityHint::AsSaid("554 5.7.0"))
+            draft.bounce(hook, &reply(event), SeverityHint::AsReply("554 5.7.0"))
         }
-        Some("injection") => Said::Ignored("injection"),
+        Some("injection") => EventMeaning::Ignored("injection"),
         Some("sms_status" | "ab_test_completed" | "ab_test_cancelled" | "success" | "error") => {
-            Said::Ignored("an event of no message")
+            EventMeaning::Ignored("an event of no message")
         }
-        Some(kind) if kind.starts_with("relay_") => Said::Ignored("an inbound message"),
-        other => Said::Unknown(other.unwrap_or("an event without a type").to_owned()),
+        Some(kind) if kind.starts_with("relay_") => EventMeaning::Ignored("an inbound message"),
+        other => EventMeaning::Unknown(other.unwrap_or("an event without a type").to_owned()),
     };
     Event {
         id: text(&event["event_id"]),
-        said,
+        meaning,
     }
 }
 
-/// A bounce by the class that SparkPost found.
-fn read_bounce(hook: &Hook, draft: &Draft<'_>, event: &Value) -> Said {
-    let said = |hint| draft.bounce(hook, &reply(event), hint);
+/// Reads a bounce by the class that SparkPost gives.
+fn read_bounce(hook: &Hook, draft: &Draft<'_>, event: &Value) -> EventMeaning {
+    let bounce = |hint| draft.bounce(hook, &reply(event), hint);
     match text(&event["bounce_class"]).as_deref() {
-        Some("10" | "30") => said(SeverityHint::AsSaid("550 5.1.1")),
-        Some("20" | "21" | "22" | "24" | "70") => said(SeverityHint::Soft("450")),
-        Some("23") => said(SeverityHint::AsSaid("552 5.3.4")),
+        Some("10" | "30") => bounce(SeverityHint::AsReply("550 5.1.1")),
+        Some("20" | "21" | "22" | "24" | "70") => bounce(SeverityHint::Soft("450")),
+        Some("23") => bounce(SeverityHint::AsReply("552 5.3.4")),
         Some("25" | "26" | "50" | "51" | "52" | "53" | "54") => {
-            said(SeverityHint::AsSaid("554 5.7.1"))
+            bounce(SeverityHint::AsReply("554 5.7.1"))
         }
-        Some("60" | "80" | "100") => Said::Ignored("an automatic reply"),
+        Some("60" | "80" | "100") => EventMeaning::Ignored("an automatic reply"),
         Some("90") => draft.fact(hook, FactKind::Unsubscribe),
-        _ => said(SeverityHint::AsSaid("450")),
+        _ => bounce(SeverityHint::AsReply("450")),
     }
 }
 
-/// What the server said. What is not raw has the addresses out.
+/// Returns the reply of the server. Prefers the raw text, because addresses are removed from the
+/// other.
 fn reply(event: &Value) -> String {
-    let said = event["raw_reason"]
+    let reason = event["raw_reason"]
         .as_str()
         .or(event["reason"].as_str())
         .unwrap_or_default();
     match text(&event["error_code"]).filter(|code| code.len() == 3) {
-        Some(code) if !said.trim_start().starts_with(|c: char| c.is_ascii_digit()) => {
-            format!("{code} {said}")
+        Some(code)
+            if !reason
+                .trim_start()
+                .starts_with(|c: char| c.is_ascii_digit()) =>
+        {
+            format!("{code} {reason}")
         }
-        _ => said.to_owned(),
+        _ => reason.to_owned(),
     }
 }

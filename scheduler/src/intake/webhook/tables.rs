@@ -1,11 +1,12 @@
-//! What each service's events mean, as tables: an event as the service would send it, and what is
-//! made of it, in short.
+//! Tables of tests, one per service: an event as the service sends it, and in short what it is read
+//! as.
 
 use axum::http::{HeaderMap, HeaderValue, header};
 use config::hooks::{Hook, Service};
 use serde_json::{Value, json};
 
-use super::{Event, Said, read};
+use super::event::{Event, EventMeaning};
+use super::read;
 
 mod kumomta;
 mod mailgun;
@@ -14,15 +15,15 @@ mod sendgrid;
 mod ses;
 mod sparkpost;
 
-/// An event in short: `bounce jo@example.com m1: 550 5.1.1 nobody`, with the status that goes
-/// before the reply's in brackets.
-fn short(event: &Event) -> String {
+/// Returns an event in short, like `bounce jo@example.com m1: 552 5.2.2 full [4.2.2]`. The status
+/// in brackets overrides the one of the reply. It is left out if there is none.
+fn in_short(event: &Event) -> String {
     let about = |item: &Value| {
         let word = |key: &str| item[key].as_str().unwrap_or("-").to_owned();
         format!("{} {}", word("recipient"), word("message_id"))
     };
-    match &event.said {
-        Said::Bounce(item) => {
+    match &event.meaning {
+        EventMeaning::Bounce(item) => {
             let status = item["status"]
                 .as_str()
                 .map(|status| format!(" [{status}]"))
@@ -33,23 +34,25 @@ fn short(event: &Event) -> String {
                 item["reply"].as_str().unwrap_or("-")
             )
         }
-        Said::Fact(item) => format!("{} {}", item["type"].as_str().unwrap_or("-"), about(item)),
-        Said::Ignored(kind) => format!("ignored {kind}"),
-        Said::Unknown(kind) => format!("unknown {kind}"),
+        EventMeaning::Fact(item) => {
+            format!("{} {}", item["type"].as_str().unwrap_or("-"), about(item))
+        }
+        EventMeaning::Ignored(kind) => format!("ignored {kind}"),
+        EventMeaning::Unknown(kind) => format!("unknown {kind}"),
     }
 }
 
-fn tell(service: Service, body: &str) -> Vec<String> {
+fn read_in_short(service: Service, body: &str) -> Vec<String> {
     let json = HeaderMap::from_iter([(
         header::CONTENT_TYPE,
         HeaderValue::from_static("application/json"),
     )]);
     let events = read(service, &Hook::default(), &json, body.as_bytes())
         .unwrap_or_else(|why| panic!("{body}: {why}"));
-    events.iter().map(short).collect()
+    events.iter().map(in_short).collect()
 }
 
-/// `base` with the fields of `more` in it.
+/// Returns `base` with the fields of `more` added.
 fn with(base: &Value, more: &Value) -> Value {
     let mut merged = base.clone();
     for (key, value) in more.as_object().unwrap() {
@@ -59,8 +62,8 @@ fn with(base: &Value, more: &Value) -> Value {
 }
 
 #[test]
-fn a_service_that_tries_on_may_be_left_to_it() {
-    let left = Hook {
+fn deferrals_can_be_left_to_the_service() {
+    let without_deferrals = Hook {
         deferrals: false,
         ..Hook::default()
     };
@@ -71,7 +74,9 @@ fn a_service_that_tries_on_may_be_left_to_it() {
         ),
         (
             Service::Mailgun,
-            json!({"event-data": {"event": "failed", "severity": "temporary", "recipient": "jo@example.com"}}),
+            json!({"event-data": {
+                "event": "failed", "severity": "temporary", "recipient": "jo@example.com",
+            }}),
         ),
         (
             Service::Postmark,
@@ -86,7 +91,7 @@ fn a_service_that_tries_on_may_be_left_to_it() {
             json!({"type": "TransientFailure", "recipient": "jo@example.com"}),
         ),
     ] {
-        for (hook, bounces) in [(&left, 0), (&Hook::default(), 1)] {
+        for (hook, bounces) in [(&without_deferrals, 0), (&Hook::default(), 1)] {
             let events = read(
                 service,
                 hook,
@@ -96,14 +101,14 @@ fn a_service_that_tries_on_may_be_left_to_it() {
             .unwrap();
             let found = events
                 .iter()
-                .filter(|event| matches!(event.said, Said::Bounce(_)));
+                .filter(|event| matches!(event.meaning, EventMeaning::Bounce(_)));
             assert_eq!(found.count(), bounces, "{body}");
         }
     }
 }
 
 #[test]
-fn whatever_comes_is_no_panic() {
+fn no_body_causes_a_panic() {
     let bodies = [
         "",
         "{",

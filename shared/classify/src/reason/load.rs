@@ -1,4 +1,4 @@
-//! Reads the table of reasons, which ships with the program: a fault in it is found by the tests.
+//! Reads the table of reasons. It ships with the program, so the tests find any fault in it.
 
 use typed_toml::fault::{SettingsFault, SettingsFaults};
 use typed_toml::section::Section;
@@ -6,11 +6,11 @@ use typed_toml::section::Section;
 use super::texts::Texts;
 use super::{REASONS, ROWS_MAX, Reason, Reasons, Row};
 
-/// What `…` in a text stands for: anything up to the end of a sentence, which is a full stop that
-/// no letter follows.
+/// What `…` in a text means: anything up to the end of a sentence. A sentence ends at a
+/// semicolon, or at a full stop that is followed by white space.
 const WITHIN_SENTENCE: &str = r"(?:[^.;]|\.\S)*";
 
-/// Reads the rows in their order. Names every fault at once.
+/// Reads the rows in order. Reports all faults at once.
 pub(super) fn reasons(toml: &str) -> Result<Reasons, SettingsFaults> {
     const FILE: &str = "reasons.toml";
     let mut faults = Vec::new();
@@ -28,7 +28,7 @@ pub(super) fn reasons(toml: &str) -> Result<Reasons, SettingsFaults> {
                 ("…", WITHIN_SENTENCE.to_owned()),
                 ("‹notice›", notice),
                 ("‹failed›", one_of(top.texts("failed"))),
-                ("‹whom›", one_of(top.texts("whom"))),
+                ("‹recipients›", one_of(top.texts("recipients"))),
             ];
             top.finish();
             for (n, table) in tables.into_iter().enumerate() {
@@ -60,7 +60,7 @@ pub(super) fn reasons(toml: &str) -> Result<Reasons, SettingsFaults> {
         .ok_or(SettingsFaults(faults))
 }
 
-/// Reads one row. Its texts go behind those of the rows before it.
+/// Reads one row. Appends its texts to those of the rows before it.
 fn read_row(
     mut section: Section<'_, '_>,
     names: &[(&str, String)],
@@ -99,7 +99,7 @@ fn read_row(
     })
 }
 
-/// The examples of all rows, with the reason of each.
+/// Returns the examples of all rows, each with the reason of its row.
 pub(super) fn examples(toml: &str) -> Vec<(Reason, String)> {
     let table: toml::Table = toml::from_str(toml).unwrap_or_default();
     let mut faults = Vec::new();

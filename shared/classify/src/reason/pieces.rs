@@ -1,50 +1,52 @@
-//! Which of many short pieces occur in a text. A classic automaton of them has megabytes, and
-//! misses the processor's caches with nearly every byte. Here each piece is looked for by four of
-//! its bytes, the ones that the fewest share, or by all three: a table of one bit for each hash of
-//! them stays in the fastest cache, and where its bit is set the piece is compared. The table is
-//! asked for a run of bytes at once, without a way out amid it, since most ask in vain.
+//! Finds which of many short pieces occur in a text. A classic automaton for all of them would take
+//! megabytes, and miss the processor's caches at nearly every byte.
+//!
+//! So each piece is found by a key: three or four of its bytes, chosen so that few other pieces
+//! share them. A table with one bit per hash of a key fits into the fastest cache. If the bit is
+//! set, the whole piece is compared. The table is checked for a run of bytes without an early exit,
+//! because most checks find nothing.
 
-/// How many bytes a piece has at least.
+/// The smallest length of a piece, in bytes.
 pub(super) const LENGTH_MIN: usize = 3;
 
-/// By how many bytes a longer piece is looked for.
+/// The length of the key of pieces that are longer than [`LENGTH_MIN`], in bytes.
 const LENGTH_KEY: usize = 4;
 
 /// Bits of a hash.
 const HASH_BITS: u32 = 16;
 
-/// Bits of a hash by which its anchors are found.
+/// The leading bits of a hash that select the bucket with its anchors.
 const BUCKET_BITS: u32 = 11;
 
-/// For how many bytes of a text the table is asked at once.
+/// The number of bytes of a text for which the table is checked at once.
 const RUN: usize = u64::BITS as usize;
 
-/// Pieces, numbered in the order in which they were given. They and the texts are in lower case.
+/// Pieces, numbered in the order in which they were given. Pieces and texts are in lower case.
 pub(super) struct Pieces {
-    /// The bits of the hashes that some piece is looked for by.
+    /// A bit for each hash that is the key of some piece.
     known: Box<[u64; (1 << HASH_BITS) / 64]>,
-    /// Where in `anchors` those of a bucket of hashes begin; they end where the next bucket's
-    /// begin.
+    /// For each bucket, the position of its first anchor in `anchors`. A bucket ends where the next
+    /// one begins.
     starts: Box<[u16; (1 << BUCKET_BITS) + 1]>,
     anchors: Vec<Anchor>,
     /// The bytes of all pieces.
     bytes: Vec<u8>,
 }
 
-/// The bytes that a piece is looked for by.
+/// The key of one piece, with its place in the piece.
 #[derive(Clone, Copy)]
 struct Anchor {
     hash: u16,
     piece: u16,
-    /// How many bytes of the piece stand behind them.
-    behind: u16,
+    /// How many bytes of the piece follow the key.
+    after: u16,
     length: u16,
-    /// Where the piece is in the bytes of all.
+    /// Where the piece begins in the bytes of all pieces.
     at: u32,
 }
 
 impl Pieces {
-    /// Takes pieces of [`LENGTH_MIN`] bytes and more, of which there can be 65,535. Shorter ones
+    /// Takes pieces of at least [`LENGTH_MIN`] bytes, and at most 65,535 of them. Shorter pieces
     /// are never found.
     pub(super) fn new(words: &[Vec<u8>]) -> Self {
         let keys = |word: &[u8]| -> Vec<u16> {
@@ -66,10 +68,10 @@ impl Pieces {
                 .rev()
                 .enumerate()
                 .min_by_key(|(_, hash)| shared[usize::from(*hash)]);
-            anchors.extend(rarest.map(|(behind, hash)| Anchor {
+            anchors.extend(rarest.map(|(after, hash)| Anchor {
                 hash,
                 piece: number(piece),
-                behind: number(behind),
+                after: number(after),
                 length: number(word.len()),
                 at: u32::try_from(bytes.len()).unwrap_or(u32::MAX),
             }));
@@ -92,15 +94,15 @@ impl Pieces {
         }
     }
 
-    /// Calls `found` with the number of each piece that occurs in `text`, as often as it occurs.
-    /// Takes time linear in `text`.
+    /// Calls `found` with the number of each piece in `text`, once for every occurrence. Takes time
+    /// linear in `text`.
     pub(super) fn each(&self, text: &[u8], mut found: impl FnMut(usize)) {
         let mut four = 0;
         for (run, bytes) in text.chunks(RUN).enumerate() {
             let mut ends = 0_u64;
             for (n, byte) in bytes.iter().enumerate() {
                 four = four << 8 | u32::from(*byte);
-                ends |= (self.knows(hash(four)) | self.knows(hash(last_three(four)))) << n;
+                ends |= (self.known_bit(hash(four)) | self.known_bit(hash(last_three(four)))) << n;
             }
             while ends != 0 {
                 let end = run * RUN + ends.trailing_zeros() as usize + 1;
@@ -115,12 +117,13 @@ impl Pieces {
         }
     }
 
-    /// The bit of a hash.
-    fn knows(&self, hash: u16) -> u64 {
+    /// Returns 1 if the hash is the key of some piece, else 0.
+    fn known_bit(&self, hash: u16) -> u64 {
         self.known[usize::from(hash / 64)] >> (hash % 64) & 1
     }
 
-    /// Compares the pieces of a hash whose bytes end at `end`.
+    /// Compares the text with all pieces that have this hash as key, given that the key ends at
+    /// `end`.
     fn compare(&self, hash: u16, text: &[u8], end: usize, found: &mut impl FnMut(usize)) {
         let bucket = bucket(hash);
         for anchor in
@@ -130,7 +133,7 @@ impl Pieces {
                 continue;
             }
             let word = &self.bytes[anchor.at as usize..][..usize::from(anchor.length)];
-            let end = end + usize::from(anchor.behind);
+            let end = end + usize::from(anchor.after);
             if end
                 .checked_sub(word.len())
                 .and_then(|start| text.get(start..end))
@@ -142,24 +145,24 @@ impl Pieces {
     }
 }
 
-/// Up to four bytes as one number.
+/// Packs up to four bytes into one number.
 fn packed(key: &[u8]) -> u32 {
     key.iter()
         .fold(0, |number, byte| number << 8 | u32::from(*byte))
 }
 
-/// The last three of four bytes.
+/// Returns the last three of four packed bytes.
 fn last_three(four: u32) -> u32 {
     four & 0x00FF_FFFF
 }
 
-/// A number of [`HASH_BITS`]: multiplicative hashing, by the golden ratio (Knuth, The Art of
-/// Computer Programming, section 6.4).
+/// Returns a hash of [`HASH_BITS`] bits: multiplicative hashing with the golden ratio (Knuth, The
+/// Art of Computer Programming, section 6.4).
 fn hash(key: u32) -> u16 {
     (key.wrapping_mul(0x9E37_79B1) >> (u32::BITS - HASH_BITS)) as u16
 }
 
-/// The bucket of a hash.
+/// Returns the bucket of a hash.
 fn bucket(hash: u16) -> usize {
     usize::from(hash >> (HASH_BITS - BUCKET_BITS))
 }
@@ -169,8 +172,9 @@ mod tests {
     use super::*;
 
     #[test]
-    fn each_piece_is_found_wherever_it_stands() {
-        let words = ["user", "unknown", "use", "no ", "потов"].map(|word| word.as_bytes().to_vec());
+    fn each_piece_is_found_at_every_position() {
+        let words = ["user", "unknown", "use", "no ", "потов"];
+        let words = words.map(|word| word.as_bytes().to_vec());
         let pieces = Pieces::new(&words);
         for (text, expected) in [
             ("user", vec![0, 2]),
@@ -182,7 +186,7 @@ mod tests {
             ("use", vec![2]),
             ("", vec![]),
         ] {
-            // Wherever in a run of bytes it ends.
+            // At every position within a run of bytes.
             for before in 0..=RUN {
                 let text = format!("{}{text}", "-".repeat(before));
                 let mut found = Vec::new();

@@ -1,7 +1,7 @@
-//! The texts of the table of reasons, and which of them may match a reply at all. All of them in
-//! one automaton would have states without number, since many wait for a second word after a first.
-//! So each text is asked only where a piece that it cannot do without occurs, and one pass over the
-//! reply finds all such pieces.
+//! The regular expressions of the table of reasons, and a quick test of which ones can match a
+//! reply. One automaton for all of them would have far too many states, because many wait for a
+//! second word after a first. So each regular expression lists pieces without which it cannot
+//! match. One pass over the reply finds all pieces, and only the candidates are run.
 
 use std::cmp::Reverse;
 use std::ops::Range;
@@ -13,45 +13,47 @@ use regex_syntax::hir::{Hir, HirKind};
 
 use super::pieces::{LENGTH_MIN, Pieces};
 
-/// How large a compiled text, and the automaton that reads with it, may grow, in bytes.
+/// The largest size of a compiled text, and of the automaton that matches with it, in bytes.
 const SIZE_MAX: usize = 1 << 20;
 
-/// From this length on a longer piece is no better than another.
+/// Pieces of this length or more are all equally good.
 const LENGTH_ENOUGH: usize = 6;
 
-/// Of how many pieces one must occur, at most; more of them say too little.
+/// The largest number of alternative pieces in one group. A larger group excludes too few replies.
 const PIECES_MAX: usize = 64;
 
-/// How many texts there can be.
+/// The largest number of texts.
 const TEXTS_MAX: usize = 512;
 
-/// How many pieces all texts can have.
+/// The largest number of pieces of all texts together.
 const PIECES_ALL: usize = 1024;
 
-/// How many groups of pieces a text is known by, at most.
+/// The largest number of groups for one text.
 const GROUPS_MAX: usize = 4;
 
-/// Pieces of which one must occur where a text matches.
+/// Pieces of which at least one occurs in every reply that the text matches.
 type Group = Vec<Vec<u8>>;
 
 /// Regular expressions, numbered in the order in which they were given. They are in lower case, and
-/// so is what they are asked of: that costs less than two cases for each letter.
+/// so must be the replies: that is cheaper than both cases of each letter.
 pub(super) struct Texts {
     patterns: Vec<String>,
-    /// Compiled when they are first asked, since most never are.
+    /// Compiled at their first use, since most are never used.
     compiled: Vec<OnceLock<Option<Regex>>>,
     pieces: Pieces,
-    /// The texts that each piece is for, and the bits of the groups that it stands in there.
+    /// For each piece: the texts that contain it, each with the bit of the group that it belongs
+    /// to.
     owners: Vec<Vec<(u16, u8)>>,
-    /// The bits of all groups of each text: each of them must have occurred.
+    /// For each text, the bits of all its groups. Each group must have occurred.
     groups: Vec<u8>,
-    /// The texts that can do without any piece.
+    /// The texts that need no piece.
     always: Candidates,
-    /// The texts that are nothing but their pieces: where one of those occurs, they match.
+    /// The texts that consist of nothing but their pieces. If one of these occurs, the text
+    /// matches.
     plain: Vec<bool>,
 }
 
-/// The texts that may match one reply, as bits.
+/// The texts that may match one reply, as a bit set.
 #[derive(Clone, Copy, Default)]
 pub(super) struct Candidates([u64; TEXTS_MAX / 64]);
 
@@ -60,7 +62,7 @@ impl Candidates {
         self.0[text / 64] |= 1 << (text % 64);
     }
 
-    /// Those within `texts`, in ascending order.
+    /// Returns the candidates within `texts`, in ascending order.
     pub(super) fn within(&self, texts: &Range<usize>) -> impl Iterator<Item = usize> {
         let Range { start, end } = *texts;
         let words = self.0[..end.div_ceil(64)]
@@ -68,18 +70,18 @@ impl Candidates {
             .enumerate()
             .skip(start / 64);
         words
-            .flat_map(|(n, word)| ones(*word).map(move |bit| n * 64 + bit))
+            .flat_map(|(n, word)| set_bits(*word).map(move |bit| n * 64 + bit))
             .filter(move |text| (start..end).contains(text))
     }
 
-    /// All of them, in ascending order.
+    /// Returns all candidates, in ascending order.
     pub(super) fn all(&self) -> impl Iterator<Item = usize> {
         self.within(&(0..TEXTS_MAX))
     }
 }
 
-/// The bits of `word` that are set, in ascending order.
-fn ones(mut word: u64) -> impl Iterator<Item = usize> {
+/// Returns the positions of the bits of `word` that are set, in ascending order.
+fn set_bits(mut word: u64) -> impl Iterator<Item = usize> {
     std::iter::from_fn(move || {
         let bit = word.trailing_zeros();
         word &= word.wrapping_sub(1);
@@ -88,7 +90,7 @@ fn ones(mut word: u64) -> impl Iterator<Item = usize> {
 }
 
 impl Texts {
-    /// Takes the texts over. The error says which is none, or cannot be searched for.
+    /// Takes the regular expressions. The error names the one that is not valid or not allowed.
     pub(super) fn new(patterns: Vec<String>) -> Result<Self, String> {
         let (mut words, mut owners, mut groups) = (
             Vec::<Vec<u8>>::new(),
@@ -98,7 +100,7 @@ impl Texts {
         let mut plain = Vec::new();
         for (text, pattern) in (0..).zip(&patterns) {
             let mut parser = ParserBuilder::new().unicode(false).utf8(false).build();
-            // An escaped capital is a class.
+            // A capital letter directly after a backslash is a character class, and allowed.
             if pattern
                 .replace(r"\\", "")
                 .split('\\')
@@ -153,7 +155,7 @@ impl Texts {
         })
     }
 
-    /// The texts that may match `reply`, which is in lower case. One pass, whatever it says.
+    /// Returns the texts that may match `reply`, which must be in lower case. Takes one pass.
     pub(super) fn candidates(&self, reply: &[u8]) -> Candidates {
         let mut seen = [0_u64; PIECES_ALL / 64];
         let mut occurred = [0_u8; TEXTS_MAX];
@@ -175,7 +177,7 @@ impl Texts {
         candidates
     }
 
-    /// Whether one of the candidates within `texts` matches `reply`, which is in lower case.
+    /// Whether one of the candidates within `texts` matches `reply`, which must be in lower case.
     pub(super) fn any(&self, texts: &Range<usize>, candidates: &Candidates, reply: &[u8]) -> bool {
         let matches = |text| {
             self.plain[text]
@@ -186,10 +188,11 @@ impl Texts {
         candidates.within(texts).any(matches)
     }
 
-    /// The text of this number; `None` where it is too large, which the tests look for.
+    /// Returns the compiled text with this number, or `None` if it is too large. A test ensures
+    /// that none is.
     pub(super) fn compiled(&self, text: usize) -> Option<&Regex> {
         let compile = || {
-            // Byte by byte is several times as fast as by letters of all scripts.
+            // Matching by byte is several times as fast as matching by Unicode character.
             let mut builder = RegexBuilder::new(&self.patterns[text]);
             builder
                 .unicode(false)
@@ -200,22 +203,22 @@ impl Texts {
         self.compiled[text].get_or_init(compile).as_ref()
     }
 
-    /// How many texts there are.
+    /// Returns the number of texts.
     #[cfg(test)]
     pub(super) fn len(&self) -> usize {
         self.patterns.len()
     }
 }
 
-/// Whether a part of a pattern has a capital that stands for itself; the first letter behind an
-/// escape is a class.
+/// Whether a part of a pattern contains a literal capital letter. The first letter after an escape
+/// is a character class instead.
 fn has_capital(part: &str, is_escaped: bool) -> bool {
     part.bytes()
         .skip(usize::from(is_escaped))
         .any(|byte| byte.is_ascii_uppercase())
 }
 
-/// Whether `hir` is a piece, or one of several, and no more.
+/// Whether `hir` is one piece or a choice between several, and nothing else.
 fn is_plain(hir: &Hir) -> bool {
     match hir.kind() {
         HirKind::Literal(_) => true,
@@ -225,8 +228,8 @@ fn is_plain(hir: &Hir) -> bool {
     }
 }
 
-/// The groups of pieces that `hir` cannot match without: the best of them, the longest pieces
-/// first.
+/// Returns the groups of pieces without which `hir` cannot match: the best ones, with the longest
+/// pieces first.
 fn groups_of(hir: &Hir) -> Vec<Group> {
     let mut groups = match hir.kind() {
         HirKind::Literal(literal) => vec![vec![literal.0.to_vec()]],
@@ -244,7 +247,7 @@ fn groups_of(hir: &Hir) -> Vec<Group> {
     let shortest = |group: &Group| group.iter().map(Vec::len).min().unwrap_or(0);
     groups.retain(|group| group.len() <= PIECES_MAX);
     groups.sort_by_key(|group| (Reverse(shortest(group).min(LENGTH_ENOUGH)), group.len()));
-    // Short pieces are nearly everywhere, and cannot be looked for.
+    // Short pieces occur in nearly every reply, and [`Pieces`] cannot find them.
     groups.retain(|group| shortest(group) >= LENGTH_MIN);
     groups.truncate(GROUPS_MAX);
     groups
@@ -255,12 +258,12 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_text_is_asked_only_where_it_can_match() {
+    fn a_text_is_a_candidate_only_if_it_can_match() {
         let patterns = ["user( \\w+)? (unknown|not found)", "[0-9]+", "(over)?quota"]
             .map(str::to_owned)
             .to_vec();
         let texts = Texts::new(patterns).unwrap();
-        for (reply, asked) in [
+        for (reply, expected) in [
             ("user", [false, true, false]),
             ("not found", [false, true, false]),
             ("not found: user", [true, true, false]),
@@ -268,8 +271,8 @@ mod tests {
         ] {
             let candidates = texts.candidates(reply.as_bytes());
             assert_eq!(
-                [0, 1, 2].map(|text| candidates.all().any(|asked| asked == text)),
-                asked,
+                [0, 1, 2].map(|text| candidates.all().any(|candidate| candidate == text)),
+                expected,
                 "{reply}"
             );
         }

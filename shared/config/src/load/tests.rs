@@ -1,4 +1,4 @@
-//! What files and variables make of the configuration, and which faults are named.
+//! How files and variables become the configuration, and which faults are reported.
 
 use typed_toml::set::SECOND;
 
@@ -18,15 +18,17 @@ fn the_defaults_set_every_key() {
     assert_eq!(config.scheduler.listen.unwrap().port(), 8_025);
     assert_eq!(config.worker.lease, 60 * SECOND);
     assert_eq!(config.routes.len(), 1);
-    // A key that the code asks for and the file does not show would stay at zero. For these two the
-    // file shows zero.
-    let shown = format!("{config:?}").replace("Connections { max: 0, per_peer: 0,", "");
+    // A key that the code reads but the file does not contain would stay at zero. The file itself
+    // sets only these two to zero.
+    let shown =
+        format!("{config:?}").replace("Connections { connections: 0, connections_per_peer: 0,", "");
     assert!(!shown.contains(": 0,"), "{shown}");
 }
 
 #[test]
 fn a_file_overrides_the_defaults_and_the_environment_overrides_the_file() {
-    let file = "[worker]\nconcurrency = 8\nbatch = 8\n[[route]]\nname = \"relay\"\nsender = \"smtp\"\nhost = \"mx\"";
+    let file = "[worker]\nconcurrency = 8\nbatch = 8\n\
+                [[route]]\nname = \"relay\"\nsender = \"smtp\"\nhost = \"mx\"";
     let variables = variables(&[
         ("REDELIVER_WORKER__BATCH", "9"),
         ("REDELIVER_REDIS__URL", "redis://:secret@r/1"),
@@ -48,14 +50,15 @@ fn a_file_overrides_the_defaults_and_the_environment_overrides_the_file() {
     assert_eq!(config.routes.len(), 2);
     assert!(
         !format!("{config:?}").contains("secret"),
-        "secrets never print"
+        "secrets are never printed"
     );
     assert_eq!(config.redis.place(), "r:6379");
 }
 
 #[test]
 fn all_faults_are_reported_at_once_with_file_and_key() {
-    let file = "[worker]\nlease = \"soon\"\nspeed = 9\n[[route]]\nname = \"r\"\nsender = \"smtp\"\n[reddis]\n";
+    let file = "[worker]\nlease = \"soon\"\nspeed = 9\n\
+                [[route]]\nname = \"r\"\nsender = \"smtp\"\n[reddis]\n";
     let layers = [("default.toml", DEFAULT), ("mine.toml", file)];
     let faults = Config::from_layers(&layers, &variables(&[("REDELIVER_REDIS__SHARDS", "none")]))
         .unwrap_err();
@@ -78,7 +81,7 @@ fn all_faults_are_reported_at_once_with_file_and_key() {
 }
 
 #[test]
-fn providers_and_nameservers_are_read_and_their_faults_named() {
+fn providers_and_nameservers_are_read_and_their_faults_reported() {
     let good = "[placement]\nmx = true\nnameservers = [\"192.0.2.1\", \"[2001:db8::1]:5353\"]\n\
                 [[provider]]\nname = \"acme\"\ndomains = [\"acme.example\"]\n";
     let config =
@@ -99,7 +102,8 @@ fn providers_and_nameservers_are_read_and_their_faults_named() {
         "google"
     );
 
-    let bad = "[placement]\ntimeout = \"0s\"\nnameservers = \"dns.example\"\n[[provider]]\nname = \"a.b\"\n";
+    let bad = "[placement]\ntimeout = \"0s\"\nnameservers = \"dns.example\"\n\
+               [[provider]]\nname = \"a.b\"\n";
     let faults =
         Config::from_layers(&[("default.toml", DEFAULT), ("mine.toml", bad)], &[]).unwrap_err();
     let keys: Vec<_> = faults.0.iter().map(|fault| fault.key.as_str()).collect();
@@ -116,7 +120,7 @@ fn providers_and_nameservers_are_read_and_their_faults_named() {
 }
 
 #[test]
-fn return_paths_are_signed_with_a_key_that_never_prints() {
+fn return_paths_are_signed_with_a_key_that_is_never_printed() {
     let key = variables(&[("REDELIVER_VERP__KEY", "geheim-geheim-geheim")]);
     let file =
         "[verp]\ndomain = \"Bounce.example.org\"\n[intake.lmtp]\nlisten = \"127.0.0.1:8026\"\n";
@@ -142,7 +146,7 @@ fn return_paths_are_signed_with_a_key_that_never_prints() {
 }
 
 #[test]
-fn the_route_that_ships_is_there_only_while_it_is_the_default_route() {
+fn the_built_in_route_exists_only_while_it_is_the_default_route() {
     let relay = "[[route]]\nname = \"relay\"\nsender = \"smtp\"\nhost = \"mx\"\n";
     let own = "[[route]]\nname = \"default\"\nsender = \"log\"\n";
     for (file, names) in [
@@ -171,7 +175,7 @@ fn the_route_that_ships_is_there_only_while_it_is_the_default_route() {
 }
 
 #[test]
-fn a_default_route_that_is_not_there_is_a_fault() {
+fn a_default_route_that_does_not_exist_is_a_fault() {
     let layers = [
         ("default.toml", DEFAULT),
         ("mine.toml", "[worker]\nroute = \"fast\""),
@@ -180,10 +184,10 @@ fn a_default_route_that_is_not_there_is_a_fault() {
     assert_eq!(faults.0[0].key, "worker.route");
 }
 
-/// Each line of these could only be a mistake. All are refused at the start, with their key and
-/// what is allowed.
+/// Each of these settings can only be a mistake. All are rejected at the start, with their key and
+/// the allowed values.
 #[test]
-fn what_can_only_be_a_mistake_is_refused_with_its_key_and_what_is_allowed() {
+fn settings_that_can_only_be_mistakes_are_rejected_with_key_and_allowed_values() {
     let relay = "[[route]]\nname = \"relay\"\nsender = \"smtp\"\n";
     let host = |host: &str| format!("{relay}host = \"{host}\"\n");
     let named = |name: &str| format!("[[route]]\nname = \"{name}\"\nsender = \"log\"\n");
@@ -198,7 +202,7 @@ fn what_can_only_be_a_mistake_is_refused_with_its_key_and_what_is_allowed() {
             twice,
         ),
         (named("relay") + &named("relay"), "route.relay.name", twice),
-        // Names that get into keys, headers, URLs, paths and logs.
+        // Names that become part of keys, headers, URLs, paths and logs.
         (named("a\\r\\nb"), "route.a\r\nb.name", "A-Z a-z 0-9 . _ -"),
         (named("a b"), "route.a b.name", "A-Z a-z 0-9 . _ -"),
         (named("a/b"), "route.a/b.name", "A-Z a-z 0-9 . _ -"),
@@ -227,6 +231,11 @@ fn what_can_only_be_a_mistake_is_refused_with_its_key_and_what_is_allowed() {
             format!("{}username = \"a\\u0000b\"\n", host("mx.example")),
             "route.relay.username",
             "control characters",
+        ),
+        (
+            "[worker]\nhttp_hosts = [\"*\"]\n".to_owned(),
+            "worker.http_hosts",
+            "is no host like",
         ),
         (
             destination("*example.com"),
@@ -303,8 +312,8 @@ fn what_can_only_be_a_mistake_is_refused_with_its_key_and_what_is_allowed() {
             "redis.sentinel.master",
             "control characters",
         ),
-        // Content that leaves this machine in the clear, or is somewhere else in each folder that a
-        // worker starts in.
+        // Content that would be read over an unencrypted network, or a path that depends on the
+        // folder in which a worker starts.
         (
             "[content]\nstores = [\"http://store.example/mail\"]".to_owned(),
             "content.stores",
@@ -331,7 +340,7 @@ fn what_can_only_be_a_mistake_is_refused_with_its_key_and_what_is_allowed() {
             "upkeep.reinstate",
             "within a year",
         ),
-        // What is no cron expression, with the number of its fields.
+        // Texts that are not cron expressions, with the number of their fields.
         (
             "[upkeep]\ntrim_journal = \"every day\"".to_owned(),
             "upkeep.trim_journal",
@@ -383,14 +392,14 @@ fn what_can_only_be_a_mistake_is_refused_with_its_key_and_what_is_allowed() {
         let faults =
             Config::from_layers(&[("default.toml", DEFAULT), ("mine.toml", &text)], &[]).err();
         let faults = faults.unwrap_or_else(|| panic!("accepted: {text}"));
-        let said = faults
+        let is_reported = faults
             .0
             .iter()
             .any(|fault| fault.key == key && fault.text.contains(allowed));
-        assert!(said, "{text}: {faults}");
+        assert!(is_reported, "{text}: {faults}");
         assert!(
             !faults.to_string().contains('\r'),
-            "a fault is one line: {faults:?}"
+            "a fault has one line: {faults:?}"
         );
         let mut of_cron = faults
             .0
@@ -399,19 +408,21 @@ fn what_can_only_be_a_mistake_is_refused_with_its_key_and_what_is_allowed() {
         let is_one_line = |fault: &SettingsFault| !fault.text.contains(['\n', '^']);
         assert!(
             of_cron.all(is_one_line),
-            "a fault shows what the parser drew: {faults:?}"
+            "a fault contains the parser's own drawing: {faults:?}"
         );
     }
-    let good = "[content]\nroots = [\"/srv/mail\"]\nstores = [\"http://127.0.0.1:9000/mail\", \"s3://bucket\"]\n\
-                [redis]\nprefix = \"app:rd-1\"\n[[destination]]\nname = \"*\"\n[[destination]]\nname = \"a.example+b.example\"\n";
+    let good = "[content]\nroots = [\"/srv/mail\"]\n\
+                stores = [\"http://127.0.0.1:9000/mail\", \"s3://bucket\"]\n\
+                [redis]\nprefix = \"app:rd-1\"\n[[destination]]\nname = \"*\"\n\
+                [[destination]]\nname = \"a.example+b.example\"\n";
     let fixed = "[pace]\nwindow_new = 2\nwindow_min = 2\nwindow_max = 2\n";
     let good = format!("{good}{fixed}{}", host("2001:db8::1"));
     Config::from_layers(&[("default.toml", DEFAULT), ("mine.toml", &good)], &[]).unwrap();
 }
 
-/// A named pipe that nothing writes to would hold up the start for ever.
+/// A named pipe without a writer would block the start for ever.
 #[test]
-fn files_that_are_no_regular_ones_are_refused_at_once() {
+fn files_that_are_not_regular_are_rejected_at_once() {
     let folder = tempfile::tempdir().unwrap();
     let pipe = folder.path().join("pipe");
     assert!(
@@ -435,11 +446,13 @@ fn files_that_are_no_regular_ones_are_refused_at_once() {
     ] {
         let shown = file.display();
         let text = format!(
-            "[redis]\nurl_file = \"{shown}\"\npassword_file = \"{shown}\"\ntls_ca_file = \"{shown}\"\n\
-             [verp]\nkey_file = \"{shown}\"\n[intake.hooks.mailgun]\nsigning_key_file = \"{shown}\"\n\
-             [[route]]\nname = \"r\"\nsender = \"http\"\nsecret_file = \"{shown}\"\nca_file = \"{shown}\"\n\
-             [[route]]\nname = \"s\"\nsender = \"smtp\"\nhost = \"h\"\nusername = \"u\"\npassword_file = \"{shown}\"\n\
-             tls = \"required\"\ntls_ca_file = \"{shown}\"\n"
+            "[redis]\nurl_file = \"{shown}\"\npassword_file = \"{shown}\"\n\
+             tls_ca_file = \"{shown}\"\n[verp]\nkey_file = \"{shown}\"\n\
+             [intake.hooks.mailgun]\nsigning_key_file = \"{shown}\"\n\
+             [[route]]\nname = \"r\"\nsender = \"http\"\nsecret_file = \"{shown}\"\n\
+             ca_file = \"{shown}\"\n\
+             [[route]]\nname = \"s\"\nsender = \"smtp\"\nhost = \"h\"\nusername = \"u\"\n\
+             password_file = \"{shown}\"\ntls = \"required\"\ntls_ca_file = \"{shown}\"\n"
         );
         let faults = Config::from_layers(&[("default.toml", DEFAULT), ("mine.toml", &text)], &[])
             .unwrap_err();
@@ -463,7 +476,9 @@ fn files_that_are_no_regular_ones_are_refused_at_once() {
             assert!(refused(key), "{key} {shown}: {faults}");
         }
         let config = Config {
-            policy_file: Some(file.to_owned()),
+            policy: crate::model::Policy {
+                file: Some(file.to_owned()),
+            },
             ..Config::embedded()
         };
         assert!(

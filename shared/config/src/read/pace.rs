@@ -26,8 +26,9 @@ pub(crate) fn read_pace(pace: &mut Pace, section: &mut Section<'_, '_>) {
     );
 }
 
-/// Finds windows that are larger than `window_max`, which no destination gets more than. `window`
-/// is only where the fast growth ends, and means the same as `window_max` if it is larger.
+/// Reports windows that are larger than `window_max`, the upper limit for every destination.
+/// `window` may be larger: it only ends the fast growth, and then has the same effect as
+/// `window_max`.
 pub(crate) fn check_windows(pace: &Pace, faults: &mut Vec<SettingsFault>) {
     let Pace {
         window_new,
@@ -62,8 +63,9 @@ pub(crate) fn read_breaker(breaker: &mut Breaker, section: &mut Section<'_, '_>)
     );
 }
 
-/// Reads a section and puts it in the place of one that an earlier file gave the same name. What it
-/// leaves out is as in `[pace]`. `named` are the names that this file has used.
+/// Reads a `[[destination]]` section. It replaces one with the same name from an earlier layer.
+/// Keys that it leaves out have the values of `[pace]`. `named` are the names that this layer has
+/// used.
 pub(crate) fn read_destination(
     rules: &mut Vec<DestinationRule>,
     pace: &Pace,
@@ -84,12 +86,13 @@ pub(crate) fn read_destination(
     if name != "*" && !is_destination_name(plain) {
         section.fault(
             "name",
-            "every destination needs a name: \"example.com\", \"*.example.com\", a provider's, or \"*\" for all",
+            "every destination needs a name: \"example.com\", \"*.example.com\", the name of a \
+             provider, or \"*\" for all",
         );
     } else if named.contains(&name) {
         section.fault(
             "name",
-            "another [[destination]] of this file has this name; keep one of them",
+            "another [[destination]] in this file has this name; keep one of them",
         );
     } else {
         rules.retain(|rule| rule.name != name);

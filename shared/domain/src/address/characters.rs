@@ -1,21 +1,21 @@
-//! Which characters beyond ASCII a local part may have: those of the FreeformClass of PRECIS (RFC
-//! 8264, section 4.3) without its spaces. RFC 6531 allows all, but some would make two addresses
-//! look like one, or turn a line on a console around.
+//! Which characters beyond ASCII a local part may contain: those of the FreeformClass of PRECIS
+//! (RFC 8264, section 4.3), without its spaces. RFC 6531 allows all characters. But some would make
+//! two addresses look the same, or reverse the text of a line on a console.
 
 use icu_properties::props::{
     CanonicalCombiningClass, DefaultIgnorableCodePoint, GeneralCategory, JoiningType,
 };
 use icu_properties::{CodePointMapData, CodePointSetData};
 
-/// What decoders put where bytes are no text: it says that the address was another one.
+/// Decoders write this character in place of bytes that are not text. So the real address was a
+/// different one.
 const REPLACEMENT: char = char::REPLACEMENT_CHARACTER;
 
 const ZERO_WIDTH_NON_JOINER: char = '\u{200c}';
 const ZERO_WIDTH_JOINER: char = '\u{200d}';
 
-/// Whether each character of this text is ASCII or can be seen. The two joiners are allowed as in
-/// domains (RFC 5892, appendix A): where Persian and the scripts of India need them, and nowhere
-/// else.
+/// Whether each character of the text is ASCII or visible. The two joiners are allowed as in
+/// domains (RFC 5892, appendix A): only where Persian and the scripts of India need them.
 pub(super) fn are_visible(text: &str) -> bool {
     text.char_indices().all(|(at, c)| match c {
         ZERO_WIDTH_JOINER => is_after_virama(&text[..at]),
@@ -49,7 +49,8 @@ fn is_visible(c: char) -> bool {
         && !CodePointSetData::new::<DefaultIgnorableCodePoint>().contains(c)
 }
 
-/// Whether a text ends with the sign that takes the vowel from a letter of an Indic script.
+/// Whether the text ends with a virama, the sign that removes the vowel from a letter of an Indic
+/// script.
 fn is_after_virama(text: &str) -> bool {
     let class = CodePointMapData::<CanonicalCombiningClass>::new();
     text.chars()
@@ -76,7 +77,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn local_parts_of_people_in_many_scripts_are_visible() {
+    fn local_parts_in_many_scripts_are_visible() {
         for text in [
             "jo",
             "rémi",
@@ -111,14 +112,14 @@ mod tests {
     }
 
     #[test]
-    fn what_cannot_be_seen_or_told_apart_is_not_visible() {
+    fn invisible_and_confusable_characters_are_not_visible() {
         for c in [
-            // Tags, which spell ASCII unseen.
+            // Tags, which spell ASCII text invisibly.
             '\u{e0001}',
             '\u{e0020}',
             '\u{e0041}',
             '\u{e007f}',
-            // Marks that steer text.
+            // Marks that control the direction of text.
             '\u{61c}',
             '\u{200b}',
             '\u{200e}',
@@ -147,7 +148,7 @@ mod tests {
             '\u{1d173}',
             '\u{e0100}',
             '\u{e01ef}',
-            // Spaces, controls, private use, what is not assigned, no characters at all.
+            // Spaces, controls, private use, unassigned code points, noncharacters.
             '\u{a0}',
             '\u{1680}',
             '\u{2000}',
@@ -162,7 +163,7 @@ mod tests {
             '\u{fdd0}',
             '\u{ffff}',
             '\u{10ffff}',
-            // Bytes that could not be read.
+            // The replacement for bytes that could not be decoded.
             '\u{fffd}',
             // Joiners that join nothing.
             '\u{200c}',

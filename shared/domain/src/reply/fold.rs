@@ -1,14 +1,14 @@
-//! Makes one text of what was handed on: white space folded, lines apart. Knows nothing of codes
-//! and statuses.
+//! Makes one clean text of a raw reply: white space folded, lines separate. Must not know about
+//! codes and statuses.
 
 use std::borrow::Cow;
 
 /// Folds white space and control characters into single spaces, and line ends into single `\n`. Log
-/// pipelines write a line end as backslash and letter, so these count too. Most replies come
-/// folded.
+/// pipelines write a line end as the two characters backslash and letter, so these count as line
+/// ends too. Most replies are already folded, and are returned unchanged.
 pub(super) fn fold(raw: &str) -> Cow<'_, str> {
     let bytes = raw.as_bytes();
-    // Without a way out amid the loop many bytes are looked at in one step.
+    // The loops have no early exit, so that the compiler can process many bytes per step.
     let odd = bytes.iter().fold(false, |odd, b| {
         odd | !(b' '..=b'~').contains(b) | (*b == b'\\')
     });
@@ -26,7 +26,7 @@ pub(super) fn fold(raw: &str) -> Cow<'_, str> {
         raw
     };
     let mut folded = String::with_capacity(raw.len());
-    // What is to stand before the next character.
+    // The separator to write before the next character.
     let mut gap = None;
     for c in raw.chars() {
         match c {

@@ -1,41 +1,43 @@
-//! What a reply answered: the sender, the recipient or the content. Mail systems say so around the
-//! reply that they quote, and it is a part of what the reply means: an unknown name in answer to
-//! the sender is none of the recipient's.
+//! The stage that a reply answered: the sender, the recipient or the content. Mail systems write it
+//! next to the reply that they quote. It is part of the reply's meaning: "unknown" in answer to the
+//! sender is not about the recipient.
 
 use super::{MAX_TEXT, Reply, cut};
 
-/// What was refused, in a conversation of our own.
+/// What the server refused, in an SMTP conversation of our own.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Stage {
     /// The sender: `MAIL FROM`.
     Mail,
     /// The recipient: `RCPT TO`.
     Rcpt,
-    /// The content, by what follows its final dot.
+    /// The content: the reply to its final dot.
     Content,
 }
 
 impl Reply {
-    /// The same reply, with what it answered behind its text, as Postfix has it. The sender is
-    /// noted even where the reply says nothing, or quotes what another system was told. What a
-    /// status of an address says to the content stays as it is: it says itself that it was no
-    /// content (RFC 3463, section 3.2).
+    /// Returns the same reply with the stage appended to its text, in Postfix's form.
+    ///
+    /// The sender is always appended, even to an empty text or to one that already quotes a stage
+    /// of another system. For the content, a reply whose status is about an address stays
+    /// unchanged: that status already means that the content was not the cause (RFC 3463, section
+    /// 3.2).
     #[must_use]
     pub fn in_reply_to(mut self, stage: Stage) -> Self {
         let has_note = self.text.contains("in reply to");
         match stage {
             Stage::Mail => self.append(MAIL.0),
             Stage::Rcpt if !has_note => self.append(RCPT.0),
-            Stage::Content if !has_note && !self.is_of_address() => self.append(DATA.0),
+            Stage::Content if !has_note && !self.has_address_status() => self.append(DATA.0),
             Stage::Rcpt | Stage::Content => {}
         }
         self
     }
 
-    /// What the reply answered, where its text notes it. The sender goes before what another system
-    /// was told.
+    /// Returns the stage that the reply answered, if its text names one. If it names several, the
+    /// sender has priority.
     pub fn answers(&self) -> Option<Stage> {
-        // Nearly no reply has a note, and each reply is asked.
+        // Fast check: this runs for every reply, and nearly none names a stage.
         if !self.text.contains("n reply to ") {
             return None;
         }
@@ -49,13 +51,13 @@ impl Reply {
         self.text = text.trim_start().to_owned();
     }
 
-    /// Whether the status is of an address.
-    fn is_of_address(&self) -> bool {
+    /// Whether the status is about an address.
+    fn has_address_status(&self) -> bool {
         self.status.is_some_and(|status| status.subject() == 1)
     }
 }
 
-/// What notes look like, in lower case.
+/// How replies name a stage, in lower case.
 const NOTES: [(Stage, &str); 4] = [
     (Stage::Mail, "in reply to mail from"),
     (Stage::Content, "in reply to end of data"),
@@ -63,8 +65,8 @@ const NOTES: [(Stage, &str); 4] = [
     (Stage::Rcpt, "in reply to rcpt to"),
 ];
 
-/// How Postfix says of its own replies that it was the content that was refused, and what says so
-/// elsewhere, in lower case.
+/// Postfix's note that the content was refused, and the words of other mail systems for the same,
+/// in lower case.
 const DATA: (&str, &[&str]) = (
     " (in reply to end of DATA command)",
     &[
@@ -100,26 +102,26 @@ const MAIL: (&str, &[&str]) = (
     ],
 );
 
-/// Notes in a reply what it answered, where what was said around it tells, and the reply does not.
-/// Where it was the content, the recipient had been accepted before, and "unknown" is a filter's
-/// word.
-pub fn note(reply: &mut Reply, said: &str) {
+/// Appends the stage to a reply if the text around it (`context`) names one and the reply itself
+/// does not. It matters: if the content was refused, the recipient had been accepted before, so
+/// "unknown" is then the word of a content filter.
+pub fn note(reply: &mut Reply, context: &str) {
     if reply.text.is_empty() || reply.text.contains("in reply to") {
         return;
     }
-    let said = said.to_lowercase();
-    // Where commands are sent ahead, the answer to a recipient can stand behind DATA; the server
-    // then misses recipients.
-    if said.contains("need rcpt") || said.contains("no valid recipients") {
+    let context = context.to_lowercase();
+    // With pipelining, the answer to a recipient can come after DATA in the quoted text. The server
+    // then complains that recipients are missing, so the stage is unclear.
+    if context.contains("need rcpt") || context.contains("no valid recipients") {
         return;
     }
-    let told = |(_, words): &(&str, &[&str])| words.iter().any(|words| said.contains(words));
-    // A status of an address says itself that it was no content.
+    let is_named = |(_, words): &(&str, &[&str])| words.iter().any(|words| context.contains(words));
+    // A status about an address already means that the content was not the cause.
     let stages = [DATA, RCPT]
         .into_iter()
-        .filter(|_| !reply.is_of_address())
+        .filter(|_| !reply.has_address_status())
         .chain([MAIL]);
-    if let Some((stage, _)) = stages.into_iter().find(told) {
+    if let Some((stage, _)) = stages.into_iter().find(is_named) {
         reply.append(stage);
     }
 }
@@ -129,8 +131,8 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_was_refused_is_read_from_the_words_around() {
-        for (raw, said, stage) in [
+    fn the_refused_stage_is_read_from_the_text_around_the_reply() {
+        for (raw, context, stage) in [
             (
                 "550 nobody",
                 "error after RCPT TO:<jo@example.com>",
@@ -167,13 +169,13 @@ mod tests {
             ),
         ] {
             let mut reply = Reply::parse(raw);
-            note(&mut reply, said);
+            note(&mut reply, context);
             let stages = ["MAIL FROM", "RCPT TO", "end of DATA"];
             let noted = stages
                 .into_iter()
                 .find(|stage| reply.text.contains(stage))
                 .unwrap_or_default();
-            assert_eq!(noted, stage, "{raw} | {said}");
+            assert_eq!(noted, stage, "{raw} | {context}");
         }
         let mut long = Reply {
             text: "x".repeat(MAX_TEXT),
@@ -187,7 +189,7 @@ mod tests {
     }
 
     #[test]
-    fn a_reply_of_our_own_conversation_tells_what_it_answered() {
+    fn a_reply_of_our_own_conversation_names_the_stage_that_it_answered() {
         for (raw, stage, noted) in [
             (
                 "550 nobody",

@@ -1,4 +1,5 @@
-//! Which replies a row is for, by status: one exact status, a family of them, or a bare reply code.
+//! A pattern that selects replies by status: one exact status, a family of them, or a bare reply
+//! code.
 
 use std::fmt;
 use std::str::FromStr;
@@ -13,13 +14,13 @@ pub enum StatusPattern {
     Any,
     /// `none`: every reply that has neither a status nor a code.
     Bare,
-    /// `4.*.*`: every reply of the class, also by the first digit of a code without status.
+    /// `4.*.*`: every reply of the class. A code without a status matches by its first digit.
     Class(StatusClass),
-    /// `421`: this code, where the reply has no status.
+    /// `421`: this code, if the reply has no status.
     Code(u16),
     /// `4.3.*`: every status of the subject.
     Subject(StatusClass, u16),
-    /// `4.7.500-699`: every status of the subject with a detail from here to there.
+    /// `4.7.500-699`: every status of the subject with a detail in this range, both ends included.
     Details(StatusClass, u16, u16, u16),
     /// `4.3.1`: this status.
     Exact(EnhancedStatus),
@@ -27,28 +28,28 @@ pub enum StatusPattern {
     Both(u16, EnhancedStatus),
 }
 
-/// Why a text is no pattern.
+/// Why a text is not a pattern.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("a status pattern looks like 4.3.1, 4.3.*, 4.*.*, 4.7.500-699, 421, 542 5.0.0, none or *")]
 pub struct NotAPattern;
 
 impl StatusPattern {
-    /// How exact the pattern is: of two that match a reply, the one with the larger figure is the
-    /// more specific.
+    /// Returns how exact the pattern is. If two patterns match a reply, the one with the larger
+    /// number is more specific.
     pub fn exactness(&self) -> u16 {
         match self {
             Self::Any => 0,
             Self::Bare | Self::Class(_) => 1,
             Self::Code(_) => 2,
             Self::Subject(..) => 3,
-            // 1,000 details at most: the fewer, the more exact.
+            // A range has at most 1,000 details. The fewer it has, the more exact it is.
             Self::Details(_, _, from, to) => 1_004 - (to - from + 1),
             Self::Exact(_) => 1_004,
             Self::Both(..) => 1_005,
         }
     }
 
-    /// Whether the reply's status is of this kind.
+    /// Whether the pattern matches the reply.
     pub fn matches(&self, reply: &Reply) -> bool {
         match *self {
             Self::Any => true,
@@ -146,7 +147,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn patterns_match_what_they_say() {
+    fn a_pattern_matches_exactly_its_statuses() {
         for (pattern, matching, other) in [
             ("4.3.1", "452 4.3.1 full", "452 4.3.10 full"),
             ("4.3.*", "451 4.3.9 x", "451 4.4.3 x"),
@@ -177,7 +178,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_pattern_is_refused() {
+    fn a_text_that_is_not_a_pattern_is_rejected() {
         for text in [
             "",
             "4",
@@ -201,7 +202,7 @@ mod tests {
     }
 
     #[test]
-    fn the_exact_ranks_above_the_general() {
+    fn a_more_exact_pattern_ranks_above_a_general_one() {
         let ranked: Vec<StatusPattern> = [
             "*",
             "4.*.*",

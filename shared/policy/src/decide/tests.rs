@@ -1,4 +1,4 @@
-//! What each outcome leads to, by the default table and by tables of a test.
+//! Tests of the verdict for each outcome, with the default table and with tables of the tests.
 
 use super::*;
 
@@ -13,7 +13,7 @@ fn case(attempt: u32) -> Case<'static> {
         destination: "example.com",
         attempt,
         created: T0,
-        delivered_there: None,
+        last_delivery_there: None,
         confirm: Duration::ZERO,
     }
 }
@@ -71,15 +71,15 @@ fn the_three_schedules_are_exactly_as_promised() {
 }
 
 #[test]
-fn each_default_row_does_what_the_table_in_the_documents_says() {
+fn each_default_row_matches_the_documented_table() {
     use Verdict::{DropAll, DropMessage};
     let retired = |standing| Verdict::Retire {
         standing,
-        host_dead: false,
+        host_down: false,
     };
-    let host_dead = Verdict::Retire {
+    let host_down = Verdict::Retire {
         standing: Standing::Unavailable,
-        host_dead: true,
+        host_down: true,
     };
     for (reply, first_hours, tries, end) in [
         ("450 4.2.1 receiving mail too quickly", 1.0, 4, DropAll),
@@ -120,7 +120,7 @@ fn each_default_row_does_what_the_table_in_the_documents_says() {
         ("550 5.3.0 no", 0.0, 0, DropAll),
         ("554 5.6.0 content", 0.0, 0, DropMessage),
         ("550 no", 0.0, 0, DropMessage),
-        // The text knows better, or there is nothing but the text.
+        // The text is more specific than the status, or there is only the text.
         ("450 please wait, greylisted", 0.5, 4, DropAll),
         (
             "550 5.7.1 <jo@example.com>: user unknown",
@@ -153,9 +153,10 @@ fn each_default_row_does_what_the_table_in_the_documents_says() {
             "554 5.4.7 delivery time expired (last transfail: 454 4.4.4 no)",
             24.0,
             3,
-            host_dead.clone(),
+            host_down.clone(),
         ),
-        // A mailbox that sleeps, or of which status and text contradict each other, may wake.
+        // A mailbox that is only inactive, or whose status and text contradict each other, may be
+        // used again.
         (
             "550 5.2.1 mailbox closed",
             0.0,
@@ -174,8 +175,8 @@ fn each_default_row_does_what_the_table_in_the_documents_says() {
             0,
             retired(Standing::Unavailable),
         ),
-        // A report that has given up and blames nothing; a platform's own bare words, and what
-        // we cannot read.
+        // A report that gave up and blames nothing; a platform's own bare words; a text that cannot
+        // be read.
         (
             "Delivery to the following recipients failed: jo@example.com",
             0.0,
@@ -189,8 +190,8 @@ fn each_default_row_does_what_the_table_in_the_documents_says() {
             4,
             retired(Standing::Unavailable),
         ),
-        // A report of a mail system that was told so for days. Greylisting, and what is not
-        // said of the user, is no such thing.
+        // A report of a mail system that was deferred for days. It does not count for greylisting,
+        // nor for a text that is not about the user.
         (
             "450 4.1.1 User unknown (tried for days)",
             0.0,
@@ -221,7 +222,8 @@ fn each_default_row_does_what_the_table_in_the_documents_says() {
             4,
             DropAll,
         ),
-        // Mail that nobody fetches: after a month nothing is sent again, and the address heals.
+        // Mail that is not fetched: after a month it is not sent again, and the address is retired
+        // for a time.
         (
             "it was not collected within 31 days",
             0.0,
@@ -246,7 +248,7 @@ fn each_default_row_does_what_the_table_in_the_documents_says() {
             4,
             retired(Standing::Inactive),
         ),
-        // Symantec's code beside a status that says nothing.
+        // Symantec's code, next to a status without meaning.
         (
             "542 5.0.0 jo@example.com Rejected",
             0.0,
@@ -283,7 +285,7 @@ fn each_default_row_does_what_the_table_in_the_documents_says() {
             "452 insufficient system storage",
             24.0,
             4,
-            host_dead.clone(),
+            host_down.clone(),
         ),
         ("450 user is receiving mail too quickly", 1.0, 4, DropAll),
         ("451 too many connections", 1.0, 4, DropAll),
@@ -294,9 +296,9 @@ fn each_default_row_does_what_the_table_in_the_documents_says() {
             retired(Standing::Inactive),
         ),
         ("Message size exceeds the limit", 0.0, 0, DropMessage),
-        // The three schedules hold whatever the text says of users.
-        ("452 4.3.1 user unknown", 24.0, 4, host_dead.clone()),
-        ("451 4.3.2 mailbox full", 1.0, 4, host_dead.clone()),
+        // The three schedules apply even if the text is about users.
+        ("452 4.3.1 user unknown", 24.0, 4, host_down.clone()),
+        ("451 4.3.2 mailbox full", 1.0, 4, host_down.clone()),
         (
             "450 4.2.1 user unknown",
             24.0,
@@ -331,7 +333,7 @@ fn each_default_row_does_what_the_table_in_the_documents_says() {
 }
 
 #[test]
-fn host_rows_are_never_early() {
+fn rows_of_scope_host_are_never_early() {
     let table = Table::embedded();
     for row in table.rows().iter().filter(|row| row.scope == Scope::Host) {
         for n in 0..200 {
@@ -372,7 +374,8 @@ fn a_hint_replaces_or_lengthens_the_first_delay_within_bounds() {
             else {
                 panic!("{reply}")
             };
-            // Only the second delay of greylisting is not about a time that somebody named.
+            // Every delay here is a time that a server asked for, except the second one of
+            // greylisting.
             let least = if attempt == 0 { 1.0 } else { 0.9 };
             assert!(
                 within(delay, minutes / 60.0, least, 1.1),
@@ -383,7 +386,7 @@ fn a_hint_replaces_or_lengthens_the_first_delay_within_bounds() {
 }
 
 #[test]
-fn what_a_peer_asks_for_beside_its_reply_lengthens_any_delay_within_bounds() {
+fn a_separate_retry_after_lengthens_any_delay_within_bounds() {
     for (attempt, reply, hours) in [
         (1, "450 4.2.0 retry-after: 36000s; later", 10.0),
         (2, "450 4.2.0 retry-after: 86400s; later", 24.0),
@@ -392,7 +395,7 @@ fn what_a_peer_asks_for_beside_its_reply_lengthens_any_delay_within_bounds() {
         (1, "451 4.7.1 retry-after: 60s; greylisted", 1.0),
         (1, "451 4.7.1 retry-after: 7200s; greylisted", 2.0),
         (1, "450 4.2.0 try again in 10 hours", 4.0),
-        // The three schedules are exactly so.
+        // The three schedules are never changed.
         (1, "451 4.3.2 retry-after: 36000s; later", 4.0),
     ] {
         let Verdict::RetryAfter(delay) = verdict(attempt, reply) else {
@@ -406,7 +409,7 @@ fn what_a_peer_asks_for_beside_its_reply_lengthens_any_delay_within_bounds() {
 }
 
 #[test]
-fn our_own_trouble_spends_no_attempt_and_ends_by_age() {
+fn trouble_on_our_side_uses_up_no_attempt_and_ends_by_age() {
     let fault = Fault::ours(FaultKind::Connect, "refused".to_owned());
     let outcome = Outcome::Unreachable(fault.clone());
     let table = Table::embedded();
@@ -461,7 +464,7 @@ fn our_own_trouble_spends_no_attempt_and_ends_by_age() {
 }
 
 #[test]
-fn a_job_past_its_age_ends_as_if_its_last_attempt_had_failed() {
+fn a_job_past_its_maximum_age_ends_as_if_its_last_attempt_had_failed() {
     let reply = Outcome::Deferred(Reply::parse("450 4.2.1 disabled"));
     let table = Table::embedded();
     let late = T0.plus(table.max_age);
@@ -470,13 +473,13 @@ fn a_job_past_its_age_ends_as_if_its_last_attempt_had_failed() {
         verdict,
         Verdict::Retire {
             standing: Standing::Inactive,
-            host_dead: false
+            host_down: false
         }
     );
 }
 
 #[test]
-fn what_a_relay_took_waits_for_as_long_as_its_route_says() {
+fn a_message_that_a_relay_accepted_waits_as_long_as_its_route_requires() {
     let accepted = Outcome::Accepted(Reply::parse("250 2.0.0 queued"));
     let table = Table::embedded();
     assert_eq!(
@@ -503,25 +506,26 @@ fn what_a_relay_took_waits_for_as_long_as_its_route_says() {
 fn a_dead_host_never_makes_an_address_inactive() {
     let table = Table::with_file(
         "t",
-        "[[row]]\nname = \"h\"\nstatus = \"4.3.9\"\nscope = \"host\"\ndelays = []\nfinal = \"inactive\"",
+        "[[row]]\nname = \"h\"\nstatus = \"4.3.9\"\nscope = \"host\"\n\
+         delays = []\nfinal = \"inactive\"",
     )
     .unwrap();
     let reply = Outcome::Deferred(Reply::parse("451 4.3.9 x"));
     let before = Some(Timestamp::from_ms(T0.ms() - 1));
-    for (delivered_there, standing, host_dead) in [
+    for (last_delivery_there, standing, host_down) in [
         (None, Standing::Unavailable, true),
         (before, Standing::Unavailable, true),
         (Some(T0), Standing::Inactive, false),
     ] {
         let case = Case {
-            delivered_there,
+            last_delivery_there,
             ..case(1)
         };
         assert_eq!(
             decide(&case, &reply, &table, T0).verdict,
             Verdict::Retire {
                 standing,
-                host_dead
+                host_down
             }
         );
     }

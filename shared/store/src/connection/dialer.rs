@@ -1,4 +1,4 @@
-//! Makes the connections of the pool: to the one server, to a Cluster, or to the master that
+//! Makes the connections of the pool: to the single server, to a Cluster, or to the master that
 //! sentinels name.
 
 use std::sync::Arc;
@@ -15,14 +15,13 @@ use crate::connection::servers::{Sentinels, Servers, is_tls};
 use crate::connection::settings::ConnectionSettings;
 use crate::error::StoreError;
 
-/// How often a Cluster's answer that a slot is elsewhere is followed, and a node that went away is
-/// looked for again.
+/// How many times a call follows a Cluster's redirection, or looks again for a node that went away.
 const CLUSTER_RETRIES: u32 = 3;
 
 /// How long such a retry waits at most, in ms.
 const CLUSTER_RETRY_WAIT_MAX_MS: u64 = 200;
 
-/// How long it waits at least, in ms.
+/// How long such a retry waits at least, in ms.
 const CLUSTER_RETRY_WAIT_MIN_MS: u64 = 10;
 
 /// Makes connections.
@@ -38,10 +37,11 @@ enum Shape {
 }
 
 impl Dialer {
-    /// One for `servers`.
+    /// Creates a dialer for `servers`.
     ///
     /// # Errors
-    /// [`StoreError::Mismatch`] where they and the files of TLS do not make a connection.
+    /// [`StoreError::Mismatch`] if no connection can be made with these servers and these TLS
+    /// files.
     pub(super) fn new(
         servers: &Servers,
         settings: &ConnectionSettings,
@@ -102,12 +102,13 @@ impl Manager for Dialer {
     type Error = StoreError;
 
     async fn create(&self) -> Result<Link, StoreError> {
-        // Boxed, because it is large and seldom run, and is a part of the future of every call.
+        // Boxed, because the future is large and seldom runs, and is part of the future of every
+        // call.
         Box::pin(self.dial()).await
     }
 
-    /// Asks nothing of the server: a connection that is lost is known to be, and one that failed
-    /// never comes here.
+    /// Sends nothing to the server. A lost connection is already marked as lost, and a connection
+    /// that failed is never returned to the pool.
     async fn recycle(&self, link: &mut Link, _: &Metrics) -> RecycleResult<StoreError> {
         if link.lost.load(Ordering::Relaxed) {
             Err(RecycleError::message("lost"))

@@ -1,6 +1,6 @@
-//! What a write has to reach before it counts as stored, and how that is asked for: in the same
-//! round trip, on the same connection, because a server answers WAIT and WAITAOF for what that very
-//! connection has written.
+//! What a write must reach before it counts as stored, and how the server is asked for it. The
+//! question goes in the same round trip on the same connection, because WAIT and WAITAOF cover only
+//! what that connection has written.
 
 use std::collections::HashMap;
 use std::time::Duration;
@@ -12,7 +12,7 @@ use crate::connection::link::Link;
 use crate::connection::settings::Durability;
 use crate::error::StoreError;
 
-/// What is asked of a server behind a write.
+/// The question that follows a write.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Barrier {
     durability: Durability,
@@ -20,7 +20,7 @@ pub(super) struct Barrier {
 }
 
 impl Barrier {
-    /// What `durability` asks for; none where the answer to the write says it all.
+    /// Returns the question for `durability`; none if the answer to the write is enough.
     pub(super) fn new(durability: Durability, timeout: Duration) -> Option<Self> {
         (durability != Durability::Memory).then_some(Self {
             durability,
@@ -28,10 +28,10 @@ impl Barrier {
         })
     }
 
-    /// Adds the question behind the write that is in `commands`, with a write of its own to `key`.
-    /// A script that found its work done before writes nothing, and a server answers only for what
-    /// the connection wrote: without a write of its own, a call that is repeated would be told that
-    /// all is well while the first is still under way.
+    /// Adds the question after the write in `commands`, with a separate write to `key`. A server
+    /// answers only for what the connection wrote, and a script that was run before may find
+    /// nothing to write. Without the separate write, a repeated call would be confirmed while the
+    /// first is still under way.
     pub(super) fn add(self, commands: &mut Pipeline, key: &str) {
         let timeout = u64::try_from(self.timeout.as_millis())
             .unwrap_or(u64::MAX)
@@ -43,17 +43,17 @@ impl Barrier {
         };
     }
 
-    /// What the server answered to the two: nothing, or what is missing.
+    /// Reads the answers to both commands. Returns what is missing, if anything is.
     pub(super) fn read(self, answers: &[Value]) -> Result<Option<String>, StoreError> {
         if let Some(Value::ServerError(err)) = answers
             .iter()
             .find(|answer| matches!(answer, Value::ServerError(_)))
         {
-            // The script has written what it had to. Only the write that is waited for needs more
-            // memory than there is.
+            // The script's own writes have succeeded. Only the separate write needs more memory
+            // than there is.
             if err.code() == "OOM" {
                 return Ok(Some(
-                    "the server's memory is full, so it cannot be asked how far the write has come"
+                    "the server's memory is full, so it cannot report how far the write has come"
                         .to_owned(),
                 ));
             }
@@ -63,23 +63,23 @@ impl Barrier {
         let reached = answers
             .get(1)
             .cloned()
-            .ok_or_else(|| StoreError::Refused("no answer to WAIT".to_owned()))?;
-        let unread = |_| StoreError::Refused("WAIT answered in another shape".to_owned());
+            .ok_or_else(|| StoreError::Refused("WAIT was not answered".to_owned()))?;
+        let unexpected = |_| StoreError::Refused("unexpected answer to WAIT".to_owned());
         if let Durability::Replicas(n) = self.durability {
-            let confirmed: u16 = from_redis_value(reached).map_err(unread)?;
+            let confirmed: u16 = from_redis_value(reached).map_err(unexpected)?;
             let missing =
                 || format!("only {confirmed} of {n} replicas confirmed the write within {timeout}");
             return Ok((confirmed < n).then(missing));
         }
-        let (synced, _): (u16, u16) = from_redis_value(reached).map_err(unread)?;
+        let (synced, _): (u16, u16) = from_redis_value(reached).map_err(unexpected)?;
         Ok((synced < 1).then(|| format!("the append-only file was not synced within {timeout}")))
     }
 }
 
-/// Whether the servers sync their append-only file before every answer, so that nobody has to ask.
+/// Whether the servers sync their append-only file before every answer, so that no call has to ask.
 ///
 /// # Errors
-/// [`StoreError::Mismatch`] where they can neither be asked nor do so by themselves.
+/// [`StoreError::Mismatch`] if they neither sync by themselves nor answer the question.
 pub(super) async fn syncs_by_itself(link: &mut Link) -> Result<bool, StoreError> {
     let mut wait = cmd("WAITAOF");
     wait.arg(1).arg(0).arg(1);
@@ -87,35 +87,40 @@ pub(super) async fn syncs_by_itself(link: &mut Link) -> Result<bool, StoreError>
         Ok(_) => return Ok(false),
         Err(err) => err,
     };
-    if says(&refused, "NOPERM", "") {
+    if is_error(&refused, "NOPERM", "") {
         return Err(mismatch(
-            "redis does not let this user ask WAITAOF; allow it with ACL SETUSER … +waitaof",
+            "the redis user may not run WAITAOF; allow it with ACL SETUSER … +waitaof",
         ));
     }
-    if says(&refused, "ERR", "appendonly is disabled") {
+    if is_error(&refused, "ERR", "appendonly is disabled") {
         return Err(mismatch(
             "redis keeps no append-only file; set appendonly yes there",
         ));
     }
-    if !says(&refused, "ERR", "unknown command") {
+    if !is_error(&refused, "ERR", "unknown command") {
         return Err(sort(&refused));
     }
-    // Before 7.2 nobody can ask. But a server that syncs at every write does so before it answers.
+    // A server before 7.2 has no WAITAOF. But if it syncs at every write, it does so before it
+    // answers.
     for (name, wanted) in [("appendonly", "yes"), ("appendfsync", "always")] {
         let mut config = cmd("CONFIG");
         config.arg("GET").arg(name);
-        let answers = link.ask_masters(config).await.map_err(|err| match sort(&err) {
-            err @ StoreError::Unavailable(_) => err,
-            _ => mismatch(
-                "redis does not tell how it syncs; allow it with ACL SETUSER … +config|get, or use 7.2 or newer",
-            ),
-        })?;
+        let answers = link
+            .ask_masters(config)
+            .await
+            .map_err(|err| match sort(&err) {
+                err @ StoreError::Unavailable(_) => err,
+                _ => mismatch(
+                    "redis does not report how it syncs; \
+                 allow it with ACL SETUSER … +config|get, or use 7.2 or newer",
+                ),
+            })?;
         for answer in answers {
             let values: HashMap<String, String> = from_redis_value(answer)
-                .map_err(|_| mismatch("redis answered CONFIG GET in another shape"))?;
+                .map_err(|_| mismatch("redis gave an unexpected answer to CONFIG GET"))?;
             if values.get(name).map(String::as_str) != Some(wanted) {
                 return Err(mismatch(&format!(
-                    "this redis is older than 7.2 and cannot be asked for a sync; set {name} {wanted} there"
+                    "this redis is older than 7.2 and has no WAITAOF; set {name} {wanted} there"
                 )));
             }
         }
@@ -123,12 +128,12 @@ pub(super) async fn syncs_by_itself(link: &mut Link) -> Result<bool, StoreError>
     Ok(true)
 }
 
-fn says(err: &RedisError, code: &str, text: &str) -> bool {
+fn is_error(err: &RedisError, code: &str, text: &str) -> bool {
     err.code() == Some(code) && err.detail().unwrap_or_default().contains(text)
 }
 
 fn mismatch(why: &str) -> StoreError {
     StoreError::Mismatch(format!(
-        "redis.durability is \"aof\", but {why}, or set redis.durability to what it can do"
+        "redis.durability is \"aof\", but {why}, or set redis.durability to what redis supports"
     ))
 }

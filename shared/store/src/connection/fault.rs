@@ -1,25 +1,25 @@
 //! What an error of Redis means, and what the caller can do about it. One table has the codes that
-//! a server answers with.
+//! servers answer with.
 
 use deadpool_redis::redis::{ErrorKind, RedisError, ServerError};
 
 use crate::error::StoreError;
 
-/// A code that a server answers with, and what it means.
+/// An error code of a server, and what it means.
 struct Code {
-    /// As it stands at the start of the answer.
+    /// The code at the start of the error.
     name: &'static str,
     passes: Passes,
-    /// What it means, and what to do. Completes the sentence "redis answers OOM: …".
+    /// What it means, and what to do. Completes the sentence "redis does not answer: OOM: …".
     meaning: &'static str,
 }
 
 /// When the same call can succeed.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Passes {
-    /// Later, by itself or when the server is well again.
+    /// Later: without help, or when the server has recovered.
     Later,
-    /// When an operator has changed what our user may do.
+    /// After an operator has changed the rights of our user.
     OnceAllowed,
 }
 
@@ -39,16 +39,18 @@ const fn once_allowed(name: &'static str, meaning: &'static str) -> Code {
     }
 }
 
-/// The codes that do not say that the call itself is wrong. Any other code will be the same the
-/// next time.
+/// The codes that do not mean that the call itself is wrong. With any other code, a repeated call
+/// fails in the same way.
 const CODES: [Code; 18] = [
     later(
         "ASK",
-        "a slot is moving to another node of the Cluster; it goes on when the whole slot has moved",
+        "a slot is moving to another node of the Cluster; \
+         this ends when the whole slot has moved",
     ),
     later(
         "BUSY",
-        "another script keeps the server busy; look at SLOWLOG, and end that script with SCRIPT KILL",
+        "another script keeps the server busy; \
+         look at SLOWLOG, and end that script with SCRIPT KILL",
     ),
     later(
         "CLUSTERDOWN",
@@ -56,11 +58,13 @@ const CODES: [Code; 18] = [
     ),
     later(
         "LOADING",
-        "the server was started and still reads its data from disk; it will be ready by itself",
+        "the server was started and still reads its data from disk; \
+         it will be ready by itself",
     ),
     later(
         "MASTERDOWN",
-        "the server is a replica that has lost its master; wait for a failover, or mend the link",
+        "the server is a replica that has lost its master; \
+         wait for a failover, or repair the link",
     ),
     later(
         "MISCONF",
@@ -68,7 +72,7 @@ const CODES: [Code; 18] = [
     ),
     later(
         "MOVED",
-        "a slot is on another node of the Cluster now; the next connection asks where",
+        "a slot is on another node of the Cluster now; the next connection finds it",
     ),
     later(
         "NOREPLICAS",
@@ -76,25 +80,29 @@ const CODES: [Code; 18] = [
     ),
     later(
         "NOSCRIPT",
-        "the server forgets our scripts as fast as it is told them; stop what runs SCRIPT FLUSH",
+        "the server forgets our scripts as fast as it gets them; \
+         stop the program that runs SCRIPT FLUSH",
     ),
     later(
         "OOM",
-        "the server's memory is full; raise maxmemory or remove data. Until then nothing is taken in and no job is \
-         claimed; attempts under way are still settled",
+        "the server's memory is full; raise maxmemory or remove data. \
+         Until then no bounce is taken in and no job is claimed; \
+         attempts under way are still settled",
     ),
     later(
         "READONLY",
-        "the server is a replica; after a failover the new master is found by itself, else name the master in the \
-         configuration",
+        "the server is a replica; after a failover the new master is found by itself, \
+         otherwise set the master's address in the configuration",
     ),
     later(
         "TRYAGAIN",
-        "a slot is moving to another node of the Cluster; it goes on when the whole slot has moved",
+        "a slot is moving to another node of the Cluster; \
+         this ends when the whole slot has moved",
     ),
     later(
         "UNBLOCKED",
-        "the server has become a replica and ended a call that waited; the new master will be asked",
+        "the server has become a replica and ended a call that waited; \
+         the new master will be asked",
     ),
     later(
         "UNKILLABLE",
@@ -102,36 +110,37 @@ const CODES: [Code; 18] = [
     ),
     once_allowed(
         "NOAUTH",
-        "the server wants a password; set redis.username and redis.password",
+        "the server requires a password; set redis.username and redis.password",
     ),
     once_allowed(
         "NOPERM",
-        "our user may not do this; docs/deployment.md has the rights that it needs",
+        "our user may not do this; docs/guides/deployment.md lists the rights that it needs",
     ),
     once_allowed(
         "WRONGPASS",
-        "the server does not take this password; look at redis.username and redis.password",
+        "the server does not accept this password; check redis.username and redis.password",
     ),
-    // The usual code of everything that has none of its own; see OTHER_LATER.
+    // The code of every error that has no code of its own; see OTHER_LATER.
     later("ERR", "the server cannot serve this connection now"),
 ];
 
-/// Errors without a code of their own that pass: how their text goes on behind ERR.
+/// Errors without a code of their own that pass later: how their text starts after ERR.
 const OTHER_LATER: [&str; 3] = [
     "max number of clients reached",
-    // A script met a key of a slot that is moving.
+    // A script used a key of a slot that is moving.
     "Script attempted to access a non local key in a cluster node",
-    // A master became a replica between a write and the question whether it has reached others.
+    // A master became a replica between a write and the question whether the write has reached
+    // replicas.
     "WAIT cannot be used with replica instances",
 ];
 
-/// Whether a server has become a replica: others know by now which is the master.
+/// Whether a server has become a replica. The sentinels know the new master by now.
 pub(super) fn is_demotion(err: &StoreError) -> bool {
     named_code(err).is_some_and(|code| code.name == "READONLY")
 }
 
-/// The code and its meaning, if a server answered the call with one of the table: "OOM: the
-/// server's memory is full; …". It quotes nothing of the call.
+/// Returns the code and its meaning, if a server answered the call with a code of the table: "OOM:
+/// the server's memory is full; …". The text quotes nothing of the call.
 pub fn named(err: &StoreError) -> Option<String> {
     named_code(err).map(Code::text)
 }
@@ -152,8 +161,8 @@ impl Code {
     }
 }
 
-/// What the caller can do about an error. A server that is loading, has lost its master or has
-/// become a replica is as good as away: the next connection finds the new master.
+/// Returns what the caller can do about an error. A server that is loading, has lost its master or
+/// has become a replica counts as unreachable: the next connection finds the new master.
 pub(super) fn sort(err: &RedisError) -> StoreError {
     if let Some(errors) = err.clone().into_server_errors()
         && let Some((_, first)) = errors.first()
@@ -163,7 +172,7 @@ pub(super) fn sort(err: &RedisError) -> StoreError {
     if let Some(code) = err.code() {
         return sort_code(code, err.detail());
     }
-    // What the system says of a connection names no argument of a call.
+    // The system's message about a connection contains no argument of a call.
     let text = if err.is_io_error() {
         err.to_string()
     } else {
@@ -186,7 +195,7 @@ pub(super) fn sort(err: &RedisError) -> StoreError {
     }
 }
 
-/// What the caller can do about a server's answer that is an error.
+/// Returns what the caller can do about an error that a server answered with.
 pub(crate) fn sort_answer(err: &ServerError) -> StoreError {
     sort_code(err.code(), err.details())
 }
@@ -195,11 +204,12 @@ fn sort_code(name: &str, detail: Option<&str>) -> StoreError {
     let detail = detail.unwrap_or_default();
     let passes = name != "ERR" || OTHER_LATER.iter().any(|text| detail.starts_with(text));
     match CODES.iter().find(|code| code.name == name && passes) {
-        // A server's error can quote an argument, and arguments name people: only its code is kept.
+        // A server's error can quote an argument, and arguments contain addresses: only its code is
+        // kept.
         Some(code) if code.passes == Passes::Later => StoreError::Unavailable(code.text()),
         Some(code) => StoreError::Forbidden(code.text()),
         None => {
-            // A fault in a script names a place in it, and no arguments.
+            // A fault in a script names a line of it, and no arguments.
             let place = if detail.contains("user_script") {
                 detail
             } else {
@@ -222,7 +232,7 @@ mod tests {
     }
 
     #[test]
-    fn every_code_of_the_table_is_named_with_what_it_means_and_quotes_nothing() {
+    fn every_code_has_its_meaning_in_the_error_and_quotes_nothing() {
         for code in CODES.iter().filter(|code| code.name != "ERR") {
             let err = answered(&format!("{} about jo@example.com", code.name));
             let kept = match code.passes {
@@ -243,7 +253,7 @@ mod tests {
     }
 
     #[test]
-    fn an_error_without_a_code_of_its_own_passes_only_if_it_is_known_to() {
+    fn an_error_without_a_code_of_its_own_passes_only_if_the_table_lists_it() {
         for text in OTHER_LATER {
             assert!(
                 matches!(answered(&format!("ERR {text}")), StoreError::Unavailable(_)),

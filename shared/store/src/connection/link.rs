@@ -1,5 +1,4 @@
-//! One connection, whatever the shape of the servers behind it: how it is made, and when it is used
-//! again.
+//! One connection to servers of any shape: how it is made, and what it carries.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -21,15 +20,16 @@ use crate::raw::Text;
 
 /// A connection.
 pub(super) struct Link {
-    /// Calls on copies of it go one behind the other, with no wait between.
+    /// Calls on copies of this share the connection. They are sent one after the other, without
+    /// waiting for answers.
     pub(super) wire: Wire,
-    /// Set as soon as the other end is gone.
+    /// Set as soon as the server has closed the connection.
     pub(super) lost: Arc<AtomicBool>,
     /// The host and port of the master that sentinels named, if they did.
     pub(super) master: Option<Arc<(String, u16)>>,
 }
 
-/// What carries calls.
+/// The connection that carries calls.
 #[derive(Clone)]
 pub(super) enum Wire {
     Node(MultiplexedConnection),
@@ -50,7 +50,7 @@ pub(super) struct Connector {
 }
 
 impl Connector {
-    /// With the timeouts and the files of TLS of these settings.
+    /// Creates a connector with the timeouts and TLS files of these settings.
     pub(super) fn new(settings: &ConnectionSettings) -> Self {
         let certificates = certificates(&settings.tls);
         let response_timeout =
@@ -108,12 +108,12 @@ impl Connector {
 }
 
 impl Link {
-    /// This connection, for calls on the slot of `key`.
+    /// Returns this connection, for calls on the slot of `key`.
     pub(super) fn slot(&mut self, key: Vec<u8>) -> SlotLink<'_> {
         SlotLink { link: self, key }
     }
 
-    /// What every server that takes writes answers to one command.
+    /// Returns what every server that takes writes answers to one command.
     pub(super) async fn ask_masters(&mut self, command: Cmd) -> RedisResult<Vec<Value>> {
         Ok(self
             .ask_each_master(command)
@@ -123,7 +123,8 @@ impl Link {
             .collect())
     }
 
-    /// The same, with the address of each server of a Cluster; with none if there is one server.
+    /// Like `ask_masters`, with the address of each server of a Cluster. The address is empty if
+    /// there is one server.
     pub(super) async fn ask_each_master(
         &mut self,
         command: Cmd,
@@ -131,8 +132,9 @@ impl Link {
         let answers = match &mut self.wire {
             Wire::Node(node) => vec![(Value::Nil, node.req_packed_command(&command).await?)],
             Wire::Cluster(cluster) => {
-                let everyone = RoutingInfo::MultiNode((MultipleNodeRoutingInfo::AllMasters, None));
-                match cluster.route_command(command, everyone).await? {
+                let all_masters =
+                    RoutingInfo::MultiNode((MultipleNodeRoutingInfo::AllMasters, None));
+                match cluster.route_command(command, all_masters).await? {
                     Value::Map(answers) => answers,
                     other => vec![(Value::Nil, other)],
                 }
@@ -146,7 +148,7 @@ impl Link {
 }
 
 impl SlotLink<'_> {
-    /// Sends several commands at once. An answer can be an error of its own.
+    /// Sends several commands at once. Each answer may be an error.
     pub(super) async fn send(&mut self, commands: &Pipeline) -> RedisResult<Vec<Value>> {
         self.req_packed_commands(commands, 0, commands.len()).await
     }
@@ -180,8 +182,8 @@ impl ConnectionLike for Wire {
     }
 }
 
-/// What Cluster would send to all nodes, or to any, goes to the one that holds the key: SCRIPT LOAD
-/// and WAIT above all.
+/// Sends every command to the node that holds the key. A Cluster client would send SCRIPT LOAD and
+/// WAIT, among others, to all nodes or to any node.
 impl ConnectionLike for SlotLink<'_> {
     fn req_packed_command<'a>(&'a mut self, cmd: &'a Cmd) -> RedisFuture<'a, Value> {
         let route = self.route();

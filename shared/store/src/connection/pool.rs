@@ -24,45 +24,46 @@ use crate::connection::silence::SharedCalls;
 use crate::error::StoreError;
 use crate::scripts::text_of;
 
-/// How often a call is sent with the script's text, to a server that says that it does not know the
-/// script.
+/// How many times a script's text is loaded for one call, if the server does not permit EVAL and
+/// another client flushes the scripts.
 const LOADS_MAX: usize = 3;
 
-/// How long it takes at most, after a silence of the servers, until sentinels name the new master
-/// if there was a failover.
-const FAILOVER_TOLD: Duration = Duration::from_millis(2_500);
+/// How long it takes at most, after a silence of the servers, until the sentinels name the new
+/// master if there was a failover.
+const FAILOVER_KNOWN_WITHIN: Duration = Duration::from_millis(2_500);
 
 /// A pool of connections. Cloning it is cheap and shares them.
 #[derive(Clone)]
 pub struct Connections {
     pool: Pool<Dialer>,
     pub(crate) settings: Arc<ConnectionSettings>,
-    /// Where the servers are, without users and passwords.
+    /// Addresses of the servers, without users and passwords.
     pub(crate) place: Arc<str>,
-    /// Set where the servers sync each write before they answer, so that none has to be waited for.
+    /// Set if the servers sync each write before they answer, so that no call has to wait for a
+    /// sync.
     synced: Arc<AtomicBool>,
     /// Set once there has been a connection.
     reached: Arc<AtomicBool>,
-    /// The calls of scripts of this process.
+    /// The script calls of this process.
     calls: SharedCalls,
 }
 
-/// What a script answered, and whether its write reached the configured durability.
+/// A script's answer, and whether its write reached the configured durability.
 pub(crate) struct Acknowledged<T> {
     /// The answer.
     pub(crate) answer: T,
-    /// What is missing; none where it reached all that is configured.
+    /// What is missing; none if the write reached the configured durability.
     pub(crate) missing: Option<String>,
 }
 
-/// The master that answered, if what it says is in doubt after a silence.
+/// The master that answered, if its confirmation is in doubt after a silence.
 type Doubted = Option<Arc<(String, u16)>>;
 
 impl Connections {
-    /// A pool for these servers. Nothing is connected yet.
+    /// Creates a pool for these servers. Nothing is connected yet.
     ///
     /// # Errors
-    /// [`StoreError::Mismatch`] where the settings contradict each other.
+    /// [`StoreError::Mismatch`] if the settings contradict each other.
     pub fn new(servers: &Servers, settings: ConnectionSettings) -> Result<Self, StoreError> {
         let pool = Pool::builder(Dialer::new(servers, &settings)?)
             .max_size(settings.pool_max)
@@ -83,16 +84,16 @@ impl Connections {
         })
     }
 
-    /// What a server says of itself: one section of INFO. Of a Cluster, any node answers.
+    /// Reads one section of a server's INFO. In a Cluster any node answers.
     pub async fn info(&self, section: &str) -> Result<String, StoreError> {
         let (text,): (String,) = self.pipeline(pipe().cmd("INFO").arg(section)).await?;
         Ok(text)
     }
 
-    /// Looks whether the servers can keep the configured durability.
+    /// Checks that the servers can reach the configured durability.
     ///
     /// # Errors
-    /// [`StoreError::Mismatch`] where they cannot.
+    /// [`StoreError::Mismatch`] if they cannot.
     pub(crate) async fn check_durability(&self) -> Result<(), StoreError> {
         if self.settings.durability == Durability::Aof {
             let mut link = self.get().await?;
@@ -108,17 +109,19 @@ impl Connections {
         &self,
         call: &ScriptInvocation<'_>,
     ) -> Result<T, StoreError> {
-        let (told, _) = self.run(call, None).await?;
-        Ok(told.answer)
+        let (acknowledged, _) = self.run(call, None).await?;
+        Ok(acknowledged.answer)
     }
 
-    /// Runs one script, and waits until its write has reached the configured durability. `key` is
-    /// one of the same slot that nothing else is kept in. For writes that are acknowledged to a
-    /// client. After a silence of the servers it takes longer, because what a master confirms then
-    /// may be lost.
+    /// Runs one script, and waits until its write has reached the configured durability. `key` must
+    /// be in the same slot and hold no other data. For writes that are acknowledged to a client.
+    ///
+    /// It takes longer after a silence of the servers, because what a master confirms then may be
+    /// lost.
     ///
     /// # Errors
-    /// [`StoreError::Unavailable`] also where it was written, and did not reach as far in time.
+    /// [`StoreError::Unavailable`] also if the write was made, but did not reach the durability in
+    /// time.
     pub(crate) async fn durable_script<T: FromRedisValue>(
         &self,
         call: &ScriptInvocation<'_>,
@@ -134,15 +137,15 @@ impl Connections {
         Ok(answer)
     }
 
-    /// Runs one script, waits for the configured durability, and tells whether its write reached
+    /// Runs one script and waits for the configured durability. Returns whether its write reached
     /// it.
     pub(crate) async fn script_and_reach<T: FromRedisValue>(
         &self,
         call: &ScriptInvocation<'_>,
         key: &str,
     ) -> Result<Acknowledged<T>, StoreError> {
-        let (told, _) = self.run(call, self.barrier(key)).await?;
-        Ok(told)
+        let (acknowledged, _) = self.run(call, self.barrier(key)).await?;
+        Ok(acknowledged)
     }
 
     fn barrier<'k>(&self, key: &'k str) -> Option<(Barrier, &'k str)> {
@@ -157,7 +160,7 @@ impl Connections {
         Barrier::new(durability, durability_timeout).map(|barrier| (barrier, key))
     }
 
-    /// Runs several commands in one round trip. In a Cluster all their keys have to be of one slot.
+    /// Runs several commands in one round trip. In a Cluster all their keys must be in one slot.
     pub(crate) async fn pipeline<T: FromRedisValue>(
         &self,
         pipeline: &Pipeline,
@@ -170,7 +173,7 @@ impl Connections {
         self.finish(link, answer)
     }
 
-    /// Runs several pipelines at once, each of one slot, and answers in their order.
+    /// Runs several pipelines at once, each on one slot. Returns the answers in their order.
     pub(crate) async fn pipelines<T: FromRedisValue>(
         &self,
         pipelines: &[Pipeline],
@@ -211,7 +214,7 @@ impl Connections {
             .next()
             .ok_or_else(|| StoreError::Refused("a script did not answer".to_owned()))?;
         let answer = from_redis_value(answer)
-            .map_err(|_| StoreError::Refused("a script answered in another shape".to_owned()))?;
+            .map_err(|_| StoreError::Refused("unexpected reply of a script".to_owned()))?;
         let missing = match barrier {
             Some((barrier, _)) => barrier.read(answers.as_slice())?,
             None => None,
@@ -222,15 +225,15 @@ impl Connections {
         ))
     }
 
-    /// Looks whether the server that confirmed a write after a silence is still the master. It
+    /// Verifies that the server which confirmed a write after a silence is still the master. It
     /// waits first, until all sentinels know which server is the master.
     ///
     /// # Errors
-    /// [`StoreError::Unavailable`] if it is not: what it has confirmed is lost.
+    /// [`StoreError::Unavailable`] if it is not the master any more: what it has confirmed is lost.
     async fn confirm_master(&self, wrote: &Arc<(String, u16)>) -> Result<(), StoreError> {
-        sleep(FAILOVER_TOLD).await;
+        sleep(FAILOVER_KNOWN_WITHIN).await;
         let unknown =
-            |_| StoreError::Unavailable("the sentinels do not say who is the master".to_owned());
+            |_| StoreError::Unavailable("the sentinels do not name the master".to_owned());
         let link = timeout(self.settings.connect_timeout, self.pool.manager().create())
             .await
             .map_err(unknown)??;
@@ -249,14 +252,14 @@ impl Connections {
         let link = self.pool.get().await;
         let before = self.reached.fetch_or(link.is_ok(), Ordering::Relaxed);
         link.map_err(|err| match err {
-            // A password is changed while we run: what is to be settled has to wait for that, and
-            // not to be lost.
+            // The password is changed while we run. Settlements must wait for that, and must not be
+            // lost.
             PoolError::Backend(StoreError::Forbidden(why) | StoreError::Refused(why)) if before => {
                 StoreError::Unavailable(why)
             }
             PoolError::Backend(err) => err,
             PoolError::Timeout(TimeoutType::Wait) => StoreError::Unavailable(format!(
-                "all connections were busy for {limit}; redis.pool_max allows more"
+                "all connections were busy for {limit}; raise redis.pool_max to allow more"
             )),
             PoolError::Timeout(_) => {
                 StoreError::Unavailable(format!("no connection within {limit}"))
@@ -265,8 +268,8 @@ impl Connections {
         })
     }
 
-    /// Gives the connection back to the pool, or lets it go where the answer says that it is of no
-    /// more use.
+    /// Returns the connection to the pool, or drops it if the answer shows that it is of no more
+    /// use.
     pub(super) fn finish<T>(
         &self,
         link: Object<Dialer>,
@@ -275,7 +278,7 @@ impl Connections {
         if let Err(err @ StoreError::Unavailable(_)) = &answer {
             drop(Object::take(link));
             if is_demotion(err) {
-                // The others were made to the same server.
+                // The other connections of the pool are to the same server.
                 self.pool.retain(|_, _| false);
             }
         }
@@ -291,13 +294,14 @@ impl fmt::Debug for Connections {
     }
 }
 
-/// Whether a server answered. That it refuses is an answer too.
+/// Whether a server answered. A refusal is an answer too.
 fn was_answered<T>(answer: &Result<T, StoreError>) -> bool {
     answer.as_ref().err().is_none_or(|err| named(err).is_some())
 }
 
-/// Sends a script's call and what goes with it. If the server does not know the script, it gets the
-/// script's text and the call together: apart, the script could be forgotten again in between.
+/// Sends a script's call and the commands that go with it. If the server does not know the script,
+/// the script's text and the call are sent together. Sent apart, the script could be forgotten in
+/// between.
 async fn send(
     link: &mut Link,
     key: Vec<u8>,
@@ -332,18 +336,19 @@ fn is_unknown_script(answers: &[Value]) -> bool {
     matches!(answers.first(), Some(Value::ServerError(err)) if err.code() == "NOSCRIPT")
 }
 
-/// The text of the script whose call `commands` begin with.
+/// Returns the text of the script whose call is first in `commands`.
 fn script_text(commands: &Pipeline) -> Option<&'static str> {
     let hash = argument(commands, 1)?;
     text_of(std::str::from_utf8(&hash).ok()?)
 }
 
-/// The first key of the script's call that `commands` begin with. All its keys are of one slot.
+/// Returns the first key of the script's call that is first in `commands`. All its keys are in one
+/// slot.
 fn first_key(commands: &Pipeline) -> Vec<u8> {
     argument(commands, 3).unwrap_or_default()
 }
 
-/// A word of the script's call: EVALSHA, hash, number of keys, first key.
+/// Returns one argument of the script's call: EVALSHA, hash, number of keys, first key.
 fn argument(commands: &Pipeline, place: usize) -> Option<Vec<u8>> {
     match commands.cmd_iter().next()?.args_iter().nth(place)? {
         Arg::Simple(word) => Some(word.to_vec()),

@@ -1,5 +1,6 @@
-//! Asking sentinels who is the master. All are asked at once, and whom they name has to say itself
-//! that it is the master: right after a failover some may still name the old one.
+//! Asks the sentinels for the master. All of them are asked at once. The server that they name must
+//! itself report that it is the master: right after a failover some sentinels may still name the
+//! old one.
 
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
@@ -14,10 +15,10 @@ use crate::connection::link::{Connector, Link};
 use crate::connection::servers::{Sentinels, addresses};
 use crate::error::StoreError;
 
-/// A connection to the master.
+/// Connects to the master.
 ///
 /// # Errors
-/// [`StoreError::Unavailable`] where there is none now, with what the sentinels said.
+/// [`StoreError::Unavailable`] if there is no master now, with the reason.
 pub(super) async fn master(
     connector: &Connector,
     sentinels: &Sentinels,
@@ -37,7 +38,7 @@ pub(super) async fn master(
                     Ok(Some(link)) => return Ok(link),
                     Ok(None) => {
                         failed = Some(format!(
-                            "{}:{} is named as master, and is none",
+                            "{}:{} is named as master, but is not the master",
                             named.0, named.1
                         ));
                     }
@@ -63,7 +64,8 @@ pub(super) async fn master(
         (Some(why), ..) => why,
         (None, true, _) => {
             format!(
-                "the sentinels {places} know no master called {name}; redis.sentinel.master has to be its name there"
+                "the sentinels {places} know no master called {name}; \
+                 redis.sentinel.master has to be its name there"
             )
         }
         (None, false, why) => {
@@ -75,7 +77,7 @@ pub(super) async fn master(
     }))
 }
 
-/// Whom one sentinel names.
+/// Returns the master that one sentinel names.
 async fn named_by(
     connector: &Connector,
     node: &ConnectionInfo,
@@ -89,7 +91,8 @@ async fn named_by(
         .await
 }
 
-/// A connection to whom the sentinels named, where it says itself that it is the master.
+/// Connects to the server that the sentinels named. Returns none if it does not report itself as
+/// the master.
 async fn connect(
     connector: &Connector,
     sentinels: &Sentinels,

@@ -1,4 +1,4 @@
-//! What servers say of themselves: INFO, a few values of CONFIG, and whether they have a Lua
+//! What servers report about themselves: INFO, a few values of CONFIG, and whether they have a Lua
 //! engine.
 
 use std::collections::HashMap;
@@ -12,7 +12,7 @@ use crate::connection::settings::Required;
 use crate::error::StoreError;
 use crate::raw::{Text, texts};
 
-/// The lines of INFO that checks are made of.
+/// The lines of INFO that the checks need.
 const INFO: [&str; 4] = [
     "redis_version",
     "maxmemory",
@@ -20,10 +20,10 @@ const INFO: [&str; 4] = [
     "aof_enabled",
 ];
 
-/// The settings that only CONFIG tells.
+/// The settings that only CONFIG reports.
 const CONFIG: [&str; 3] = ["appendfsync", "save", "min-replicas-to-write"];
 
-/// What one server says of itself.
+/// What one server reports about itself.
 #[derive(Clone, Debug, Default)]
 pub struct ServerFacts {
     /// Its address.
@@ -35,7 +35,8 @@ pub struct ServerFacts {
 }
 
 impl ServerFacts {
-    /// Those of the server at this address, by its INFO and the settings that it told.
+    /// Creates the facts of the server at this address, from its INFO and the settings that it
+    /// reported.
     pub fn new(server: &str, info: &str, config: &[(&str, &str)]) -> Self {
         let info = info
             .lines()
@@ -49,21 +50,22 @@ impl ServerFacts {
         }
     }
 
-    /// A line of INFO.
+    /// Returns a line of INFO.
     pub fn info(&self, name: &str) -> Option<&str> {
         self.info.get(name).map(String::as_str)
     }
 
-    /// A setting.
+    /// Returns a setting.
     pub fn config(&self, name: &str) -> Option<&str> {
         self.config.get(name).map(String::as_str)
     }
 
-    /// What it did not tell: of all that INFO should have, and of these settings.
+    /// Lists what the server did not report: the lines of INFO that the checks need, and these
+    /// settings.
     pub fn unknown(&self, settings: &[&str]) -> Vec<String> {
         let server = &self.server;
         let info = INFO.iter().filter(|name| self.info(name).is_none());
-        let info = info.map(|name| format!("{name} at {server} (INFO does not tell it)"));
+        let info = info.map(|name| format!("{name} at {server} (INFO does not contain it)"));
         let config = settings.iter().filter(|name| self.config(name).is_none());
         info.chain(config.map(|name| format!("{name} at {server} (CONFIG GET may not be asked)")))
             .collect()
@@ -71,7 +73,8 @@ impl ServerFacts {
 }
 
 impl Connections {
-    /// What every server that takes writes says of itself, and what is asked of it.
+    /// Returns what every server that takes writes reports about itself, and what is required of
+    /// it.
     pub(crate) async fn server_facts(&self) -> Result<(Vec<ServerFacts>, Required), StoreError> {
         let required = Required {
             durability: self.settings.durability,
@@ -112,8 +115,8 @@ async fn ask(link: &mut Link, place: &str) -> Result<Vec<ServerFacts>, StoreErro
         config.arg("GET").arg(name);
         for (server, answer) in allowed(link, config).await? {
             let values: HashMap<Text, Text> = from_redis_value(answer).unwrap_or_default();
-            if let Some(of) = facts.get_mut(&known(server)) {
-                of.config.extend(texts(values));
+            if let Some(server) = facts.get_mut(&known(server)) {
+                server.config.extend(texts(values));
             }
         }
     }
@@ -124,7 +127,7 @@ async fn ask(link: &mut Link, place: &str) -> Result<Vec<ServerFacts>, StoreErro
             StoreError::Refused(why) => {
                 facts
                     .values_mut()
-                    .for_each(|of| of.no_scripts = Some(format!("not to be had ({why})")));
+                    .for_each(|server| server.no_scripts = Some(format!("not to be had ({why})")));
             }
             err => return Err(err),
         }
@@ -134,7 +137,7 @@ async fn ask(link: &mut Link, place: &str) -> Result<Vec<ServerFacts>, StoreErro
     Ok(facts)
 }
 
-/// The answers to a question that a server may forbid; none if it does.
+/// Returns the answers to a command that a server may forbid; none if it does.
 async fn allowed(link: &mut Link, question: Cmd) -> Result<Vec<(String, Value)>, StoreError> {
     let forbidden = |err: &RedisError| !matches!(sort(err), StoreError::Unavailable(_));
     match link.ask_each_master(question).await {

@@ -1,5 +1,5 @@
-//! Where Redis is, in each of its three shapes, and how it is talked to. Opens nothing, and prints
-//! no secret.
+//! The addresses of Redis, in each of its three shapes, and how to connect. Opens nothing, and
+//! prints no secret.
 
 use std::fmt;
 
@@ -9,25 +9,25 @@ use deadpool_redis::redis::{
 };
 use system::tls::TlsFiles;
 
-/// Where Redis is.
+/// The servers that hold the data.
 #[derive(Clone)]
 pub enum Servers {
     /// One server.
     Single(ConnectionInfo),
-    /// Some nodes of a Cluster; the rest is found through them.
+    /// Some nodes of a Cluster; the other nodes are found through them.
     Cluster(Vec<ConnectionInfo>),
-    /// Whoever the sentinels say is the master.
+    /// The server that the sentinels name as master.
     Sentinel(Sentinels),
 }
 
-/// The sentinels, and what they watch.
+/// The sentinels, and the master that they watch.
 #[derive(Clone)]
 pub struct Sentinels {
     /// The name of the master.
     pub master: String,
-    /// Each sentinel, with the user and password that it wants.
+    /// Each sentinel, with the user and password that it requires.
     pub nodes: Vec<ConnectionInfo>,
-    /// Whether the master speaks TLS.
+    /// Whether the master uses TLS.
     pub tls: bool,
     /// User, password and database of the master.
     pub login: RedisConnectionInfo,
@@ -36,13 +36,14 @@ pub struct Sentinels {
 /// A user and a password.
 #[derive(Clone, Default)]
 pub struct Login {
-    /// The user; none is `default`.
+    /// The user; none means `default`.
     pub username: Option<String>,
     /// The password.
     pub password: Option<String>,
 }
 
-/// Why a text is no place of a Redis. It does not quote the text, which may hold a password.
+/// The error for a text that is not the URL of a Redis server. It does not quote the text, which
+/// may contain a password.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error(
     "is not a URL like redis://host:6379/0, rediss://user:password@host:6379 or redis+unix:///path"
@@ -53,12 +54,12 @@ impl Servers {
     /// One server, at `url`: `redis://…`, `rediss://…` or `redis+unix://…`.
     ///
     /// # Errors
-    /// [`BadUrl`] where it cannot be read.
+    /// [`BadUrl`] if it cannot be read.
     pub fn single(url: &str) -> Result<Self, BadUrl> {
         read_url(url).map(Self::Single)
     }
 
-    /// Where it is, without users and passwords.
+    /// Returns the addresses, without users and passwords.
     pub fn place(&self) -> String {
         match self {
             Self::Single(node) => node.addr().to_string(),
@@ -73,7 +74,7 @@ impl Servers {
         }
     }
 
-    /// The nodes that are named, be they servers or sentinels.
+    /// Returns the nodes of the configuration: servers or sentinels.
     pub fn nodes(&self) -> &[ConnectionInfo] {
         match self {
             Self::Single(node) => std::slice::from_ref(node),
@@ -81,13 +82,13 @@ impl Servers {
         }
     }
 
-    /// Whether any of them speaks TLS.
+    /// Whether any of them uses TLS.
     pub fn has_tls(&self) -> bool {
         self.nodes().iter().any(is_tls)
             || matches!(self, Self::Sentinel(Sentinels { tls: true, .. }))
     }
 
-    /// With this user and password on every server that holds data.
+    /// Returns the servers with this user and password on every server that holds data.
     #[must_use]
     pub fn with_login(self, login: &Login) -> Self {
         match self {
@@ -102,7 +103,7 @@ impl Servers {
         }
     }
 
-    /// With this user and password on every sentinel.
+    /// Returns the servers with this user and password on every sentinel.
     #[must_use]
     pub fn with_sentinel_login(self, login: &Login) -> Self {
         match self {
@@ -120,7 +121,7 @@ impl Servers {
 }
 
 impl Default for Servers {
-    /// Where Redis listens when nobody says otherwise.
+    /// The address that Redis listens on by default.
     fn default() -> Self {
         Self::single("redis://127.0.0.1:6379/0").expect("it is a URL")
     }
@@ -133,7 +134,7 @@ impl fmt::Debug for Servers {
 }
 
 impl Login {
-    /// Whether it says anything.
+    /// Whether neither a user nor a password is set.
     pub fn is_empty(&self) -> bool {
         self.username.is_none() && self.password.is_none()
     }
@@ -162,7 +163,7 @@ impl fmt::Debug for Login {
     }
 }
 
-/// The files of TLS as connections to Redis take them.
+/// Returns the TLS files in the form that connections to Redis take.
 pub(super) fn certificates(tls: &TlsFiles) -> TlsCertificates {
     let own = tls.certificate.as_ref();
     TlsCertificates {
@@ -177,18 +178,17 @@ pub(super) fn certificates(tls: &TlsFiles) -> TlsCertificates {
 /// Reads the URL of one node.
 ///
 /// # Errors
-/// [`BadUrl`] where it cannot be read, or asks for TLS that checks nothing.
+/// [`BadUrl`] if it cannot be read, or asks for TLS without verification.
 pub fn read_url(url: &str) -> Result<ConnectionInfo, BadUrl> {
     let node: ConnectionInfo = url.parse().map_err(|_| BadUrl)?;
-    // They would be lost without a word.
+    // The parser would drop control characters silently.
     if url.chars().any(char::is_control) {
         return Err(BadUrl);
     }
     if matches!(node.addr(), ConnectionAddr::TcpTls { insecure: true, .. }) {
         return Err(BadUrl);
     }
-    // A connection that speaks RESP3 tells when it is lost, so that none has to be tried before it
-    // is used.
+    // A RESP3 connection reports when it is lost, so it need not be tried before each use.
     let settings = node
         .redis_settings()
         .clone()
@@ -196,12 +196,12 @@ pub fn read_url(url: &str) -> Result<ConnectionInfo, BadUrl> {
     Ok(node.set_redis_settings(settings))
 }
 
-/// Whether a node speaks TLS.
+/// Whether a node uses TLS.
 pub fn is_tls(node: &ConnectionInfo) -> bool {
     matches!(node.addr(), ConnectionAddr::TcpTls { .. })
 }
 
-/// Addresses of nodes, with commas between.
+/// Returns the addresses of nodes, separated by commas.
 pub(super) fn addresses(nodes: &[ConnectionInfo]) -> String {
     nodes
         .iter()
@@ -215,7 +215,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn no_secret_is_printed_whatever_the_shape() {
+    fn no_secret_is_printed_for_any_shape() {
         let node = || read_url("rediss://ann:secret@h1:6380/2").unwrap();
         let sentinels = Sentinels {
             master: "mail".to_owned(),
@@ -253,7 +253,7 @@ mod tests {
     }
 
     #[test]
-    fn tls_that_checks_nothing_is_no_url() {
+    fn tls_without_verification_is_refused() {
         assert!(read_url("rediss://h1:6380/#insecure").is_err());
     }
 }

@@ -1,4 +1,4 @@
-//! How connections are used, and what a write has to reach before it counts as stored.
+//! How connections are used, and what a write must reach before it counts as stored.
 
 use std::fmt;
 use std::str::FromStr;
@@ -9,32 +9,32 @@ use system::tls::TlsFiles;
 /// How connections are made and used.
 #[derive(Clone, Debug)]
 pub struct ConnectionSettings {
-    /// How many there are at most.
+    /// How many connections there are at most.
     pub pool_max: usize,
-    /// How long making one may take, and waiting for a free one.
+    /// How long making a connection may take, and how long to wait for a free one.
     pub connect_timeout: Duration,
     /// How long one answer may take; a batch is one answer.
     pub response_timeout: Duration,
-    /// What a write has to reach before it counts as stored.
+    /// What a write must reach before it counts as stored.
     pub durability: Durability,
     /// How long it may take to reach that, beyond the answer itself.
     pub durability_timeout: Duration,
-    /// Whether an operator insists on a server that evicts keys.
+    /// Whether an operator accepts a server that evicts keys.
     pub allow_eviction: bool,
-    /// The files of TLS.
+    /// The TLS files.
     pub tls: TlsFiles,
 }
 
-/// What is asked of the servers.
+/// What is required of the servers.
 #[derive(Clone, Copy, Debug)]
 pub struct Required {
-    /// What a write has to reach before it counts as stored.
+    /// What a write must reach before it counts as stored.
     pub durability: Durability,
-    /// Whether an operator insists on a server that evicts keys.
+    /// Whether an operator accepts a server that evicts keys.
     pub allow_eviction: bool,
 }
 
-/// What a write has to reach before it counts as stored.
+/// What a write must reach before it counts as stored.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Durability {
     /// The memory of the server.
@@ -42,13 +42,13 @@ pub enum Durability {
     Memory,
     /// Its append-only file, and the disk under it.
     Aof,
-    /// The memory of so many replicas.
+    /// The memory of this many replicas.
     Replicas(u16),
 }
 
-/// Why a text is no durability.
+/// The error for a text that is not a durability.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("is none of \"memory\", \"aof\" and \"replicas:n\" with n from 1 to 16")]
+#[error("must be \"memory\", \"aof\" or \"replicas:n\" with n from 1 to 16")]
 pub struct NotADurability;
 
 impl FromStr for Durability {
@@ -84,7 +84,7 @@ impl fmt::Display for Durability {
 }
 
 impl Durability {
-    /// How long an answer can take longer for it.
+    /// How much longer an answer can take because of it.
     pub(super) fn wait_max(self, timeout: Duration) -> Duration {
         if self == Self::Memory {
             Duration::ZERO
@@ -99,7 +99,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn durability_is_written_as_the_documents_say() {
+    fn durability_has_the_documented_forms() {
         for (text, durability) in [
             ("memory", Durability::Memory),
             ("aof", Durability::Aof),

@@ -1,18 +1,18 @@
 //! Whether the servers have just been silent.
 //!
-//! A master that stood still, or was cut off, may have been replaced meanwhile. When it goes on, it
-//! does not know that yet. It takes writes, and a replica that still follows it confirms them.
-//! These writes are lost as soon as both follow the new master. So a write that is confirmed
-//! shortly after a silence is in doubt.
+//! A master that hung, or was cut off, may have been replaced meanwhile. When it continues, it does
+//! not know that yet. It takes writes, and a replica that still follows it confirms them. These
+//! writes are lost as soon as both follow the new master. So a write that is confirmed shortly
+//! after a silence is in doubt.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-/// If calls wait for so long and none is answered, that is a silence. Sentinels wait longer before
+/// If calls wait this long and none is answered, that is a silence. Sentinels wait longer before
 /// they look for a new master.
 const SILENCE: Duration = Duration::from_millis(500);
 
-/// How long after a silence a confirmed write is in doubt. By then all replicas follow the new
+/// How long after a silence a confirmed write is in doubt. After that, all replicas follow the new
 /// master, so none confirms the writes of the old one.
 const DOUBT: Duration = Duration::from_secs(5);
 
@@ -36,7 +36,7 @@ pub(super) struct Call<'c> {
 }
 
 impl Calls {
-    /// A call begins.
+    /// Begins a call.
     pub(super) fn begin(&self) -> Call<'_> {
         self.begin_at(Instant::now())
     }
@@ -57,7 +57,7 @@ impl Calls {
 }
 
 impl Call<'_> {
-    /// It was answered. Tells whether that is in doubt.
+    /// Notes that the call was answered. Returns whether the answer is in doubt.
     pub(super) fn answered(&self) -> bool {
         self.answered_at(Instant::now())
     }
@@ -78,7 +78,7 @@ impl Call<'_> {
         let mut state = self.calls.state();
         state.under_way -= 1;
         // No call waits any more. If the last one had no answer for too short a time to be a
-        // silence, it says nothing of the servers.
+        // silence, it means nothing for the servers.
         if state.under_way == 0 && !state.is_silent(now) {
             state.waiting_since = None;
         }
@@ -106,10 +106,10 @@ mod tests {
     use super::*;
 
     #[test]
-    fn answers_are_in_doubt_for_a_while_after_a_silence_and_idle_times_are_none() {
+    fn answers_are_in_doubt_for_a_while_after_a_silence_but_not_after_idle_time() {
         let (calls, start) = (Calls::default(), Instant::now());
         let at = |ms: u64| start + Duration::from_millis(ms);
-        // When calls begin and are answered, and whether that is in doubt.
+        // When calls begin and are answered, and whether the answer is in doubt.
         for (begins, answered, expected) in [
             (0, 1, false),
             (60_000, 60_400, false),
@@ -127,14 +127,14 @@ mod tests {
     }
 
     #[test]
-    fn a_silence_ends_for_the_calls_that_came_late_in_it_as_well() {
+    fn late_calls_of_a_silence_are_in_doubt_as_well() {
         let (calls, start) = (Calls::default(), Instant::now());
         let at = |ms: u64| start + Duration::from_millis(ms);
         let (early, late) = (calls.begin_at(at(0)), calls.begin_at(at(990)));
         assert!(late.answered_at(at(1_000)));
         assert!(early.answered_at(at(1_001)));
         drop((early, late));
-        // Its caller has given up, and the next one is answered.
+        // The caller has given up, and the next call is answered.
         calls.begin_at(at(10_000)).end_at(at(12_000));
         assert!(calls.begin_at(at(12_000)).answered_at(at(12_001)));
         // The same after a wait that was too short to be a silence.
@@ -143,7 +143,7 @@ mod tests {
     }
 
     #[test]
-    fn while_others_are_answered_a_call_that_takes_long_is_no_silence() {
+    fn a_long_call_is_no_silence_while_other_calls_are_answered() {
         let (calls, start) = (Calls::default(), Instant::now());
         let at = |ms: u64| start + Duration::from_millis(ms);
         let long = calls.begin_at(at(0));

@@ -1,46 +1,45 @@
--- Leases due jobs of one shard: visits the destinations whose time has come, takes from each what
--- its pace allows and no more than a bounded share, and writes back when each is next worth
--- visiting.
+-- Leases due jobs of one shard. It visits the destinations whose time has come and takes from each
+-- what its pace allows, but no more than a bounded share. Then it writes when each destination is
+-- next worth visiting.
 --
 -- ARGV from FIRST: how many jobs at most; how many of one destination at most, per visit; length of
 -- the lease in ms; a nonce that no other claim has; the highest serial of the shard that the
 -- claimer has seen; how many jobs of unproven destinations at most (pace.lua)
--- Reply: now; the lease's token ('' where no job was due); when the shard is next worth visiting
--- (-1: never); the serial of the lease before; how many unproven destinations wait for room; then
--- per destination: its name, when somebody there last got through ('' if unknown), '1' if it is
--- unproven, else '', and per job id, due and record. They are in the order of their due times;
--- where due is '' it is that of the job before, or later, and not after now.
+-- Reply: now; the lease's token ('' if no job was due); when the shard is next worth visiting (-1:
+-- never); the serial of the lease before; how many unproven destinations wait for room; then per
+-- destination: its name, when a message was last delivered there ('' if unknown), '1' if it is
+-- unproven, else '', and per job id, due and record. The jobs are in the order of their due times.
+-- An empty due time means: at or after that of the job before, and not after now.
 -- Full memory: refused as a whole, before anything lapses: what is claimed may be sent, and must be
 -- settled then.
--- Cost: 10 operations and 4 per destination visited, 6 where it gives many. Atomic.
+-- Cost: 10 operations and 4 per destination visited, 6 if it gives many jobs. Atomic.
 
 local batch, share, lease_ms, nonce, seen, unproven_left = unpack(ARGV, FIRST)
 batch, share, lease_ms, seen = tonumber(batch), tonumber(share), tonumber(lease_ms), tonumber(seen)
 unproven_left = tonumber(unproven_left)
 assert(#ARGV == FIRST + 5, 'claim takes 6 values')
 
--- An answer larger than this could take longer than its reader waits. The first job is always in
--- it.
+-- A larger answer could take longer than the claimer waits for it. The first job is always
+-- included.
 local BYTES_MAX = 8 * 1024 * 1024
 
 lapse(batch)
 write_pace()
 write_due()
 
--- How many destinations of the agenda are looked at, at least: some may get nothing.
+-- How many destinations of the agenda are looked at, at least. Some of them may get nothing.
 local LOOKED_AT = 64
 
--- Of how many jobs of a visit it is read when each was due: the server prints such an instant
--- slowly.
+-- For how many jobs of a visit the due time is read. The server prints each of them slowly.
 local DUES_READ = 16
 
 local fallback = NOW + lease_ms
--- If it is less than the claimer has seen, Redis has lost writes.
+-- If this is less than the claimer has seen, Redis has lost writes.
 local last_serial = not_negative(redis.call('GET', SERIAL) or 0) or 0
 local token
--- The serial is greater than all before it, and not less than the clock: so if Redis has lost its
--- last writes, new leases still come behind those that it has forgotten. If the clock was put back
--- as well, the claimers' memory keeps the order.
+-- Returns the token of this claim's lease. The serial is greater than all before it, and not less
+-- than the clock. So if Redis has lost its last writes, new leases still come after those that it
+-- has lost. If the clock was set back as well, the claimer's memory keeps the order.
 local function take_token()
   if not token then
     local serial = text(math.max(last_serial + 1, seen + 1, NOW))
@@ -52,12 +51,12 @@ end
 
 local left = batch
 -- How many unproven destinations wait for room. While others wait, each gets one attempt, so that
--- all have their turn soon.
-local crowd = redis.call('ZCARD', UNPROVEN)
+-- every destination has its turn soon.
+local unproven_count = redis.call('ZCARD', UNPROVEN)
 local visited = {}
 local all_ids = {}
 local next_visits, finished, queued = {}, {}, {}
--- What was taken where, by visit.
+-- What was taken at which destination, by visit.
 local replies, dues_at, taken_at, pace_at, changes_at = {}, {}, {}, {}, {}
 
 local function visit_again(destination, at)
@@ -65,8 +64,9 @@ local function visit_again(destination, at)
   next_visits[#next_visits + 1] = destination
 end
 
--- This worker has no room for more attempts at unproven destinations: the first worker that has
--- room visits this one. If an attempt there is answered before, that wakes it.
+-- Puts a destination into the queue of unproven ones, because this worker has no room for more
+-- attempts there. The first worker with room visits it. An attempt there that is answered earlier
+-- wakes it.
 local function queue(destination, pace, changes)
   queued[#queued + 1] = NOW_TEXT
   queued[#queued + 1] = destination
@@ -74,8 +74,8 @@ local function queue(destination, pace, changes)
   visit_again(destination, fallback)
 end
 
--- The first jobs of a due set that are due, no more than `most`; when they were, as far as that was
--- read; and when the one behind them is. Nil if there is no such set.
+-- Returns the first jobs of a due set that are due, at most `most`; their due times, for as many as
+-- were read; and the due time of the job after them. Nil if the key holds no such set.
 local function due_jobs(key, most)
   local first = math.min(most, DUES_READ)
   local waiting = redis.pcall('ZRANGE', key, 0, first, 'WITHSCORES')
@@ -87,13 +87,14 @@ local function due_jobs(key, most)
     ids[n], dues[n] = id, due
   end
   if first == most then return ids, dues, tonumber(waiting[2 * most + 2]) end
-  local more = redis.call('ZRANGE', key, '-inf', NOW_TEXT, 'BYSCORE', 'LIMIT', first, most - first)
+  local more =
+    redis.call('ZRANGE', key, '-inf', NOW_TEXT, 'BYSCORE', 'LIMIT', first, most - first)
   for n, id in ipairs(more) do ids[first + n] = id end
   local next_one = redis.call('ZRANGE', key, #ids, #ids, 'WITHSCORES')
   return ids, dues, tonumber(next_one[2])
 end
 
--- Takes what is due at one destination, and says when it is next worth visiting.
+-- Takes what is due at one destination, and notes when it is next worth visiting.
 local function visit(destination)
   local changes = {}
   local pace = read_pace(destination)
@@ -104,7 +105,7 @@ local function visit(destination)
   end
   local key = due_key(destination)
   local is_unproven = not is_proven(pace)
-  local others_wait = crowd > (visited[destination] and 1 or 0)
+  local others_wait = unproven_count > (visited[destination] and 1 or 0)
   local most = math.min(share, left, allowed)
   if is_unproven then
     most = math.min(most, unproven_left, others_wait and 1 or most)
@@ -122,7 +123,11 @@ local function visit(destination)
   local taken = #ids
   local limited = taken == allowed and next_due ~= nil and next_due <= NOW
   if taken > 0 then
-    if next_due then redis.call('ZREMRANGEBYRANK', key, 0, taken - 1) else redis.call('UNLINK', key) end
+    if next_due then
+      redis.call('ZREMRANGEBYRANK', key, 0, taken - 1)
+    else
+      redis.call('UNLINK', key)
+    end
     left = left - taken
     if is_unproven then unproven_left = unproven_left - taken end
     if take then
@@ -153,9 +158,9 @@ local function visit(destination)
   end
 end
 
--- Those that have waited for room first: nothing else brings them a visit.
+-- The destinations that have waited for room come first, because nothing else brings them a visit.
 local waited = {}
-if crowd > 0 and unproven_left > 0 then
+if unproven_count > 0 and unproven_left > 0 then
   local last = math.min(batch, unproven_left) - 1
   for _, destination in ipairs(redis.call('ZRANGE', UNPROVEN, 0, last)) do
     if left == 0 or unproven_left == 0 then break end
@@ -165,18 +170,20 @@ if crowd > 0 and unproven_left > 0 then
   end
 end
 local looked_at = math.max(batch, LOOKED_AT)
-for _, destination in ipairs(redis.call('ZRANGE', AGENDA, '-inf', NOW_TEXT, 'BYSCORE', 'LIMIT', 0, looked_at)) do
+local worth_visiting =
+  redis.call('ZRANGE', AGENDA, '-inf', NOW_TEXT, 'BYSCORE', 'LIMIT', 0, looked_at)
+for _, destination in ipairs(worth_visiting) do
   if left == 0 then break end
   if not visited[destination] then visit(destination) end
 end
 call_many('ZREM', UNPROVEN, waited)
--- NX: one that waits already keeps its place.
+-- NX: a destination that waits already keeps its place.
 if #queued > 0 then redis.call('ZADD', UNPROVEN, 'NX', unpack(queued)) end
 call_many('ZADD', AGENDA, next_visits)
 call_many('ZREM', AGENDA, finished)
 
 local unproven_waiting = 0
-if crowd > 0 or #queued > 0 then unproven_waiting = redis.call('ZCARD', UNPROVEN) end
+if unproven_count > 0 or #queued > 0 then unproven_waiting = redis.call('ZCARD', UNPROVEN) end
 local reply = { NOW, '', -1, last_serial, unproven_waiting }
 if #all_ids > 0 then
   local records = redis.call('HMGET', JOBS, unpack(all_ids))
@@ -187,7 +194,7 @@ if #all_ids > 0 then
     for n = 1, taken_at[v] do
       k = k + 1
       local record = records[k]
-      -- An id without a record stands for nothing, and is forgotten.
+      -- An id without a record is no job, and is forgotten.
       if record and (#leased == 0 or bytes + #record <= BYTES_MAX) then
         bytes = bytes + #record
         answer[size + 1], answer[size + 2], answer[size + 3] = all_ids[k], dues[n] or '', record
@@ -197,7 +204,7 @@ if #all_ids > 0 then
         put_due(answer[1], all_ids[k], tonumber(dues[n] or dues[#dues]))
       end
     end
-    -- Where nothing was leased nothing was taken, and above all no probe is under way.
+    -- If nothing was leased, no token was used, no job was taken, and no probe is under way.
     if #leased > before then
       local in_flight = text((pace_at[v].in_flight or 0) + #leased - before)
       redis.call('HSET', pace_key(answer[1]), 'in_flight', in_flight, unpack(changes_at[v]))

@@ -1,4 +1,4 @@
--- Tells the server's instant.
+-- Returns the server's time.
 --
 -- Reply: now.
 -- Full memory: reads, and writes nothing.

@@ -1,10 +1,10 @@
--- Lets leases of one shard last from now on for their length again, because their attempts take
--- long. A lease that has lapsed stays so. The new deadline may be earlier than the one before, if
--- the server's clock was set back.
+-- Extends leases of one shard: each lasts for its full length again, starting now, because its
+-- attempts take long. A lease that has lapsed stays lapsed. The new deadline may be earlier than
+-- the one before, if the server's clock was set back.
 --
 -- ARGV from FIRST: the length in ms; the tokens
--- Reply: now; 1 or 0 per lease: it lasts, or it has lapsed; then, of all of them, token and job id
--- of each job that the lease is void for, because its address was retired meanwhile.
+-- Reply: now; 1 or 0 per lease: it was extended, or it has lapsed; then the token and job id of
+-- each job for which its lease is void, because the job's address was retired meanwhile.
 -- Full memory: runs, so that no lease runs out while its attempt can still be settled. It changes a
 -- number and adds nothing.
 -- Cost: 3 operations for a batch, and 3 per lease while any lease is void for some job. Atomic;
@@ -21,7 +21,9 @@ for i = FIRST + 1, #ARGV do
 end
 redis.call('ZADD', LEASES, 'XX', unpack(deadlines))
 local extended, void_jobs = {}, {}
-for k, at in ipairs(redis.call('ZMSCORE', LEASES, unpack(tokens))) do extended[k] = at and 1 or 0 end
+for k, at in ipairs(redis.call('ZMSCORE', LEASES, unpack(tokens))) do
+  extended[k] = at and 1 or 0
+end
 if redis.call('HLEN', MEANWHILE) > 0 then
   for _, token in ipairs(tokens) do
     local ids = held_jobs(token)

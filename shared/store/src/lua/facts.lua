@@ -1,29 +1,33 @@
--- Takes in a batch of facts about addresses of one shard: signs of life end what waits or lift a
--- standing, complaints and the like suppress the address, and an operator may take any standing
--- back.
+-- Takes in a batch of facts about addresses of one shard. Signs of life end the messages that wait,
+-- or lift a standing. Complaints and the like suppress the address. An operator may lift any
+-- standing.
 --
 -- ARGV from FIRST, 5 per fact:
 --   id           account/recipient
 --   destination
 --   what         'delivered', 'engaged', 'reinstate', or 'suppress reason'
---   occurred     ms, or '' where nobody knows: now
+--   occurred     ms, or '' if that is unknown: then it counts as now
 --   message      the message's id as JSON, or ''
--- Reply: now, then 2 per fact: answer and detail. Answers: 'closed' (the job ended), 'resumed'
--- (what still waits is due now), 'reinstated' (the address is active again), 'suppressed' (it is,
--- be it by this fact or from before; detail is the standing's JSON), 'stale' (it happened before
--- what is known), 'ended' (what it names has; the rest keeps its time), 'noted' (there was nothing
--- to change); then the id of the entry that was written to the journal, '' if none was.
+-- Reply: now, then 2 per fact: answer and detail; then the id of the journal entry that was
+-- written, '' if none was. The answers:
+--   'closed'      the job ended
+--   'resumed'     what still waits is due now
+--   'reinstated'  the address is active again
+--   'suppressed'  the address is suppressed, by this fact or an earlier one; detail is the
+--                 standing's JSON
+--   'stale'       it happened before what is known
+--   'ended'       the message that it names has ended; the rest of the job keeps its due time
+--   'noted'       there was nothing to change
 -- Full memory: refused, because nothing bounds how many facts come: the client is answered 503 and
--- repeats it. No new attempt begins meanwhile.
--- Cost: 4 operations for a batch, and 2 more where something was delivered; 8 per job that ends, 5
--- per address whose standing changes, 3 per job that is resumed. Atomic; repeating it changes
--- nothing.
+-- repeats the request. No new attempt begins meanwhile.
+-- Cost: 4 operations for a batch, and 2 more if something was delivered; 8 per job that ends, 5 per
+-- address whose standing changes, 3 per job that is resumed. Atomic; repeating it changes nothing.
 
 local WIDTH = 5
 assert((#ARGV - FIRST + 1) % WIDTH == 0, 'facts takes 5 values per fact')
 
--- A job that was tried within this time is not tried again for a sign of life: who opens ten mails
--- is alive once.
+-- A job that was tried within this time is not tried again because of a sign of life. A recipient
+-- that opens ten mails is alive once.
 local REST_MS = 3600000
 
 local SUPPRESSED = PREFIX .. 'suppressed'
@@ -32,8 +36,8 @@ local ids = {}
 for i = FIRST, #ARGV, WIDTH do ids[#ids + 1] = ARGV[i] end
 if #ids == 0 then return { NOW, '' } end
 
--- What is known of each address, kept up to date while the batch goes on, for facts of one batch
--- may meet.
+-- The current state of each address. It is updated during the batch, because several facts of a
+-- batch may be for the same address.
 local record_of, standing_of, delivered_of = {}, {}, {}
 local records = redis.call('HMGET', JOBS, unpack(ids))
 local standings = redis.call('HMGET', STANDING, unpack(ids))
@@ -47,25 +51,29 @@ for weeks_ago = 1, 0, -1 do
   end
 end
 
--- Jobs whose messages are due now, with their destinations; deliveries that are news.
+-- Jobs whose messages are due now, with their destinations; and deliveries that were not known.
 local resumed, delivered = {}, {}
 
 local function event_of(kind, id, destination, fields)
   add_event(
-    '{"type":"' .. kind .. '","job":' .. cjson.encode(id) .. ',"destination":' .. cjson.encode(destination) .. fields .. '}'
+    '{"type":"' .. kind .. '","job":' .. cjson.encode(id)
+      .. ',"destination":' .. cjson.encode(destination) .. fields .. '}'
   )
 end
 
 local function lines_of(record) return string.match(record, '\n.*') or '' end
 
--- When the job last failed, by its history or by its messages' bounces; and its last try alone.
+-- Returns when the job last failed, by its history or by its messages' bounces; and when it was
+-- last tried.
 local function last_failure(record)
   local read, head = pcall(cjson.decode, head_of(record))
   local tries = read and type(head) == 'table' and head.h
   local last = type(tries) == 'table' and tries[#tries]
   local tried = type(last) == 'table' and tonumber(last.t) or 0
   local newest = tried
-  for at in string.gmatch(record, '\n{"i":".-","b":(%d+)') do newest = math.max(newest, tonumber(at)) end
+  for at in string.gmatch(record, '\n{"i":".-","b":(%d+)') do
+    newest = math.max(newest, tonumber(at))
+  end
   return newest, tried
 end
 
@@ -76,11 +84,14 @@ local function is_leased(id, destination)
     and not redis.call('ZSCORE', QUARANTINE, id)
 end
 
--- Takes a job out of wherever it is. Its events are the caller's business.
+-- Removes a job, wherever it is. The caller adds its events.
 local function end_job(id, destination)
-  if redis.call('ZREM', due_key(destination), id) == 0 and redis.call('ZREM', QUARANTINE, id) == 0 and not resumed[id] then
-    -- It is leased: its lease is void from here on, and what it brings is news of its destination
-    -- alone.
+  local waits = redis.call('ZREM', due_key(destination), id) == 1
+    or redis.call('ZREM', QUARANTINE, id) == 1
+    or resumed[id]
+  if not waits then
+    -- The job is leased. Its lease is void from here on: its result counts only for the
+    -- destination.
     redis.call('HSET', MEANWHILE, id, (redis.call('GET', SERIAL) or '0') .. ' 0')
     end_attempt(destination, probe_of(destination, id), '')
   end
@@ -104,7 +115,7 @@ local function clear_standing(id)
   standing_of[id] = nil
 end
 
--- Cuts the lines of a record into those that a fact ends and those that still wait.
+-- Splits the lines of a record into those that a fact ends and those that still wait.
 local function cut_lines(lines, what, message)
   if message == '' then
     if what == 'delivered' then return lines, '' end
@@ -113,18 +124,20 @@ local function cut_lines(lines, what, message)
   local from = string.find(lines, '\n{"i":' .. message .. ',"b":', 1, true)
   if not from then return '', lines end
   local next_line = string.find(lines, '\n', from + 1, true) or #lines + 1
-  return string.sub(lines, from, next_line - 1), string.sub(lines, 1, from - 1) .. string.sub(lines, next_line)
+  local other_lines = string.sub(lines, 1, from - 1) .. string.sub(lines, next_line)
+  return string.sub(lines, from, next_line - 1), other_lines
 end
 
 local function add_delivered_events(lines, id, destination)
   for message in string.gmatch(lines, '\n{"i":(".-"),"b":%d') do
-    event_of('MessageDelivered', id, destination, ',"message":' .. message .. ',"reason":"reported"')
+    local fields = ',"message":' .. message .. ',"reason":"reported"'
+    event_of('MessageDelivered', id, destination, fields)
   end
 end
 
--- The job's address is alive: what the fact names has got through, and the rest follows at once,
--- with all attempts before it. A message that does not wait may be one that does, under another
--- name: what is told of it brings nothing forward.
+-- Processes a sign of life for an address that has a job. The message that the fact names has got
+-- through. The rest is due at once, with all its attempts. If the named message does not wait,
+-- nothing is brought forward: it may be a waiting message under another name.
 local function revive_job(id, destination, what, at, message)
   local record = record_of[id]
   local failed, tried = last_failure(record)
@@ -138,8 +151,8 @@ local function revive_job(id, destination, what, at, message)
     return 'closed', ''
   end
   if message ~= '' and ended == '' then return 'noted', '' end
-  -- Its worker has a copy of what waits and is trying it now: what the fact could change, the
-  -- attempt will find out.
+  -- A worker has a copy of what waits and is trying it now. Its attempt will find out what the fact
+  -- could have changed.
   if is_leased(id, destination) then return 'noted', '' end
   local in_quarantine = redis.call('ZSCORE', QUARANTINE, id)
   local rests = resumed[id] or in_quarantine or NOW - past(tried) < REST_MS
@@ -148,7 +161,7 @@ local function revive_job(id, destination, what, at, message)
   clear_standing(id)
   local head = head_of(record)
   if not rests then
-    head = renewed(head)
+    head = restarted_head(head)
     resumed[id] = destination
   end
   record_of[id] = head .. rest
@@ -167,9 +180,10 @@ local function revive(id, destination, what, occurred, message)
   local standing = json and read_standing(json)
   if standing and standing.s == 'suppressed' then return 'suppressed', json end
   if record_of[id] then return revive_job(id, destination, what, at, message) end
-  -- What an operator took back stays known, so that a complaint from before is not taken for a new
-  -- one.
-  if not standing or (standing.s == 'active' and standing.r == 'operator') then return 'noted', '' end
+  -- A standing that an operator lifted stays recorded, so that a complaint from before is not taken
+  -- for a new one.
+  local lifted = standing and standing.s == 'active' and standing.r == 'operator'
+  if not standing or lifted then return 'noted', '' end
   if at < past(standing.t) then return 'stale', '' end
   clear_standing(id)
   if standing.s == 'active' then return 'noted', '' end
@@ -189,7 +203,8 @@ local function suppress(id, destination, reason, occurred)
   end
   json = write_standing(id, { s = 'suppressed', t = NOW, r = reason, n = 0 })
   redis.call('ZADD', SUPPRESSED, NOW_TEXT, id)
-  event_of('AddressSuppressed', id, destination, ',"standing":"suppressed","reason":"' .. reason .. '"')
+  local fields = ',"standing":"suppressed","reason":"' .. reason .. '"'
+  event_of('AddressSuppressed', id, destination, fields)
   return 'suppressed', json
 end
 

@@ -1,23 +1,23 @@
--- Tells where the history of one shard is, so that a process can see whether Redis has lost writes
--- that it knows of.
+-- Reports how far the history of one shard reaches, so that a process can detect that Redis has
+-- lost writes which the process knows of.
 --
--- ARGV from FIRST: ids of entries of the journal
--- Reply: now; which server it is and which history it follows, '' if it does not say; the serial of
--- the last lease; a text with a letter per id (k: the entry is there, t: it was trimmed, l: it is
--- lost); the id of the first entry, '' if there is none; the id of the newest entry that is not
--- after the first of those ids, 0-0 if there is none.
+-- ARGV from FIRST: ids of journal entries
+-- Reply: now; which server it is and which history it follows, '' if the server does not report it;
+-- the serial of the last lease; a text with a letter per id (k: the entry is there, t: it was
+-- trimmed, l: it is lost); the id of the first entry, '' if there is none; the id of the newest
+-- entry that is not after the first of those ids, 0-0 if there is none.
 -- Full memory: runs; it writes nothing. It is not flagged no-writes, because then a replica would
 -- answer.
 -- Cost: 3 operations; with ids 3 more, and 1 per id. Atomic; changes nothing.
 
 local function field_of_info(section, field)
-  -- Some users may not ask this.
+  -- Some Redis users may not run INFO.
   local info = redis.pcall('INFO', section)
   return type(info) == 'string' and string.match(info, field .. ':(%w+)') or ''
 end
 
--- A server that was started again has another run id. One that was promoted, or followed another
--- master meanwhile, follows another replication id.
+-- A server that was restarted has another run id. A server that was promoted, or that followed
+-- another master meanwhile, has another replication id.
 local server = field_of_info('server', 'run_id') .. field_of_info('replication', 'master_replid')
 local reply = { NOW, server, tonumber(redis.call('GET', SERIAL) or 0) or 0, '', '', '0-0' }
 if #ARGV < FIRST then return reply end
@@ -29,7 +29,7 @@ if redis.call('EXISTS', JOURNAL) == 1 then
 end
 local first = journal['first-entry'] and journal['first-entry'][1] or ''
 local last = journal['last-generated-id'] or '0-0'
--- A server older than Redis 7.0 does not say whether any was.
+-- Whether any entries were trimmed. A server older than Redis 7.0 does not report this.
 local some_were_trimmed = journal['entries-added'] ~= journal['length']
 
 local function is_before(a, b)

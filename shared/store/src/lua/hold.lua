@@ -1,16 +1,16 @@
--- Keeps attempts from one destination of a shard, because an operator says so. What is under way
--- goes on.
+-- Keeps attempts from one destination of a shard, because an operator asks for it. Attempts that
+-- are under way continue.
 --
 -- ARGV from FIRST: destination; until when in ms, or -1: until it is released; the operator's
 -- reason, as JSON text
 -- Reply: now.
--- Full memory: runs, because an operator says so. It adds two fields and an event.
--- Cost: 3 operations. Atomic; repeating it tells the event once more.
+-- Full memory: runs, because an operator asks for it. It adds two fields and an event.
+-- Cost: 3 operations. Atomic; repeating it writes the event once more.
 
 assert(#ARGV == FIRST + 2, 'hold takes 3 values')
 local destination, hold_until, reason = unpack(ARGV, FIRST)
 
--- Puts right what is no pace at all.
+-- Repairs a pace that cannot be read.
 read_pace(destination)
 redis.call('HSET', pace_key(destination), 'hold', hold_until, 'hold_reason', cjson.decode(reason))
 note_trouble(destination)

@@ -1,10 +1,11 @@
--- Puts back jobs whose lease ran out unsettled, because their worker crashed or lost its way. A job
--- is due since its lease ended; its attempt counter counts settled attempts and so stays exact. One
--- that lapsed too often goes to quarantine: it may be what crashes its workers. Part of claim and
--- release.
--- Cost: 1 operation where nothing lapsed; else 5 per lease, 2 per job and 3 per destination.
+-- Puts back jobs whose lease ran out unsettled, because their worker crashed or lost its
+-- connection. Such a job is due since the end of its lease. Its attempt counter counts only settled
+-- attempts, and so stays exact. A job that lapsed too often goes to quarantine: it may be what
+-- crashes its workers.
+-- Part of claim and release.
+-- Cost: 1 operation if nothing lapsed; else 5 per lease, 2 per job and 3 per destination.
 
--- Where a job belongs. One whose record nobody can read belongs to its address's domain: an error
+-- Returns the destination of a job. An unreadable record belongs to its address's domain: an error
 -- here would lose all the jobs that have been taken out of their lease.
 local function destination_of(record, id)
   local read, head = pcall(cjson.decode, head_of(record))
@@ -12,7 +13,7 @@ local function destination_of(record, id)
   return is_read and head.d or string.match(id, '[^@]*$')
 end
 
--- Puts back jobs that are in no lease any more. `due_of` is by id.
+-- Puts back jobs that are in no lease any more. `due_of` has their due times by id.
 local function put_back(ids, token, due_of)
   if #ids == 0 then return end
   local writes = {}
@@ -21,19 +22,20 @@ local function put_back(ids, token, due_of)
   for k, id in ipairs(ids) do
     local record = records[k]
     local void, joined = read_mark(marks[k])
-    -- Where the lease is void the record, if there is one, belongs to a job that was started since.
+    -- If the lease is void, any record with this id belongs to a job that was started since.
     if record and serial_of(token) > void then
       local destination = destination_of(record, id)
       end_attempt(destination, token, '')
       if joined > 0 then
-        unmark(id, void)
+        settle_joined(id, void)
         local trimmed = trim(record, id, destination)
         if trimmed ~= record then
           writes[#writes + 1] = id
           writes[#writes + 1] = trimmed
         end
       end
-      local fields = ',"job":' .. cjson.encode(id) .. ',"destination":' .. cjson.encode(destination) .. '}'
+      local fields = ',"job":' .. cjson.encode(id)
+        .. ',"destination":' .. cjson.encode(destination) .. '}'
       add_event('{"type":"JobLapsed"' .. fields)
       if count_up(LAPSES, id, 1) >= MAX_LAPSES then
         redis.call('ZADD', QUARANTINE, NOW_TEXT, id)
@@ -47,7 +49,8 @@ local function put_back(ids, token, due_of)
 end
 
 local function lapse(most)
-  local lapsed = redis.call('ZRANGE', LEASES, '-inf', NOW_TEXT, 'BYSCORE', 'LIMIT', 0, most, 'WITHSCORES')
+  local lapsed =
+    redis.call('ZRANGE', LEASES, '-inf', NOW_TEXT, 'BYSCORE', 'LIMIT', 0, most, 'WITHSCORES')
   local left = most
   for i = 1, #lapsed, 2 do
     if left <= 0 then break end
@@ -60,7 +63,7 @@ local function lapse(most)
       due_of[held[k]] = deadline
       marks[numbers[k]] = GONE
     end
-    -- Marks without ids, which only a fault can leave, stand for nothing.
+    -- Marks without ids mean nothing. Only a fault can leave them.
     write_marks(token, #held > 0 and marks or {})
     left = left - math.max(1, #ids)
     put_back(ids, token, due_of)

@@ -1,12 +1,12 @@
--- Leases: which jobs a claim took, and which of them are in it still. Part of the scripts that deal
--- with leased jobs.
+-- Leases: which jobs a claim took, and which of them are still in its lease. Part of the scripts
+-- that process leased jobs.
 --
 -- leased, a hash with two fields per lease:
---   <token>      a mark per job in the order of the claim, 1 where it is in the lease, 0 where it is not any more
---   <token> ids  the length of the lease in ms, and the jobs' ids, each behind a line end. An address has no control
---                character, so no id has a line end.
--- They are apart because every settle changes marks, and Lua goes through each byte of a text that
--- it is given or makes.
+--   <token>      a mark per job in the order of the claim: 1 if it is still in the lease, else 0
+--   <token> ids  the length of the lease in ms, and the jobs' ids, each after a line end. An
+--                address has no control character, so no id has a line end.
+-- They are separate because every settle changes marks, and Lua reads each byte of a text that it
+-- is given or makes.
 
 local HELD, GONE = 49, 48
 
@@ -14,22 +14,24 @@ local function ids_field(token) return token .. ' ids' end
 
 local function put_lease(token, ids, length_ms)
   ids[0] = text(length_ms)
-  redis.call('HSET', LEASED, token, string.rep('1', #ids), ids_field(token), table.concat(ids, '\n', 0))
+  local ids_text = table.concat(ids, '\n', 0)
+  redis.call('HSET', LEASED, token, string.rep('1', #ids), ids_field(token), ids_text)
   redis.call('ZADD', LEASES, text(NOW + length_ms), token)
 end
 
--- How long a lease is, in ms, by its text of ids.
+-- Returns the length of a lease in ms, from its text of ids.
 local function length_of(ids) return tonumber(string.match(ids, '^%d+')) end
 
 -- How many marks are read. No lease has more.
 local MARKS_MAX = 1000
 
--- The marks of a lease as bytes, by the job's number in it. Empty where the lease is over.
+-- Returns the marks of a lease as bytes, by the job's number in it. Empty if the lease is over.
 local function read_marks(token)
   return { string.byte(redis.call('HGET', LEASED, token) or '', 1, MARKS_MAX) }
 end
 
--- Writes a lease back after marks were changed. One with no job in it is over.
+-- Writes a lease back after its marks were changed. A lease with no job in it is over, and is
+-- deleted.
 local function write_marks(token, marks)
   for _, mark in ipairs(marks) do
     if mark == HELD then
@@ -41,7 +43,8 @@ local function write_marks(token, marks)
   redis.call('ZREM', LEASES, token)
 end
 
--- The ids of the jobs that are in a lease by these marks, and their numbers in it.
+-- Returns the ids of the jobs that are in a lease according to these marks, and their numbers in
+-- it.
 local function held_by(marks, token)
   local held, numbers, number = {}, {}, 0
   for id in string.gmatch(redis.call('HGET', LEASED, ids_field(token)) or '', '\n([^\n]+)') do
@@ -54,7 +57,7 @@ local function held_by(marks, token)
   return held, numbers
 end
 
--- The ids of the jobs that are in a lease.
+-- Returns the ids of the jobs that are in a lease.
 local function held_jobs(token)
   local held = held_by(read_marks(token), token)
   return held

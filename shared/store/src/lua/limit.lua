@@ -1,12 +1,11 @@
--- Brings the limits that destinations of one shard have from the configuration in line with it. A
--- destination whose limits change is visited at once, because it may get more than before.
+-- Brings the limits that destinations of one shard have from the configuration up to date with it.
+-- A destination whose limits change is visited at once, because it may get more than before.
 --
--- ARGV from FIRST, 2 per destination: its name; 'rate burst window', or '' where it has none of its
+-- ARGV from FIRST, 2 per destination: its name; 'rate burst window', or '' if it has none of its
 -- own
 -- Reply: now; how many were changed.
 -- Full memory: runs. It adds one short field per destination at most.
--- Cost: 1 operation per destination, 2 where its limits change. Atomic; repeating it changes
--- nothing.
+-- Cost: 1 operation per destination, 2 if its limits change. Atomic; repeating it changes nothing.
 
 assert((#ARGV - FIRST + 1) % 2 == 0, 'limit takes 2 values per destination')
 
@@ -14,10 +13,14 @@ local changed = 0
 for i = FIRST, #ARGV, 2 do
   local destination, limits = ARGV[i], ARGV[i + 1]
   local key = pace_key(destination)
-  -- Puts right what is no pace at all.
+  -- Repairs a pace that cannot be read.
   read_pace(destination)
   if (redis.call('HGET', key, 'limits') or '') ~= limits then
-    if limits == '' then redis.call('HDEL', key, 'limits') else redis.call('HSET', key, 'limits', limits) end
+    if limits == '' then
+      redis.call('HDEL', key, 'limits')
+    else
+      redis.call('HSET', key, 'limits', limits)
+    end
     wake(destination, NOW)
     changed = changed + 1
   end

@@ -1,5 +1,5 @@
--- Reads all that is known of one address. A script, because commands in a transaction are refused
--- when memory is full, even those that only read.
+-- Reads all that is known of one address. It is a script because Redis refuses commands in a
+-- transaction when memory is full, even those that only read.
 --
 -- ARGV from FIRST: account/recipient; destination
 -- Reply: now; the standing's JSON; the job's record; when it is due; since when it is in

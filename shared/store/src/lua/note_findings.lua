@@ -1,4 +1,4 @@
--- Remembers what was found wrong with the settings of the servers, and writes an event for each
+-- Records what a check found wrong with the settings of the servers. Writes an event for each
 -- finding that is new, and for each that is gone.
 --
 -- ARGV from FIRST, 3 per finding: its name; its text; the text as JSON

@@ -1,48 +1,48 @@
--- Pace: how many attempts a destination gets at once and per second, for the whole fleet, and the
--- breaker that keeps attempts from it while it is down. Part of schedule, claim, settle, refute,
--- release.
+-- Pace: how many attempts a destination gets at once and per second, for the whole fleet. Also the
+-- breaker, which keeps attempts from a destination while it is down. Part of schedule, claim,
+-- settle, refute, release.
 --
 -- ARGV[9]   tokens per second; 0: no limit
 -- ARGV[10]  how many tokens may be saved up
--- ARGV[11]  attempts at once up to which each answer adds one, as long as no failure has narrowed
---           the window
+-- ARGV[11]  until the first failure each answer adds one attempt to the window, up to this many at
+--           once
 -- ARGV[12]  attempts at once, at most
--- ARGV[13]  failures of the host in a row that open the breaker
--- ARGV[14]  share of failures that opens it, of what was tried in ARGV[16]
--- ARGV[15]  how many tries that share is of, at least
--- ARGV[16]  the sliding window for it, in ms
+-- ARGV[13]  how many failures of the host in a row open the breaker
+-- ARGV[14]  the share of failures that opens it, among the tries within ARGV[16]
+-- ARGV[15]  how many tries there must be before that share counts
+-- ARGV[16]  the length of the sliding window for that share, in ms
 -- ARGV[17]  how long the breaker is open the first time, in ms; doubled for each time in a row
--- ARGV[18]  how long it is so at most, in ms
--- ARGV[19]  attempts at once that failures leave at least
+-- ARGV[18]  how long the breaker is open at most, in ms
+-- ARGV[19]  attempts at once that always remain, however many fail
 -- ARGV[20]  attempts at once, at most, at a destination that has not answered lately; its window
---           begins with them
--- ARGV[21]  for how long after an answer a destination has answered lately, in ms
+--           starts at this size
+-- ARGV[21]  how long an answer counts as "lately", in ms
 --
--- pace:<destination>, a hash; a field that is absent or '' has its first value; pace_fields.lua
--- reads them:
+-- pace:<destination>, a hash that pace_fields.lua reads. A field that is absent or '' has its first
+-- value.
 --   in_flight  attempts under way
---   window     how many there may be; moves with what comes back
+--   window     how many attempts there may be; it grows and shrinks with their results
 --   narrowed   the serial up to which failures have narrowed the window already
 --   tokens     'tokens refilled-at'
---   parked     1 where the window was full: whoever makes room wakes the destination
+--   parked     1 if the window was full: a script that makes room wakes the destination
 --   breaker    'open until times' or 'half_open probe times'; absent or '': closed
 --   results    'in-a-row period good bad good-before bad-before'; absent or '': nothing tried
---   delivered  when somebody there last got through
---   answered   when a host there last answered an attempt, whatever it said
+--   delivered  when a message was last delivered there
+--   answered   when a host there last answered an attempt, with any reply
 --   silent     until when it counts as silent, in ms: an attempt there waits for an answer, and no
---              other got one meanwhile
+--              other attempt got one meanwhile
 --   limits     'rate burst window', from the configuration
---   override   the same, from an operator; it wins
+--   override   'rate burst window', from an operator; it takes precedence over `limits`
 --   hold       until when an operator holds it, in ms; -1: until it is released
---   hold_reason  what for
+--   hold_reason  the operator's reason for the hold
 --
 -- trouble, a zset: destination → since when an operator holds it or its breaker is not closed, in
--- ms. One whose hold has run out is in it until upkeep looks; nobody counts on it but who lists
--- destinations.
+-- ms. A destination whose hold has run out stays in it until upkeep removes it. Only the list of
+-- destinations reads this set.
 --
--- unproven, a zset: destination → since when it has due jobs that no worker's share of attempts for
--- unproven destinations had room for, in ms. A destination is proven when it has answered lately
--- and is not silent.
+-- unproven, a zset: destination → since when, in ms, it has due jobs and waits for room. A worker
+-- gives unproven destinations only a share of its attempts, and no worker had room in that share. A
+-- destination is proven if it has answered lately and is not silent.
 
 local RATE, BURST = tonumber(ARGV[9]), tonumber(ARGV[10])
 local WINDOW, WINDOW_MAX, WINDOW_MIN = tonumber(ARGV[11]), tonumber(ARGV[12]), tonumber(ARGV[19])
@@ -54,21 +54,25 @@ local WINDOW_NEW, ANSWERED_WITHIN_MS = tonumber(ARGV[20]), tonumber(ARGV[21])
 local TROUBLE = PREFIX .. 'trouble'
 local UNPROVEN = PREFIX .. 'unproven'
 
--- How long a destination stays silent without another report. Its workers may be gone.
+-- How long a destination stays silent without another report. The workers that wait there may be
+-- gone.
 local SILENT_MS = 5000
 
--- A failure takes this share of the window; what was under way with it takes nothing more.
+-- A failure narrows the window to this share. Other failures that were under way at the same time
+-- do not narrow it again.
 local NARROWED_TO = 0.7
 
--- How far off a number of tokens may be: half of it because of the digits that are kept, half
--- because it is a float.
+-- Rounding tolerance for tokens. Half of it covers the digits that are kept, half of it covers the
+-- float.
 local ROUNDING = 1e-6
 
 local function event_of_destination(kind, destination, fields)
-  add_event('{"type":"' .. kind .. '","destination":' .. cjson.encode(destination) .. fields .. '}')
+  add_event(
+    '{"type":"' .. kind .. '","destination":' .. cjson.encode(destination) .. fields .. '}'
+  )
 end
 
--- rate, burst and the largest window that hold for a destination.
+-- Returns rate, burst and the largest window that hold for a destination.
 local function limits_of(pace)
   local limits = pace.override or pace.limits
   if not limits then return RATE, BURST, WINDOW_MAX end
@@ -80,7 +84,7 @@ local function set(changes, field, value)
   changes[#changes + 1] = value
 end
 
--- One that is noted for longer than that was noted before the clock was set back, and says nothing.
+-- An instant further ahead than SILENT_MS was stored before the clock was set back, and is ignored.
 local function is_silent(pace)
   local silent = pace.silent or 0
   return silent > NOW and silent <= NOW + SILENT_MS
@@ -90,15 +94,15 @@ local function has_answered_lately(pace)
   return pace.answered ~= nil and NOW - past(pace.answered) < ANSWERED_WITHIN_MS
 end
 
--- Whether no host there has answered for this long.
+-- Whether no host there has answered within the last `waited_ms`.
 local function is_mute_for(pace, waited_ms)
   return past(pace.answered or -math.huge) < NOW - waited_ms
 end
 
 local function is_proven(pace) return has_answered_lately(pace) and not is_silent(pace) end
 
--- How many attempts may be under way at once: while a destination is silent one, to see whether it
--- is back.
+-- Returns how many attempts may be under way at once. A silent destination gets one, to see whether
+-- it is back.
 local function window_of(pace, window_max)
   local most = math.min(pace.window or WINDOW_NEW, window_max)
   if is_silent(pace) then return math.min(most, 1) end
@@ -106,25 +110,28 @@ local function window_of(pace, window_max)
   return most
 end
 
--- How long a breaker is open that was opened so often in a row before.
+-- Returns how long a breaker stays open that has opened `times` times in a row before.
 local function open_ms(times) return math.min(OPEN_MS * 2 ^ times, OPEN_MAX_MS) end
 
--- How many attempts a destination may be given now; the instant of the next visit that is worth it,
--- where it had that many and wants more; and, where its window alone does not say it all, what is
--- to be done when it took some (how many, and whether it wants more). Changes of its pace are put
--- into `changes`. `fallback` is the instant to look again where only somebody else's report can
--- tell.
+-- Decides what a destination may be given now. Returns three values:
+-- - how many attempts it may be given;
+-- - when the next visit is worth it, if it takes all of them and wants more;
+-- - what to do once it has taken some, with how many and whether it wants more. Nil if only the
+--   window counts.
+--
+-- Changes of its pace are put into `changes`. `fallback` is when to look again if only the report
+-- of another attempt can bring the visit forward.
 local function allowance(pace, changes, take_token, fallback)
   local held_until = pace.hold
   if held_until == -1 then return 0, fallback end
   if held_until and held_until > NOW then return 0, held_until end
   if pace.breaker then
     local state, at, times = unpack(pace.breaker)
-    -- A probe whose lease is gone will not be heard of any more.
+    -- A probe whose lease is gone will never be reported.
     if state == 'half_open' and redis.call('ZSCORE', LEASES, at) then return 0, fallback end
     if state == 'open' and at > NOW then
-      -- One that was opened before the clock was set back must not stay open for the length of the
-      -- step.
+      -- The breaker was opened before the clock was set back. It must not stay open for the length
+      -- of that step.
       local latest = NOW + open_ms(times - 1)
       if at <= latest then return 0, at end
       set(changes, 'breaker', 'open ' .. text(latest) .. ' ' .. text(times))
@@ -144,14 +151,18 @@ local function allowance(pace, changes, take_token, fallback)
   local saved, refilled_at = burst, NOW
   if pace.tokens then
     saved, refilled_at = unpack(pace.tokens)
-    -- The clock was set back: from now on tokens are saved up again.
-    if refilled_at > NOW then set(changes, 'tokens', string.format('%.6f %s', saved, NOW_TEXT)) end
+    -- The clock was set back: count tokens from now on.
+    if refilled_at > NOW then
+      set(changes, 'tokens', string.format('%.6f %s', saved, NOW_TEXT))
+    end
     saved = math.min(burst, saved + math.max(0, NOW - refilled_at) * rate / 1000)
   end
-  -- What is a token but for a rounding error is one.
+  -- A balance within the rounding tolerance of a whole token counts as one.
   local whole = math.floor(saved + ROUNDING)
-  -- The next token, rounded up to the millisecond, so that the visit finds it.
-  local function next_token(left) return NOW + math.max(1, math.ceil((1 - ROUNDING / 2 - left) * 1000 / rate)) end
+  -- The instant of the next token, rounded up to the millisecond, so that the visit finds it.
+  local function next_token(left)
+    return NOW + math.max(1, math.ceil((1 - ROUNDING / 2 - left) * 1000 / rate))
+  end
   if whole < 1 then return 0, next_token(saved) end
   local function take(taken, limited)
     set(changes, 'tokens', string.format('%.6f %s', saved - taken, NOW_TEXT))
@@ -161,27 +172,29 @@ local function allowance(pace, changes, take_token, fallback)
   return room, fallback, take
 end
 
--- Whether an operator's hold is not over.
+-- Whether an operator's hold is in force.
 local function is_held(pace)
   local hold = pace.hold or 0
   return hold == -1 or hold > NOW
 end
 
-local function note_trouble(destination) redis.call('ZADD', TROUBLE, 'NX', NOW_TEXT, destination) end
+local function note_trouble(destination)
+  redis.call('ZADD', TROUBLE, 'NX', NOW_TEXT, destination)
+end
 
 local function open_breaker(destination, changes, times)
   note_trouble(destination)
   local at = NOW + open_ms(times)
   set(changes, 'breaker', 'open ' .. text(at) .. ' ' .. text(times + 1))
   set(changes, 'results', '')
-  -- A visit that found its probe under way has put the next one off until that one's lease would
-  -- end.
+  -- A visit that found the probe under way has put the next visit off until the end of the probe's
+  -- lease. This brings it forward.
   wake(destination, at)
   event_of_destination('BreakerOpened', destination, ',"until":' .. text(at))
 end
 
--- The sliding window of results: this period's and, as far as it still reaches into the window, the
--- one before.
+-- Counts results in a sliding window: those of this period, and a share of the period before, as
+-- far as the window still reaches back. Returns the new results, and whether they open the breaker.
 local function count_results(results, good, bad)
   local row, period, now_good, now_bad, good_before, bad_before = 0, 0, 0, 0, 0, 0
   if results then row, period, now_good, now_bad, good_before, bad_before = unpack(results) end
@@ -196,21 +209,23 @@ local function count_results(results, good, bad)
   local left = 1 - (NOW % PERIOD_MS) / PERIOD_MS
   local tried = now_good + now_bad + left * (good_before + bad_before)
   local failed = now_bad + left * bad_before
-  local kept = string.format('%d %d %d %d %d %d', row, this, now_good, now_bad, good_before, bad_before)
+  local kept = string.format(
+    '%d %d %d %d %d %d', row, this, now_good, now_bad, good_before, bad_before
+  )
   return kept, row >= FAILURES or (tried >= SAMPLES and failed >= SHARE * tried)
 end
 
--- What settle, release and lapse report of one destination:
---   pace     its pace as it was
---   ended    attempts that are not under way any more
---   good     of these, how many the mail system dealt with, whatever it said of the mailbox
---   bad      how many failed by the host
---   refused  how many failed by our route to it
+-- What settle, release and lapse report about one destination:
+--   pace     its pace before this call
+--   ended    how many attempts are not under way any more
+--   good     how many of them the mail system handled, with any result for the mailbox
+--   bad      how many failed because of the host
+--   refused  how many failed because of our route to it
 --   newest   the highest serial among the failures
---   late     whether they are of attempts that had ended before
---   probe    the token that the breaker waits for, if it does
---   result   what came of it: 'good', 'bad' or 'none'
---   delivered  whether somebody got through
+--   late     whether the failures are of attempts that had ended earlier
+--   probe    the token that the breaker waits for, if it waits for one
+--   result   the result of the probe: 'good', 'bad' or 'none'
+--   delivered  whether a message was delivered
 --   answered   whether a host answered
 --   is_mute    whether an attempt was given up because no host answered it, nor any other attempt
 --              meanwhile
@@ -227,9 +242,9 @@ local function report_of(destination)
   return report
 end
 
--- Attempts ended that are alike. `mark` is '+' good, '-' bad, '~' refused, or '' if it says nothing
--- of the destination; `in_flight` is how many of them were under way still, and not those whose
--- address was retired meanwhile.
+-- Reports that attempts ended with the same result. `mark` is '+' good, '-' bad, '~' refused, or ''
+-- if the result means nothing for the destination. `in_flight` is how many of them still counted as
+-- under way: an attempt whose address was retired meanwhile does not.
 local function end_attempts(destination, token, mark, number, in_flight)
   local report = report_of(destination)
   report.ended = report.ended + in_flight
@@ -240,14 +255,19 @@ local function end_attempts(destination, token, mark, number, in_flight)
   elseif mark == '' then
     if is_probe then report.result = report.result or 'none' end
   else
-    if mark == '-' then report.bad = report.bad + number else report.refused = report.refused + number end
+    if mark == '-' then
+      report.bad = report.bad + number
+    else
+      report.refused = report.refused + number
+    end
     if is_probe then report.result = 'bad' end
     report.newest = math.max(report.newest, serial_of(token))
   end
 end
 
--- An attempt was given up after it had waited this long for an answer. If other attempts there got
--- an answer meanwhile, there are too many attempts at once. Otherwise the host does not answer.
+-- Reports an attempt that was given up after it had waited this long for an answer. If other
+-- attempts there got an answer meanwhile, there are too many attempts at once. Otherwise the host
+-- does not answer.
 local function give_up_attempt(destination, token, waited_ms, in_flight)
   local report = report_of(destination)
   local is_mute = is_mute_for(report.pace, waited_ms)
@@ -255,11 +275,14 @@ local function give_up_attempt(destination, token, waited_ms, in_flight)
   end_attempts(destination, token, is_mute and '-' or '~', 1, in_flight)
 end
 
-local function end_attempt(destination, token, mark, in_flight) end_attempts(destination, token, mark, 1, in_flight or 1) end
+local function end_attempt(destination, token, mark, in_flight)
+  end_attempts(destination, token, mark, 1, in_flight or 1)
+end
 
--- An attempt that had ended well has turned out to have failed, by the host ('-') or by our route
--- to it ('~'). Where it was made before the window was last narrowed, that was for news as old as
--- this. Of another attempt's probe it says nothing.
+-- Reports that an attempt which had ended well has failed after all: because of the host ('-') or
+-- of our route to it ('~'). If the attempt was made before the window was last narrowed, the window
+-- stays: it was narrowed for failures as old as this one. The report means nothing for another
+-- attempt's probe.
 local function note_late_failure(destination, mark, serial)
   if mark ~= '-' and mark ~= '~' then return end
   local report = report_of(destination)
@@ -267,8 +290,8 @@ local function note_late_failure(destination, mark, serial)
   report.newest, report.late = tonumber(serial), true
 end
 
--- The token of the probe that a destination waits for, where that is the attempt of this job; else
--- ''.
+-- Returns the token of the probe that a destination waits for, if the probe is the attempt of this
+-- job; else ''.
 local function probe_of(destination, id)
   local token = report_of(destination).probe
   if not token then return '' end
@@ -278,21 +301,22 @@ local function probe_of(destination, id)
   return ''
 end
 
--- A window after attempts went well. Until the first failure each answer adds one, up to WINDOW;
--- then each window's worth of them adds one.
+-- Returns the window after attempts went well. Until the first failure each answer adds one, up to
+-- WINDOW. After that, one is added for as many answers as the window is wide.
 local function wider_window(window, window_max, good, narrowed)
   if not narrowed and window < WINDOW then return math.min(window_max, WINDOW, window + good) end
   return math.min(window_max, window + good / window)
 end
 
--- The breaker waits for its probe, or it is open and says nothing of what was under way before.
+-- Settles the breaker. If it waits for a probe, the probe's result decides. If it is open, attempts
+-- that were under way before change nothing.
 local function settle_breaker(destination, report, changes)
   local state, _, times = unpack(report.pace.breaker)
   local result = state == 'half_open' and report.result
   if result == 'bad' then
     open_breaker(destination, changes, times)
   elseif result == 'none' then
-    -- It could not be asked, and is asked again after a while.
+    -- The probe had no result. It is tried again after a while.
     set(changes, 'breaker', 'open ' .. text(NOW + OPEN_MS) .. ' ' .. text(times))
     wake(destination, NOW + OPEN_MS)
   elseif result == 'good' then
@@ -319,14 +343,14 @@ local function settle_pace(destination, report)
   if pace.breaker then
     settle_breaker(destination, report, changes)
   elseif failed > 0 then
-    -- Failures that were under way together are one piece of news.
+    -- Failures of attempts that were under way together narrow the window once.
     if report.newest > (pace.narrowed or 0) then
       local used = report.late and window or math.min(window, in_flight)
       set(changes, 'window', string.format('%.3f', math.max(WINDOW_MIN, used * NARROWED_TO)))
       set(changes, 'narrowed', redis.call('GET', SERIAL) or '0')
     end
   elseif report.good > 0 and in_flight * 2 >= window then
-    -- A window that is not in use is not tested, and so not widened.
+    -- A window that is not in use is not tested, and so it is not widened.
     local _, _, window_max = limits_of(pace)
     local wider = wider_window(window, window_max, report.good, pace.narrowed)
     if wider ~= window then set(changes, 'window', string.format('%.3f', wider)) end

@@ -1,8 +1,8 @@
--- Reads a destination's pace. What cannot be read costs its destination alone: the field gets its
--- first value again, and the journal says so. Part of the scripts that deal with pace.
+-- Reads a destination's pace. A value that cannot be read affects only its destination: the field
+-- gets its first value again, and the journal records it. Part of the scripts that need the pace.
 
--- A number that is not less than `least`, or nil. Written so that what is not a number at all fails
--- too.
+-- Returns a number that is at least `least`, else nil. The comparison is written so that NaN fails
+-- it too.
 local function number_from(value, least)
   local number = tonumber(value)
   if number and number >= least and number < 1e15 then return number end
@@ -22,8 +22,8 @@ local function read_tokens(value)
   return saved and at and { saved, at }
 end
 
--- State; for 'open' until when, for 'half_open' the probe's token; how often in a row it has
--- opened.
+-- Returns the state; then, for 'open', until when, or, for 'half_open', the probe's token; then how
+-- many times in a row it has opened.
 local function read_breaker(value)
   local state, at, times = string.match(value, '^(%S+) (%S+) (%S+)$')
   times = not_negative(times)
@@ -38,9 +38,10 @@ local function read_results(value)
   return results
 end
 
--- The fields, and how each is read.
+-- The fields of the hash. READ_FIELD has the function that reads each, in the same order.
 local PACE_FIELDS = {
-  'in_flight', 'window', 'breaker', 'limits', 'override', 'answered', 'silent', 'parked', 'tokens', 'delivered', 'hold',
+  'in_flight', 'window', 'breaker', 'limits', 'override', 'answered', 'silent', 'parked', 'tokens',
+  'delivered', 'hold',
   'results', 'narrowed',
 }
 local READ_FIELD = {
@@ -53,7 +54,7 @@ local READ_FIELD = {
 
 local function reset_field(destination, field, pace)
   if field == 'hold' then
-    -- How long the operator meant it is not known, so it lasts until an operator releases it.
+    -- How long the operator meant to hold it is unknown, so it lasts until an operator releases it.
     pace.hold = -1
     redis.call('HSET', pace_key(destination), 'hold', '-1')
   else
@@ -62,7 +63,7 @@ local function reset_field(destination, field, pace)
   note_repaired('pace ' .. field, 'destination', destination)
 end
 
--- The pace of a destination: by field what was read of it, nil if it has its first value.
+-- Returns the pace of a destination: what was read, by field. A field with its first value is nil.
 local function read_pace(destination)
   local pace = {}
   local values = redis.pcall('HMGET', pace_key(destination), unpack(PACE_FIELDS))

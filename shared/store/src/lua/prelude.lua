@@ -1,28 +1,31 @@
 -- What every script starts with: names for the shard's keys, the settings, the clock, and the steps
--- that several share.
+-- that several scripts share.
 --
--- KEYS     all of one shard, always in this order; `due:<destination>`, `pace:<destination>` and
--- the like
---          are derived from the shard's prefix, because which of them a script touches is known only inside it. All share
---          one slot. The last one, `whole`, is never written: while a Cluster moves the slot to another
---          node, a script with a key that is on neither node is refused before it runs. Without it, a
---          script could meet a key that has moved already, and end halfway.
--- ARGV[1]  now in ms, or '' to read the server's clock (only tests, simulation and the demo pass an instant)
+-- KEYS     all the keys of one shard, always in this order. They share one slot. Keys such as
+--          `due:<destination>` and `pace:<destination>` are not listed: only the script finds out
+--          which of them it needs, and derives them from the shard's prefix.
+--          The last key, `whole`, is never written. While a Cluster moves the slot to another
+--          node, Redis refuses a script that names a key which is on neither node. Without
+--          `whole` a script could start, meet a key that has moved already, and end halfway.
+-- ARGV[1]  now in ms, or '' to read the server's clock (only tests, the simulation and the demo
+--          pass an instant)
 -- ARGV[2]  the shard's prefix, 'rd:{n}:'
 -- ARGV[3]  how many messages a job holds at most
--- ARGV[4]  how many bytes a record has at most; twice that while it is leased
+-- ARGV[4]  how many bytes a record has at most; twice as many while it is leased
 -- ARGV[5]  how long an address is unavailable the first time, in ms; doubled for each time in a row
--- ARGV[6]  how long it is so at most, in ms
--- ARGV[7]  the time in a row that makes it inactive
--- ARGV[8]  how often in a row a job may lapse before it is quarantined
--- ARGV[9..21]  pace, if a destination has no limits of its own: see pace.lua
--- What a script takes beside these starts at ARGV[FIRST].
+-- ARGV[6]  how long an address is unavailable at most, in ms
+-- ARGV[7]  how many times in a row an address may become unavailable: the last of them makes it
+--          inactive
+-- ARGV[8]  how many times in a row a job may lapse: the last of them puts it into quarantine
+-- ARGV[9..21]  the pace of a destination that has no limits of its own: see pace.lua
+-- The arguments of the script itself start at ARGV[FIRST].
 
-local AGENDA, JOBS, LEASES, MEANWHILE, LAPSES, QUARANTINE, STANDING, UNAVAILABLE, INACTIVE, JOURNAL, SERIAL, LEASED =
-  unpack(KEYS)
+local AGENDA, JOBS, LEASES, MEANWHILE, LAPSES, QUARANTINE, STANDING, UNAVAILABLE, INACTIVE, JOURNAL,
+  SERIAL, LEASED = unpack(KEYS)
 local PREFIX = ARGV[2]
 local MAX_MESSAGES, RECORD_MAX = tonumber(ARGV[3]), tonumber(ARGV[4])
-local UNAVAILABLE_FOR, UNAVAILABLE_MAX, STRIKES = tonumber(ARGV[5]), tonumber(ARGV[6]), tonumber(ARGV[7])
+local UNAVAILABLE_FOR, UNAVAILABLE_MAX = tonumber(ARGV[5]), tonumber(ARGV[6])
+local STRIKES = tonumber(ARGV[7])
 local MAX_LAPSES = tonumber(ARGV[8])
 local FIRST = 22
 assert(#KEYS == 13, 'a script takes the 13 keys of a shard')
@@ -33,8 +36,8 @@ local function read_clock()
   return time[1] * 1000 + math.floor(time[2] / 1000)
 end
 
--- Whole numbers are handed to commands as text made here, because the server prints a float with
--- all its digits, slowly.
+-- Whole numbers are passed to commands as text that is made here. The server would print a float
+-- with all its digits, and that is slow.
 local function text(number) return string.format('%d', number) end
 
 local NOW = read_clock()
@@ -44,30 +47,32 @@ local WEEK_MS = 7 * 86400000
 
 local function due_key(destination) return PREFIX .. 'due:' .. destination end
 local function pace_key(destination) return PREFIX .. 'pace:' .. destination end
--- Deliveries are kept by week, so that old ones go with their key.
-local function delivered_key(weeks_ago) return PREFIX .. 'delivered:' .. math.floor(NOW / WEEK_MS) - weeks_ago end
+-- The key of the deliveries of one week. Old deliveries are deleted together with their week's key.
+local function delivered_key(weeks_ago)
+  return PREFIX .. 'delivered:' .. math.floor(NOW / WEEK_MS) - weeks_ago
+end
 
--- An instant that was noted; -1 if it lies in the future. It was noted before the clock was set
--- back, and says nothing.
+-- Returns a stored instant, or -1 if it lies in the future. It was stored before the clock was set
+-- back then, and means nothing any more.
 local function past(noted) return noted <= NOW and noted or -1 end
 
--- Calls a command that takes many values; one with none is no call.
+-- Calls a command that takes many values. Does nothing if there are none.
 local function call_many(command, key, values)
   if #values > 0 then redis.call(command, key, unpack(values)) end
 end
 
--- The id of the last entry that this call wrote, '' if it wrote none. The caller remembers it, to
--- see whether Redis loses it.
+-- The id of the last journal entry that this call wrote, '' if it wrote none. The caller remembers
+-- it, to notice if Redis loses the entry.
 local journaled = ''
 
--- Writes a journal entry: a JSON array of events. One that came as it is to be written is handed on
--- as it came, because Lua goes through each byte of a text that it makes.
+-- Writes a journal entry: a JSON array of events. An array that needs no change is passed on as it
+-- came, because Lua reads each byte of every text that it makes.
 local function write_events(array)
   if array ~= '[]' then journaled = redis.call('XADD', JOURNAL, '*', 't', NOW_TEXT, 'e', array) end
 end
 
--- Other events are collected and written as one entry. A script gets them as JSON and adds what it
--- alone knows.
+-- Other events are collected and written as one entry. A script receives them as JSON and adds what
+-- only the script knows.
 local events = {}
 
 local function add_event(json)
@@ -79,14 +84,17 @@ local function write_journal()
   events = {}
 end
 
--- A value could not be read, and was put right; `what` names it, and whose it is: 'destination' or
--- 'job'.
+-- Records that a value was unreadable and was repaired. `what` names the value; `kind` is the kind
+-- of its owner, 'destination' or 'job'.
 local function note_repaired(what, kind, name)
-  add_event('{"type":"ValueReset","' .. kind .. '":' .. cjson.encode(name) .. ',"reason":"' .. what .. '"}')
+  add_event(
+    '{"type":"ValueReset","' .. kind .. '":' .. cjson.encode(name)
+      .. ',"reason":"' .. what .. '"}'
+  )
 end
 
--- The integer behind a field of a hash that is counted up. One that is no integer counts from 0
--- again.
+-- Adds to the integer in a field of a hash, and returns the sum. A value that is not an integer
+-- counts from 0 again.
 local function count_up(key, field, number)
   local count = redis.pcall('HINCRBY', key, field, number)
   if type(count) == 'number' then return count end
@@ -94,8 +102,8 @@ local function count_up(key, field, number)
   return tonumber(number)
 end
 
--- Due times are collected while a script runs and written once per destination, the agenda once per
--- call.
+-- Due times are collected while a script runs and written once per destination. The agenda is
+-- written once per call.
 local due_by_destination = {}
 local wake_at = {}
 
@@ -103,8 +111,8 @@ local function wake(destination, at)
   if not wake_at[destination] or at < wake_at[destination] then wake_at[destination] = at end
 end
 
--- What is to be written to a destination's due set: due and id by turns. Whoever adds to it wakes
--- the destination.
+-- Returns the list of what is to be written to a destination's due set: due time and id,
+-- alternating. A caller that adds to the list must also call `wake`.
 local function due_entries(destination)
   local entries = due_by_destination[destination]
   if not entries then
@@ -121,7 +129,8 @@ local function put_due(destination, id, due)
   wake(destination, due)
 end
 
--- What is under the key of a due set is none. Upkeep finds the jobs that were in it.
+-- Deletes the key of a due set that holds a value of another type. Upkeep finds the jobs that were
+-- due there.
 local function forget_due(destination)
   redis.call('DEL', due_key(destination))
   note_repaired('due', 'destination', destination)
@@ -140,15 +149,15 @@ local function write_due()
     wakes[#wakes + 1] = text(at)
     wakes[#wakes + 1] = destination
   end
-  -- LT: a destination that is worth visiting earlier for another reason stays so.
+  -- LT: a destination that is worth visiting earlier for another reason keeps its earlier time.
   if #wakes > 0 then redis.call('ZADD', AGENDA, 'LT', unpack(wakes)) end
   due_by_destination, wake_at = {}, {}
 end
 
--- Message lines: the part of a record behind its head. Each line starts with its line end.
+-- Message lines: the part of a record after its head. Each line starts with its line end.
 
--- The message whose line starts at `from` was given up. Its id is taken as it stands there, as
--- JSON, because decoding a line means decoding its content.
+-- Adds the event that the message whose line starts at `from` was dropped. The message's id is
+-- copied as JSON text, because decoding a line would also decode the message's content.
 local function add_dropped_event(lines, from, id, destination, reason)
   add_event(
     '{"type":"MessageDropped","job":' .. cjson.encode(id)
@@ -176,16 +185,17 @@ local function has_more_lines(lines, k)
   return true
 end
 
--- Brings lines down to `room` of them and to `bytes`, oldest first, with an event each. `spare`
--- lines stay in any case. One pass and one copy, because copying a large record is what costs.
-local function trim_lines(lines, room, bytes, spare, id, destination)
+-- Shortens lines to `room` lines and to `bytes` bytes. The oldest go first, each with an event.
+-- `keep_at_least` lines always stay. One pass and one copy, because copying a large record is the
+-- expensive part.
+local function trim_lines(lines, room, bytes, keep_at_least, id, destination)
   local count, from = 0, 0
   repeat
     from = string.find(lines, '\n', from + 1, true)
     if from then count = count + 1 end
   until not from
   from = 1
-  while count > spare and (count > room or #lines - from + 1 > bytes) do
+  while count > keep_at_least and (count > room or #lines - from + 1 > bytes) do
     add_dropped_event(lines, from, id, destination, 'replaced')
     from = string.find(lines, '\n', from + 1, true) or #lines + 1
     count = count - 1
@@ -195,32 +205,34 @@ end
 
 local function head_of(record) return string.match(record, '^[^\n]*') end
 
--- The head of a job that has all its attempts before it again. One that cannot be read stays as it
--- is.
-local function renewed(head)
+-- Returns the head of a job that starts again with all its attempts. An unreadable head is returned
+-- unchanged.
+local function restarted_head(head)
   local read, fields = pcall(cjson.decode, head)
   if not read or type(fields) ~= 'table' then return head end
   fields.a, fields.c, fields.o = 0, NOW, nil
   return cjson.encode(fields)
 end
 
--- Brings the record of a job that is not leased within its bounds; what goes is the oldest, and
--- never the last.
+-- Shortens the record of a job that is not leased to its bounds. The oldest messages go first, and
+-- the last one never goes.
 local function trim(record, id, destination)
   if #record <= RECORD_MAX and not has_more_lines(record, MAX_MESSAGES) then return record end
   local head = head_of(record)
-  return head .. trim_lines(string.sub(record, #head + 1), MAX_MESSAGES, RECORD_MAX - #head, 1, id, destination)
+  local bytes = RECORD_MAX - #head
+  return head .. trim_lines(string.sub(record, #head + 1), MAX_MESSAGES, bytes, 1, id, destination)
 end
 
--- The order of a lease among those of its shard. Its token is '<serial>-<nonce>', and the whole of
--- it is its identity: Redis gives a serial again if it loses its last writes, and no two claims
--- have the same nonce. A token that cannot be read comes before all others.
+-- Returns the serial of a lease, which orders the leases of a shard. A token is '<serial>-<nonce>',
+-- and only the whole token identifies the lease: Redis gives a serial again if it loses its last
+-- writes, but no two claims have the same nonce. A token that cannot be read comes before all
+-- others.
 local function serial_of(token) return tonumber(string.match(token, '^%d+') or 0) end
 
--- What happened to jobs while they were leased: 'void joined', the serial up to which leases on the
--- job are void (0: none is), and how many bytes of the record were there when the first message
--- joined (0: none did). If a mark cannot be read, all leases on the job are void: its attempt
--- counts as lost, and upkeep finds the job with all that joined.
+-- Reads what happened to a job while it was leased: 'void joined'. `void` is the serial up to which
+-- leases on the job are void (0: none is). `joined` is how many bytes the record had when the first
+-- message joined (0: none did). If a mark cannot be read, all leases on the job are void: its
+-- attempt counts as lost, and upkeep finds the job with all that joined.
 local function read_mark(mark)
   if not mark then return 0, 0 end
   local void, joined = string.match(mark, '^(%d+) (%d+)$')
@@ -228,8 +240,9 @@ local function read_mark(mark)
   return tonumber(void), tonumber(joined)
 end
 
--- What joined is settled; leases from before the job's address was retired stay void.
-local function unmark(id, void)
+-- Records that the messages which joined are settled. Leases from before the job's address was
+-- retired stay void.
+local function settle_joined(id, void)
   if void > 0 then
     redis.call('HSET', MEANWHILE, id, text(void) .. ' 0')
   else
@@ -247,22 +260,22 @@ local function is_standing(record)
     and (type(record.u) == 'number' or record.u == nil and record.s ~= 'unavailable')
 end
 
--- The record of a standing. One that cannot be read counts as suppressed: its address gets no mail
--- until an operator says otherwise, and no other of the batch suffers for it.
+-- Reads the record of a standing. An unreadable record counts as suppressed: the address gets no
+-- mail until an operator reinstates it. The other addresses of the batch are not affected.
 local function read_standing(json)
   local read, standing = pcall(cjson.decode, json)
   if read and is_standing(standing) then return standing end
   return { s = 'suppressed', t = 0, n = 0, r = 'unreadable' }
 end
 
--- Writes an address's standing; returns it as JSON, and as fields for its event. An address that
--- becomes unavailable STRIKES times in a row becomes inactive, unless it is its host that is dead.
-local function retire(id, standing, reason, host_dead)
+-- Writes an address's standing. Returns it as JSON, and as fields for its event. An address that
+-- becomes unavailable STRIKES times in a row becomes inactive, unless its host is down.
+local function retire(id, standing, reason, host_down)
   local record = { s = standing, t = NOW, r = reason, n = 0 }
   if standing == 'unavailable' then
     local known = redis.call('HGET', STANDING, id)
     record.n = (known and read_standing(known).n or 0) + 1
-    if record.n >= STRIKES and not host_dead then record.s = 'inactive' end
+    if record.n >= STRIKES and not host_down then record.s = 'inactive' end
   end
   if record.s == 'unavailable' then
     record.u = NOW + math.min(UNAVAILABLE_FOR * 2 ^ (record.n - 1), UNAVAILABLE_MAX)

@@ -1,8 +1,8 @@
--- Takes one job of a shard out of quarantine, because an operator says so: it is due now, and may
--- lapse again as often as any other.
+-- Takes one job of a shard out of quarantine, because an operator asks for it. The job is due now,
+-- and may lapse again as often as any other.
 --
 -- ARGV from FIRST: id, destination
--- Reply: now; 1 where it was in quarantine, else 0, and nothing changed.
+-- Reply: now; 1 if it was in quarantine, else 0, and nothing changed.
 -- Full memory: runs, because it moves a job from one set to another. It adds an event.
 -- Cost: 5 operations. Atomic; repeating it changes nothing.
 
@@ -12,7 +12,10 @@ local id, destination = unpack(ARGV, FIRST)
 if redis.call('ZREM', QUARANTINE, id) == 0 then return { NOW, 0 } end
 redis.call('HDEL', LAPSES, id)
 put_due(destination, id, NOW)
-add_event('{"type":"JobReinstated","job":' .. cjson.encode(id) .. ',"destination":' .. cjson.encode(destination) .. '}')
+add_event(
+  '{"type":"JobReinstated","job":' .. cjson.encode(id)
+    .. ',"destination":' .. cjson.encode(destination) .. '}'
+)
 write_due()
 write_journal()
 return { NOW, 1 }

@@ -1,10 +1,12 @@
--- Counts the attempts under way at destinations of one shard by its leases, and corrects what their
--- pace says where that is something else. It never should be: a number too high would keep attempts
--- away for ever.
+-- Counts the attempts under way at destinations of one shard by its leases, and corrects the number
+-- in their pace if it differs. It should never differ: a number that is too high would keep
+-- attempts away for ever.
 --
--- ARGV[FIRST]  how many leased jobs to count at most, of all destinations; where there are more, nothing is changed
+-- ARGV[FIRST]  how many leased jobs to count at most, of all destinations; if there are more,
+--              nothing is changed
 -- ARGV after it: destinations
--- Reply: now; 1 where it was counted, else 0; per destination that was corrected: its name, what its pace said, what it says.
+-- Reply: now; 1 if it was counted, else 0; per destination that was corrected: its name, the number
+-- before, the number now.
 -- Full memory: runs. It corrects numbers and adds an agenda entry per destination at most.
 -- Cost: 2 operations per destination, 5 per lease. Atomic.
 
@@ -24,7 +26,7 @@ for _, token in ipairs(tokens) do
   if #ids > 0 then
     local marks = redis.call('HMGET', MEANWHILE, unpack(ids))
     for k, record in ipairs(redis.call('HMGET', JOBS, unpack(ids))) do
-      -- Where the lease is void its attempt counts no more.
+      -- If the lease is void, its attempt does not count any more.
       local void = read_mark(marks[k])
       if record and serial_of(token) > void then
         local destination = destination_of(record, ids[k])
@@ -37,12 +39,12 @@ end
 local corrected = {}
 for destination, count in pairs(counted) do
   local key = pace_key(destination)
-  local said = read_pace(destination).in_flight or 0
-  if said ~= count then
+  local recorded = read_pace(destination).in_flight or 0
+  if recorded ~= count then
     redis.call('HSET', key, 'in_flight', text(count), 'parked', '0')
     wake(destination, NOW)
     corrected[#corrected + 1] = destination
-    corrected[#corrected + 1] = text(said)
+    corrected[#corrected + 1] = text(recorded)
     corrected[#corrected + 1] = text(count)
   end
 end

@@ -1,35 +1,42 @@
--- A bounce says that a message which a relay had accepted did not get through: the job goes on as
--- policy says. Nothing changes where the job is not as the caller has seen it any more, or is
--- leased.
+-- Records a bounce of a message that a relay had accepted: the message was not delivered. The job
+-- continues or ends as the policy decided. Nothing changes if the job is leased, or if its record
+-- is no longer the one that the caller read.
 --
 -- ARGV from FIRST:
 --   id           account/recipient
 --   destination
---   seen         the record that the caller has judged
---   op           'retry' (it waits again), 'close' (no message is left) or 'retire' (the address leaves the active list)
---   argument     retry: delay in ms; close: ''; retire: 'standing last row', with how long the last event is, and '!' before
---                the row where the host is dead
+--   seen         the record that the caller decided about
+--   op           'retry' (the job waits again), 'close' (no message is left) or 'retire' (the
+--                address leaves the active list)
+--   argument     retry: delay in ms; close: ''; retire: 'standing last row': `last` is the length
+--                of the last event, and '!' comes before the row if the host is down
 --   record       retry: the new record; else ''
 --   events       JSON objects, joined by commas
---   tally        the field of the destination's tally that counts this
---   mark         what it says of the destination: '-', '~' or '' (pace.lua)
---   serial       of the lease that the attempt was made under
--- Reply: now; 'c' (it has changed), 'l' (it is leased), 'q' (it is in quarantine and stays there),
--- 'w' and when it is due, 'x' (it has ended), 'r' and the standing's JSON.
--- Full memory: refused, because nothing bounds how many bounces come: the client is answered 503
--- and repeats it.
--- Cost: 10 operations; 3 more where it says something of the destination, 4 more for a retired
--- address. Atomic.
+--   tally        the field of the destination's tally that counts this failure
+--   mark         what the failure means for the destination's pace: '-' (its host failed) or '~'
+--                (our route to it failed); any other mark changes nothing (pace.lua)
+--   serial       the serial of the lease under which the attempt was made
+-- Reply: now, a letter, and a detail:
+--   'c'   nothing changed: the job is not as the caller read it
+--   'l'   nothing changed: the job is leased
+--   'q'   the job has its new record, and stays in quarantine
+--   'w'   the job waits again; the detail is when it is due
+--   'x'   the job has ended
+--   'r'   the job has ended and the address is retired; the detail is its standing as JSON
+-- Full memory: refused, because the number of bounces has no limit. The client gets a 503 and
+-- repeats the request.
+-- Cost: 10 operations; 3 more if the mark is '-' or '~', 4 more for a retired address. Atomic.
 
 assert(#ARGV == FIRST + 9, 'refute takes 10 values')
-local id, destination, seen, op, argument, record, its_events, tally, mark, serial = unpack(ARGV, FIRST)
+local id, destination, seen, op, argument, record, its_events, tally, mark, serial =
+  unpack(ARGV, FIRST)
 
 if redis.call('HGET', JOBS, id) ~= seen then return { NOW, 'c', '' } end
 local waits = redis.call('ZSCORE', due_key(destination), id)
 local quarantined = not waits and redis.call('ZSCORE', QUARANTINE, id)
 if not waits and not quarantined then return { NOW, 'l', '' } end
 
-local function forget_job()
+local function end_job()
   redis.call('ZREM', due_key(destination), id)
   redis.call('ZREM', QUARANTINE, id)
   redis.call('HDEL', JOBS, id)
@@ -46,14 +53,14 @@ if op == 'retry' then
     put_due(destination, id, NOW + tonumber(argument))
   end
 elseif op == 'close' then
-  forget_job()
+  end_job()
   add_event(its_events)
 else
-  local standing, last, dead, reason = string.match(argument, '^(%S+) (%d+) (!?)(.*)$')
+  local standing, last, host_down, reason = string.match(argument, '^(%S+) (%d+) (!?)(.*)$')
   local fields
-  forget_job()
+  end_job()
   letter = 'r'
-  detail, fields = retire(id, standing, reason, dead ~= '')
+  detail, fields = retire(id, standing, reason, host_down ~= '')
   add_event(string.sub(its_events, 1, -last - 2))
   add_event(string.sub(its_events, -last, -2) .. fields .. '}')
 end

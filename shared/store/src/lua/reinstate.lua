@@ -1,12 +1,13 @@
--- Lifts `unavailable` where its time is over: the address is active again. How often in a row it
--- was unavailable stays known, until a delivery clears it.
+-- Lifts `unavailable` from addresses when its time is over: they are active again. How many times
+-- in a row an address was unavailable stays known, until a delivery clears it.
 --
 -- ARGV[FIRST]  how many addresses at most
 -- Reply: now, how many were lifted.
--- Full memory: refused, because it tells an event per address and can wait for the next upkeep.
--- Cost: 1 operation where there is nothing to do; else 4 for a batch. Atomic.
+-- Full memory: refused, because it writes an event per address and can wait for the next upkeep.
+-- Cost: 1 operation if there is nothing to do; else 4 for a batch. Atomic.
 
-local ids = redis.call('ZRANGE', UNAVAILABLE, '-inf', NOW, 'BYSCORE', 'LIMIT', 0, tonumber(ARGV[FIRST]))
+local most = tonumber(ARGV[FIRST])
+local ids = redis.call('ZRANGE', UNAVAILABLE, '-inf', NOW, 'BYSCORE', 'LIMIT', 0, most)
 if #ids == 0 then return { NOW, 0 } end
 
 local writes = {}
@@ -16,7 +17,10 @@ for k, json in ipairs(redis.call('HMGET', STANDING, unpack(ids))) do
     record.s, record.u, record.t = 'active', nil, NOW
     writes[#writes + 1] = ids[k]
     writes[#writes + 1] = cjson.encode(record)
-    add_event('{"type":"AddressReinstated","job":' .. cjson.encode(ids[k]) .. ',"reason":"unavailable_over"}')
+    add_event(
+      '{"type":"AddressReinstated","job":' .. cjson.encode(ids[k])
+        .. ',"reason":"unavailable_over"}'
+    )
   end
 end
 redis.call('ZREM', UNAVAILABLE, unpack(ids))

@@ -1,6 +1,6 @@
--- Gives leased jobs of one shard back untried; they are due again when they were due before. Jobs
--- whose attempt crashed lapse at once. If an attempt was given up because its host did not answer,
--- its destination's breaker opens. A release with a stale token changes nothing.
+-- Gives leased jobs of one shard back without an attempt. They get their earlier due times back.
+-- Jobs whose attempt crashed lapse at once. If an attempt was given up because its host did not
+-- answer, its destination's breaker opens. A release with a stale token changes nothing.
 --
 -- ARGV from FIRST, 6 per job: id, token, number in the lease, destination, due in ms; and why:
 -- 'crashed', or for how many ms its attempt had waited for an answer, or ''
@@ -34,7 +34,7 @@ for i = FIRST, #ARGV, WIDTH do
         if joined > 0 then
           local record = redis.call('HGET', JOBS, id)
           if record then redis.call('HSET', JOBS, id, trim(record, id, destination)) end
-          unmark(id, void)
+          settle_joined(id, void)
         end
         put_due(destination, id, tonumber(due))
       end

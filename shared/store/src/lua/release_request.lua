@@ -1,8 +1,8 @@
--- Takes back the claim on what a mail service tells, where it is still its owner's: one that ran
--- out may be somebody else's by now.
+-- Releases the claim on a request of a mail service, if it still belongs to this owner. A claim
+-- that ran out may belong to another process by now.
 --
 -- ARGV from FIRST: the hash of the id, as 32 hexadecimal digits; the owner's name
--- Reply: now; 1 where it was the owner's, else 0, and nothing changed.
+-- Reply: now; 1 if it was the owner's, else 0, and nothing changed.
 -- Full memory: runs; it only deletes.
 -- Cost: 2 operations. Atomic; repeating it changes nothing.
 

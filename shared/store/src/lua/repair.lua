@@ -1,18 +1,19 @@
--- Looks through a page of one shard's jobs, and puts back those that are lost: neither due, nor in
--- quarantine, nor in a lease that is there. They are due now. Destinations of the page that have
--- due jobs and are not in the agenda get there. Neither should ever be found. Those that the agenda
--- has later than their first due job are visited once more: most have a reason, which the visit
--- finds, and the others are late because the clock was set back. One script looks and acts, so no
--- claim, settle or schedule can come between.
+-- Looks through a page of one shard's jobs, and puts lost jobs back. A job is lost if it is neither
+-- due, nor in quarantine, nor in a lease that exists. It is due now. Destinations of the page that
+-- have due jobs but are missing from the agenda are added to it. Neither fault should ever be
+-- found. Destinations that the agenda has later than their first due job are visited once more.
+-- Most have a reason, which the visit finds. The others are late because the clock was set back.
+-- One script looks and acts, so no claim, settle or schedule can come between.
 --
 -- ARGV[FIRST]      where the page starts: '0', or what the page before it replied
 -- ARGV[FIRST + 1]  how many jobs to look at, about
--- Reply: now; where the next page starts ('0': there is none); how many bytes were read; destination and number of jobs put
--- back; destinations put into the agenda; destinations with attempts under way, be it by their pace or by their leases.
+-- Reply: now; where the next page starts ('0': there is none); how many bytes were read;
+-- destination and number of jobs put back; destinations put into the agenda; destinations with
+-- attempts under way, by their pace or by their leases.
 -- Full memory: runs, because it puts lost jobs back where they belong. It adds a due time, a mark
 -- and an event per lost job.
--- Cost: 2 operations for a page and 4 per destination; 2 and 2 per lease of the shard where a job of it is leased; 1 more per
--- job that was lost.
+-- Cost: 2 operations for a page and 4 per destination; 2 and 2 per lease of the shard if a job of
+-- the page is leased; 1 more per job that was lost.
 
 assert(#ARGV == FIRST + 1, 'repair takes 2 values')
 
@@ -33,11 +34,13 @@ end
 if #ids == 0 then return { NOW, cursor, 0, {}, {}, {} } end
 
 local in_quarantine = {}
-for k, since in ipairs(redis.call('ZMSCORE', QUARANTINE, unpack(ids))) do in_quarantine[ids[k]] = since end
+for k, since in ipairs(redis.call('ZMSCORE', QUARANTINE, unpack(ids))) do
+  in_quarantine[ids[k]] = since
+end
 
--- Jobs that do not wait, and destinations where some do. What is under way there is of interest to
--- whoever counts it.
-local away, waiting, under_way = {}, {}, {}
+-- Jobs that do not wait; destinations with jobs that wait; destinations that may have attempts
+-- under way. The caller counts those attempts.
+local not_waiting, waiting, under_way = {}, {}, {}
 for destination, its_ids in pairs(ids_at) do
   local waits = false
   for k, due in ipairs(redis.call('ZMSCORE', due_key(destination), unpack(its_ids))) do
@@ -45,7 +48,7 @@ for destination, its_ids in pairs(ids_at) do
     if due then
       waits = true
     elseif not in_quarantine[id] then
-      away[#away + 1] = id
+      not_waiting[#not_waiting + 1] = id
       under_way[destination] = true
     end
   end
@@ -67,12 +70,12 @@ if #waiting > 0 then
   end
 end
 
--- Which of them is in a lease that is there and is valid for it.
+-- Which of these jobs are in a lease that exists and is valid for them.
 local leased, marks = {}, {}
-if #away > 0 then
-  marks = redis.call('HMGET', MEANWHILE, unpack(away))
+if #not_waiting > 0 then
+  marks = redis.call('HMGET', MEANWHILE, unpack(not_waiting))
   local void_up_to = {}
-  for k, id in ipairs(away) do void_up_to[id] = read_mark(marks[k]) end
+  for k, id in ipairs(not_waiting) do void_up_to[id] = read_mark(marks[k]) end
   for _, token in ipairs(redis.call('ZRANGE', LEASES, 0, -1)) do
     for _, id in ipairs(held_jobs(token)) do
       if void_up_to[id] and serial_of(token) > void_up_to[id] then leased[id] = true end
@@ -82,7 +85,7 @@ end
 
 local lost_at, writes = {}, {}
 local serial = redis.call('GET', SERIAL) or '0'
-for k, id in ipairs(away) do
+for k, id in ipairs(not_waiting) do
   if not leased[id] then
     local destination = home_of[id]
     local _, joined = read_mark(marks[k])
@@ -91,10 +94,14 @@ for k, id in ipairs(away) do
       writes[#writes + 1] = id
       writes[#writes + 1] = trimmed
     end
-    -- Who still has it under a lease that is gone must not settle it beside the next.
+    -- A worker that still has the job under a lost lease must not settle it when the next lease
+    -- exists.
     redis.call('HSET', MEANWHILE, id, serial .. ' 0')
     put_due(destination, id, NOW)
-    add_event('{"type":"JobRecovered","job":' .. cjson.encode(id) .. ',"destination":' .. cjson.encode(destination) .. '}')
+    add_event(
+      '{"type":"JobRecovered","job":' .. cjson.encode(id)
+        .. ',"destination":' .. cjson.encode(destination) .. '}'
+    )
     lost_at[destination] = (lost_at[destination] or 0) + 1
   end
 end

@@ -1,24 +1,29 @@
 -- Takes in a batch of bounces of one shard: starts jobs, lets messages join, retires addresses.
 --
 -- ARGV from FIRST:
---   events    a JSON array with a JobScheduled event per bounce, `delay` and `occurred` last in each
---   lengths   how long each of them is
---   distinct  1 where no two of the bounces are of one job
---   n, g, m   how many bounces, at how many destinations, and how many of these have limits of their own
+--   events    a JSON array with a JobScheduled event per bounce; each ends with `delay` and
+--             `occurred`
+--   lengths   how long each of these events is
+--   distinct  1 if no two of the bounces belong to the same job
+--   n, g, m   how many bounces; at how many destinations; how many of these have limits of their
+--             own
 --   2 per destination with limits: its name, 'rate burst window' or ''
---   2 per destination: its name, how many of the bounces; those of one destination stand together
+--   2 per destination: its name, how many of the bounces; all bounces of a destination follow each
+--             other
 --   n ids       account/recipient
 --   n records   the job's record with this one message
---   n verdicts  a delay in ms; or 'drop' (the message is dead); or 'standing row' (the address is)
---   n instants  when it happened, in ms, or '' where nobody knows
+--   n verdicts  a delay in ms; or 'drop' (the message is given up); or 'standing row' (the address
+--               is retired)
+--   n instants  when it happened, in ms, or '' if that is unknown
 -- Reply: now; a text with a letter per bounce (s scheduled, j joined, u duplicate, t stale, r
 -- retired, d dropped, a accepted: the message waits for confirmation, and nothing has changed);
 -- then a detail per bounce (scheduled, joined: due in ms, '' while it does not wait; retired: the
--- standing's JSON; accepted: the job's record; else ''); then the id of the entry that was written
--- to the journal, '' if none was.
--- Full memory: refused, because it takes work in: the client is answered 503 and repeats it.
+-- standing's JSON; accepted: the job's record; else ''); then the id of the journal entry that was
+-- written, '' if none was.
+-- Full memory: refused, because it takes work in: the client is answered 503 and repeats the
+-- request.
 -- Cost: 8 operations and 1 per destination for a batch; 2 more per joining message, 8 more per
--- retired address; 4 more where messages are dropped. Atomic.
+-- retired address; 4 more if messages are dropped. Atomic.
 
 local EVENTS, LENGTHS, DISTINCT, N, G, M = unpack(ARGV, FIRST, FIRST + 5)
 N, G, M = tonumber(N), tonumber(G), tonumber(M)
@@ -31,19 +36,24 @@ if N == 0 then return { NOW, '', '' } end
 
 for i = LIMITS, GROUPS - 1, 2 do
   local key, limits = pace_key(ARGV[i]), ARGV[i + 1]
-  -- Puts right what is no pace at all.
+  -- Repairs a pace that cannot be read.
   read_pace(ARGV[i])
-  if limits == '' then redis.call('HDEL', key, 'limits') else redis.call('HSET', key, 'limits', limits) end
+  if limits == '' then
+    redis.call('HDEL', key, 'limits')
+  else
+    redis.call('HSET', key, 'limits', limits)
+  end
 end
 
 local records = redis.call('HMGET', JOBS, unpack(ARGV, IDS + 1, IDS + N))
 local standings = redis.call('HMGET', STANDING, unpack(ARGV, IDS + 1, IDS + N))
 
--- The last delivery to the address of each bounce, as far as it is kept.
+-- When a message was last delivered to the address of each bounce, as far back as this is kept.
 local last_delivered = {}
 for weeks_ago = 1, 0, -1 do
   if redis.call('EXISTS', delivered_key(weeks_ago)) == 1 then
-    for k, at in ipairs(redis.call('HMGET', delivered_key(weeks_ago), unpack(ARGV, IDS + 1, IDS + N))) do
+    local key = delivered_key(weeks_ago)
+    for k, at in ipairs(redis.call('HMGET', key, unpack(ARGV, IDS + 1, IDS + N))) do
       if at then last_delivered[k] = tonumber(at) end
     end
   end
@@ -59,8 +69,8 @@ local function due_after(k, delay)
   return occurred and math.max(NOW, math.min(occurred, NOW) + delay) or NOW + delay
 end
 
--- What is known of each address, kept up to date while the batch goes on, for bounces of one batch
--- may meet.
+-- The current state of each address. It is updated during the batch, because several bounces of a
+-- batch may be for the same address.
 local record_of, standing_of, due_of, changed = {}, {}, {}, {}
 for k = 1, N do
   local id = ARGV[IDS + k]
@@ -68,7 +78,7 @@ for k = 1, N do
   if standings[k] then standing_of[id] = standings[k] end
 end
 
--- The standing's JSON where the address is not active now.
+-- Returns the standing's JSON and its name if the address is not active now.
 local function not_active(id)
   local json = standing_of[id]
   if not json then return nil end
@@ -84,14 +94,14 @@ local function start_job(id, destination, record, due)
   return 's', text(due)
 end
 
--- The first message of a record: how its line starts, and the line, both with the line end before
--- it.
+-- Returns how the line of a record's first message starts, and the whole line. Both include the
+-- line end before the line.
 local function first_message(record)
   local line = string.match(record, '^[^\n]*(\n.*)$')
   return string.match(line, '^(\n{"i":".-",)"b":%d'), line
 end
 
--- Lines that joined in this batch, by job: they are put into its record together.
+-- Lines that joined in this batch, by job. They are put into the job's record together.
 local joining = {}
 
 local function holds_message(id, start)
@@ -102,13 +112,15 @@ local function holds_message(id, start)
   return false
 end
 
--- Whether a relay has taken this message, so that a bounce of it is the failure of that attempt.
+-- Whether a relay has accepted this message. If so, a bounce of it is the failure of that attempt.
 local function is_accepted(id, start)
   local _, last = string.find(record_of[id] or '', '\n' .. string.sub(start, 2), 1, true)
   return last and string.find(record_of[id], '^"b":%d+,"y":', last + 1)
 end
 
-local function due_at(id, destination) return due_of[id] or tonumber(redis.call('ZSCORE', due_key(destination), id)) end
+local function due_at(id, destination)
+  return due_of[id] or tonumber(redis.call('ZSCORE', due_key(destination), id))
+end
 
 local function join_job(id, destination, line)
   joining[id] = joining[id] or {}
@@ -126,7 +138,7 @@ local function write_joined(id, destination)
     record_of[id] = trim(record .. joined, id, destination)
     return
   end
-  -- A leased job's worker counts on the bytes that it saw: what may go is behind them.
+  -- The worker that leased the job relies on the bytes that it saw. Only lines after them may go.
   local void, seen = read_mark(redis.call('HGET', MEANWHILE, id))
   if seen == 0 then
     seen = #record
@@ -137,11 +149,14 @@ local function write_joined(id, destination)
     .. trim_lines(behind, MAX_MESSAGES, 2 * RECORD_MAX - seen, 0, id, destination)
 end
 
-local function forget_job(id, destination)
+local function end_job(id, destination)
   add_dropped_events(string.match(record_of[id], '\n.*') or '', id, destination, 'retired')
-  if not due_of[id] and redis.call('ZREM', due_key(destination), id) == 0 and redis.call('ZREM', QUARANTINE, id) == 0 then
-    -- It is leased: its lease is void from here on, and what it brings is news of its destination
-    -- alone.
+  local waits = due_of[id]
+    or redis.call('ZREM', due_key(destination), id) == 1
+    or redis.call('ZREM', QUARANTINE, id) == 1
+  if not waits then
+    -- The job is leased. Its lease is void from here on: its result counts only for the
+    -- destination.
     redis.call('HSET', MEANWHILE, id, (redis.call('GET', SERIAL) or '0') .. ' 0')
     end_attempt(destination, probe_of(destination, id), '')
   end
@@ -151,7 +166,7 @@ local function forget_job(id, destination)
 end
 
 local function event_of(kind, scheduled, fields)
-  -- What a JobScheduled has last is of no meaning in others.
+  -- The last fields of a JobScheduled event mean nothing in other events.
   local body = string.match(scheduled, '^{"type":"JobScheduled",(.*),"delay":')
   add_event('{"type":"' .. kind .. '",' .. body .. (fields or '') .. '}')
 end
@@ -163,7 +178,7 @@ local function retire_address(id, destination, start, verdict, scheduled)
   if known and (state ~= 'unavailable' or standing == 'unavailable') then return 'r', known end
   local waiting = holds_message(id, start)
   if joining[id] then write_joined(id, destination) end
-  if record_of[id] then forget_job(id, destination) end
+  if record_of[id] then end_job(id, destination) end
   local json, fields = retire(id, standing, reason, false)
   standing_of[id] = json
   if not waiting then event_of('MessageDropped', scheduled, ',"reason":"retired"') end
@@ -171,27 +186,31 @@ local function retire_address(id, destination, start, verdict, scheduled)
   return 'r', json
 end
 
--- The JobScheduled event of the k-th bounce.
+-- Returns the JobScheduled event of the k-th bounce.
 local event_ends
 local function scheduled_event(k)
   if not event_ends then
     event_ends = { [0] = 0 }
-    for length in string.gmatch(LENGTHS, '%d+') do event_ends[#event_ends + 1] = event_ends[#event_ends] + 1 + length end
+    for length in string.gmatch(LENGTHS, '%d+') do
+      event_ends[#event_ends + 1] = event_ends[#event_ends] + 1 + length
+    end
   end
   return string.sub(EVENTS, event_ends[k - 1] + 2, event_ends[k])
 end
 
--- Dropped messages are remembered by day, so that a repeated request finds them and the day's end
--- takes them along. One is known by 80 bits of its hash: id and message can take a kilobyte, and
--- nobody reads them here.
+-- Dropped messages are remembered by day: a repeated request finds them, and the keys of a day
+-- expire together. A message is stored as 80 bits of its hash, because id and message can take a
+-- kilobyte and no reader needs their text here.
 local DAY_MS, DROPPED_KEEP_S = 86400000, 2 * 86400
 local known_drops, new_drops = {}, {}
 
-local function dropped_key(days_ago) return PREFIX .. 'dropped:' .. math.floor(NOW / DAY_MS) - days_ago end
+local function dropped_key(days_ago)
+  return PREFIX .. 'dropped:' .. math.floor(NOW / DAY_MS) - days_ago
+end
 
 local function digest(id, start) return string.sub(redis.sha1hex(id .. start), 1, 20) end
 
--- Looks up the messages of this batch that may have been dropped before.
+-- Finds the messages of this batch that have been dropped before.
 do
   local asked = {}
   for k = 1, N do
@@ -225,16 +244,18 @@ local function write_dropped()
   redis.call('EXPIRE', key, DROPPED_KEEP_S, 'NX')
 end
 
-local function take_in(k, destination)
+local function process_bounce(k, destination)
   local id, record, verdict = ARGV[IDS + k], ARGV[RECORDS + k], ARGV[VERDICTS + k]
-  -- What a relay has taken may still bounce, whatever else got through.
+  -- A message that a relay accepted may still bounce, even if another message was delivered since.
   if is_stale(k) and not is_accepted(id, (first_message(record))) then return 't', '' end
   local delay = tonumber(verdict)
   if delay and not standing_of[id] and not record_of[id] then
     return start_job(id, destination, record, due_after(k, delay))
   end
   local start, line = first_message(record)
-  if not delay and verdict ~= 'drop' then return retire_address(id, destination, start, verdict, scheduled_event(k)) end
+  if not delay and verdict ~= 'drop' then
+    return retire_address(id, destination, start, verdict, scheduled_event(k))
+  end
   local known = not_active(id)
   if known then return 'r', known end
   if holds_message(id, start) then
@@ -251,15 +272,16 @@ end
 
 local answers, reply = {}, { NOW, '' }
 local writes = {}
--- How many events of others stood before that of each job that started.
+-- How many other events were added before the event of each job that started.
 local started, others_before = {}, {}
 
--- Starts the jobs of bounces that nothing is known about, which is nearly all of them; the others
--- one by one.
-local function take_in_group(first, last, destination)
+-- Starts the jobs of bounces whose address has no job and no standing, which are nearly all of
+-- them. The other bounces are processed one by one.
+local function process_group(first, last, destination)
   local entries, earliest = nil, nil
   for k = first, last do
-    local delay = DISTINCT == '1' and not records[k] and not standings[k] and tonumber(ARGV[VERDICTS + k])
+    local is_new = DISTINCT == '1' and not records[k] and not standings[k]
+    local delay = is_new and tonumber(ARGV[VERDICTS + k])
     local answer, detail
     if delay and not is_stale(k) then
       local due = due_after(k, delay)
@@ -271,7 +293,7 @@ local function take_in_group(first, last, destination)
       writes[#writes + 1] = ARGV[RECORDS + k]
       if not earliest or due < earliest then earliest = due end
     else
-      answer, detail = take_in(k, destination)
+      answer, detail = process_bounce(k, destination)
     end
     if answer == 's' then
       started[#started + 1] = k
@@ -286,14 +308,14 @@ do
   local first = 1
   for i = GROUPS, IDS, 2 do
     local last = first + tonumber(ARGV[i + 1]) - 1
-    take_in_group(first, last, ARGV[i])
+    process_group(first, last, ARGV[i])
     first = last + 1
   end
 end
 reply[2] = table.concat(answers)
 
--- The events of jobs that started stand at their place among the others; where there are no others,
--- they are as they came.
+-- The events of jobs that started keep their places among the other events. If there are no other
+-- events, the array is written as it came.
 if #started == N then
   write_events(EVENTS)
 elseif #started > 0 then

@@ -1,30 +1,33 @@
--- Reports how a batch of attempts of one shard ended. A settle with a stale token changes nothing.
+-- Records how a batch of attempts of one shard ended. A settle with a stale token changes nothing.
 --
 -- ARGV from FIRST:
---   call      names this call: repeated, it is answered as it was and changes nothing
---   keep      for how long its answer is kept, in ms
---   events    a JSON array of those of all jobs whose op is not 'retire', in their order
---   lengths   how long each of these jobs' events are, and how much of that is the last one with its comma: 'a b a b …'
---   n, g      how many jobs, in how many groups of those that are alike
+--   call      names this call: if it is repeated, the first answer is returned and nothing changes
+--   keep      for how long the answer is kept, in ms
+--   events    a JSON array with the events of all jobs whose op is not 'retire', in the jobs' order
+--   lengths   how long each of these jobs' events are, and how much of that is the last event with
+--             its comma: 'a b a b …'
+--   n, g      how many jobs, in how many groups of jobs with the same result
 --   6 per group:
---     token        the lease; groups of one lease stand together
+--     token        the lease; all groups of a lease follow each other
 --     destination
---     op           'retry' (it waits again), 'close' (it ends) or 'retire' (it ends, and the address with it)
---     marks        'd' if a message got through; then what it says of the destination: '+', '-',
---                  '~' or '' (pace.lua), or '=' if it says only that a host answered
+--     op           'retry' (it waits again), 'close' (it ends) or 'retire' (it ends, and its
+--                  address is retired)
+--     results      'd' if a message got through; then what it means for the destination: '+', '-',
+--                  '~' or '' (pace.lua), or '=' if it means only that a host answered
 --     tally        the field of the destination's tally that counts these attempts
 --     numbers      of the jobs in their lease, in ranges: 'first-last first-last …'
 --   n ids         account/recipient, in the order of the groups
 --   2 per job whose op is not 'close', in this order:
---     argument     retry: delay in ms; retire: 'standing last row', with how long the last event is, and '!' before the row
---                  where the host is dead
---     record       retry: the new record; retire: its events, the last of which gets the standing
--- Reply: now; a text with a letter per job (1: settled; 0: the token was stale; v: it was ended
--- meanwhile); and 1 where the shard is worth a visit now, because there is room again or something
--- is due at once, else 0; the id of the entry that was written to the journal, '' if none was.
--- Full memory: runs, because mail that was sent must be known to be. All that was leased can be
--- settled once, and nothing more is leased meanwhile: per permit of a worker that is the growth of
--- one record, its events, and a share of an answer.
+--     argument     retry: delay in ms; retire: 'standing last row': `last` is the length of the
+--                  last event, and '!' comes before the row if the host is down
+--     record       retry: the new record; retire: its events; the standing is added to the last one
+-- Reply: now; a text with a letter per job (1: settled; 0: the token was stale; v: the job was
+-- ended meanwhile); then 1 if the shard is worth a visit now, because there is room again or
+-- something is due at once, else 0; then the id of the journal entry that was written, '' if none
+-- was.
+-- Full memory: runs, because a message that was sent must be recorded as sent. All that was leased
+-- can be settled once, and nothing more is leased meanwhile. So the growth is bounded: for each
+-- permit of a worker one record, its events, and a share of an answer.
 -- Cost: 9 operations, 3 per lease, 3 per destination and 2 per tally; 4 more per retired address.
 -- Atomic.
 
@@ -39,19 +42,22 @@ local answer_key = PREFIX .. 'settled:' .. CALL
 local answered = redis.call('GET', answer_key)
 if answered then return { NOW, answered, 0, '' } end
 
--- What happened to them meanwhile; mostly nothing, to none.
+-- What happened to the jobs while they were leased. Usually nothing happened to any of them.
 local marks = {}
-if redis.call('HLEN', MEANWHILE) > 0 then marks = redis.call('HMGET', MEANWHILE, unpack(ARGV, IDS + 1, IDS + N)) end
+if redis.call('HLEN', MEANWHILE) > 0 then
+  marks = redis.call('HMGET', MEANWHILE, unpack(ARGV, IDS + 1, IDS + N))
+end
 local some_lapsed = redis.call('HLEN', LAPSES) > 0
 local some_standings = redis.call('EXISTS', STANDING) == 1
 
 local settled, deleted, written, delivered, cleared = {}, {}, {}, {}, {}
 local retired_events = {}
--- Jobs by number whose events are not to be written as they came: 'none', or 'closing' without the
--- last one. Those whose address is retired have theirs elsewhere.
+-- Jobs, by number, whose events are not written as they came: 'none' are written, or, for
+-- 'closing', all but the last one. The events of a job whose address is retired are written
+-- separately.
 local altered, any_altered = {}, false
 local retiring = {}
--- What the answer says of jobs that were not settled, by number.
+-- The letter of the answer for each job that was not settled, by number.
 local unsettled, any_unsettled = {}, false
 
 local function keep(id, record)
@@ -59,7 +65,7 @@ local function keep(id, record)
   written[#written + 1] = record
 end
 
--- What joined while the job was leased, and the record's head.
+-- Returns what joined while the job was leased, and the record's head.
 local function joined_lines(id, from)
   local record = redis.call('HGET', JOBS, id) or ''
   return string.sub(record, from + 1), head_of(record)
@@ -83,22 +89,22 @@ local function settle_close(k, id, destination, joined)
     deleted[#deleted + 1] = id
     return
   end
-  -- It goes on at once with what joined, as a job that has all its attempts before it.
+  -- The job starts again at once with what joined, with all its attempts.
   local lines, head = joined_lines(id, joined)
   if lines == '' then
     deleted[#deleted + 1] = id
     return
   end
-  keep(id, trim(renewed(head) .. lines, id, destination))
+  keep(id, trim(restarted_head(head) .. lines, id, destination))
   put_due(destination, id, NOW)
   altered[k], any_altered = 'closing', true
 end
 
 local function settle_retire(id, destination, joined, argument, its_events)
-  local standing, last, dead, reason = string.match(argument, '^(%S+) (%d+) (!?)(.*)$')
-  -- A delivery in the same attempt has cleared the count of times in a row, which retiring reads.
+  local standing, last, host_down, reason = string.match(argument, '^(%S+) (%d+) (!?)(.*)$')
+  -- A delivery in the same attempt has cleared the count of times in a row, which `retire` reads.
   if cleared[#cleared] == id then redis.call('HDEL', STANDING, table.remove(cleared)) end
-  local _, fields = retire(id, standing, reason, dead ~= '')
+  local _, fields = retire(id, standing, reason, host_down ~= '')
   deleted[#deleted + 1] = id
   return function()
     add_event(string.sub(its_events, 1, -last - 2))
@@ -107,18 +113,19 @@ local function settle_retire(id, destination, joined, argument, its_events)
   end
 end
 
--- Settles one job that is in its lease, unless its address was retired meanwhile: then the attempt
--- is news of its destination, and of nothing else. Whether it did.
+-- Settles one job that is in its lease. If the job's address was retired meanwhile, nothing is
+-- settled: the attempt counts only for its destination. Returns whether the job was settled.
 local function settle_job(k, token, destination, op, got_through, argument, record)
   local id, joined = ARGV[IDS + k], 0
   if marks[k] then
     local void
     void, joined = read_mark(marks[k])
     if serial_of(token) <= void then return false end
-    if joined > 0 then unmark(id, void) end
+    if joined > 0 then settle_joined(id, void) end
   end
   if some_lapsed then settled[#settled + 1] = id end
-  -- First, so that an address retired by a later message of the same attempt stays retired.
+  -- This comes first, so that an address retired by a later message of the same attempt stays
+  -- retired.
   if got_through then note_delivery(id) end
   if op == 'close' then
     settle_close(k, id, destination, joined)
@@ -133,9 +140,9 @@ end
 -- The lease that is being settled, and its marks, by number.
 local token, held
 
-local function settle_group(k, extra, destination, op, says, tally, numbers)
-  local got_through = string.byte(says) == 100
-  local mark = got_through and string.sub(says, 2) or says
+local function settle_group(k, extra, destination, op, results, tally, numbers)
+  local got_through = string.byte(results) == 100
+  local mark = got_through and string.sub(results, 2) or results
   local has_answered = mark == '+' or mark == '~' or mark == '='
   if mark == '=' then mark = '' end
   local left, done = 0, 0
@@ -148,16 +155,16 @@ local function settle_group(k, extra, destination, op, says, tally, numbers)
         extra = extra + 2
         if op == 'retire' then retiring[k] = true end
       end
-      local said = '0'
+      local letter = '0'
       if held[number] == HELD then
         held[number] = GONE
         left = left + 1
-        said = settle_job(k, token, destination, op, got_through, argument, record) and '1' or 'v'
+        letter = settle_job(k, token, destination, op, got_through, argument, record) and '1' or 'v'
       end
-      if said == '1' then
+      if letter == '1' then
         done = done + 1
       else
-        unsettled[k], any_unsettled = said, true
+        unsettled[k], any_unsettled = letter, true
         altered[k], any_altered = 'none', true
       end
     end
@@ -187,7 +194,7 @@ do
   write_marks(token, held)
 end
 
--- Events as they came, but for those of jobs that were not settled, or go on.
+-- Adds the events as they came, except those of jobs that were not settled or that start again.
 local function add_events_one_by_one()
   local next_event, from = string.gmatch(LENGTHS, '(%d+) (%d+)'), 2
   for k = 1, N do

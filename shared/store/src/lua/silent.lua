@@ -1,9 +1,9 @@
--- Notes that attempts at destinations of one shard wait long for an answer. A destination where no
--- attempt got one in that time counts as silent for a while, and gets no more attempts meanwhile.
--- Told again and again while they wait, it stays so.
+-- Reports that attempts at destinations of one shard have waited long for an answer. A destination
+-- is silent for a while if no attempt there got an answer in that time. It gets no more attempts
+-- meanwhile. It stays silent as long as the report is repeated.
 --
 -- ARGV from FIRST, 2 per destination: its name; for how many ms an attempt there has waited
--- Reply: now; 1 or 0 per destination: it is silent, or others were answered.
+-- Reply: now; 1 or 0 per destination: it is silent, or other attempts were answered.
 -- Full memory: refused; only the next attempts there notice.
 -- Cost: 1 operation per destination, 2 if it is silent. Atomic; repeating it changes nothing.
 

@@ -1,11 +1,11 @@
--- Removes what is left of leases that are over, of which only a fault can leave anything. A lease
--- that would last for longer than its length from now on, because the clock was set back, is cut to
--- that.
+-- Removes what is left of leases that are over. Only a fault can leave anything of them. If the
+-- clock was set back, a lease may last longer than its length from now on: then it is cut to its
+-- length.
 --
 -- ARGV[FIRST]      where the page starts: '0', or what the page before it replied
 -- ARGV[FIRST + 1]  how many fields to look at, about; a lease has two
 -- Reply: now; where the next page starts ('0': there is none); how many were removed.
--- Full memory: runs; it deletes, and writes over deadlines that are there.
+-- Full memory: runs; it deletes, and overwrites deadlines that exist.
 -- Cost: 3 operations for a page, and 1 if a lease is cut. Atomic; repeating it changes nothing.
 
 assert(#ARGV == FIRST + 1, 'sweep takes 2 values')

@@ -1,4 +1,4 @@
--- Forgets, in a page of one shard's `trouble`, destinations whose hold has run out and whose
+-- Removes destinations from a page of one shard's `trouble`, if their hold has run out and their
 -- breaker is closed.
 --
 -- ARGV[FIRST]      where the page starts: '0', or what the page before it replied

@@ -1,11 +1,12 @@
--- Tells which addresses a worker may still be sending to although their jobs have ended under its
--- hands: its lease is void for them, and it has not said yet that its attempt has stopped.
+-- Finds the addresses that a worker may still be sending to although their jobs have ended
+-- meanwhile. The worker's lease is void for them, and the worker has not reported yet that its
+-- attempt has stopped.
 --
 -- ARGV from FIRST: account/recipient of each
 -- Reply: now; those of them.
 -- Full memory: runs; it writes nothing. It is not flagged no-writes, because then a replica would
--- answer what is over by now.
--- Cost: 1 operation; where a job was leased as it ended, 1 more and 2 per lease of the shard.
+-- answer with what is over by now.
+-- Cost: 1 operation; if a job was leased when it ended, 1 more and 2 per lease of the shard.
 -- Changes nothing.
 
 if #ARGV < FIRST then return { NOW, {} } end

@@ -1,9 +1,9 @@
--- Lets attempts through again to one destination of a shard that an operator held; it is worth
--- visiting at once.
+-- Lets attempts through again to one destination of a shard that an operator held. The destination
+-- is worth visiting at once.
 --
 -- ARGV[FIRST]  destination
--- Reply: now; 1 where it was held, else 0, and nothing changed.
--- Full memory: runs, because an operator says so. It adds an event.
+-- Reply: now; 1 if it was held, else 0, and nothing changed.
+-- Full memory: runs, because an operator asks for it. It adds an event.
 -- Cost: 6 operations. Atomic; repeating it changes nothing.
 
 assert(#ARGV == FIRST, 'unhold takes 1 value')

@@ -1,4 +1,4 @@
--- Counts the jobs that wait at one destination, and tells when the first of them is due.
+-- Counts the jobs that wait at one destination, and returns when the first of them is due.
 --
 -- ARGV[FIRST]  destination
 -- Reply: now; how many; when the first is due, or nil.

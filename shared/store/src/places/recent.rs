@@ -1,6 +1,6 @@
-//! The placements that were used lately. Two generations: when the young one is full it becomes the
-//! old one, and what was not used since is forgotten with the old one before. So it is bounded, and
-//! costs no order of use.
+//! The placements that were used recently, in two generations. When the young generation is full it
+//! becomes the old one. What was not used since then is forgotten with the previous old one. So the
+//! memory is bounded, without keeping the order of use.
 
 use std::collections::HashMap;
 use std::mem;
@@ -15,7 +15,7 @@ pub(crate) struct Recent {
 }
 
 impl Recent {
-    /// One that holds about this many at most.
+    /// Creates a memory that holds about `max` placements at most.
     pub(crate) fn new(max: usize) -> Self {
         Self {
             young: HashMap::new(),
@@ -24,7 +24,7 @@ impl Recent {
         }
     }
 
-    /// Where a domain is placed, if that is remembered.
+    /// Returns the destination of a domain, if it is remembered.
     pub(crate) fn get(&mut self, domain: &str) -> Option<Destination> {
         if let Some(destination) = self.young.get(domain) {
             return Some(destination.clone());
@@ -34,17 +34,17 @@ impl Recent {
         Some(destination)
     }
 
-    /// Forgets the domains that are told, and gives them with where they were.
+    /// Forgets the domains that `is_forgotten` selects, and returns them with their destinations.
     pub(crate) fn forget(
         &mut self,
-        is_told: impl Fn(&str) -> bool,
+        is_forgotten: impl Fn(&str) -> bool,
     ) -> Vec<(Box<str>, Destination)> {
-        let young = self.young.extract_if(|domain, _| is_told(domain));
-        let old = self.old.extract_if(|domain, _| is_told(domain));
+        let young = self.young.extract_if(|domain, _| is_forgotten(domain));
+        let old = self.old.extract_if(|domain, _| is_forgotten(domain));
         young.chain(old).collect()
     }
 
-    /// Remembers where a domain is placed.
+    /// Remembers the destination of a domain.
     pub(crate) fn put(&mut self, domain: &str, destination: &Destination) {
         if self.young.len() >= self.generation_max {
             self.old = mem::take(&mut self.young);
@@ -58,7 +58,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn it_is_bounded_and_keeps_what_is_used() {
+    fn the_memory_is_bounded_and_keeps_what_is_used() {
         let mut recent = Recent::new(100);
         let used = Destination::named("google");
         recent.put("gmail.com", &used);

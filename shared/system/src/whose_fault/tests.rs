@@ -1,4 +1,4 @@
-//! Every row of the tables of whose fault an error is, and that none is left out.
+//! Tests every row of the tables in `whose_fault`, and that no row is left out.
 
 use super::*;
 
@@ -43,7 +43,7 @@ fn each_error_of_a_connection_has_its_side() {
     assert_eq!(
         rows.map(|row| row.0),
         NETWORK.map(|row| row.name),
-        "a row without its test"
+        "a row has no test"
     );
     for ((name, at_once, later), row) in rows.into_iter().zip(NETWORK) {
         for (when, side) in [(When::AtOnce, at_once), (When::Later, later)] {
@@ -52,13 +52,13 @@ fn each_error_of_a_connection_has_its_side() {
             assert_eq!(
                 cause.advice.is_empty(),
                 side == THEIRS,
-                "{name}: what is ours says what to do"
+                "{name}: an error on our side has advice"
             );
         }
         assert_eq!(
             own_error(&of(row.errno)).map(|cause| cause.side),
             Some(OURS),
-            "{name} at a server of ours"
+            "{name} from a server of ours"
         );
     }
 }
@@ -87,7 +87,7 @@ fn each_error_of_a_file_has_its_side() {
     assert_eq!(
         rows.map(|row| row.0),
         FILES.map(|row| row.name),
-        "a row without its test"
+        "a row has no test"
     );
     for ((name, side), row) in rows.into_iter().zip(FILES) {
         let cause = file_error(&of(row.errno));
@@ -95,7 +95,7 @@ fn each_error_of_a_file_has_its_side() {
         assert_eq!(
             cause.advice.is_empty(),
             side == THEIRS,
-            "{name}: what is ours says what to do"
+            "{name}: an error on our side has advice"
         );
     }
 }
@@ -124,7 +124,7 @@ fn each_response_code_of_the_dns_has_its_side() {
     assert_eq!(
         rows.map(|row| row.0),
         RESPONSES.map(|row| row.code),
-        "a row without its test"
+        "a row has no test"
     );
     for (code, name, side) in rows {
         let cause = response_code(code);
@@ -132,18 +132,14 @@ fn each_response_code_of_the_dns_has_its_side() {
         assert_eq!(
             cause.advice.is_empty(),
             side == THEIRS,
-            "{name}: what is ours says what to do"
+            "{name}: an error on our side has advice"
         );
     }
-    assert_eq!(
-        response_code(4_000).side,
-        OURS,
-        "no code that a domain's servers are known to cause"
-    );
+    assert_eq!(response_code(4_000).side, OURS, "an unknown code is ours");
 }
 
 #[test]
-fn each_answer_that_is_of_no_use_has_its_side() {
+fn each_unusable_answer_has_its_side() {
     for (unusable, side) in [
         (Unusable::Late, OURS),
         (Unusable::Unasked, OURS),
@@ -159,7 +155,7 @@ fn each_answer_that_is_of_no_use_has_its_side() {
 fn an_error_that_is_in_no_table_is_ours() {
     for err in [
         of(Errno::ENOTSOCK),
-        io::Error::other("what a library makes up"),
+        io::Error::other("an error of a library"),
     ] {
         assert_eq!(network_error(&err, When::Later), UNKNOWN, "{err}");
         assert_eq!(file_error(&err), UNKNOWN, "{err}");
@@ -167,7 +163,7 @@ fn an_error_that_is_in_no_table_is_ours() {
 }
 
 #[test]
-fn errors_without_a_number_go_by_their_kind() {
+fn an_error_without_a_number_is_judged_by_its_kind() {
     for (kind, name) in [
         (ErrorKind::UnexpectedEof, "ECONNRESET"),
         (ErrorKind::ConnectionReset, "ECONNRESET"),
@@ -195,16 +191,17 @@ fn errors_without_a_number_go_by_their_kind() {
         "received fatal alert: InternalError",
     );
     assert_eq!(network_error(&alert, When::Later).side, THEIRS);
-    assert_eq!(file_error(&alert), UNKNOWN, "no file is read by TLS");
+    assert_eq!(file_error(&alert), UNKNOWN, "files are not read by TLS");
 }
 
 #[test]
-fn what_is_said_names_the_error_and_what_to_do() {
+fn the_explanation_names_the_error_and_what_to_do() {
     let text =
         network_error(&of(Errno::EMFILE), When::AtOnce).explain("mx1.example.com: no socket");
     assert_eq!(
         text,
-        "mx1.example.com: no socket (EMFILE): raise the limit of open files (LimitNOFILE= or ulimit -n)"
+        "mx1.example.com: no socket (EMFILE): \
+         raise the limit of open files (LimitNOFILE= or ulimit -n)"
     );
     let text =
         network_error(&of(Errno::ECONNREFUSED), When::Later).explain("mx1.example.com: refused");

@@ -1,4 +1,4 @@
-//! Bounces by each of the ways that they come in by.
+//! Sends bounces in each of the ways in which Redeliver accepts them.
 
 use domain::clock::Timestamp;
 use harness::http::NDJSON;
@@ -13,7 +13,7 @@ use crate::plan::{ACCOUNT, Bounce};
 use crate::record::{Ms, Way, now_ms};
 use crate::world::World;
 
-/// What is written down if the way has no answer but that the bounce was taken in.
+/// The recorded answer if the way has no other answer than that the bounce was accepted.
 pub(crate) const TAKEN: &str = "taken";
 
 /// Sends bounces until they are answered.
@@ -24,10 +24,10 @@ pub(super) async fn send(world: &World, scheduler: usize, way: Way, bounces: &[B
             by_http(world, scheduler, way, bounces, first_at).await
         }
         Way::Hook => {
-            // A webhook of this service has one event.
+            // A webhook of this service contains one event.
             for bounce in bounces {
                 let (answer, tries) = by_hook(world, scheduler, bounce, first_at).await;
-                write_down(
+                record(
                     world,
                     way,
                     std::slice::from_ref(bounce),
@@ -41,10 +41,10 @@ pub(super) async fn send(world: &World, scheduler: usize, way: Way, bounces: &[B
         Way::Report => by_report(world, scheduler, &bounces[0]).await,
         Way::Stream => by_stream(world, scheduler, bounces, first_at).await,
     };
-    write_down(world, way, bounces, &answers, tries, first_at);
+    record(world, way, bounces, &answers, tries, first_at);
 }
 
-fn write_down(
+fn record(
     world: &World,
     way: Way,
     bounces: &[Bounce],
@@ -68,8 +68,10 @@ fn wire(bounce: &Bounce, at: Ms) -> Value {
         "Message-ID: {message}\r\nFrom: a@chaos.test\r\nSubject: x\r\n\r\n.a dot first\r\n"
     );
     json!({
-        "recipient": recipient, "reply": reply, "message_id": message, "account": ACCOUNT, "route": route,
-        "envelope_from": "a@chaos.test", "occurred_at": Timestamp::from_ms(at).to_string(), "content": {"inline": content},
+        "recipient": recipient, "reply": reply, "message_id": message, "account": ACCOUNT,
+        "route": route,
+        "envelope_from": "a@chaos.test", "occurred_at": Timestamp::from_ms(at).to_string(),
+        "content": {"inline": content},
     })
 }
 
@@ -107,7 +109,7 @@ async fn by_http(
     }
 }
 
-/// The answers of one response. `None` if it breaks off.
+/// The answers of one response. `None` if the response is incomplete.
 fn read_answers(way: Way, text: &str) -> Option<Vec<String>> {
     let items: Vec<Value> = match way {
         Way::Object => vec![serde_json::from_str(text).ok()?],
@@ -145,7 +147,8 @@ async fn by_hook(world: &World, scheduler: usize, bounce: &Bounce, at: Ms) -> (S
         "temporary"
     };
     let event = json!({
-        "event": "failed", "severity": severity, "recipient": bounce.recipient, "timestamp": at as f64 / 1_000.0,
+        "event": "failed", "severity": severity, "recipient": bounce.recipient,
+        "timestamp": at as f64 / 1_000.0,
         "message": {"headers": {"message-id": bounce.message.trim_matches(['<', '>'])}},
         "delivery-status": {"code": code.parse::<u16>().unwrap_or_default(), "message": said},
     });
@@ -169,10 +172,10 @@ async fn by_hook(world: &World, scheduler: usize, bounce: &Bounce, at: Ms) -> (S
     }
 }
 
-/// The answer to the one event of a webhook. `None` if it breaks off.
+/// The answer to the only event of a webhook. `None` if the response is incomplete.
 fn read_hook_answer(text: &str) -> Option<String> {
     let answer: Value = serde_json::from_str(text).ok()?;
-    // A token is good for one time: a try before was taken in, and its answer was lost.
+    // A token is valid once: an earlier try was accepted, and its answer was lost.
     let replayed = || (answer["replayed"] == 1).then(|| TAKEN.to_owned());
     answer["answers"][0]["answer"]
         .as_str()

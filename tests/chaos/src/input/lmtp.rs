@@ -1,4 +1,4 @@
-//! Hands a report in by LMTP, as a mail server does.
+//! Delivers a report by LMTP, as a mail server does.
 
 use std::io;
 use std::net::SocketAddr;
@@ -11,7 +11,8 @@ use tokio::time::timeout;
 /// How long one delivery may take.
 const DELIVERY_MAX: Duration = Duration::from_secs(15);
 
-/// Delivers a report that came to `recipient`, and gives the reply.
+/// Delivers a report to `recipient`. Returns the reply to it, or the first reply that refused a
+/// command.
 pub(super) async fn deliver(
     address: SocketAddr,
     recipient: &str,
@@ -48,7 +49,7 @@ async fn converse(address: SocketAddr, recipient: &str, mail: &str) -> io::Resul
     Ok(reply)
 }
 
-/// The last line of a reply.
+/// Reads a reply, and returns its last line.
 async fn read_reply(lines: &mut BufReader<TcpStream>) -> io::Result<String> {
     loop {
         let mut line = String::new();

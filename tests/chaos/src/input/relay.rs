@@ -1,5 +1,5 @@
-//! The relay that reports: some of what it accepted comes back by LMTP, to the return path that the
-//! message had.
+//! The relay that reports bounces. Some of the messages that it accepted come back by LMTP, to
+//! their return path.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -14,7 +14,7 @@ use crate::peers::Report;
 use crate::record::{Refuted, now_ms};
 use crate::world::World;
 
-/// How long after it has accepted a message the relay reports.
+/// How long after accepting a message the relay sends the report.
 const AFTER: Duration = Duration::from_millis(800);
 
 /// Sends all reports until the run is closing.

@@ -1,4 +1,5 @@
-//! Counters are exact and within the schedule, and nothing is sent before it is due.
+//! Attempt counters must be exact and within the schedule, and no mail may be sent before it is
+//! due.
 
 use std::collections::{BTreeMap, HashMap};
 
@@ -8,38 +9,39 @@ use super::{Excuses, Facts, Histories, Verdict};
 use crate::config::{PERMANENT, STEPS};
 use crate::record::{Asked, Event, Evidence, Ms, ReportedFact};
 
-/// How long after a job was ended from outside its worker may still have asked for the recipient:
-/// it is told within a second, and then ends what it has begun.
-const TOLD_MS: Ms = 3_000;
+/// How long after a job was ended from outside its worker may still have asked for the recipient.
+/// The worker learns of the end within a second, and then finishes what it has begun.
+const LEARNED_MS: Ms = 3_000;
 
-/// For how long after a sign of life its job may be tried at once, which no event tells.
+/// How long after a sign of life its job may be tried at once. No event records that.
 const RESUMED_MS: Ms = 15_000;
 
-/// How far the times of a peer's record and of an event may be apart, if it is the same moment.
+/// How far apart the times of a peer's record and of an event may be if they are the same moment.
 const MOMENT_MS: Ms = 2;
 
-/// The due time of a job that is due as soon as that is written, whatever its server's clock shows.
+/// The due time of a job that is due as soon as the event is written, whatever the server's clock
+/// shows.
 const AT_ONCE: Ms = Ms::MIN;
 
-/// When a job is due, as its journal tells it.
+/// When a job is due, according to the journal.
 struct Due {
-    /// When that was written.
+    /// When the event was written.
     since: Ms,
-    /// `None`: there is no job.
+    /// `None` if there is no job.
     due: Option<Ms>,
 }
 
-/// A job as its journal tells it, event by event.
+/// A job, built from its journal event by event.
 #[derive(Default)]
 struct Job {
     attempt: u32,
-    /// What a relay has taken, with the attempts that a report may name.
+    /// The messages that a relay has accepted, with the attempts that a report may name.
     accepted: HashMap<String, u32>,
     dues: Vec<Due>,
-    /// How many messages a report has taken out. What is left in the job is tried once more for
-    /// each.
+    /// How many messages a report has removed. The remaining messages of the job are tried once
+    /// more for each.
     reported: u32,
-    /// Whether a sign of life was told, which may set the counter to 0.
+    /// Whether a sign of life was reported, which may reset the counter to 0.
     is_alive: bool,
 }
 
@@ -58,7 +60,7 @@ pub(super) fn judge(
         let signs = facts.get(name).map_or(&[][..], Vec::as_slice);
         let is_alive = signs
             .iter()
-            .any(|told| ["delivered", "engaged"].contains(&told.fact.as_str()));
+            .any(|sign| ["delivered", "engaged"].contains(&sign.fact.as_str()));
         let mut job = Job {
             is_alive,
             ..Job::default()
@@ -77,7 +79,7 @@ pub(super) fn judge(
             verdict.blame(
                 "never early",
                 format!(
-                    "{} was sent by {} at {}, and no event knows the job",
+                    "{} was sent by {} at {}, and the job has no event",
                     ask.job, ask.life, ask.at
                 ),
             );
@@ -93,14 +95,14 @@ fn judge_time(
     verdict: &mut Verdict,
 ) {
     let server = excuses.server_time(ask.at);
-    let brought_forward = |told: &&&ReportedFact| {
-        told.answer == "resumed" && (told.first_at..told.first_at + RESUMED_MS).contains(&ask.at)
+    let brought_forward = |sign: &&&ReportedFact| {
+        sign.answer == "resumed" && (sign.first_at..sign.first_at + RESUMED_MS).contains(&ask.at)
     };
-    if signs.iter().any(|told| brought_forward(&told)) {
+    if signs.iter().any(|sign| brought_forward(&sign)) {
         verdict.count("brought forward by a sign of life");
         return;
     }
-    // What was written in the very moment of the try may have come before it or after it.
+    // An event written at the very moment of the try may have come before the try or after it.
     let later = dues.iter().rev().skip_while(|due| due.since > ask.at);
     let moment = later
         .clone()
@@ -125,17 +127,17 @@ fn judge_time(
     }
 }
 
-/// Why a job was not to be tried then, if this was the last word on when it is due.
+/// Why a job must not be tried at that time, if this is the last record of its due time.
 fn why_not_now(due: &Due, at: Ms, server: Ms) -> Option<String> {
     match due.due {
-        None if at - due.since > TOLD_MS => Some(format!("after it had ended at {}", due.since)),
+        None if at - due.since > LEARNED_MS => Some(format!("after it had ended at {}", due.since)),
         Some(due) if due > server + 1 => Some(format!("before it was due at {due}")),
         _ => None,
     }
 }
 
 impl Job {
-    /// What one entry of the journal says of the job.
+    /// Applies one entry of the journal to the job.
     fn follow(&mut self, name: &str, entry: &[&Event], verdict: &mut Verdict) {
         let before = self.attempt;
         let tried = entry.iter().any(|event| is_of_a_try(event));
@@ -146,7 +148,7 @@ impl Job {
             if event.late_ms.is_some_and(|late| late < 0) {
                 verdict.blame(
                     "never early",
-                    format!("{name}: {} says late_ms {:?}", event.id, event.late_ms),
+                    format!("{name}: {} has late_ms {:?}", event.id, event.late_ms),
                 );
             }
             self.check_counter(name, event, before, tried, delivered, verdict);
@@ -154,8 +156,8 @@ impl Job {
         for event in entry {
             self.apply(event, before, delivered);
         }
-        // A job that would have ended, and goes on at once with what had joined, says nothing of
-        // it.
+        // No event records that a job which would have ended continues at once with the messages
+        // that joined.
         let is_given_up = tried && entry.iter().all(|event| event.due.is_none());
         let ends =
             |last: &&&Event| is_end_of_an_attempt(last) || is_given_up && is_dropped_for_good(last);
@@ -168,7 +170,7 @@ impl Job {
         }
     }
 
-    /// Whether an event tells of a report about what a relay had taken.
+    /// Whether an event is about a report for a message that a relay had accepted.
     fn is_report(&self, event: &Event) -> bool {
         let kind = matches!(
             event.kind,
@@ -198,20 +200,20 @@ impl Job {
         } else {
             before + 1
         };
-        // The platform's own attempt was 0, and a sign of life lets a job begin anew.
+        // The platform's own attempt was 0, and after a sign of life the job starts again.
         let is_anew = self.is_alive && attempt <= 1 || attempt == 0;
         if attempt != expected && !is_anew {
             let kind = event.kind.name();
             verdict.blame(
                 "exact counters",
                 format!(
-                    "{name}: {kind} {} is of attempt {attempt}, and {expected} was next",
+                    "{name}: {kind} {} has attempt {attempt}, and {expected} was next",
                     event.id
                 ),
             );
         }
-        // What follows a delivery in the same attempt is the first try of a new outage, whatever
-        // its number.
+        // An attempt that follows a delivery in the same attempt is the first try of a new outage,
+        // whatever its number.
         if attempt > STEPS + self.reported && !delivered {
             verdict.blame(
                 "exact counters",
@@ -298,7 +300,7 @@ impl Job {
                     });
                 }
             }
-            // What a report leaves in the job follows at once.
+            // The messages that a report leaves in the job are tried at once.
             EventKind::MessageDropped if is_report => {
                 self.reported += 1;
                 self.dues.push(Due {
@@ -311,17 +313,18 @@ impl Job {
     }
 }
 
-/// Whether an event tells of a try, and not only of a report, or that none had come.
+/// Whether an event is about a try. Events about a report, or about its absence, are not.
 fn is_of_a_try(event: &Event) -> bool {
     event.late_ms.is_some() || event.reason.as_deref() == Some("interrupted")
 }
 
-/// Whether an event says that policy gave a message up.
+/// Whether an event records that the policy gave a message up.
 fn is_dropped_for_good(event: &Event) -> bool {
     event.kind == EventKind::MessageDropped && event.reason.as_deref() == Some("given_up")
 }
 
-/// Whether an event says that a worker ended a message. If nothing follows it, the job goes on.
+/// Whether an event records that a worker ended a message. If no event follows it, the job
+/// continues.
 fn is_end_of_an_attempt(event: &Event) -> bool {
     match event.kind {
         EventKind::MessageDelivered => event.reason.as_deref() != Some("reported"),

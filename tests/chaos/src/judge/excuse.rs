@@ -1,24 +1,25 @@
-//! When a fault explains what would be a violation without it.
+//! Decides when a fault explains an observation that would otherwise be a violation.
 
 use crate::breaking::aftermath_ms;
 use crate::fault::Kind;
 use crate::options::Shape;
 use crate::record::{Evidence, Fault, Ms, Skew};
 
-/// For how long a process that goes on may still do what it had begun: it has bytes on their way,
-/// and has looked at its clock just before it stood still.
+/// How long a process that continues after SIGSTOP may still do what it had begun: some bytes are
+/// on their way, and it had checked its clock just before it was suspended.
 const WAKING_MS: Ms = 500;
 
-/// How late a step of a server's clock may be written down.
+/// How late a change of a server's clock may be recorded.
 const TICK_MS: Ms = 50;
 
-/// How long the answer to a message takes to be settled, if nothing is in its way.
+/// How long it takes at most to settle an attempt after the answer to its message, if nothing
+/// delays it.
 pub(super) const SETTLED_MS: Ms = 2_000;
 
-/// For how long after a route came back an answer, or the end of a connection, may be missing.
+/// How long after a route came back an answer, or the end of a connection, may still be missing.
 const ROUTED_MS: Ms = 5_000;
 
-/// The faults of a run, asked for what they explain.
+/// The faults of a run, with the questions about what they explain.
 pub(super) struct Excuses<'a> {
     faults: &'a [Fault],
     skews: &'a [Skew],
@@ -38,23 +39,23 @@ impl<'a> Excuses<'a> {
         }
     }
 
-    /// Whether an attempt of this life, which was under way from one instant to the other, met a
-    /// fault that may have it made once more.
+    /// Whether an attempt of this life, in flight from `from` to `to`, met a fault after which it
+    /// may be repeated.
     pub(super) fn attempt(&self, life: &str, from: Ms, to: Ms) -> bool {
         self.explains(life, from, to, |_| true)
     }
 
-    /// Whether this life may have gone on between these instants with what was not its own any
-    /// more: it stood still, or its servers had another view. One that was killed goes on with
-    /// nothing.
+    /// Whether this life may have continued between these times with leases that it no longer had.
+    /// It was suspended, or its servers had lost the leases. A killed life does not continue.
     pub(super) fn outdated(&self, life: &str, from: Ms, to: Ms) -> bool {
         self.explains(life, from, to, |kind| {
             !matches!(kind, Kind::Kill | Kind::NoRoute)
         }) || self.arrived_late(life, from, to)
     }
 
-    /// Whether what this life had sent may have arrived between these instants although it was
-    /// gone: it was killed while there was no route, and the system sent it again when there was.
+    /// Whether data that this life had sent may have arrived between these times after its end. It
+    /// was killed while there was no route, and the system sent the data again when the route was
+    /// back.
     fn arrived_late(&self, life: &str, from: Ms, to: Ms) -> bool {
         let no_route = self
             .faults
@@ -78,18 +79,18 @@ impl<'a> Excuses<'a> {
             .any(|fault| {
                 let may_repeat = fault.lost_since.is_some()
                     || fault.kind.may_repeat_attempt(fault.until - fault.at);
-                let befalls = fault.life.as_deref().is_none_or(|of| of == life);
+                let is_affected = fault.life.as_deref().is_none_or(|of| of == life);
                 let after = match fault.kind {
                     Kind::NoRoute => ROUTED_MS,
                     kind if kind.is_of_server() => self.aftermath_ms,
                     _ => WAKING_MS,
                 };
                 let begins = fault.lost_since.unwrap_or(fault.at);
-                may_repeat && befalls && begins <= to && from <= fault.until + after
+                may_repeat && is_affected && begins <= to && from <= fault.until + after
             })
     }
 
-    /// Whether servers may have forgotten what they did between these instants.
+    /// Whether servers may have lost the writes between these times.
     pub(super) fn forgotten(&self, from: Ms, to: Ms) -> bool {
         self.faults.iter().any(|fault| {
             fault
@@ -98,26 +99,27 @@ impl<'a> Excuses<'a> {
         })
     }
 
-    /// Whether a bounce that was sent and acknowledged at these instants may be gone.
+    /// Whether a bounce that was sent and acknowledged at these times may be lost.
     pub(super) fn acknowledged_may_be_lost(&self, sent: Ms, acknowledged: Ms) -> bool {
         self.shape.can_lose_acknowledged() && self.forgotten(sent, acknowledged)
     }
 
-    /// Whether servers, or the link of this life to them, were in trouble between these instants.
+    /// Whether the servers, or the link of this life to them, had a fault between these times.
     pub(super) fn store_in_trouble(&self, life: &str, from: Ms, to: Ms) -> bool {
         self.faults.iter().any(|fault| {
             let is_link = matches!(
                 fault.kind,
                 Kind::Cut | Kind::Slow | Kind::Silent | Kind::Torn
             );
-            let befalls =
+            let is_affected =
                 fault.kind.is_of_server() || (is_link && fault.life.as_deref() == Some(life));
-            befalls && fault.at <= to && from <= fault.until + self.aftermath_ms
+            is_affected && fault.at <= to && from <= fault.until + self.aftermath_ms
         })
     }
 
-    /// Whether this life stood still, or could not reach its server, at some time in this span.
-    pub(super) fn stood_still(&self, life: &str, from: Ms, to: Ms) -> bool {
+    /// Whether this life was suspended, or could not reach its server, at some time between these
+    /// times.
+    pub(super) fn was_suspended(&self, life: &str, from: Ms, to: Ms) -> bool {
         self.faults.iter().any(|fault| {
             let stops = matches!(
                 fault.kind,
@@ -130,7 +132,7 @@ impl<'a> Excuses<'a> {
         })
     }
 
-    /// What the server's clock showed at this instant of ours.
+    /// The time that the server's clock showed at this time of our clock.
     pub(super) fn server_time(&self, at: Ms) -> Ms {
         let ahead = self
             .skews
@@ -141,8 +143,8 @@ impl<'a> Excuses<'a> {
         at + ahead
     }
 
-    /// What our clock showed when the server's showed this. Its clock steps by far more than a run
-    /// lasts, so no two instants of ours have the same one.
+    /// The time that our clock showed when the server's clock showed this. The server's clock steps
+    /// by far more than the length of a run, so the result is unique.
     pub(super) fn our_time(&self, server: Ms) -> Ms {
         let starts = self.skews.iter().map(|skew| (skew.at, skew.ahead));
         let ends = self

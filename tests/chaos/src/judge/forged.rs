@@ -1,5 +1,5 @@
-//! The verdict on forged evidence: each promise that is broken is found, and what a fault explains
-//! is no violation.
+//! Tests the verdict with forged evidence: each broken promise must be found, and an observation
+//! that a fault explains must not be a violation.
 
 use domain::event::EventKind;
 use domain::standing::Standing;
@@ -9,13 +9,13 @@ use crate::fault::Kind;
 use crate::options::Shape;
 use crate::record::{Asked, Crowd, Event, Evidence, Fault, Held, Refuted, Skew};
 use evidence::{
-    JOB, LIFE, OTHER, RATED, add, asked, clean, ended, event, fault, go_on_after_giving_up,
-    go_on_after_silence, lose_everything, take_out, taken, told,
+    JOB, LIFE, OTHER, RATED, add, asked, clean, continue_after_giving_up, continue_after_silence,
+    ended, event, fault, lose_everything, remove_kind, reported, taken,
 };
 
 mod evidence;
 
-/// What is forged, and the promises that are then seen to be broken.
+/// The forgery, and the promises that must then count as broken.
 type Case = (&'static str, fn(&mut Evidence), &'static [&'static str]);
 
 const CASES: &[Case] = &[
@@ -33,13 +33,13 @@ const CASES: &[Case] = &[
     (
         "a message that never ends",
         |e| {
-            take_out(e, EventKind::MessageDelivered);
-            take_out(e, EventKind::JobClosed);
+            remove_kind(e, EventKind::MessageDelivered);
+            remove_kind(e, EventKind::JobClosed);
         },
         &["ends once"],
     ),
     (
-        "a message that comes in while it waits",
+        "a message that is accepted again while it waits",
         |e| {
             add(
                 e,
@@ -49,7 +49,7 @@ const CASES: &[Case] = &[
         &["ends once"],
     ),
     (
-        "a message that is sent once and comes in twice",
+        "a message that is sent once and accepted as a bounce twice",
         |e| {
             add(
                 e,
@@ -89,7 +89,7 @@ const CASES: &[Case] = &[
         &["nothing is lost"],
     ),
     (
-        "the same over snapshots, in the lost window",
+        "the same over snapshots, in the span whose writes are lost",
         |e| {
             lose_everything(e);
             e.run.shape = Shape::Snapshot;
@@ -101,7 +101,7 @@ const CASES: &[Case] = &[
         &[],
     ),
     (
-        "the same over sentinels, where no fault excuses it",
+        "the same over Sentinel, for which no fault is an excuse",
         |e| {
             lose_everything(e);
             e.run.shape = Shape::Sentinel;
@@ -123,7 +123,7 @@ const CASES: &[Case] = &[
         &["never early"],
     ),
     (
-        "an attempt in the moment in which the one before is settled",
+        "an attempt at the moment when the previous one is settled",
         |e| e.asked.push(asked(11_100)),
         &[],
     ),
@@ -137,7 +137,7 @@ const CASES: &[Case] = &[
         &[],
     ),
     (
-        "the same where there was no route, and the worker went on",
+        "the same with no route, and the worker was not killed",
         |e| {
             e.asked.push(asked(12_000));
             e.faults.push(fault(Kind::NoRoute, 5_000, 11_800, None));
@@ -145,7 +145,7 @@ const CASES: &[Case] = &[
         &["never early"],
     ),
     (
-        "the same by a worker that had just woken",
+        "the same by a worker that had just continued after SIGSTOP",
         |e| {
             e.asked.push(asked(12_000));
             e.faults
@@ -154,7 +154,7 @@ const CASES: &[Case] = &[
         &[],
     ),
     (
-        "the same, and another worker had just woken",
+        "the same, and another worker had just continued",
         |e| {
             e.asked.push(asked(12_000));
             e.faults
@@ -163,7 +163,7 @@ const CASES: &[Case] = &[
         &["never early"],
     ),
     (
-        "the same, long after the worker woke",
+        "the same, long after the worker continued",
         |e| {
             e.asked.push(asked(12_000));
             e.faults
@@ -172,7 +172,7 @@ const CASES: &[Case] = &[
         &["never early"],
     ),
     (
-        "an attempt before the job was there",
+        "an attempt before the job was created",
         |e| e.asked.push(asked(9_000)),
         &["never early"],
     ),
@@ -182,7 +182,7 @@ const CASES: &[Case] = &[
         &["never early"],
     ),
     (
-        "an attempt of a job that no event knows",
+        "an attempt of a job without events",
         |e| {
             e.asked.push(Asked {
                 job: RATED.to_owned(),
@@ -202,13 +202,13 @@ const CASES: &[Case] = &[
         &[],
     ),
     (
-        "a job that goes on with what had joined when a message is given up",
-        go_on_after_giving_up,
+        "a job that continues with a joined message after one was given up",
+        continue_after_giving_up,
         &[],
     ),
     (
-        "a job that goes on with what had joined when no bounce came",
-        go_on_after_silence,
+        "a job that continues with a joined message after no bounce came",
+        continue_after_silence,
         &[],
     ),
     (
@@ -217,7 +217,7 @@ const CASES: &[Case] = &[
         &["exact counters"],
     ),
     (
-        "a counter that stands still",
+        "a counter that does not increase",
         |e| {
             e.events[2].attempt = Some(1);
             e.events[3].attempt = Some(1);
@@ -227,7 +227,7 @@ const CASES: &[Case] = &[
     (
         "a retirement before the last attempt",
         |e| {
-            take_out(e, EventKind::JobClosed);
+            remove_kind(e, EventKind::JobClosed);
             e.events[2].kind = EventKind::MessageDropped;
             e.taken.clear();
             let mut retired = event("0:13300-0:1", EventKind::AddressRetired, Some(2), None);
@@ -262,7 +262,7 @@ const CASES: &[Case] = &[
         &["accepted once"],
     ),
     (
-        "the same, and the second one had stood still",
+        "the same, and the second one had been suspended",
         |e| {
             e.taken.push(taken(17_250, OTHER));
             e.faults
@@ -271,7 +271,7 @@ const CASES: &[Case] = &[
         &[],
     ),
     (
-        "the same, and the server stood still for so short a time that no lease ran out",
+        "the same, and the server was suspended too briefly for a lease to end",
         |e| {
             e.taken.push(taken(17_250, OTHER));
             e.faults
@@ -336,7 +336,7 @@ const CASES: &[Case] = &[
         &[],
     ),
     (
-        "a delivery that no peer saw",
+        "a delivery that no peer recorded",
         |e| e.taken.clear(),
         &["delivered is accepted"],
     ),
@@ -360,7 +360,7 @@ const CASES: &[Case] = &[
         &["one lease at a time"],
     ),
     (
-        "the same, and the first one stood still",
+        "the same, and the first one was suspended",
         |e| {
             let lives = vec![(LIFE.to_owned(), 13_000), (OTHER.to_owned(), 18_200)];
             e.crowds.push(Crowd {
@@ -454,7 +454,7 @@ const CASES: &[Case] = &[
         &["never early"],
     ),
     (
-        "an attempt while an operator holds",
+        "an attempt while an operator holds the destination",
         |e| {
             e.held.push(Held {
                 destination: "n9.plain.test".to_owned(),
@@ -467,7 +467,7 @@ const CASES: &[Case] = &[
     (
         "mail after a complaint",
         |e| {
-            e.told.push(told("suppressed", "complaint", 12_000));
+            e.facts.push(reported("suppressed", "complaint", 12_000));
             let mut suppressed = event("0:13400-0:0", EventKind::AddressSuppressed, None, None);
             (suppressed.message, suppressed.standing) = (None, Some(Standing::Suppressed));
             add(e, suppressed);
@@ -485,7 +485,7 @@ const CASES: &[Case] = &[
         &["standings"],
     ),
     (
-        "a key that is left over",
+        "a key that is left in Redis",
         |e| e.rest.left.push("rd:{0}:leased".to_owned()),
         &["nothing is left over"],
     ),
@@ -517,12 +517,12 @@ const CASES: &[Case] = &[
         &["events resume"],
     ),
     (
-        "a word that events are missing, and then what came before them in the history that is left",
+        "an event about missing events, and then an earlier event of the remaining history",
         |e| {
             e.run.shape = Shape::Sentinel;
             let lost = e.rest.followed[3]
                 .rsplit_once(':')
-                .expect("it has a number")
+                .expect("the id has a number")
                 .0
                 .to_owned();
             e.rest.followed.insert(3, format!("{lost}:99"));
@@ -531,12 +531,12 @@ const CASES: &[Case] = &[
         &[],
     ),
     (
-        "the same over a server that loses nothing",
+        "the same over a server that loses no writes",
         |e| e.rest.followed.push("0:99000-0:missing".to_owned()),
         &["events resume"],
     ),
     (
-        "an event that came too late",
+        "an event that came out of order",
         |e| e.rest.followed.swap(0, 3),
         &["events resume"],
     ),
@@ -582,7 +582,7 @@ const CASES: &[Case] = &[
     ),
 ];
 
-/// What the events of a run are like if the server's clock was an hour ahead of ours.
+/// The events of a run whose server's clock was an hour ahead of ours.
 fn set_the_servers_clock_ahead(e: &mut Evidence) {
     for event in &mut e.events {
         event.at += 3_600_000;
@@ -595,7 +595,7 @@ fn set_the_servers_clock_ahead(e: &mut Evidence) {
 }
 
 #[test]
-fn each_broken_promise_is_found_and_what_a_fault_explains_is_none() {
+fn each_broken_promise_is_found_and_an_observation_that_a_fault_explains_is_no_violation() {
     let mut wrong = Vec::new();
     for (name, forge, expected) in CASES {
         let mut evidence = clean();

@@ -1,4 +1,4 @@
-//! Every accepted bounce ends exactly once per message.
+//! Every accepted bounce must end exactly once per message.
 
 use std::collections::{HashMap, HashSet};
 
@@ -7,16 +7,16 @@ use domain::event::EventKind;
 use super::{Excuses, Facts, Histories, Verdict};
 use crate::record::{Bounced, Event, Evidence, Ms, Way};
 
-/// What the journal says of one message.
+/// The history of one message, from the journal.
 #[derive(Debug, Default)]
 pub(super) struct Story<'a> {
-    /// When it came in, by the server's clock.
+    /// When it was accepted, by the server's clock.
     pub(super) entries: Vec<Ms>,
     pub(super) ends: Vec<&'a Event>,
     is_open: bool,
 }
 
-/// What the journal says of each message, by its id.
+/// The history of each message, by message id.
 pub(super) type Stories<'a> = HashMap<&'a str, Story<'a>>;
 
 pub(super) fn judge<'a>(
@@ -51,8 +51,8 @@ pub(super) fn judge<'a>(
                 .get(message)
                 .and_then(|story| story.ends.last())
                 .map(|end| end.at);
-            // A relay's report that comes after the silence is a bounce anew. So is a bounce that
-            // is repeated after its address was reinstated.
+            // A report of a relay that comes after the silence counts as a new bounce. So does a
+            // bounce that is repeated after its address was reinstated.
             let is_anew =
                 reported.contains(message) || (repeated.contains(message) && reinstated > last_end);
             follow(job, message, event, is_anew, &mut stories, verdict);
@@ -62,7 +62,10 @@ pub(super) fn judge<'a>(
         if story.is_open {
             verdict.blame(
                 "ends once",
-                format!("{message} came in at {:?} and never ended", story.entries),
+                format!(
+                    "{message} was accepted at {:?} and never ended",
+                    story.entries
+                ),
             );
         }
     }
@@ -99,7 +102,7 @@ fn follow<'a>(
             verdict.blame(
                 "ends once",
                 format!(
-                    "{message} of {job} came in again while it waited: {}",
+                    "{message} of {job} was accepted again while it waited: {}",
                     event.id
                 ),
             );
@@ -108,11 +111,11 @@ fn follow<'a>(
         story.is_open = true;
     }
     if event.kind.is_final() {
-        // A bounce that says that it failed for good ends its message without a wait.
+        // A bounce with a permanent failure ends its message without a wait.
         let is_first = story.ends.is_empty() || is_anew;
-        let at_the_door =
+        let is_end_on_arrival =
             event.kind == EventKind::MessageDropped && event.attempt.unwrap_or(0) == 0 && is_first;
-        if !story.is_open && !at_the_door {
+        if !story.is_open && !is_end_on_arrival {
             let before: Vec<&str> = story.ends.iter().map(|end| end.id.as_str()).collect();
             verdict.blame(
                 "ends once",
@@ -144,14 +147,14 @@ fn judge_bounce(
         ..
     } = bounced;
     if let Some(story) = story.filter(|story| story.entries.len() > 1) {
-        // A bounce that is repeated after its message has ended is a bounce anew.
+        // A bounce that is repeated after its message has ended counts as a new bounce.
         if bounced.tries > 1 || is_reported || matches!(way, Way::Stream) {
             verdict.count("came in again after a report or a repeated input");
         } else {
             verdict.blame(
                 "ends once",
                 format!(
-                    "{message} of {job} was sent once and came in at {:?}",
+                    "{message} of {job} was sent once and accepted at {:?}",
                     story.entries
                 ),
             );
@@ -187,8 +190,8 @@ fn judge_bounce(
     );
 }
 
-/// Whether a bounce that was taken without a word may have started nothing: its address was not
-/// active, or has got mail since.
+/// Whether a bounce that was accepted without a detailed answer may have started nothing: its
+/// address was not active, or has received mail since.
 fn is_explained(
     bounced: &Bounced,
     histories: &Histories<'_>,
@@ -201,7 +204,7 @@ fn is_explained(
         .is_some_and(|facts| facts.iter().any(|told| told.fact == "delivered"));
     let left_or_got_mail = history.iter().any(|event| match event.kind {
         EventKind::AddressRetired | EventKind::AddressSuppressed => true,
-        // The server compares the time of the bounce with its own.
+        // The server compares the time of the bounce with its own clock.
         EventKind::MessageDelivered => excuses.server_time(event.at) >= bounced.first_at,
         _ => false,
     });

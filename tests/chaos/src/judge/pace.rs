@@ -1,4 +1,4 @@
-//! Windows, rates and holds are kept for the whole fleet.
+//! Windows, rates and holds must be respected by the whole fleet.
 
 use std::collections::BTreeMap;
 
@@ -6,18 +6,20 @@ use super::{Excuses, Verdict};
 use crate::plan::RATED;
 use crate::record::{Asked, Evidence, Ms};
 
-/// How long before a moment a fault may have begun that explains a crowd: leases, and what a frozen
-/// worker had taken.
-const CROWDED_BY_MS: Ms = 15_000;
+/// How long after a fault began it may still explain an attempt that should not have been made:
+/// leases may still last, and a frozen worker may still send.
+const FAULT_EXPLAINS_MS: Ms = 15_000;
 
-/// How long after a hold was answered attempts that were claimed before may still begin: the time
-/// that a peer may take for a message of the same job, twice.
-const BEGUN_MS: Ms = 6_000;
+/// How long after a hold was answered an attempt that was claimed before may still begin: twice the
+/// time that a peer may take for a message of the same job.
+const HOLD_GRACE_MS: Ms = 6_000;
 
 /// How soon after a message of a job the same worker begins the next message of the same attempt.
 /// Two attempts of one job are further apart.
 const NEXT_MESSAGE_MS: Ms = 1_000;
 
+/// Judges the crowds of destinations, the holds and the rates. The crowds of jobs, which have an
+/// `@` in their name, are judged with the leases.
 pub(super) fn judge(evidence: &Evidence, excuses: &Excuses<'_>, verdict: &mut Verdict) {
     for crowded in &evidence.rest.crowded {
         verdict.blame("windows", crowded.clone());
@@ -30,9 +32,9 @@ pub(super) fn judge(evidence: &Evidence, excuses: &Excuses<'_>, verdict: &mut Ve
         if crowd
             .lives
             .iter()
-            .any(|(life, _)| excuses.attempt(life, crowd.at - CROWDED_BY_MS, crowd.at))
+            .any(|(life, _)| excuses.attempt(life, crowd.at - FAULT_EXPLAINS_MS, crowd.at))
         {
-            verdict.count("more than a window at a peer, some of them cut off");
+            verdict.count("more attempts than the window at a destination, one of them cut off");
         } else {
             verdict.blame(
                 "windows",
@@ -66,7 +68,7 @@ fn judge_holds(
         .iter()
         .filter(|held| held.destination == destination)
     {
-        // Another hold of the same destination ended this one with its release.
+        // Two holds of a destination that overlap are not judged: the release of one ends both.
         let is_alone = evidence
             .held
             .iter()
@@ -79,10 +81,10 @@ fn judge_holds(
         }
         for ask in asked
             .iter()
-            .filter(|ask| (held.from + BEGUN_MS..held.until).contains(&ask.at))
+            .filter(|ask| (held.from + HOLD_GRACE_MS..held.until).contains(&ask.at))
         {
-            if excuses.stood_still(&ask.life, held.from - CROWDED_BY_MS, ask.at) {
-                verdict.count("sent to a held destination by a worker that stood still");
+            if excuses.was_suspended(&ask.life, held.from - FAULT_EXPLAINS_MS, ask.at) {
+                verdict.count("sent to a held destination by a worker that was suspended");
             } else {
                 let (from, until) = (held.from, held.until);
                 let what = format!(
@@ -95,9 +97,9 @@ fn judge_holds(
     }
 }
 
-/// In any span a destination gets what was saved up, what its rate gives in that time, and at most
-/// a window of attempts that were claimed before. An attempt counts once: its second message may go
-/// over another session.
+/// Judges the rate. In any span of time a destination may get the attempts that were saved up,
+/// those that its rate allows in that time, and one window of attempts that were claimed before. An
+/// attempt with several messages counts once, even if they go over several connections.
 fn judge_rate(destination: &str, asked: &[&Asked], excuses: &Excuses<'_>, verdict: &mut Verdict) {
     let (rate, burst, window) = RATED;
     let mut last_asked: BTreeMap<(&str, &str), Ms> = BTreeMap::new();
@@ -105,7 +107,7 @@ fn judge_rate(destination: &str, asked: &[&Asked], excuses: &Excuses<'_>, verdic
     for ask in asked {
         let before = last_asked.insert((&ask.job, &ask.life), ask.at);
         let is_next_message = before.is_some_and(|before| ask.at - before < NEXT_MESSAGE_MS);
-        let is_excused = excuses.attempt(&ask.life, ask.at - CROWDED_BY_MS, ask.at);
+        let is_excused = excuses.attempt(&ask.life, ask.at - FAULT_EXPLAINS_MS, ask.at);
         if ask.begins && !is_next_message && !is_excused {
             times.push(ask.at);
         }
@@ -117,7 +119,7 @@ fn judge_rate(destination: &str, asked: &[&Asked], excuses: &Excuses<'_>, verdic
             let sent = (last - first + 1) as i64;
             if sent > most {
                 let what = format!(
-                    "{destination}: {sent} attempts from {from} to {until}, and {most} are the most"
+                    "{destination}: {sent} attempts from {from} to {until}, at most {most} allowed"
                 );
                 verdict.blame("rates", what);
                 return;

@@ -1,5 +1,5 @@
-//! What is left at the end: standings that match events, nothing in Redis, a stream of events
-//! without gap or repeat, and processes that ended as they should.
+//! The checks at the end of a run: standings match the events, nothing is left in Redis, the event
+//! stream has no gap and no repetition, and processes ended as they should.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 
@@ -9,7 +9,7 @@ use domain::standing::Standing;
 use super::{Excuses, Histories, Verdict, place};
 use crate::record::{Evidence, Ms};
 
-/// How long a process must have lived before SIGTERM has to end it well.
+/// How long a process must have run before SIGTERM has to end it cleanly.
 const STARTED_MS: Ms = 2_000;
 
 pub(super) fn judge(
@@ -51,21 +51,21 @@ fn judge_standings(evidence: &Evidence, histories: &Histories<'_>, verdict: &mut
         .map(|(job, standing)| (job.as_str(), *standing))
         .collect();
     for (job, history) in &histories.0 {
-        let says = history.iter().rev().find_map(|event| match event.kind {
+        let expected = history.iter().rev().find_map(|event| match event.kind {
             EventKind::AddressRetired | EventKind::AddressSuppressed => event.standing,
             EventKind::AddressReinstated
             | EventKind::MessageDelivered
             | EventKind::JobScheduled => Some(Standing::Active),
             _ => None,
         });
-        let (says, has) = (
-            says.unwrap_or(Standing::Active),
+        let (expected, actual) = (
+            expected.unwrap_or(Standing::Active),
             held.remove(job).unwrap_or(Standing::Active),
         );
-        if says != has {
+        if expected != actual {
             verdict.blame(
                 "standings",
-                format!("{job} is {has:?}, and its events say {says:?}"),
+                format!("{job} is {actual:?}, and by its events {expected:?}"),
             );
         }
     }
@@ -89,7 +89,7 @@ fn judge_stream(evidence: &Evidence, excuses: &Excuses<'_>, verdict: &mut Verdic
         }
         let shard = id.split_once(':').map_or("", |(shard, _)| shard);
         if id.ends_with(":missing") {
-            // What was seen last is lost, and the stream goes on with what came before it.
+            // The last seen event is lost, and the stream continues with an earlier one.
             last.remove(shard);
             if !evidence.run.shape.can_lose_writes() {
                 verdict.blame(
@@ -111,7 +111,7 @@ fn judge_stream(evidence: &Evidence, excuses: &Excuses<'_>, verdict: &mut Verdic
         if seen.contains(id.as_str()) {
             continue;
         }
-        // An entry's first number is when it was written.
+        // The first number of an entry is the time at which it was written.
         let at = place(id).0.try_into().unwrap_or(Ms::MAX);
         if excuses.forgotten(at, at) {
             verdict.count("events that the stream missed while writes were lost");

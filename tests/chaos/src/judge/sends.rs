@@ -1,5 +1,5 @@
-//! What the peers accepted against what the journal says: nothing twice, nothing unsaid, nothing to
-//! an address that wants no mail, and one attempt of a job at a time.
+//! Compares what the peers accepted with the journal: no message is accepted twice or without an
+//! event, no mail goes to a suppressed address, and a job has one attempt at a time.
 
 use std::collections::{BTreeMap, HashMap};
 use std::ops::RangeInclusive;
@@ -46,8 +46,8 @@ pub(super) fn judge(
     judge_overlaps(evidence, excuses, histories, verdict);
 }
 
-/// Whether an attempt was under way at a fault, from the moment that the peer heard of it until it
-/// should be settled.
+/// Whether an attempt was in flight at a fault. It counts from the moment when the peer received it
+/// until it should be settled.
 fn was_in_flight(take: &Taken, excuses: &Excuses<'_>) -> bool {
     excuses.attempt(&take.life, take.began, take.at + SETTLED_MS)
 }
@@ -61,37 +61,38 @@ fn judge_pair(
     excuses: &Excuses<'_>,
     verdict: &mut Verdict,
 ) {
-    // It takes effect at some time before it is answered.
+    // A report takes effect at some time before it is answered.
     let between = |report: &RangeInclusive<Ms>| {
         *report.start() <= second.at + SETTLED_MS && *report.end() >= first.at
     };
-    let came_in_again = stories.get(message).is_some_and(|story| {
+    let was_repeated = stories.get(message).is_some_and(|story| {
         let anew = story.entries.iter().skip(1);
         anew.clone().any(|at| (first.at..=second.at).contains(at))
     });
     if !first.answered {
         verdict.count("accepted twice, the first time without an answer");
-    } else if reports.iter().any(between) || came_in_again {
+    } else if reports.iter().any(between) || was_repeated {
         verdict.count("accepted again after a report or a repeated input");
     } else if was_in_flight(first, excuses)
         || excuses.outdated(&second.life, second.began, second.at)
     {
         verdict.count("accepted twice, in flight at a fault");
     } else {
-        let told = |take: &Taken| format!("by {} from {} to {}", take.life, take.began, take.at);
+        let describe =
+            |take: &Taken| format!("by {} from {} to {}", take.life, take.began, take.at);
         verdict.blame(
             "accepted once",
             format!(
                 "{message} of {}: {} and {}",
                 first.job,
-                told(first),
-                told(second)
+                describe(first),
+                describe(second)
             ),
         );
     }
 }
 
-/// What is delivered was accepted, and what was accepted is delivered.
+/// Every delivered message was accepted, and every accepted message is delivered.
 fn judge_ends(
     taken: &BTreeMap<&str, Vec<&Taken>>,
     refuted: &HashMap<&str, Vec<RangeInclusive<Ms>>>,
@@ -113,7 +114,7 @@ fn judge_ends(
             verdict.blame(
                 "delivered is accepted",
                 format!(
-                    "{message}: {} says so, and no peer accepted it",
+                    "{message}: delivered by {}, and no peer accepted it",
                     delivered[0].id
                 ),
             );
@@ -121,8 +122,8 @@ fn judge_ends(
         let Some(last) = story.ends.last() else {
             continue;
         };
-        // One that came in again has more than one story, and an address that was ended from
-        // outside has its own.
+        // A message that was accepted as a bounce again has several histories. An address that was
+        // ended from outside has its own rules.
         let is_plain = story.entries.len() == 1 && delivered.is_empty();
         let is_ended_outside = facts.contains_key(last.job.as_str())
             || histories
@@ -153,7 +154,7 @@ fn judge_ends(
     }
 }
 
-/// Whether an event ends a job from outside: a bounce that kills the address, or a complaint.
+/// Whether an event ends a job from outside: a bounce that retires the address, or a complaint.
 fn is_of_intake(kind: EventKind, attempt: Option<u32>) -> bool {
     matches!(
         kind,
@@ -161,7 +162,7 @@ fn is_of_intake(kind: EventKind, attempt: Option<u32>) -> bool {
     ) && attempt.unwrap_or(0) == 0
 }
 
-/// Once a complaint is answered, nothing is sent to its address.
+/// After a complaint is answered, no mail may be sent to its address.
 fn judge_suppressed(
     evidence: &Evidence,
     excuses: &Excuses<'_>,
@@ -169,19 +170,19 @@ fn judge_suppressed(
     verdict: &mut Verdict,
 ) {
     let mut since: HashMap<&str, Ms> = HashMap::new();
-    for told in evidence
-        .told
+    for fact in evidence
+        .facts
         .iter()
-        .filter(|told| told.answer == "suppressed")
+        .filter(|fact| fact.answer == "suppressed")
     {
-        let at = since.entry(&told.job).or_insert(told.answered_at);
-        *at = told.answered_at.min(*at);
+        let at = since.entry(&fact.job).or_insert(fact.answered_at);
+        *at = fact.answered_at.min(*at);
     }
     for ask in &evidence.asked {
         let Some(since) = since.get(ask.job.as_str()).filter(|since| **since < ask.at) else {
             continue;
         };
-        // The servers may have forgotten the complaint.
+        // The servers may have lost the complaint.
         let is_known = histories
             .of_job(&ask.job)
             .iter()
@@ -203,8 +204,8 @@ fn judge_suppressed(
     }
 }
 
-/// Whether a fact ended the job while the first of these attempts was under way. That attempt is
-/// void and may go on until its worker hears of it, and a bounce may start a new job meanwhile.
+/// Whether a fact ended the job while the first of these attempts was in flight. That attempt is
+/// void and may continue until its worker learns of it. Meanwhile a bounce may start a new job.
 fn was_ended_by_a_fact(crowd: &Crowd, histories: &Histories<'_>) -> bool {
     let Some(began) = crowd.lives.iter().map(|(_, began)| *began).min() else {
         return false;
@@ -217,7 +218,7 @@ fn was_ended_by_a_fact(crowd: &Crowd, histories: &Histories<'_>) -> bool {
     })
 }
 
-/// Two attempts of one job at the same time mean two leases that both count.
+/// Two attempts of one job at the same time mean two valid leases.
 fn judge_overlaps(
     evidence: &Evidence,
     excuses: &Excuses<'_>,

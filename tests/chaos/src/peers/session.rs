@@ -17,18 +17,18 @@ use crate::script::{Act, Phase};
 /// How late a slow answer comes.
 const SLOWLY: Duration = Duration::from_millis(800);
 
-/// Between the bytes of an answer that drips.
+/// The pause between the bytes of an answer that comes byte by byte.
 const DRIP: Duration = Duration::from_millis(30);
 
 /// How long a peer that hangs waits for the client to give up.
 const HANG: Duration = Duration::from_secs(20);
 
-/// The longest line and content that a peer reads.
+/// The longest line and the largest content that a peer reads.
 const CONTENT_MAX: u64 = 1 << 20;
 
 type Stream = Either<TcpStream, Box<TlsStream<TcpStream>>>;
 
-/// What follows an answer.
+/// What happens after an answer.
 enum Next {
     Command,
     Encrypt,
@@ -44,13 +44,13 @@ struct Session {
     offers_tls: bool,
     life: String,
     return_path: String,
-    /// The recipient of the transaction before this one.
+    /// The recipient of the previous transaction.
     last: Option<String>,
     open: Option<Transaction>,
 }
 
-/// Speaks with one client until either side has enough.
-pub(super) async fn converse(
+/// Serves one client until either side ends the connection.
+pub(super) async fn serve(
     stream: TcpStream,
     tls: Option<TlsAcceptor>,
     route: &'static str,
@@ -68,7 +68,7 @@ pub(super) async fn converse(
         last: None,
         open: None,
     };
-    // However the connection ends: what the client did is in the records.
+    // The records contain what the client did, however the connection ends.
     let _ = session.run(stream, tls).await;
 }
 
@@ -131,7 +131,8 @@ impl Session {
                     ""
                 };
                 let hello = format!(
-                    "250-peer.chaos.test\r\n{tls}250-PIPELINING\r\n250-8BITMIME\r\n250 ENHANCEDSTATUSCODES"
+                    "250-peer.chaos.test\r\n{tls}250-PIPELINING\r\n250-8BITMIME\r\n\
+                     250 ENHANCEDSTATUSCODES"
                 );
                 say(lines, &hello).await?;
                 Ok(Next::Command)
@@ -216,11 +217,11 @@ impl Session {
             Act::Reset(_) => return Ok(Next::Reset),
             Act::Say(_, reply) => reply,
             Act::TakeAndClose => {
-                self.book.take(open, &message, false);
+                self.book.record_accepted(open, &message, false);
                 return Ok(Next::Close);
             }
             Act::Take | Act::TakeSlowly | Act::Drip => {
-                self.book.take(open, &message, true);
+                self.book.record_accepted(open, &message, true);
                 if self.route == "confirmed" {
                     self.book.report_later(open, &message, &self.return_path);
                 }
@@ -255,7 +256,7 @@ async fn read_line(lines: &mut BufReader<Stream>) -> io::Result<Option<String>> 
     Ok((len > 0).then(|| String::from_utf8_lossy(&line).trim_end().to_owned()))
 }
 
-/// The lines up to a dot alone; `None` if the connection ends before.
+/// The lines up to a line with only a dot. `None` if the connection ends before.
 async fn read_content(lines: &mut BufReader<Stream>) -> io::Result<Option<Vec<u8>>> {
     let mut content = Vec::new();
     let mut lines = lines.take(CONTENT_MAX);

@@ -1,4 +1,4 @@
-//! The wall clock of a server, which steps by an hour while the server runs.
+//! The wall clock of a server. It steps by an hour while the server runs.
 
 use std::sync::atomic::{AtomicI64, Ordering};
 
@@ -17,7 +17,7 @@ pub(crate) struct ServerClock {
 }
 
 impl ServerClock {
-    /// A clock that shows the time. An error says why there can be none.
+    /// A clock that shows the current time. The error is the reason why there is none.
     pub(crate) fn new() -> Result<Self, &'static str> {
         if !faketime::is_installed() {
             return Err("libfaketime is not installed; `scripts/tools test` installs it");
@@ -38,7 +38,7 @@ impl ServerClock {
         Servers::by_clock(&self.clock)
     }
 
-    /// Sets the clock an hour ahead of what it shows, or back. Tells from when on it shows what.
+    /// Sets the clock an hour ahead of its time, or back. Returns from when on it shows which time.
     pub(crate) fn step(&self, is_ahead: bool) -> Skew {
         let step = if is_ahead { STEP_MS } else { -STEP_MS };
         let ahead = self.ahead.load(Ordering::Relaxed) + step;

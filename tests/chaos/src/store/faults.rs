@@ -1,4 +1,4 @@
-//! How the servers are broken.
+//! The faults of the servers.
 
 use std::time::Duration;
 
@@ -9,18 +9,18 @@ use tokio::time::{Instant, sleep};
 use super::{Running, Store};
 use crate::options::Shape;
 
-/// How long servers that were replaced may take to be whole again.
+/// How long servers may take after a replacement until each master has its replica again.
 const WHOLE_MAX: Duration = Duration::from_secs(40);
 
-/// How long a failover may take to be carried out, once it is accepted.
+/// How long a failover may take after it was accepted.
 const CARRIED_OUT_MAX: Duration = Duration::from_secs(10);
 
 /// How long a snapshot may take.
 const SNAPSHOT_MAX: Duration = Duration::from_secs(10);
 
 impl Store {
-    /// Whether the loss of any one server would lose nothing that was confirmed: each master has a
-    /// replica in step.
+    /// Whether the loss of any single server would lose no confirmed write: each master has an
+    /// up-to-date replica.
     pub(crate) async fn is_covered(&self) -> bool {
         let masters = self.masters().await;
         let wanted = if self.shape == Shape::Cluster { 3 } else { 1 };
@@ -39,7 +39,7 @@ impl Store {
         self.shards().await.is_some()
     }
 
-    /// Waits until the servers are whole again.
+    /// Waits until each master has an up-to-date replica again. Whether that happened in time.
     pub(crate) async fn until_covered(&self) -> bool {
         let deadline = Instant::now() + WHOLE_MAX;
         while Instant::now() < deadline {
@@ -61,13 +61,14 @@ impl Store {
             .context("no server is a master")
     }
 
-    /// Ends the server on `port` with SIGKILL.
+    /// Kills the server on `port` with SIGKILL.
     pub(crate) fn kill(&self, port: u16) {
         self.servers().kill(port);
     }
 
-    /// Starts the server on `port` again, and waits until it answers. What a kill cut off in its
-    /// append-only file is taken away first, as docs/deployment.md says.
+    /// Restarts the server on `port`, and waits until it answers. The incomplete end of its
+    /// append-only file, cut off by the kill, is removed first, as docs/guides/deployment.md
+    /// describes.
     pub(crate) async fn restart(&self, port: u16) -> anyhow::Result<()> {
         self.servers().mend_append_only_file(port);
         self.servers().restart(port);
@@ -81,12 +82,12 @@ impl Store {
         Ok(())
     }
 
-    /// Stops the server on `port` with SIGSTOP, or lets it go on.
+    /// Suspends the server on `port` with SIGSTOP, or lets it continue.
     pub(crate) fn signal(&self, port: u16, signal: &str) {
         self.servers().signal(port, signal);
     }
 
-    /// Makes the server on `port` refuse writes because its memory is full, or not any more.
+    /// Makes the server on `port` refuse writes because its memory is full, or accept them again.
     pub(crate) async fn set_full(&self, port: u16, is_full: bool) -> RedisResult<()> {
         let limit = if is_full { "1mb" } else { "0" };
         self.ask::<()>(port, &["CONFIG", "SET", "maxmemory", limit])
@@ -102,7 +103,7 @@ impl Store {
     pub(crate) async fn fail_over(&self, target: usize) -> anyhow::Result<()> {
         let before = self.masters().await;
         self.ask_for_failover(target).await?;
-        // It is carried out after it is answered.
+        // The failover is carried out after the answer.
         let deadline = Instant::now() + CARRIED_OUT_MAX;
         while self.masters().await == before && Instant::now() < deadline {
             sleep(Duration::from_millis(50)).await;
@@ -112,7 +113,7 @@ impl Store {
 
     async fn ask_for_failover(&self, target: usize) -> anyhow::Result<()> {
         match &self.servers {
-            Running::One(..) => bail!("one server alone has no replica"),
+            Running::One(..) => bail!("a single server has no replica"),
             Running::Sentinel(sentinel) => {
                 let port = sentinel.sentinels[target % sentinel.sentinels.len()].to_string();
                 let options = [
@@ -144,7 +145,7 @@ impl Store {
         Ok(())
     }
 
-    /// Has a snapshot written, and waits until it is. Tells whether it was.
+    /// Makes the server write a snapshot, and waits for it. Whether the snapshot was written.
     pub(crate) async fn snapshot(&self, port: u16) -> bool {
         if self.ask::<redis::Value>(port, &["BGSAVE"]).await.is_err() {
             return false;

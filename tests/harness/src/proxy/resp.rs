@@ -1,4 +1,5 @@
-//! As much of Redis's protocol as it takes to tell requests and answers apart.
+//! A small part of the Redis protocol: where a request or an answer ends, and the name of a
+//! request.
 
 use std::{io, mem};
 
@@ -6,7 +7,7 @@ use store::scripts;
 use tokio::io::AsyncReadExt;
 use tokio::net::unix::OwnedReadHalf;
 
-/// What a test calls a request: the verb of the script that it runs, or the name of the command.
+/// Returns the name of a request in tests: the verb of its script, or the name of its command.
 pub(super) fn name_of(request: &[u8]) -> String {
     let mut words = request
         .split(|byte| *byte == b'\n')
@@ -28,7 +29,7 @@ pub(crate) struct Frames {
 }
 
 impl Frames {
-    /// The next one, as a whole.
+    /// Reads the next request or answer, complete.
     pub(crate) async fn next(&mut self, stream: &mut OwnedReadHalf) -> io::Result<Vec<u8>> {
         loop {
             if let Some(end) = end_of_frame(&self.bytes) {
@@ -42,8 +43,8 @@ impl Frames {
     }
 }
 
-/// Where the first request or answer ends; `None` where more of it is to come. RESP2 and RESP3: a
-/// line, which may announce bytes or more values.
+/// Returns where the first request or answer ends. `None` if it is not complete yet. In RESP2 and
+/// RESP3 it starts with a line, which may announce a number of bytes or of further values.
 fn end_of_frame(bytes: &[u8]) -> Option<usize> {
     let (mut at, mut missing) = (0, 1);
     while missing > 0 {
@@ -54,7 +55,7 @@ fn end_of_frame(bytes: &[u8]) -> Option<usize> {
         let (kind, number) = line.split_first()?;
         let number = || str::from_utf8(number).ok()?.parse::<usize>().ok();
         match kind {
-            // One that is not there has length -1, and no bytes behind it.
+            // A null value has length -1, and no bytes after it.
             b'$' | b'=' | b'!' => at += number().map_or(0, |length| length + 2),
             b'*' | b'~' | b'>' => missing += number().unwrap_or(0),
             b'%' | b'|' => missing += 2 * number().unwrap_or(0),
@@ -69,7 +70,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn requests_and_answers_end_where_they_end() {
+    fn the_end_of_a_request_or_answer_is_found_as_soon_as_it_is_complete() {
         for whole in [
             "+OK\r\n",
             "$-1\r\n",
@@ -96,7 +97,7 @@ mod tests {
     }
 
     #[test]
-    fn a_request_goes_by_its_command() {
+    fn a_request_is_named_after_its_command() {
         assert_eq!(name_of(b"*2\r\n$4\r\nping\r\n$1\r\n7\r\n"), "PING");
         assert_eq!(name_of(b"*2\r\n$7\r\nEVALSHA\r\n$2\r\nab\r\n"), "EVALSHA");
     }

@@ -1,4 +1,4 @@
-//! How a world is opened, where, and with which settings.
+//! Opens a world: its settings, its Redis and its store.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -22,32 +22,32 @@ use crate::mail::MailSystem;
 use crate::wait::eventually;
 use crate::{cluster, redis};
 
-/// What a world is made from.
+/// The settings of a world.
 #[derive(Clone, Debug)]
 pub struct Settings {
-    /// Where Redis is.
+    /// Its Redis.
     pub redis: Deployment,
-    /// What its clock shows at first.
+    /// The time that its clock shows at first.
     pub start: Timestamp,
-    /// How many messages a job holds.
+    /// The most messages in a job.
     pub max_messages: usize,
     /// How often in a row a job may lapse.
     pub max_lapses: u32,
     /// Pace and breaker of all destinations.
     pub pace: Pace,
-    /// Limits of destinations of their own.
+    /// The limits of single destinations.
     pub rules: Vec<DestinationRule>,
-    /// How long what a relay took waits for a bounce.
+    /// How long to wait for a bounce after a relay has accepted a message.
     pub confirm: Duration,
 }
 
 impl Default for Settings {
-    /// The tests' own server, 21 November 2026, 32 messages, and as many attempts at once at a
-    /// destination that has not answered yet as at others.
+    /// The tests' own server, 21 November 2026, and 32 messages. A destination that has not
+    /// answered yet gets as many attempts at once as the others.
     fn default() -> Self {
         Self {
             redis: Deployment::default(),
-            start: Timestamp::parse("2026-11-21T09:30:00Z").expect("it is an instant"),
+            start: Timestamp::parse("2026-11-21T09:30:00Z").expect("the constant is valid"),
             max_messages: 32,
             max_lapses: 5,
             pace: Pace {
@@ -60,7 +60,7 @@ impl Default for Settings {
     }
 }
 
-/// Where a test's store is. It means the same on each.
+/// The Redis of a test's store. A test has the same meaning with each.
 #[derive(Clone, Debug)]
 pub enum Deployment {
     /// One server, by its URL.
@@ -84,8 +84,8 @@ impl Deployment {
         }
     }
 
-    /// Does to Redis what no program of ours would.
-    pub async fn tell(&self, words: &[&str]) {
+    /// Sends a command to Redis directly, for changes that no program of Redeliver would make.
+    pub async fn run_command(&self, words: &[&str]) {
         match self {
             Self::Server(url) => drop(redis::ask(url, words).await),
             Self::Cluster => drop(cluster::ask(words)),
@@ -94,23 +94,24 @@ impl Deployment {
 }
 
 impl World {
-    /// A world of its own.
+    /// Opens a new world with the default settings.
     pub async fn new() -> Self {
         Self::with(Settings::default()).await
     }
 
-    /// A world of its own, with these settings.
+    /// Opens a new world with these settings.
     pub async fn with(settings: Settings) -> Self {
         let connections = settings.redis.connections();
         Self::on(connections, settings).await
     }
 
-    /// A world of its own on other servers than those of the settings.
+    /// Opens a new world on these connections, instead of the servers of the settings.
     pub async fn on(connections: Connections, settings: Settings) -> Self {
         Self::under(redis::unique_prefix(), connections, settings).await
     }
 
-    /// Another process on the store of `world`: what it remembers and its clock are its own.
+    /// Opens another world on the same keys as `world`, like another process: it has its own memory
+    /// and its own clock.
     pub async fn sharing(world: &Self) -> Self {
         let settings = Settings {
             start: world.now(),
@@ -139,7 +140,7 @@ impl World {
         }
     }
 
-    /// From now on the store is one that has just been opened, on the same keys.
+    /// Opens the store again on the same keys, like a process that was restarted.
     pub async fn restart(&mut self) {
         self.store = open(
             self.connections.clone(),
@@ -150,12 +151,13 @@ impl World {
         .await;
     }
 
-    /// The same store as a process of its own sees it: by the servers' clock.
+    /// Returns the same store as a separate process sees it: its time is the clock of the Redis
+    /// servers.
     pub async fn store_by_real_time(&self) -> Store {
         self.store_by(Arc::new(SystemClock)).await
     }
 
-    /// From now on bounces are taken in by a scheduler whose machine has this clock.
+    /// From now on, bounces are processed by a scheduler whose machine has this clock.
     pub async fn take_in_by(&mut self, clock: Arc<dyn Clock>) {
         let store = self.store_by(clock).await;
         let placer = Placer::new(store.clone(), None);
@@ -172,17 +174,19 @@ impl World {
             clock,
         )
         .await;
-        store.expect("it is open already")
+        store.expect("the store was open before, so it can be opened again")
     }
 
-    /// The same store by another way, as through a proxy, on which an answer may take `timeout`.
+    /// Returns the same store over another connection, for example through a proxy, on which an
+    /// answer may take `timeout`.
     ///
     /// # Panics
-    /// Where nothing answers there.
+    /// If no server answers there.
     pub async fn store_at(&self, url: &str, timeout: Duration) -> Store {
         let connections = redis::connections_with(url, timeout);
-        // A time limit that is to be met soon is short for opening a store on a busy machine.
-        eventually("the way to be open", async || {
+        // A test's short timeout may be too short to open a store on a busy machine, so this is
+        // tried again.
+        eventually("the store to open", async || {
             try_open(
                 connections.clone(),
                 &self.settings,
@@ -196,7 +200,7 @@ impl World {
     }
 }
 
-/// What attempts are made by where all mail leaves by one sender.
+/// Returns an attempter that sends all mail by one sender.
 pub(super) fn attempter(
     sender: Arc<dyn Sender>,
     confirm: Duration,
@@ -217,7 +221,7 @@ async fn open(
     clock: &Arc<ManualClock>,
 ) -> Store {
     let opened = try_open(connections, settings, prefix, clock).await;
-    opened.expect("the tests' own Redis answers, and all stores under a prefix have one shape")
+    opened.expect("the tests' own Redis answers, and stores with one prefix have one layout")
 }
 
 async fn try_open(

@@ -1,4 +1,4 @@
-//! A real worker on the store of a world, in the background.
+//! A real worker in the background, on the store of a world.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -22,13 +22,13 @@ pub struct RunningWorker {
 }
 
 impl World {
-    /// Starts a worker in the background; `change` its settings before. It looks for work all the
-    /// time.
+    /// Starts a worker in the background, after `change` was applied to its settings. It polls for
+    /// jobs all the time.
     pub fn start_worker(&self, change: impl FnOnce(&mut config::model::Worker)) -> RunningWorker {
         self.start_worker_on(&self.store, change)
     }
 
-    /// The same, with another way to the store.
+    /// Like [`Self::start_worker`], but with this connection to the store.
     pub fn start_worker_on(
         &self,
         store: &Store,
@@ -37,7 +37,7 @@ impl World {
         let mut settings = Config::embedded().worker;
         settings.lease = LEASE;
         settings.poll_max = 2 * MS;
-        // All destinations of most tests are new.
+        // In most tests all destinations are new.
         settings.unproven_share = 1.0;
         change(&mut settings);
         let worker = Worker::new(
@@ -56,17 +56,17 @@ impl World {
 }
 
 impl RunningWorker {
-    /// Tells it to stop, as SIGTERM would.
+    /// Asks it to stop, like SIGTERM.
     pub fn stop(&self) {
         self.stop.cancel();
     }
 
-    /// Ends its loop and its heart at once, as SIGKILL would.
+    /// Ends its loop and its heartbeat at once, like SIGKILL.
     pub fn kill(&self) {
         self.running.abort();
     }
 
-    /// Tells it to stop, and waits until it has.
+    /// Asks it to stop, and waits until it has stopped.
     pub async fn stopped(self) {
         self.stop();
         self.running.await.expect("a worker does not panic");

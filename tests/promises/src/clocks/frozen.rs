@@ -1,4 +1,4 @@
-//! A worker that stood still past its lease sends nothing more of it.
+//! A worker that was suspended until after its lease ended sends no more mail under that lease.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -26,15 +26,17 @@ use worker::routes::Routes;
 
 const JO: &str = "jo@example.com";
 
-/// A worker on the store of `world` that hands all mail to `peer`.
+/// A worker on the store of `world` that sends all mail to `peer`.
 fn start_worker(world: &World, peer: &SmtpPeer) -> Redeliver {
     let (url, prefix, shards) = (harness::redis::url(), &world.prefix, world.store.shards());
     let (host, port) = (peer.address.ip(), peer.address.port());
     Redeliver::start(
         "worker",
         &format!(
-            "[redis]\nurl = \"{url}\"\nprefix = \"{prefix}\"\nshards = {shards}\n[worker]\npoll_max = \"10ms\"\nlease = \"2s\"\n\
-             [log]\nfilter = \"warn\"\n[[route]]\nname = \"default\"\nsender = \"smtp\"\nhost = \"{host}\"\nport = {port}\n"
+            "[redis]\nurl = \"{url}\"\nprefix = \"{prefix}\"\nshards = {shards}\n[worker]\n\
+             poll_max = \"10ms\"\nlease = \"2s\"\n\
+             [log]\nfilter = \"warn\"\n[[route]]\nname = \"default\"\nsender = \"smtp\"\n\
+             host = \"{host}\"\nport = {port}\n"
         ),
     )
 }
@@ -50,7 +52,7 @@ async fn with_due_job() -> World {
     .await;
     let mut bounce = bounce(JO, "m1", FULL);
     bounce["content"] = json!({"inline": "Subject: hello\r\n\r\nhello\r\n"});
-    world.take_in(bounce).await;
+    world.post_bounce(bounce).await;
     world
 }
 
@@ -58,9 +60,9 @@ fn verb(command: &str) -> &str {
     command.split([' ', ':']).next().unwrap_or_default()
 }
 
-/// Freezes a worker while it waits for the reply to `command`, lets another worker take the job,
-/// and lets the first one go on with the reply already there. The peer must have got the message
-/// once.
+/// Freezes a worker while it waits for the reply to `command`. Another worker then takes the job.
+/// After that the first continues, with the reply already there. The peer must have received the
+/// message once.
 async fn sends_once(command: &'static str) {
     let world = with_due_job().await;
     let peer = SmtpPeer::start(move |received| match agree(&received.command) {
@@ -71,9 +73,9 @@ async fn sends_once(command: &'static str) {
     })
     .await;
     let first = start_worker(&world, &peer);
-    peer.has_heard(command, 1).await;
+    peer.wait_for_command(command, 1).await;
     first.freeze().await;
-    peer.say_it();
+    peer.send_held_replies();
     let second = start_worker(&world, &peer);
     let delivered = async || world.events_of(EventKind::MessageDelivered).await.pop();
     eventually("the second worker's delivery", delivered).await;
@@ -91,31 +93,31 @@ async fn sends_once(command: &'static str) {
 }
 
 #[tokio::test]
-async fn a_worker_that_was_frozen_before_the_greeting_sends_nothing() {
+async fn a_worker_frozen_before_the_greeting_sends_nothing_after_its_lease() {
     sends_once("").await;
 }
 
 #[tokio::test]
-async fn a_worker_that_was_frozen_before_the_answer_to_ehlo_sends_nothing() {
+async fn a_worker_frozen_before_the_answer_to_ehlo_sends_nothing_after_its_lease() {
     sends_once("EHLO").await;
 }
 
 #[tokio::test]
-async fn a_worker_that_was_frozen_before_the_answer_to_mail_sends_nothing() {
+async fn a_worker_frozen_before_the_answer_to_mail_sends_nothing_after_its_lease() {
     sends_once("MAIL").await;
 }
 
 #[tokio::test]
-async fn a_worker_that_was_frozen_before_the_answer_to_rcpt_sends_nothing() {
+async fn a_worker_frozen_before_the_answer_to_rcpt_sends_nothing_after_its_lease() {
     sends_once("RCPT").await;
 }
 
 #[tokio::test]
-async fn a_worker_that_was_frozen_before_the_answer_to_data_sends_nothing() {
+async fn a_worker_frozen_before_the_answer_to_data_sends_nothing_after_its_lease() {
     sends_once("DATA").await;
 }
 
-/// A sender that takes longer than the lease lasts, and counts what it was asked to send.
+/// A sender that takes longer than the lease lasts. It counts the messages that it had to send.
 struct Slow {
     clock: Arc<ManualClock>,
     sent: AtomicUsize,
@@ -135,10 +137,10 @@ impl Sender for Slow {
 }
 
 #[tokio::test]
-async fn no_sender_is_asked_for_the_next_message_when_the_lease_is_over() {
+async fn no_sender_gets_a_further_message_after_the_lease_has_ended() {
     let world = World::new().await;
-    world.take_in_and_wait(bounce(JO, "m1", FULL)).await;
-    world.take_in(bounce(JO, "m2", FULL)).await;
+    world.post_and_wait_until_due(bounce(JO, "m1", FULL)).await;
+    world.post_bounce(bounce(JO, "m2", FULL)).await;
     let sender = Arc::new(Slow {
         clock: world.clock.clone(),
         sent: AtomicUsize::default(),
@@ -150,12 +152,12 @@ async fn no_sender_is_asked_for_the_next_message_when_the_lease_is_over() {
         Table::embedded(),
         world.clock.clone(),
     );
-    let lease_end = LeaseEnd::new(world.clock.clone(), world.clock.running(), LEASE);
+    let lease_end = LeaseEnd::new(world.clock.clone(), world.clock.monotonic(), LEASE);
     let leased = world.claim_one().await;
     let settlement = attempter
         .attempt(leased, &CancellationToken::new(), &lease_end)
         .await;
-    assert!(settlement.is_some(), "the first got through");
+    assert!(settlement.is_some(), "the first message was delivered");
     assert_eq!(sender.sent.load(Ordering::Relaxed), 1);
 
     world.clock.advance(LEASE);
@@ -165,7 +167,7 @@ async fn no_sender_is_asked_for_the_next_message_when_the_lease_is_over() {
         .await;
     assert!(
         settlement.is_none(),
-        "nothing happened, so the job is given back"
+        "no message was tried, so the job is given back"
     );
     assert_eq!(sender.sent.load(Ordering::Relaxed), 1);
 }

@@ -1,5 +1,5 @@
-//! What was noted by a clock that was an hour ahead does not hold anything up for an hour when that
-//! clock is put right.
+//! If a clock was an hour ahead and is corrected, the times that it recorded delay nothing for an
+//! hour.
 
 use domain::clock::Timestamp;
 use domain::event::EventKind;
@@ -14,7 +14,7 @@ use store::workers::WorkerId;
 const THERE: &str = "one.example";
 const JO: &str = "jo@example.com";
 
-/// Puts the clock back by an hour, and lets upkeep look at the store as it does when it notices.
+/// Sets the clock back by an hour. Then repairs all shards, as upkeep does when it notices that.
 async fn set_back(world: &World) {
     world.clock.set(Timestamp::from_ms(
         world.now().ms() - HOUR.as_millis() as i64,
@@ -42,7 +42,7 @@ async fn with_due(pace: Pace) -> World {
 }
 
 #[tokio::test]
-async fn a_rate_saves_up_from_the_new_time_on() {
+async fn a_rate_limit_saves_up_tokens_from_the_corrected_time_on() {
     let limits = PaceLimits {
         rate: 1.0,
         burst: 1.0,
@@ -59,14 +59,14 @@ async fn a_rate_saves_up_from_the_new_time_on() {
     assert_eq!(
         world.claim_near(THERE, 5).await.jobs.len(),
         0,
-        "a second has not passed"
+        "less than a second has passed"
     );
     world.clock.advance(SECOND);
     assert_eq!(world.claim_near(THERE, 5).await.jobs.len(), 1);
 }
 
 #[tokio::test]
-async fn a_breaker_is_open_no_longer_than_it_may_be_from_the_new_time_on() {
+async fn a_breaker_stays_open_no_longer_than_its_time_after_the_correction() {
     let breaker = Breaker {
         failures: 1,
         open: 60 * SECOND,
@@ -83,13 +83,17 @@ async fn a_breaker_is_open_no_longer_than_it_may_be_from_the_new_time_on() {
         .await;
     assert_eq!(world.events_of(EventKind::BreakerOpened).await.len(), 1);
     set_back(&world).await;
-    assert_eq!(world.claim_near(THERE, 5).await.jobs.len(), 0, "it is open");
+    assert_eq!(
+        world.claim_near(THERE, 5).await.jobs.len(),
+        0,
+        "the breaker is open"
+    );
     world.clock.advance(60 * SECOND);
     assert_eq!(world.claim_near(THERE, 5).await.jobs.len(), 1, "a probe");
 }
 
 #[tokio::test]
-async fn the_jobs_of_a_worker_that_is_gone_come_back_when_its_lease_has_lasted_its_length() {
+async fn the_jobs_of_a_dead_worker_come_back_after_the_normal_length_of_its_lease() {
     let world = with_due(Pace::default()).await;
     assert_eq!(world.claim_near(THERE, 5).await.jobs.len(), 5);
     set_back(&world).await;
@@ -97,14 +101,14 @@ async fn the_jobs_of_a_worker_that_is_gone_come_back_when_its_lease_has_lasted_i
     assert_eq!(
         world.claim_near(THERE, 5).await.jobs.len(),
         0,
-        "it lasts its length"
+        "the lease lasts its normal length"
     );
     world.clock.advance(MS);
     assert_eq!(world.claim_near(THERE, 5).await.jobs.len(), 5);
 }
 
 #[tokio::test]
-async fn a_lease_that_is_held_is_brought_back_by_its_next_extension() {
+async fn the_lease_of_a_live_worker_is_corrected_by_its_next_extension() {
     let world = with_due(Pace::default()).await;
     let leased = world.claim_near(THERE, 1).await.jobs.remove(0);
     world.clock.set(Timestamp::from_ms(
@@ -118,9 +122,9 @@ async fn a_lease_that_is_held_is_brought_back_by_its_next_extension() {
 }
 
 #[tokio::test]
-async fn a_destination_with_a_backlog_is_visited_at_once() {
+async fn a_destination_with_a_backlog_is_visited_at_once_after_the_correction() {
     let world = with_due(Pace::default()).await;
-    // Where work is left, the agenda has the instant of the claim.
+    // If jobs are left, the agenda contains the time of the claim.
     world.end(world.claim_near(THERE, 2).await.jobs, OK).await;
     set_back(&world).await;
     assert_eq!(world.claim_near(THERE, 5).await.jobs.len(), 3);
@@ -132,12 +136,14 @@ fn now_at(world: &World, mut item: Value) -> Value {
 }
 
 #[tokio::test]
-async fn what_happens_now_is_not_stale_because_of_what_was_noted_in_the_future() {
+async fn an_event_of_now_is_not_stale_because_of_a_record_from_the_future() {
     let world = World::new().await;
-    world.take_in_and_wait(bounce(JO, "m1", FULL)).await;
+    world.post_and_wait_until_due(bounce(JO, "m1", FULL)).await;
     assert_eq!(world.work().await, 1);
     set_back(&world).await;
-    let answer = world.take_in(now_at(&world, bounce(JO, "m2", FULL))).await;
+    let answer = world
+        .post_bounce(now_at(&world, bounce(JO, "m2", FULL)))
+        .await;
     assert!(
         matches!(answer, Answer::Scheduled { .. }),
         "a bounce after a delivery: {answer:?}"
@@ -149,10 +155,10 @@ async fn what_happens_now_is_not_stale_because_of_what_was_noted_in_the_future()
             json!({"type": "complaint", "recipient": "sue@example.com"}),
         )
     };
-    world.tell(complaint(&world)).await;
+    world.report_fact(complaint(&world)).await;
     world.reinstate("sue@example.com").await;
     set_back(&world).await;
-    let answer = world.tell(complaint(&world)).await;
+    let answer = world.report_fact(complaint(&world)).await;
     assert!(
         format!("{answer:?}").starts_with("Suppressed"),
         "a complaint after a reinstatement: {answer:?}"
@@ -160,19 +166,22 @@ async fn what_happens_now_is_not_stale_because_of_what_was_noted_in_the_future()
 }
 
 #[tokio::test]
-async fn the_heartbeat_of_a_worker_that_is_gone_is_forgotten() {
+async fn the_heartbeat_of_a_dead_worker_is_removed_even_if_it_lies_in_the_future() {
     let world = World::new().await;
     let (gone, alive) = (WorkerId::unique(), WorkerId::unique());
     let in_an_hour = (std::time::SystemTime::now() + HOUR)
         .duration_since(std::time::UNIX_EPOCH)
         .unwrap();
     let key = format!("{}:workers", world.prefix);
-    let words = [
+    let command = [
         "ZADD",
         &key,
         &in_an_hour.as_millis().to_string(),
         &gone.to_string(),
     ];
-    redis::ask(&redis::url(), &words).await;
-    assert_eq!(world.store.beat(alive, 15 * SECOND).await.unwrap(), [alive]);
+    redis::ask(&redis::url(), &command).await;
+    assert_eq!(
+        world.store.heartbeat(alive, 15 * SECOND).await.unwrap(),
+        [alive]
+    );
 }

@@ -1,6 +1,6 @@
-//! The clock of the Redis server is set an hour ahead or back while mail is under way. Nothing is
-//! lost, only attempts in flight may be repeated, and work that is due does not wait until the
-//! clock has caught up.
+//! The clock of the Redis server may be set an hour ahead or back while mail is sent. No mail is
+//! lost, only attempts in flight may be repeated, and due jobs do not wait until the clock has
+//! caught up.
 
 use std::collections::BTreeMap;
 
@@ -15,17 +15,17 @@ use harness::world::{DAY, Deployment, Settings, World};
 use serde_json::json;
 use system::clock::SystemClock;
 
-/// Jobs in all, at as many addresses of some domains.
+/// The number of jobs, spread over some domains.
 const JOBS: usize = 40;
 const DOMAINS: usize = 4;
 
-/// Attempts of a worker at once.
+/// How many attempts a worker makes at once.
 const AT_ONCE: usize = 4;
 
-/// What happens to the worker whose attempts are in flight as the clock is set.
+/// What happens to the worker whose attempts are in flight when the clock is set.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum First {
-    GoesOn,
+    Continues,
     IsKilled,
 }
 
@@ -47,7 +47,7 @@ async fn survives(offset: &str, first_worker: First) {
     })
     .await;
     let scheduler = start_scheduler(&world, &url);
-    // It has seen the clock before it is set: upkeep has begun.
+    // The scheduler has read the clock before it is set: upkeep has started.
     let occurrences = format!("{}:*:upkeep:reinstate:*", world.prefix);
     let began = async || {
         servers
@@ -56,14 +56,14 @@ async fn survives(offset: &str, first_worker: First) {
     };
     eventually("upkeep", began).await;
     let first = start_worker(&world, &url, &peer);
-    peer.has_heard("RCPT", AT_ONCE).await;
+    peer.wait_for_command("RCPT", AT_ONCE).await;
     if first_worker == First::IsKilled {
         first.signal("-KILL").await;
     }
     clock.set(offset);
     let second = start_worker(&world, &url, &peer);
-    peer.has_heard("RCPT", AT_ONCE + 1).await;
-    peer.say_it();
+    peer.wait_for_command("RCPT", AT_ONCE + 1).await;
+    peer.send_held_replies();
 
     let ends = eventually("the end of all jobs", async || {
         Some(world.final_events().await).filter(|ends| ends.len() >= JOBS)
@@ -110,14 +110,15 @@ async fn world_with_due_jobs(url: &str) -> World {
         bounce["content"] = json!({"inline": format!("Subject: {n}\r\n\r\nhello\r\n")});
         bounce
     });
-    world.take_in_all(bounces).await;
+    world.post_bounces(bounces).await;
     world
 }
 
 fn configuration(world: &World, url: &str) -> String {
     let (prefix, shards) = (&world.prefix, world.store.shards());
     format!(
-        "[redis]\nurl = \"{url}\"\nprefix = \"{prefix}\"\nshards = {shards}\n[log]\nfilter = \"warn\"\n\
+        "[redis]\nurl = \"{url}\"\nprefix = \"{prefix}\"\nshards = {shards}\n[log]\n\
+         filter = \"warn\"\n\
          [pace]\nrate = 5\nburst = 1\nwindow_new = 20\n"
     )
 }
@@ -140,7 +141,8 @@ fn start_worker(world: &World, url: &str, peer: &SmtpPeer) -> Redeliver {
     Redeliver::start(
         "worker",
         &format!(
-            "{configuration}[worker]\nlease = \"2s\"\npoll_max = \"10ms\"\nheartbeat = \"500ms\"\nconcurrency = {AT_ONCE}\n\
+            "{configuration}[worker]\nlease = \"2s\"\npoll_max = \"10ms\"\nheartbeat = \"500ms\"\n\
+             concurrency = {AT_ONCE}\n\
              unproven_share = 1.0\npatience = \"60s\"\n\
              [[route]]\nname = \"default\"\nsender = \"smtp\"\nhost = \"{host}\"\nport = {port}\n"
         ),
@@ -148,16 +150,16 @@ fn start_worker(world: &World, url: &str, peer: &SmtpPeer) -> Redeliver {
 }
 
 #[tokio::test]
-async fn when_redis_s_clock_is_set_an_hour_ahead_only_attempts_in_flight_are_repeated() {
-    survives("+1h", First::GoesOn).await;
+async fn if_the_clock_of_redis_is_set_an_hour_ahead_only_attempts_in_flight_are_repeated() {
+    survives("+1h", First::Continues).await;
 }
 
 #[tokio::test]
-async fn when_redis_s_clock_is_set_an_hour_back_work_that_is_due_goes_on() {
-    survives("-1h", First::GoesOn).await;
+async fn if_the_clock_of_redis_is_set_an_hour_back_due_jobs_are_still_tried() {
+    survives("-1h", First::Continues).await;
 }
 
 #[tokio::test]
-async fn when_redis_s_clock_is_set_an_hour_back_the_jobs_of_a_dead_worker_come_back_soon() {
+async fn if_the_clock_of_redis_is_set_an_hour_back_the_jobs_of_a_dead_worker_come_back_soon() {
     survives("-1h", First::IsKilled).await;
 }

@@ -1,5 +1,5 @@
-//! One master of a Cluster that refuses writes or does not answer holds up nothing of what is on
-//! the others.
+//! A master of a Cluster that refuses writes or does not answer delays no work on the other
+//! masters.
 
 use std::time::Duration;
 
@@ -12,7 +12,7 @@ use store::keys::Keys;
 
 use super::world_on;
 
-/// A domain on the master at `port`, or on another one.
+/// A domain on the master at `port`, or on another master.
 fn domain(cluster: &Cluster, world: &World, port: u16, is_there: bool) -> String {
     let keys = Keys::new(&world.prefix, SHARDS);
     let asked = |domain: &str| {
@@ -25,28 +25,28 @@ fn domain(cluster: &Cluster, world: &World, port: u16, is_there: bool) -> String
     let mut names = (0..).map(|n| format!("host{n}.example"));
     names
         .find(|name| asked(name).starts_with("MOVED") != is_there)
-        .expect("there is no end of names")
+        .expect("one of infinitely many names fits")
 }
 
-/// What befalls a master, and how it is over.
-struct Illness {
+/// What is wrong with a master, as the commands that begin and end it.
+struct Failure {
     begins: &'static [&'static str],
     ends: &'static [&'static str],
 }
 
-const REFUSES: Illness = Illness {
+const REFUSES_WRITES: Failure = Failure {
     begins: &["CONFIG", "SET", "min-replicas-to-write", "9"],
     ends: &["CONFIG", "SET", "min-replicas-to-write", "0"],
 };
 
-const SILENT: Illness = Illness {
+const SILENT: Failure = Failure {
     begins: &["CLIENT", "PAUSE", "600000", "WRITE"],
     ends: &["CLIENT", "UNPAUSE"],
 };
 
-/// While one master is ill, with all that a worker may have under way, what is on others goes on;
-/// and then all the rest.
-async fn holds_up_nothing_of_the_others(illness: Illness) {
+/// One master fails while a worker has its maximum of attempts there. The work on the other masters
+/// continues. After the failure the rest continues too.
+async fn delays_nothing_on_the_others(failure: Failure) {
     const JOBS: usize = 4;
     let cluster = Cluster::start(&programs()[0], &[]).await;
     let nodes = cluster.ports[..2]
@@ -57,12 +57,14 @@ async fn holds_up_nothing_of_the_others(illness: Illness) {
         nodes.collect::<Vec<_>>().join(", ")
     ))
     .await;
-    let ill = cluster.ports[0];
-    let tell = |words: &[&str]| assert_eq!(cluster.servers.cli(ill, words).unwrap().trim(), "OK");
-    let [there, elsewhere] = [true, false].map(|is_there| domain(&cluster, &world, ill, is_there));
+    let failing = cluster.ports[0];
+    let run =
+        |command: &[&str]| assert_eq!(cluster.servers.cli(failing, command).unwrap().trim(), "OK");
+    let [there, elsewhere] =
+        [true, false].map(|is_there| domain(&cluster, &world, failing, is_there));
     for n in 0..JOBS {
         world
-            .take_in(bounce(&format!("user{n}@{there}"), "m1", FULL))
+            .post_bounce(bounce(&format!("user{n}@{there}"), "m1", FULL))
             .await;
     }
     world.clock.advance(30 * HOUR);
@@ -70,9 +72,9 @@ async fn holds_up_nothing_of_the_others(illness: Illness) {
     let worker = world.start_worker(|settings| {
         (settings.concurrency, settings.settle_linger) = (JOBS, Duration::ZERO);
     });
-    world.mail.has_been_tried(JOBS).await;
-    tell(illness.begins);
-    // One is to be settled when the others end.
+    world.mail.wait_for_attempts(JOBS).await;
+    run(failure.begins);
+    // One attempt is waiting to be settled when the others end.
     for answered in 1..=JOBS {
         world.mail.answer_first(answered);
         let left = || world.mail.in_flight() == JOBS - answered;
@@ -80,27 +82,27 @@ async fn holds_up_nothing_of_the_others(illness: Illness) {
     }
     for n in 0..JOBS {
         world
-            .take_in(bounce(&format!("user{n}@{elsewhere}"), "m1", FULL))
+            .post_bounce(bounce(&format!("user{n}@{elsewhere}"), "m1", FULL))
             .await;
     }
     world.clock.advance(30 * HOUR);
-    // One permit would not do: the first two to be tried elsewhere stay in flight.
-    world.mail.has_been_tried(JOBS + 2).await;
+    // One permit would not be enough: the first two attempts elsewhere stay in flight.
+    world.mail.wait_for_attempts(JOBS + 2).await;
     world.mail.let_go();
     let ended = async |count| (world.final_events().await.len() == count).then_some(());
-    world.mail.has_been_tried(2 * JOBS).await;
-    tell(illness.ends);
-    eventually("all of them", || ended(2 * JOBS)).await;
+    world.mail.wait_for_attempts(2 * JOBS).await;
+    run(failure.ends);
+    eventually("all messages", || ended(2 * JOBS)).await;
     worker.stopped().await;
     assert_eq!(world.mail.tried().len(), 2 * JOBS, "nothing was sent twice");
 }
 
 #[tokio::test]
-async fn a_master_that_takes_no_writes_holds_up_nothing_of_the_others() {
-    holds_up_nothing_of_the_others(REFUSES).await;
+async fn a_master_that_accepts_no_writes_delays_nothing_on_the_others() {
+    delays_nothing_on_the_others(REFUSES_WRITES).await;
 }
 
 #[tokio::test]
-async fn a_master_that_does_not_answer_holds_up_nothing_of_the_others() {
-    holds_up_nothing_of_the_others(SILENT).await;
+async fn a_master_that_does_not_answer_delays_nothing_on_the_others() {
+    delays_nothing_on_the_others(SILENT).await;
 }

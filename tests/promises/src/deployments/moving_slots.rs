@@ -1,8 +1,9 @@
-//! Slots of a Cluster move from one master to another while mail is under way, key by key (SETSLOT
-//! and MIGRATE). What cannot be done meanwhile is done afterwards. No script ends halfway, no
-//! settlement is lost, nothing is sent twice.
-//!
-//! The atomic way of Valkey 9 is not tried: no distribution that the tests run on has it yet.
+//! Slots of a Cluster may move from one master to another while mail is sent. Calls that fail
+//! meanwhile succeed afterwards. No script ends halfway, no settlement is lost, and no message is
+//! sent twice.
+
+// Slots move key by key here, with SETSLOT and MIGRATE. The atomic migration of Valkey 9 is not
+// tested: no distribution that the tests run on has it yet.
 
 use domain::destination::Destination;
 use domain::event::EventKind;
@@ -13,7 +14,7 @@ use harness::wait::eventually;
 use harness::world::{HOUR, SHARDS, World};
 use store::error::StoreError;
 use store::keys::Keys;
-use store::lease::GivenBack;
+use store::lease::ReleaseReason;
 
 use super::world_on;
 
@@ -21,7 +22,7 @@ const JOBS: usize = 40;
 const JO: &str = "jo@example.com";
 const SAM: &str = "sam@example.com";
 
-/// The slot of one shard, and the masters that it moves between.
+/// The slot of one shard, and the masters between which it moves.
 struct Moving<'c> {
     cluster: &'c Cluster,
     slot: String,
@@ -49,50 +50,50 @@ impl<'c> Moving<'c> {
         let from = *masters
             .iter()
             .find(|port| has(port))
-            .expect("a master has it");
+            .expect("a master has the slot");
         let to = *masters
             .iter()
             .find(|port| **port != from)
-            .expect("there are three");
+            .expect("the cluster has three masters");
         let moving = Self {
             cluster,
             slot,
             from,
             to,
         };
-        moving.tell(to, "IMPORTING", from);
-        moving.tell(from, "MIGRATING", to);
+        moving.set_slot(to, "IMPORTING", from);
+        moving.set_slot(from, "MIGRATING", to);
         moving
     }
 
-    fn tell(&self, port: u16, state: &str, other: u16) {
+    fn set_slot(&self, port: u16, state: &str, other: u16) {
         let node = self
             .cluster
             .servers
             .cli(other, &["CLUSTER", "MYID"])
             .unwrap();
-        let told = self
+        let answer = self
             .cluster
             .servers
             .cli(port, &["CLUSTER", "SETSLOT", &self.slot, state, &node])
             .unwrap();
-        assert_eq!(told, "OK");
+        assert_eq!(answer, "OK");
     }
 
     /// Moves these keys.
-    fn carry(&self, keys: &[&str]) {
+    fn move_keys(&self, keys: &[&str]) {
         let to = self.to.to_string();
         let begin = ["MIGRATE", "127.0.0.1", &to, "", "0", "10000", "KEYS"];
-        let told = self
+        let answer = self
             .cluster
             .servers
             .cli(self.from, &[&begin, keys].concat())
             .unwrap();
-        assert_eq!(told, "OK", "{keys:?}");
+        assert_eq!(answer, "OK", "{keys:?}");
     }
 
     /// The keys that have not moved yet.
-    fn left(&self) -> Vec<String> {
+    fn keys_left(&self) -> Vec<String> {
         let keys = self
             .cluster
             .servers
@@ -104,21 +105,21 @@ impl<'c> Moving<'c> {
             .collect()
     }
 
-    /// Moves what is left, and tells all masters.
+    /// Moves the remaining keys, and informs all masters.
     fn end(self) {
-        for key in self.left() {
-            self.carry(&[&key]);
+        for key in self.keys_left() {
+            self.move_keys(&[&key]);
         }
         let masters = self
             .cluster
             .ports
             .iter()
             .filter(|port| self.cluster.is_master(**port));
-        // The new master first, so that at no time none has it.
+        // The new master comes first, so that at no time is the slot without a master.
         let mut masters: Vec<u16> = masters.copied().collect();
         masters.sort_by_key(|port| *port != self.to);
         for port in masters {
-            self.tell(port, "NODE", self.to);
+            self.set_slot(port, "NODE", self.to);
         }
     }
 }
@@ -144,7 +145,7 @@ async fn no_script_ends_halfway_because_one_of_its_keys_has_moved() {
         let shard = there.shard(SHARDS);
         let keys = Keys::new(&world.prefix, SHARDS);
         let keys = keys.shard(shard);
-        // Each key that a shard always has is there, as it may be on a bad day.
+        // Every key that a shard can have exists, as after other failures.
         let ask = |words: &[&str]| {
             cluster
                 .servers
@@ -174,7 +175,7 @@ async fn no_script_ends_halfway_because_one_of_its_keys_has_moved() {
             ]);
         }
         for address in [JO, SAM] {
-            world.take_in(bounce(address, "m1", FULL)).await;
+            world.post_bounce(bounce(address, "m1", FULL)).await;
         }
         world.clock.advance(30 * HOUR);
         let lease = world
@@ -184,12 +185,12 @@ async fn no_script_ends_halfway_because_one_of_its_keys_has_moved() {
             .remove(0)
             .lease;
         let moving = Moving::begin(&cluster, &world, shard);
-        // A release takes the job out of its lease, and then looks for this key: it has moved.
-        moving.carry(&[&keys.pace("example.com")]);
+        // A release takes the job out of its lease, and then reads this key, which has moved.
+        moving.move_keys(&[&keys.pace("example.com")]);
         let release = async || {
             world
                 .store
-                .release(std::slice::from_ref(&lease), GivenBack::Untried)
+                .release(std::slice::from_ref(&lease), ReleaseReason::Untried)
                 .await
         };
         let released = release().await;
@@ -202,7 +203,7 @@ async fn no_script_ends_halfway_because_one_of_its_keys_has_moved() {
             let released = release().await;
             released
                 .ok()
-                .map(|count| assert_eq!(count, 1, "it had ended halfway"))
+                .map(|count| assert_eq!(count, 1, "the release had not ended halfway"))
         })
         .await;
         assert!(world.job(lease.recipient()).await.due.is_some());
@@ -211,14 +212,14 @@ async fn no_script_ends_halfway_because_one_of_its_keys_has_moved() {
             assert_eq!(
                 world.store.repair(of_shard).await.unwrap().recovered.len(),
                 0,
-                "nothing is lost"
+                "no job is lost"
             );
         }
     }
 }
 
 #[tokio::test]
-async fn while_slots_move_nothing_is_lost_and_nothing_is_sent_twice() {
+async fn no_message_is_lost_or_sent_twice_while_slots_move() {
     for program in programs() {
         let (cluster, world) = cluster_and_world(&program).await;
         let http = Http::serve(&world).await;
@@ -237,15 +238,15 @@ async fn while_slots_move_nothing_is_lost_and_nothing_is_sent_twice() {
         world.clock.advance(30 * HOUR);
         world.mail.hold();
         let worker = world.start_worker(|settings| settings.concurrency = 8);
-        world.mail.has_been_tried(8).await;
+        world.mail.wait_for_attempts(8).await;
         let moving: Vec<Moving<'_>> = (0..SHARDS)
             .map(|shard| Moving::begin(&cluster, &world, shard))
             .collect();
-        // Half of the keys of each have moved when the attempts under way end.
+        // Half of the keys of each slot have moved when the attempts in flight end.
         for slot in &moving {
-            let left = slot.left();
-            for key in &left[..left.len() / 2] {
-                slot.carry(&[key]);
+            let keys_left = slot.keys_left();
+            for key in &keys_left[..keys_left.len() / 2] {
+                slot.move_keys(&[key]);
             }
         }
         world.mail.let_go();
@@ -262,8 +263,8 @@ async fn while_slots_move_nothing_is_lost_and_nothing_is_sent_twice() {
             post(n).await;
         }
         world.clock.advance(30 * HOUR);
-        eventually("all of them", || delivered(JOBS)).await;
+        eventually("all messages", || delivered(JOBS)).await;
         worker.stopped().await;
-        assert_eq!(world.mail.tried().len(), JOBS, "each was sent once");
+        assert_eq!(world.mail.tried().len(), JOBS, "each message was sent once");
     }
 }

@@ -1,5 +1,5 @@
-//! TLS to one server, behind sentinels and in a Cluster: it is certified on both sides, and nothing
-//! goes beside it.
+//! TLS works with one server, with Sentinel and in a Cluster. Both sides verify the certificate of
+//! the other, and no connection is made without TLS.
 
 use harness::certificates::Certificates;
 use harness::servers::{Cluster, Sentinel, Servers, free_port, programs};
@@ -9,7 +9,7 @@ use store::error::StoreError;
 use super::{connections, login, use_every_verb, user, world_on};
 
 #[tokio::test]
-async fn tls_is_checked_both_ways() {
+async fn client_and_server_verify_the_certificate_of_the_other() {
     for program in programs() {
         let servers = Servers::new(&program);
         let made = Certificates::make(servers.folder());
@@ -37,17 +37,17 @@ async fn tls_is_checked_both_ways() {
 
         assert!(
             connections(&trust).info("server").await.is_err(),
-            "the server wants to know who we are"
+            "the server requires a client certificate"
         );
         let Err(StoreError::Unavailable(why)) = connections(&url).info("server").await else {
-            panic!("not certified")
+            panic!("the certificate was accepted")
         };
         assert!(why.to_lowercase().contains("certificate"), "{why}");
     }
 }
 
 #[tokio::test]
-async fn sentinels_and_the_servers_that_they_name_are_asked_over_tls() {
+async fn sentinels_and_the_servers_that_they_name_are_reached_over_tls() {
     for program in programs() {
         let sentinel = Sentinel::start_with(Servers::encrypted(&program), &[&user()]).await;
         let nodes = sentinel.sentinels.map(|port| {
@@ -62,12 +62,12 @@ async fn sentinels_and_the_servers_that_they_name_are_asked_over_tls() {
             harness::servers::SENTINEL_PASSWORD,
             login()
         );
-        is_trusted_by_its_authority_alone(&sentinel.servers, &redis).await;
+        is_trusted_only_with_its_authority(&sentinel.servers, &redis).await;
     }
 }
 
 #[tokio::test]
-async fn all_nodes_of_a_cluster_are_asked_over_tls() {
+async fn all_nodes_of_a_cluster_are_reached_over_tls() {
     for program in programs() {
         let cluster = Cluster::start_with(Servers::encrypted(&program), &[&user()]).await;
         let nodes = cluster.ports[..2]
@@ -77,17 +77,17 @@ async fn all_nodes_of_a_cluster_are_asked_over_tls() {
             .map(|port| format!("\"rediss://127.0.0.1:{port}\""))
             .collect();
         let redis = format!("cluster = [{}]\n{}", nodes.join(", "), login());
-        is_trusted_by_its_authority_alone(&cluster.servers, &redis).await;
+        is_trusted_only_with_its_authority(&cluster.servers, &redis).await;
     }
 }
 
-/// Uses the store over TLS, and finds that without their authority nobody is trusted.
-async fn is_trusted_by_its_authority_alone(servers: &Servers, redis: &str) {
+/// Uses the store over TLS. Without the authority of the servers, no server is trusted.
+async fn is_trusted_only_with_its_authority(servers: &Servers, redis: &str) {
     let authority = servers.folder().join("ca.pem");
     let trust = format!("{redis}tls_ca_file = \"{}\"\n", authority.display());
     in_time("all verbs", use_every_verb(&world_on(&trust).await)).await;
     let Err(err) = connections(redis).info("server").await else {
-        panic!("nobody has certified them")
+        panic!("the servers were trusted without their authority")
     };
     assert!(matches!(err, StoreError::Unavailable(_)), "{err}");
 }

@@ -1,15 +1,15 @@
-//! A server that is there and says nothing is noticed by a time limit, and left for a new
-//! connection.
+//! A server that accepts connections but does not answer is noticed within one time limit. After
+//! that a new connection is used.
 
 use std::time::Instant;
 
 use super::*;
 
-/// How long it may take until silence is noticed: one limit, and what a busy machine adds. One
-/// limit for each connection of the pool would be more.
+/// How long it may take until silence is noticed: one time limit, and what a busy machine adds. One
+/// time limit for each connection of the pool would be longer.
 const NOTICED_WITHIN: Duration = Duration::from_millis(1_200);
 
-/// As many connections as the pool holds, all of them idle.
+/// The size of the connection pool. All its connections are idle.
 const POOL: usize = 8;
 
 async fn with_a_full_pool() -> Faulty {
@@ -33,7 +33,7 @@ async fn a_call_on_a_silent_server_ends_within_one_time_limit_however_many_conne
     let noticed = asked.elapsed();
     assert!((TIMEOUT..NOTICED_WITHIN).contains(&noticed), "{noticed:?}");
 
-    // Those who ask meanwhile do not queue up behind each other either.
+    // Calls that are made meanwhile do not wait for each other either.
     let asked = Instant::now();
     let pings = join_all([0; 3 * POOL].map(|_| faulty.store.ping())).await;
     assert!(pings.iter().all(is_away));
@@ -47,12 +47,12 @@ async fn a_call_on_a_silent_server_ends_within_one_time_limit_however_many_conne
     assert!(faulty.store.ping().await.is_ok());
     assert!(
         faulty.proxy.connections().made > POOL,
-        "on a new connection"
+        "the call used a new connection"
     );
 }
 
 #[tokio::test]
-async fn a_connection_whose_answer_never_comes_is_left() {
+async fn a_connection_whose_answer_never_comes_is_replaced() {
     let faulty = Faulty::with_a_second_attempt_due().await;
     let before = faulty.proxy.connections();
     faulty.proxy.next("claim", Fault::Hung);
@@ -63,7 +63,7 @@ async fn a_connection_whose_answer_never_comes_is_left() {
 }
 
 #[tokio::test]
-async fn a_scheduler_on_a_silent_server_says_within_a_time_limit_that_it_is_not_ready() {
+async fn a_scheduler_whose_redis_is_silent_answers_within_the_time_limit_that_it_is_not_ready() {
     let faulty = with_a_full_pool().await;
     let http = Http::serve_on(&faulty.store, &Config::embedded()).await;
     faulty.proxy.fall_silent();
@@ -78,7 +78,7 @@ async fn a_scheduler_on_a_silent_server_says_within_a_time_limit_that_it_is_not_
     assert_eq!(
         http.get("/healthz").send().await.unwrap().status(),
         200,
-        "the process itself is well"
+        "the process itself is healthy"
     );
 
     faulty.proxy.let_through();
@@ -88,16 +88,16 @@ async fn a_scheduler_on_a_silent_server_says_within_a_time_limit_that_it_is_not_
 }
 
 #[tokio::test]
-async fn a_worker_goes_on_by_itself_when_a_silent_server_speaks_again() {
+async fn a_worker_continues_by_itself_when_a_silent_server_answers_again() {
     let faulty = Faulty::with_a_second_attempt_due().await;
     let (world, proxy) = (&faulty.world, &faulty.proxy);
-    world.mail.says(OK);
+    world.mail.reply_with(OK);
     world.mail.hold();
     let worker = world.start_worker_on(&faulty.store, |_| {});
-    world.mail.has_been_tried(2).await;
+    world.mail.wait_for_attempts(2).await;
     proxy.fall_silent();
     world.mail.let_go();
-    // It has left connections and made others more than once.
+    // The worker has given up connections and made new ones more than once.
     let made = proxy.connections().made;
     proxy.has_made(made + 3).await;
     assert_eq!(world.final_events().await, []);
@@ -108,9 +108,9 @@ async fn a_worker_goes_on_by_itself_when_a_silent_server_speaks_again() {
     })
     .await;
     world
-        .take_in_and_wait(bounce("sam@example.com", "m2", FULL))
+        .post_and_wait_until_due(bounce("sam@example.com", "m2", FULL))
         .await;
-    world.mail.has_been_tried(3).await;
+    world.mail.wait_for_attempts(3).await;
     worker.stopped().await;
     assert_eq!(
         world.mail.messages(),
@@ -121,20 +121,20 @@ async fn a_worker_goes_on_by_itself_when_a_silent_server_speaks_again() {
 }
 
 #[tokio::test]
-async fn a_worker_goes_on_by_itself_when_connections_are_taken_again() {
+async fn a_worker_continues_by_itself_when_connections_are_accepted_again() {
     let faulty = Faulty::with_a_second_attempt_due().await;
     let (world, proxy) = (&faulty.world, &faulty.proxy);
-    world.mail.says(OK);
+    world.mail.reply_with(OK);
     world.mail.hold();
     let worker = world.start_worker_on(&faulty.store, |_| {});
-    world.mail.has_been_tried(2).await;
+    world.mail.wait_for_attempts(2).await;
     proxy.close();
     world.mail.let_go();
     eventually("the attempt has ended", async || {
         (world.mail.in_flight() == 0).then_some(())
     })
     .await;
-    // More than all claims of one round, so the settle was turned away too.
+    // More connections than all claims of one round, so the settle call was refused too.
     proxy.has_made(proxy.connections().made + 6).await;
     assert!(is_away(&faulty.store.ping().await));
     assert_eq!(world.final_events().await, []);

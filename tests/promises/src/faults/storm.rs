@@ -1,4 +1,5 @@
-//! Faults at random, all the time: at the end everything is accounted for.
+//! Even under constant random faults, every message ends exactly once and every attempt is counted
+//! once.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -13,13 +14,13 @@ use super::*;
 const SEEDS: u64 = 3;
 const JOBS: usize = 120;
 
-/// Jobs with two messages: every third.
+/// Every third job has two messages.
 const JOINED: usize = 3;
 
-/// How often a request meets a fault, of a hundred.
+/// How many of a hundred requests meet a fault.
 const FAULTS: usize = 9;
 
-/// What faults are drawn from.
+/// The faults, with their weights.
 const KINDS: [(usize, Fault); 5] = [
     (3, Fault::Unheard),
     (4, Fault::Unanswered),
@@ -28,28 +29,28 @@ const KINDS: [(usize, Fault); 5] = [
     (4, Fault::Late(Duration::from_millis(20))),
 ];
 
-/// After how many looks all connections are cut at once.
+/// All connections are cut at once after this many looks.
 const CUT_EVERY: usize = 100;
 
-/// How far the clock moves with each look while jobs are leased. Leases of lost claims run out by
-/// it; and a settle that is repeated once or twice still comes in time.
+/// How far the clock moves with each look while jobs are leased. Leases of lost claims end by it,
+/// and a settle call that is repeated once or twice still comes in time.
 const STEP: Duration = Duration::from_millis(200);
 
 #[tokio::test]
-async fn in_a_storm_of_faults_every_message_ends_once_and_every_attempt_counts_once() {
+async fn under_constant_random_faults_every_message_ends_once_and_every_attempt_counts_once() {
     let storms = join_all((0..SEEDS).map(storm)).await;
     println!("faults and lapses: {storms:?}");
     assert!(
         storms.iter().all(|(faults, _)| *faults > 40),
-        "it was not much of a storm: {storms:?}"
+        "there were too few faults: {storms:?}"
     );
     assert!(
         storms.iter().any(|(_, lapses)| *lapses > 0),
-        "no claim was lost: {storms:?}"
+        "no lease lapsed: {storms:?}"
     );
 }
 
-/// Tells how many faults there were, and how many leases lapsed.
+/// Returns how many faults there were, and how many leases lapsed.
 async fn storm(seed: u64) -> (usize, usize) {
     let faulty = Faulty::new().await;
     let (world, proxy) = (&faulty.world, &faulty.proxy);
@@ -58,8 +59,8 @@ async fn storm(seed: u64) -> (usize, usize) {
         let may = !matches!(name, "CLIENT" | "UNWATCH" | "PING" | "SCRIPT");
         (may && random.below(100) < FAULTS).then(|| random.weighted(&KINDS))
     });
-    // All messages of a job are answered alike, so an attempt is a success or a failure as a whole.
-    world.mail.answers(move |attempt| {
+    // All messages of a job get the same answer, so an attempt succeeds or fails as a whole.
+    world.mail.set_script(move |attempt| {
         let recipient = attempt.recipient.as_str().bytes().map(u64::from);
         let seed = recipient.fold(seed + u64::from(attempt.number), |seed, byte| {
             seed.wrapping_mul(31) + byte
@@ -81,20 +82,20 @@ async fn storm(seed: u64) -> (usize, usize) {
         if looks % CUT_EVERY == 0 {
             proxy.cut();
         }
-        world_ends(&faulty).await.then_some(())
+        moves_to_the_end(&faulty).await.then_some(())
     })
     .await;
     for worker in workers {
         worker.stopped().await;
     }
-    (proxy.met().len(), account(&faulty, accepted).await)
+    (proxy.met().len(), check_events(&faulty, accepted).await)
 }
 
 fn address(n: usize) -> String {
     format!("user{n}@host{}.example", n % 7)
 }
 
-/// Posts every bounce until it is taken in, in small requests.
+/// Posts every bounce in small requests until it is accepted.
 async fn post_all(faulty: &Faulty) -> BTreeSet<(String, String)> {
     let http = Http::serve_on(&faulty.store, &Config::embedded()).await;
     let firsts = (0..JOBS).map(|n| (address(n), format!("m{n}")));
@@ -107,7 +108,7 @@ async fn post_all(faulty: &Faulty) -> BTreeSet<(String, String)> {
             .iter()
             .map(|(to, message)| bounce(to, message, MAINTENANCE))
             .collect();
-        let answers = eventually("the bounces to be taken in", async || {
+        let answers = eventually("the bounces to be accepted", async || {
             let response = http.post_json(&Value::Array(bounces.clone())).await;
             (response.status() != 503).then_some(response)
         })
@@ -122,8 +123,8 @@ async fn post_all(faulty: &Faulty) -> BTreeSet<(String, String)> {
     messages.into_iter().collect()
 }
 
-/// Moves the clock where that disturbs nothing; whether no job is left.
-async fn world_ends(faulty: &Faulty) -> bool {
+/// Moves the clock when that is safe. Whether no job is left.
+async fn moves_to_the_end(faulty: &Faulty) -> bool {
     let world = &faulty.world;
     if !world.store.leased(1).await.unwrap().is_empty() {
         world.clock.advance(STEP);
@@ -132,7 +133,7 @@ async fn world_ends(faulty: &Faulty) -> bool {
     let reports = join_all((0..JOBS).map(async |n| world.job_if_any(&address(n)).await)).await;
     let jobs: Vec<_> = reports.into_iter().flatten().collect();
     let waiting = jobs.iter().filter_map(|job| job.due).min();
-    // Where one is due, a worker is about to claim it.
+    // If a job is due, a worker is about to claim it.
     if let Some(next) = waiting
         .filter(|due| *due > world.now() && jobs.iter().all(|job| job.leased_until.is_none()))
     {
@@ -141,14 +142,14 @@ async fn world_ends(faulty: &Faulty) -> bool {
     jobs.is_empty()
 }
 
-/// Tells how many leases lapsed.
-async fn account(faulty: &Faulty, accepted: BTreeSet<(String, String)>) -> usize {
+/// Checks the events against the accepted messages. Returns how many leases lapsed.
+async fn check_events(faulty: &Faulty, accepted: BTreeSet<(String, String)>) -> usize {
     let world = &faulty.world;
     let (mut ended, mut delivered): (BTreeMap<_, usize>, BTreeSet<_>) = Default::default();
     let (mut attempts, mut lapses): (BTreeMap<String, Vec<u32>>, BTreeMap<String, usize>) =
         Default::default();
     for event in world.events().await {
-        // Events of a destination or a shard are about no job.
+        // Events of a destination or a shard belong to no job.
         let Ok(job) = JobId::parse(&event.job) else {
             continue;
         };
@@ -179,8 +180,8 @@ async fn account(faulty: &Faulty, accepted: BTreeSet<(String, String)>) -> usize
         assert_eq!(attempts, counted, "the attempts of {recipient}");
     }
 
-    // A message is tried again in the same attempt only where the lease of the first try had run
-    // out.
+    // A message may be tried again in the same attempt only if the lease of its first try had
+    // ended.
     let (mut tries, mut repeated): (BTreeSet<_>, BTreeMap<_, BTreeSet<_>>) = Default::default();
     for tried in world.mail.tried() {
         delivered.remove(&(tried.recipient.clone(), tried.message.clone()));
@@ -207,7 +208,7 @@ async fn account(faulty: &Faulty, accepted: BTreeSet<(String, String)>) -> usize
     }
     assert!(
         repeated.len() <= JOBS / 4,
-        "attempts that nobody disturbed were repeated: {repeated:?}"
+        "too many attempts were repeated: {repeated:?}"
     );
     lapses.values().sum()
 }

@@ -1,5 +1,5 @@
-//! What must be so after any operations: the store's promises once more, in memory and in the
-//! plainest way.
+//! What must hold after any operations: a second implementation of the store's promises, in memory
+//! and as simple as possible.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -12,23 +12,23 @@ use store::claim::LeaseKey;
 
 use super::MAX_MESSAGES;
 
-/// How long a job waits when the trouble is ours.
+/// How long a job waits after a problem on our side.
 const HELD: Duration = Duration::from_secs(900);
 
-/// What must be so.
+/// The state that the store must have.
 #[derive(Default)]
 pub(super) struct Model {
     pub(super) jobs: BTreeMap<&'static str, Job>,
-    pub(super) gone: BTreeMap<&'static str, Gone>,
+    pub(super) gone: BTreeMap<&'static str, AddressState>,
     pub(super) delivered: BTreeMap<&'static str, Timestamp>,
-    /// When somebody at a destination last got through.
-    pub(super) delivered_there: BTreeMap<&'static str, Timestamp>,
-    /// Messages that were dropped as they came in, and on which day.
+    /// When a message was last delivered at a destination.
+    pub(super) last_delivery_there: BTreeMap<&'static str, Timestamp>,
+    /// The day on which a message was dropped on arrival.
     pub(super) dropped: BTreeMap<(&'static str, String), i64>,
     /// How often each message was accepted, and how often it ended.
     pub(super) accepted: BTreeMap<(String, String), usize>,
     pub(super) ended: BTreeMap<(String, String), usize>,
-    /// Leases: when each ends, and on whom it still is, be it in vain.
+    /// When each lease ends, and the addresses that it is still on, even if it is void for them.
     pub(super) leases: BTreeMap<LeaseKey, (Timestamp, BTreeSet<&'static str>)>,
 }
 
@@ -39,9 +39,9 @@ pub(super) struct Job {
     /// Whether the last try did not count.
     pub(super) held: bool,
     pub(super) messages: Vec<String>,
-    /// When it is due; while it is leased, when it was.
+    /// When the job is due. While it is leased: when it was due.
     pub(super) due: Timestamp,
-    /// When it was last tried; the platform's own try counts.
+    /// When the job was last tried. The platform's own try counts.
     pub(super) tried: Timestamp,
     pub(super) lease: Option<Leased>,
 }
@@ -50,15 +50,15 @@ pub(super) struct Job {
 pub(super) struct Leased {
     pub(super) key: LeaseKey,
     pub(super) claimed: Timestamp,
-    /// How many of its messages the worker saw.
+    /// How many of its messages the worker has seen.
     pub(super) seen: usize,
-    /// Whether nobody at its destination had got through since the job came to be.
-    pub(super) host_dead: bool,
+    /// Whether no message had been delivered at its destination since the job was created.
+    pub(super) host_down: bool,
 }
 
-/// An address's standing.
+/// The standing of an address.
 #[derive(Clone, Debug, PartialEq)]
-pub(super) struct Gone {
+pub(super) struct AddressState {
     pub(super) standing: Standing,
     pub(super) until: Option<Timestamp>,
     pub(super) strikes: u32,
@@ -90,7 +90,7 @@ impl Model {
             .get(address)
             .is_some_and(|job| job.messages.iter().any(|one| one == message));
         if [UNKNOWN, FULL_FOR_GOOD].contains(&reply) {
-            // What is unavailable can still turn out to be dead.
+            // An unavailable address can still turn out to be dead.
             if gone.is_none() || (gone == Some(Standing::Unavailable) && reply == UNKNOWN) {
                 if !waits {
                     self.accept(address, message);
@@ -135,33 +135,33 @@ impl Model {
         "joined"
     }
 
-    /// A message is dropped as it comes in, and nothing is said of it again today and tomorrow.
+    /// Drops a message on arrival. The same message has no further event today and tomorrow.
     fn drop(&mut self, address: &'static str, message: &str, now: Timestamp) {
         let today = now.ms().div_euclid(DAY.as_millis() as i64);
-        let known = self
+        let is_known = self
             .dropped
             .get(&(address, message.to_owned()))
             .is_some_and(|day| *day >= today - 1);
-        if !known {
+        if !is_known {
             self.accept(address, message);
             self.end(address, message);
             self.dropped.insert((address, message.to_owned()), today);
         }
     }
 
-    /// What somebody says of an address, about this message where it is about one.
-    pub(super) fn tell(
+    /// Records a fact about an address, and about this message if one is given.
+    pub(super) fn report(
         &mut self,
         address: &'static str,
-        word: &str,
+        kind: &str,
         message: Option<&str>,
         now: Timestamp,
     ) -> &str {
         let standing = self.gone.get(address).map(|gone| gone.standing);
-        if word == "delivered" {
+        if kind == "delivered" {
             self.delivered.insert(address, now);
         }
-        match (word, standing) {
+        match (kind, standing) {
             ("complaint" | "delivered" | "engaged", Some(Standing::Suppressed)) => "suppressed",
             ("complaint", _) => {
                 for message in self
@@ -174,7 +174,7 @@ impl Model {
                 }
                 self.gone.insert(
                     address,
-                    Gone {
+                    AddressState {
                         standing: Standing::Suppressed,
                         until: None,
                         strikes: 0,
@@ -186,7 +186,7 @@ impl Model {
             ("reinstate", _) => {
                 self.gone.insert(
                     address,
-                    Gone {
+                    AddressState {
                         standing: Standing::Active,
                         until: None,
                         strikes: 0,
@@ -194,8 +194,10 @@ impl Model {
                 );
                 "reinstated"
             }
-            _ if self.jobs.contains_key(address) => self.revive(address, word, message, now),
-            // What an operator took back stays known.
+            _ if self.jobs.contains_key(address) => {
+                self.show_sign_of_life(address, kind, message, now)
+            }
+            // A reinstatement by an operator stays recorded.
             (_, None) => "noted",
             (_, Some(Standing::Active)) if self.gone[address].strikes == 0 => "noted",
             (_, Some(standing)) => {
@@ -209,15 +211,15 @@ impl Model {
         }
     }
 
-    fn revive(
+    fn show_sign_of_life(
         &mut self,
         address: &'static str,
-        word: &str,
+        kind: &str,
         named: Option<&str>,
         now: Timestamp,
     ) -> &str {
         let job = self.jobs.get_mut(address).unwrap();
-        let all = word == "delivered" && named.is_none();
+        let all = kind == "delivered" && named.is_none();
         let is_ended = |message: &String| all || Some(message.as_str()) == named;
         let ended: Vec<String> = job
             .messages
@@ -225,14 +227,15 @@ impl Model {
             .filter(|message| is_ended(message))
             .cloned()
             .collect();
-        let rests = now.since(job.tried) < HOUR;
+        let is_recent = now.since(job.tried) < HOUR;
         let closes = ended.len() == job.messages.len();
-        if !closes && (job.lease.is_some() || (ended.is_empty() && (rests || named.is_some()))) {
+        if !closes && (job.lease.is_some() || (ended.is_empty() && (is_recent || named.is_some())))
+        {
             return "noted";
         }
         self.gone.remove(address);
         job.messages.retain(|message| !ended.contains(message));
-        if !rests {
+        if !is_recent {
             (job.attempt, job.created, job.held, job.due) = (0, now, false, now);
         }
         if closes {
@@ -241,14 +244,14 @@ impl Model {
         for message in ended {
             self.end(address, &message);
         }
-        match (closes, rests) {
+        match (closes, is_recent) {
             (true, _) => "closed",
             (_, true) => "ended",
             _ => "resumed",
         }
     }
 
-    /// Who is leased by a claim at `now`, in order, given the leases that the store made of it.
+    /// The addresses that a claim at `now` leases, in order, given the leases that the store made.
     pub(super) fn claim(
         &mut self,
         now: Timestamp,
@@ -277,8 +280,8 @@ impl Model {
             .filter(|(_, job)| job.lease.is_none() && job.due <= now)
             .collect();
         for (address, job) in &mut claimed {
-            let host_dead = self
-                .delivered_there
+            let host_down = self
+                .last_delivery_there
                 .get(domain(address))
                 .is_none_or(|at| *at < job.created);
             let Some(key) = keys.get(*address).copied() else {
@@ -288,7 +291,7 @@ impl Model {
                 key,
                 claimed: now,
                 seen: job.messages.len(),
-                host_dead,
+                host_down,
             });
             self.leases
                 .entry(key)
@@ -307,8 +310,8 @@ impl Model {
             .is_some_and(|lease| lease.key == key)
     }
 
-    /// Takes an address out of a lease: it was settled, or given back. Whether that was in time,
-    /// and not in vain.
+    /// Takes an address out of a lease, because its job was settled or given back. Whether the
+    /// lease was valid for it.
     pub(super) fn end_lease(&mut self, address: &'static str, key: LeaseKey) -> bool {
         let Some((_, on)) = self.leases.get_mut(&key) else {
             return false;
@@ -320,7 +323,7 @@ impl Model {
         self.is_on(address, key)
     }
 
-    /// Lengthens a lease; whether it still lasts.
+    /// Extends a lease. Whether it still lasts.
     pub(super) fn extend(&mut self, key: LeaseKey, deadline: Timestamp) -> bool {
         let Some((until, _)) = self.leases.get_mut(&key) else {
             return false;
@@ -329,20 +332,20 @@ impl Model {
         true
     }
 
-    /// Until when a job is leased, if it is.
+    /// Until when a job is leased, if it is leased.
     pub(super) fn leased_until(&self, job: &Job) -> Option<Timestamp> {
         job.lease.as_ref().map(|lease| self.leases[&lease.key].0)
     }
 
-    /// The job is no longer leased, and due at `due`.
+    /// Ends the lease of a job, which is then due at `due`.
     pub(super) fn put_back(&mut self, address: &'static str, due: Timestamp) {
         let job = self.jobs.get_mut(address).unwrap();
         (job.lease, job.due) = (None, due);
         self.trim(address);
     }
 
-    /// What an attempt leads to whose messages are answered with `replies`: the delay until the
-    /// next one, where the job waits for one.
+    /// The result of an attempt whose messages get `replies`: the delay until the next attempt, if
+    /// the job waits for one.
     pub(super) fn settle(
         &mut self,
         address: &'static str,
@@ -353,7 +356,7 @@ impl Model {
         let Leased {
             claimed,
             seen,
-            host_dead,
+            host_down,
             ..
         } = job.lease.take().unwrap();
         let joined = job.messages.split_off(seen);
@@ -380,7 +383,7 @@ impl Model {
                     let job = self.jobs.get_mut(address).unwrap();
                     (job.created, job.attempt, job.held) = (now, 0, false);
                     self.delivered.insert(address, now);
-                    self.delivered_there.insert(domain(address), now);
+                    self.last_delivery_there.insert(domain(address), now);
                     self.gone.remove(address);
                     self.end(address, &waiting.remove(0));
                 }
@@ -406,15 +409,14 @@ impl Model {
                     for message in waiting {
                         self.end(address, &message);
                     }
-                    // Only a failure of the host says that it is the host that is dead.
-                    let host_dead = host_dead && reply != FULL_FOR_GOOD;
-                    self.retire(address, end(reply), host_dead, now);
+                    // Only a failure of the host is evidence that the host is dead.
+                    let host_down = host_down && reply != FULL_FOR_GOOD;
+                    self.retire(address, end(reply), host_down, now);
                     return None;
                 }
             }
         }
-        // No message is left but what joined, which goes on at once with the whole schedule before
-        // it.
+        // Only messages that joined are left. They are tried at once, with the whole schedule.
         let job = self.jobs.get_mut(address).unwrap();
         (job.created, job.attempt, job.held, job.due) = (now, 0, false, now);
         if job.messages.is_empty() {
@@ -425,7 +427,7 @@ impl Model {
         None
     }
 
-    /// What was not dealt with stays in front of what joined.
+    /// Messages that were not tried stay before those that joined.
     fn wait(&mut self, address: &'static str, waiting: Vec<String>) {
         self.jobs
             .get_mut(address)
@@ -439,7 +441,7 @@ impl Model {
         &mut self,
         address: &'static str,
         standing: Standing,
-        host_dead: bool,
+        host_down: bool,
         now: Timestamp,
     ) {
         for message in self
@@ -453,20 +455,20 @@ impl Model {
         let before = self.gone.get(address).map_or(0, |gone| gone.strikes);
         let strikes = before + 1;
         let gone = match standing {
-            Standing::Unavailable if strikes < 3 || host_dead => {
+            Standing::Unavailable if strikes < 3 || host_down => {
                 let days = (30 << before.min(8)).min(180);
-                Gone {
+                AddressState {
                     standing,
                     until: Some(now.plus(days * DAY)),
                     strikes,
                 }
             }
-            Standing::Unavailable => Gone {
+            Standing::Unavailable => AddressState {
                 standing: Standing::Inactive,
                 until: None,
                 strikes,
             },
-            _ => Gone {
+            _ => AddressState {
                 standing,
                 until: None,
                 strikes: 0,
@@ -475,7 +477,7 @@ impl Model {
         self.gone.insert(address, gone);
     }
 
-    /// Lifts what is over, and tells how many.
+    /// Reinstates the addresses whose time is over. Returns how many.
     pub(super) fn reinstate(&mut self, now: Timestamp) -> u64 {
         let over = self
             .gone
@@ -510,13 +512,13 @@ impl Model {
     }
 }
 
-impl Gone {
+impl AddressState {
     fn is_gone(&self, now: Timestamp) -> bool {
         self.standing != Standing::Active && self.until.is_none_or(|until| until > now)
     }
 }
 
-/// The schedule of a reply; none for those that end something at once.
+/// The delays of a reply's schedule. None for replies that end a job at once.
 pub(super) fn delays(reply: &str) -> Vec<Duration> {
     match reply {
         FULL => [24, 48, 72, 168].map(|hours| hours * HOUR).to_vec(),
@@ -525,7 +527,7 @@ pub(super) fn delays(reply: &str) -> Vec<Duration> {
     }
 }
 
-/// Where an address is left that `reply` is the last word about.
+/// The standing of an address that is retired by `reply`.
 fn end(reply: &str) -> Standing {
     if reply == UNKNOWN {
         Standing::Inactive

@@ -1,5 +1,5 @@
-//! Who brings a request and hangs up midway leaves nothing half done, and nothing that the next try
-//! would have to wait for.
+//! A client that sends a webhook and disconnects before the answer leaves nothing half done. Its
+//! next try is not delayed.
 
 use std::time::Duration;
 
@@ -18,29 +18,29 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 
-use super::{JO, KEY, deferred, mailgun, secret, send, sendgrid, sendgrid_key, taken};
+use super::{JO, KEY, accepted, deferred, mailgun, secret, send, sendgrid, sendgrid_key};
 
-/// Much longer than it takes to hang up.
+/// Much longer than disconnecting takes.
 const LATE: Fault = Fault::Late(Duration::from_secs(1));
 
-/// Much shorter than a claim lasts that nobody gives back.
+/// Much shorter than the claim of a request lasts if it is not given back.
 const SOON: Duration = Duration::from_secs(30);
 
-/// A scheduler with this hook, which takes one event at a time, and the proxy between it and its
-/// Redis.
+/// A scheduler with this hook, which processes one event at a time, and the proxy between it and
+/// its Redis.
 async fn behind_a_proxy(world: &World, service: Service, hook: Hook) -> (Http, RedisProxy) {
     let proxy = RedisProxy::before(&redis::url());
     let store = world.store_at(&proxy.url(), SOON).await;
     let mut config = Config::embedded();
     config.hooks.set(service, hook);
     config.scheduler.batch = 1;
-    // Else the scheduler would wait for entries as it stops.
+    // Without this, the scheduler would wait for stream entries while it stops.
     config.stream.enabled = false;
     (Http::serve_on(&store, &config).await, proxy)
 }
 
-/// Brings a request and hangs up while the scheduler takes it in, at the call that the proxy is
-/// told to answer late. When it returns, the scheduler has let go of the connection.
+/// Sends a request and disconnects while the scheduler processes it, at the call that the proxy
+/// answers late. When this function returns, the scheduler has closed the connection.
 async fn hang_up(request: RequestBuilder, proxy: &RedisProxy) {
     let request = request.build().unwrap();
     let (host, port) = (
@@ -58,15 +58,19 @@ async fn hang_up(request: RequestBuilder, proxy: &RedisProxy) {
         .write_all(&[head.as_bytes(), body].concat())
         .await
         .unwrap();
-    proxy.has_met(1).await;
+    proxy.wait_for_faults(1).await;
     stream.shutdown().await.unwrap();
     let mut answer = Vec::new();
     stream.read_to_end(&mut answer).await.unwrap();
-    assert_eq!(String::from_utf8_lossy(&answer), "", "it was not answered");
+    assert_eq!(
+        String::from_utf8_lossy(&answer),
+        "",
+        "the request was not answered"
+    );
 }
 
 #[tokio::test]
-async fn a_request_that_hangs_up_midway_does_not_make_its_next_try_wait() {
+async fn after_a_client_disconnects_early_its_next_try_is_not_delayed() {
     let world = World::new().await;
     let (http, proxy) = behind_a_proxy(&world, Service::Mailgun, secret(KEY)).await;
     let request = || {
@@ -79,27 +83,38 @@ async fn a_request_that_hangs_up_midway_does_not_make_its_next_try_wait() {
     };
     proxy.next("schedule", LATE);
     hang_up(request(), &proxy).await;
-    let yes = eventually("a yes", async || {
+    let accepted_answer = eventually("an answer of 200", async || {
         Some(send(request()).await).filter(|answer| answer.status() == 200)
     });
-    let wire = taken(timeout(SOON, yes).await.expect("the claim was given back")).await;
-    assert_eq!(wire["replayed"], 1, "the first was taken in to its end");
+    let wire = accepted(
+        timeout(SOON, accepted_answer)
+            .await
+            .expect("the claim was given back"),
+    )
+    .await;
+    assert_eq!(
+        wire["replayed"], 1,
+        "the first request was processed completely"
+    );
     assert_eq!(world.waiting(JO).await, ["<m1@example.org>"]);
     assert_eq!(
         http.get_json("/v1/hooks").await["mailgun"]["taken"],
         1,
-        "and counts"
+        "the first request is counted"
     );
 }
 
 #[tokio::test]
-async fn of_a_request_that_hangs_up_midway_nothing_is_left_out() {
+async fn a_request_is_processed_completely_even_if_the_client_disconnects() {
     let world = World::new().await;
     let (key, public) = sendgrid_key();
     let (http, proxy) = behind_a_proxy(&world, Service::SendGrid, secret(&public)).await;
     let addresses = ["a@example.com", "b@example.com", "c@example.com"];
     let at = world.now().ms() / 1_000;
-    let event = |email| json!({"event": "deferred", "email": email, "timestamp": at, "sg_event_id": email, "response": FULL});
+    let event = |email| {
+        json!({"event": "deferred", "email": email, "timestamp": at,
+        "sg_event_id": email, "response": FULL})
+    };
     let body = json!(addresses.map(event)).to_string();
     proxy.next("schedule", LATE);
     hang_up(sendgrid(&http, &key, world.now(), &body), &proxy).await;
@@ -109,7 +124,7 @@ async fn of_a_request_that_hangs_up_midway_nothing_is_left_out() {
 }
 
 #[tokio::test]
-async fn a_scheduler_that_stops_first_takes_in_what_was_brought_by_who_has_hung_up() {
+async fn a_stopping_scheduler_first_finishes_the_requests_of_disconnected_clients() {
     let world = World::new().await;
     let (http, proxy) = behind_a_proxy(&world, Service::Mailgun, secret(KEY)).await;
     let request = http.post("/v1/hooks/mailgun").json(&mailgun(
@@ -124,20 +139,20 @@ async fn a_scheduler_that_stops_first_takes_in_what_was_brought_by_who_has_hung_
     http.stop().await;
     assert!(
         client().get(ready).send().await.is_err(),
-        "it does not serve any more"
+        "the scheduler has stopped"
     );
     assert_eq!(world.waiting(JO).await, ["<m1@example.org>"]);
 }
 
 #[tokio::test]
-async fn a_claim_that_ran_out_is_not_given_back_for_the_one_who_has_it_now() {
+async fn an_expired_claim_of_a_request_cannot_release_the_claim_of_another() {
     let world = World::new().await;
     let store: &Store = &world.store;
     let first = store
         .claim_request("t1")
         .await
         .unwrap()
-        .expect("nobody has it");
+        .expect("the token is free");
     assert!(store.claim_request("t1").await.unwrap().is_none());
     let claims = redis::ask(
         &redis::url(),
@@ -154,11 +169,11 @@ async fn a_claim_that_ran_out_is_not_given_back_for_the_one_who_has_it_now() {
         .claim_request("t1")
         .await
         .unwrap()
-        .expect("the first has run out");
+        .expect("the first claim has expired");
     assert!(!store.release_request(&first).await.unwrap());
     assert!(
         store.claim_request("t1").await.unwrap().is_none(),
-        "the second has it still"
+        "the second claim is still valid"
     );
     assert!(store.release_request(&second).await.unwrap());
     assert!(store.claim_request("t1").await.unwrap().is_some());

@@ -1,5 +1,5 @@
-//! SES tells by way of SNS: signatures by certificates of SNS's own hosts, of topics that are
-//! meant.
+//! Webhooks of SES come through SNS. They are accepted only with a valid signature by a certificate
+//! from SNS's own hosts, and only for configured topics.
 
 use rcgen::{CertificateParams, PKCS_RSA_SHA256};
 use ring::signature::{RSA_PKCS1_SHA256, RsaKeyPair};
@@ -18,7 +18,7 @@ const CERTIFICATE: &str =
 const KEY_PEM: &str = include_str!("../../fixtures/sns-key.pem");
 const SHA1: &str = include_str!("../../fixtures/sns-sha1.json");
 
-/// Stands for SNS's hosts: they have a certificate, and take note of what they are asked.
+/// Plays the hosts of SNS. They return a certificate, and record the requests that they get.
 #[derive(Debug)]
 struct Hosts {
     certificate: Vec<u8>,
@@ -30,14 +30,14 @@ impl Fetch for Hosts {
     async fn get(&self, url: &Url) -> Result<Vec<u8>, String> {
         self.asked.lock().unwrap().push(url.to_string());
         match url.path() {
-            "/down" => Err("nobody is there".to_owned()),
+            "/down" => Err("no server is there".to_owned()),
             _ => Ok(self.certificate.clone()),
         }
     }
 }
 
 impl Hosts {
-    /// Hosts whose certificate holds from one year to another.
+    /// Hosts whose certificate is valid from one year to another.
     fn with_certificate(from: i32, to: i32) -> Arc<Self> {
         let document = PrivatePkcs8KeyDer::from_pem_slice(KEY_PEM.as_bytes()).unwrap();
         let key =
@@ -72,7 +72,7 @@ async fn serve_ses(world: &World, hosts: &Arc<Hosts>) -> Http {
     Http::serve_scheduler(scheduler.with_fetch(hosts.clone())).await
 }
 
-/// Signs a message as SNS does, in version 2.
+/// Signs a message as SNS does in version 2.
 fn sign(mut message: Value) -> Value {
     let names: &[&str] = match message["Type"].as_str() {
         Some("Notification") => &[
@@ -115,16 +115,18 @@ fn sign(mut message: Value) -> Value {
 
 fn complaint(at: Timestamp) -> Value {
     let complaint = json!({"complainedRecipients": [{"emailAddress": JO}], "timestamp": at});
-    let told = json!({"notificationType": "Complaint", "complaint": complaint, "mail": {"messageId": "s1"}});
-    json!({"Type": "Notification", "MessageId": "n1", "TopicArn": TOPIC, "Timestamp": at, "Message": told.to_string()})
+    let notification = json!({"notificationType": "Complaint", "complaint": complaint,
+        "mail": {"messageId": "s1"}});
+    json!({"Type": "Notification", "MessageId": "n1", "TopicArn": TOPIC, "Timestamp": at,
+        "Message": notification.to_string()})
 }
 
 #[tokio::test]
-async fn what_sns_has_signed_is_taken_in_in_both_versions_with_one_look_at_the_certificate() {
+async fn sns_messages_signed_in_either_version_are_accepted_and_the_certificate_is_fetched_once() {
     let world = World::new().await;
     let hosts = Hosts::with_certificate(2026, 2028);
     let http = serve_ses(&world, &hosts).await;
-    let wire = taken(
+    let wire = accepted(
         send(
             http.post("/v1/hooks/ses")
                 .header("content-type", "text/plain")
@@ -133,23 +135,26 @@ async fn what_sns_has_signed_is_taken_in_in_both_versions_with_one_look_at_the_c
         .await,
     )
     .await;
-    assert_eq!(words(&wire), ["scheduled"], "{wire}");
+    assert_eq!(answer_names(&wire), ["scheduled"], "{wire}");
     assert_eq!(world.waiting(JO).await, ["ses-1"]);
 
     let mut with_subject = complaint(world.now());
     with_subject["Subject"] = "a subject".into();
     let signed = sign(with_subject);
-    let wire = taken(send(http.post("/v1/hooks/ses").json(&signed)).await).await;
-    assert_eq!(words(&wire), ["suppressed"]);
+    let wire = accepted(send(http.post("/v1/hooks/ses").json(&signed)).await).await;
+    assert_eq!(answer_names(&wire), ["suppressed"]);
     assert_eq!(hosts.asked(), [CERTIFICATE]);
 
-    let wire = taken(send(http.post("/v1/hooks/ses").json(&signed)).await).await;
-    assert_eq!((words(&wire), &wire["replayed"]), (Vec::new(), &json!(1)));
+    let wire = accepted(send(http.post("/v1/hooks/ses").json(&signed)).await).await;
+    assert_eq!(
+        (answer_names(&wire), &wire["replayed"]),
+        (Vec::new(), &json!(1))
+    );
     assert_eq!(world.events_of(EventKind::AddressSuppressed).await.len(), 1);
 }
 
 #[tokio::test]
-async fn what_sns_has_not_signed_for_this_topic_lately_changes_nothing() {
+async fn an_sns_message_without_a_valid_recent_signature_for_a_configured_topic_changes_nothing() {
     let world = World::new().await;
     let hosts = Hosts::with_certificate(2026, 2028);
     let http = serve_ses(&world, &hosts).await;
@@ -200,18 +205,19 @@ async fn what_sns_has_not_signed_for_this_topic_lately_changes_nothing() {
     }
     assert!(
         hosts.asked().iter().all(|url| url == CERTIFICATE),
-        "nobody else is ever asked: {:?}",
+        "no other URL is requested: {:?}",
         hosts.asked()
     );
     assert_eq!(
-        words(&taken(send(http.post("/v1/hooks/ses").json(&sign(good))).await).await).len(),
+        answer_names(&accepted(send(http.post("/v1/hooks/ses").json(&sign(good))).await).await)
+            .len(),
         1,
-        "else it is good"
+        "the unchanged message is accepted"
     );
 }
 
 #[tokio::test]
-async fn a_certificate_whose_time_is_over_or_that_is_none_proves_nothing() {
+async fn an_expired_or_invalid_certificate_proves_nothing() {
     let world = World::new().await;
     for (from, to) in [(2020, 2026), (2027, 2030)] {
         let http = serve_ses(&world, &Hosts::with_certificate(from, to)).await;
@@ -243,13 +249,14 @@ async fn a_certificate_whose_time_is_over_or_that_is_none_proves_nothing() {
 }
 
 #[tokio::test]
-async fn a_subscription_is_confirmed_at_sns_alone() {
+async fn a_subscription_is_confirmed_only_at_hosts_of_sns() {
     let world = World::new().await;
     let hosts = Hosts::with_certificate(2026, 2028);
     let http = serve_ses(&world, &hosts).await;
     let confirm = |url: &str, topic: &str| {
         sign(json!({
-            "Type": "SubscriptionConfirmation", "MessageId": "n1", "TopicArn": topic, "Timestamp": world.now(),
+            "Type": "SubscriptionConfirmation", "MessageId": "n1", "TopicArn": topic,
+            "Timestamp": world.now(),
             "Token": "t1", "Message": "You have chosen to subscribe", "SubscribeURL": url,
         }))
     };
@@ -282,13 +289,13 @@ async fn a_subscription_is_confirmed_at_sns_alone() {
             "{url}"
         );
     }
-    let wire = taken(send(http.post("/v1/hooks/ses").json(&confirm(good, TOPIC))).await).await;
+    let wire = accepted(send(http.post("/v1/hooks/ses").json(&confirm(good, TOPIC))).await).await;
     assert_eq!(wire["ignored"], 1);
     assert_eq!(hosts.asked().last().unwrap(), good);
 }
 
 #[tokio::test]
-async fn certificates_are_fetched_over_tls_from_who_can_prove_to_be_the_host() {
+async fn certificates_are_fetched_only_over_tls_from_a_verified_host() {
     let host = "sns.eu-west-1.amazonaws.com";
     for (named, answer, expected) in [
         (
@@ -345,9 +352,9 @@ async fn certificates_are_fetched_over_tls_from_who_can_prove_to_be_the_host() {
             let _ = stream.write_all(answer.as_bytes()).await;
             let _ = stream.shutdown().await;
         });
-        let fetched = Https::trusting(roots)
+        let fetched = Https::with_roots(roots)
             .unwrap()
-            .by_way_of(address)
+            .with_address(address)
             .get(&Url::parse(CERTIFICATE).unwrap())
             .await;
         match (fetched, expected) {

@@ -1,5 +1,7 @@
-//! What each key means for processes that live on while Redis loses the last second of writes: the
-//! rows of the table in docs/durability.md, in its order.
+//! If Redis loses its last writes, the remaining data stays consistent. What was lost is
+//! written, counted or done again as soon as it is repeated.
+
+// The tests are in the order of the table in docs/explanation/durability.md.
 
 use std::time::Duration;
 
@@ -7,7 +9,7 @@ use domain::destination::Destination;
 use domain::event::EventKind;
 use domain::standing::Standing;
 use harness::bounce::{FULL, OK, TOO_BIG, UNKNOWN, bounce};
-use harness::forgetful::Forgetful;
+use harness::forgetful::SnapshotRedis;
 use harness::servers::programs;
 use harness::world::{DAY, LEASE, World, id};
 use serde_json::json;
@@ -17,33 +19,37 @@ use store::schedule::Answer;
 use store::settle::{SettleCall, Settled};
 use store::workers::WorkerId;
 
-use super::{HOST, KEPT, LOST, claim_first, forget, put_right, world_on};
+use super::{HOST, KEPT, LOST, claim_first, forget, repair_losses, world_on};
 
-async fn open() -> (Forgetful, World) {
-    let redis = Forgetful::start(&programs()[0]).await;
+async fn open() -> (SnapshotRedis, World) {
+    let redis = SnapshotRedis::start(&programs()[0]).await;
     let world = world_on(&redis).await;
-    world.store.notice_losses().await;
+    world.store.find_losses().await;
     (redis, world)
 }
 
+// Key: `jobs`.
 #[tokio::test]
-async fn jobs_a_lost_bounce_is_taken_in_again_when_it_is_repeated() {
+async fn a_lost_bounce_is_accepted_again_when_it_is_repeated() {
     let (redis, world) = open().await;
     redis.remember();
-    world.take_in(bounce(LOST, "m1", FULL)).await;
+    world.post_bounce(bounce(LOST, "m1", FULL)).await;
     forget(&redis, &world).await;
     assert_eq!(world.job_if_any(LOST).await.map(|_| ()), None);
     assert!(matches!(
-        world.take_in(bounce(LOST, "m1", FULL)).await,
+        world.post_bounce(bounce(LOST, "m1", FULL)).await,
         Answer::Scheduled { .. }
     ));
 }
 
+// Key: `settled`.
 #[tokio::test]
-async fn settled_a_lost_settlement_takes_effect_when_its_call_is_repeated() {
+async fn a_lost_settlement_takes_effect_when_its_call_is_repeated() {
     let (redis, world) = open().await;
-    world.take_in_and_wait(bounce(KEPT, "m1", FULL)).await;
-    world.mail.says(OK);
+    world
+        .post_and_wait_until_due(bounce(KEPT, "m1", FULL))
+        .await;
+    world.mail.reply_with(OK);
     let settlement = [world.attempt(world.claim_one().await).await];
     redis.remember();
     let call = SettleCall::unique();
@@ -56,7 +62,7 @@ async fn settled_a_lost_settlement_takes_effect_when_its_call_is_repeated() {
         forget(&redis, &world).await;
         assert_eq!(world.final_events().await.len(), 0);
     }
-    // If nobody repeats it, the lease runs out and the attempt is made again, with an exact
+    // If the call is not repeated, the lease ends and the attempt is made again, with an exact
     // counter.
     world.clock.advance(LEASE);
     let again = world.claim_one().await;
@@ -67,7 +73,7 @@ async fn settled_a_lost_settlement_takes_effect_when_its_call_is_repeated() {
         ),
         (0, 1)
     );
-    let (.., repaired) = put_right(&world).await;
+    let (.., repaired) = repair_losses(&world).await;
     assert!(
         repaired
             .iter()
@@ -77,28 +83,34 @@ async fn settled_a_lost_settlement_takes_effect_when_its_call_is_repeated() {
     );
 }
 
+// Key: `meanwhile`.
 #[tokio::test]
-async fn meanwhile_a_lost_mark_leaves_the_lease_as_it_was() {
+async fn if_the_retirement_of_a_leased_job_is_lost_its_lease_is_valid_as_before() {
     let (redis, world) = open().await;
-    world.take_in_and_wait(bounce(KEPT, "m1", FULL)).await;
+    world
+        .post_and_wait_until_due(bounce(KEPT, "m1", FULL))
+        .await;
     let leased = world.claim_one().await;
     redis.remember();
-    world.take_in(bounce(KEPT, "m2", UNKNOWN)).await;
+    world.post_bounce(bounce(KEPT, "m2", UNKNOWN)).await;
     assert_eq!(world.standing(KEPT).await, Standing::Inactive);
     forget(&redis, &world).await;
     assert_eq!(
         (world.standing(KEPT).await, world.pace(HOST).await.in_flight),
         (Standing::Active, 1)
     );
-    world.mail.says(OK);
+    world.mail.reply_with(OK);
     let settlement = world.attempt(leased).await;
     assert_eq!(world.settle(&settlement).await, Settled::Done);
 }
 
+// Key: `quarantine`.
 #[tokio::test]
-async fn quarantine_a_lost_lapse_is_counted_when_it_comes_again() {
+async fn a_lost_lapse_is_counted_when_it_is_reported_again() {
     let (redis, world) = open().await;
-    world.take_in_and_wait(bounce(KEPT, "m1", FULL)).await;
+    world
+        .post_and_wait_until_due(bounce(KEPT, "m1", FULL))
+        .await;
     let leased = world.claim_one().await;
     redis.remember();
     for _ in 0..2 {
@@ -109,8 +121,9 @@ async fn quarantine_a_lost_lapse_is_counted_when_it_comes_again() {
     assert_eq!(world.events_of(EventKind::JobLapsed).await.len(), 0);
 }
 
+// Key: `pace`.
 #[tokio::test]
-async fn pace_counts_the_leases_that_are_left_and_late_news_changes_nothing() {
+async fn only_the_remaining_leases_count_as_in_flight_and_late_settlements_change_no_pace() {
     let (redis, world) = open().await;
     world.with_due(HOST, 2).await;
     redis.remember();
@@ -119,7 +132,7 @@ async fn pace_counts_the_leases_that_are_left_and_late_news_changes_nothing() {
     forget(&redis, &world).await;
     let before = world.pace(HOST).await;
     assert_eq!(before.in_flight, 0);
-    world.mail.says(FULL);
+    world.mail.reply_with(FULL);
     for leased in lost {
         let late = world.attempt(leased).await;
         assert_eq!(world.settle(&late).await, Settled::Stale);
@@ -127,13 +140,14 @@ async fn pace_counts_the_leases_that_are_left_and_late_news_changes_nothing() {
     assert_eq!(
         world.pace(HOST).await,
         before,
-        "neither window, narrowed nor breaker has moved"
+        "window, narrowed and breaker are unchanged"
     );
     assert_eq!(world.claim().await.len(), 2);
 }
 
+// Key: `seen`.
 #[tokio::test]
-async fn seen_webhooks_are_taken_for_new_and_a_lost_claim_is_not_given_back_twice() {
+async fn forgotten_webhook_events_count_as_new_and_a_lost_claim_cannot_release_a_newer_one() {
     let (redis, world) = open().await;
     redis.remember();
     let ids = ["ses:1".to_owned()];
@@ -144,37 +158,42 @@ async fn seen_webhooks_are_taken_for_new_and_a_lost_claim_is_not_given_back_twic
     let another = world.store.claim_request("once").await.unwrap().unwrap();
     assert!(
         !world.store.release_request(&claim).await.unwrap(),
-        "it is not the first one's any more"
+        "the first claim is no longer valid"
     );
     assert!(
         world.store.claim_request("once").await.unwrap().is_none(),
-        "the second one has it still"
+        "the second claim is still valid"
     );
     assert!(world.store.release_request(&another).await.unwrap());
 }
 
+// Key: `delivered`.
 #[tokio::test]
-async fn delivered_without_the_delivery_an_old_bounce_starts_a_job() {
+async fn if_a_delivery_is_lost_an_older_bounce_starts_a_job() {
     let (redis, world) = open().await;
     redis.remember();
     world
-        .tell(json!({"recipient": KEPT, "type": "delivered"}))
+        .report_fact(json!({"recipient": KEPT, "type": "delivered"}))
         .await;
     let mut old = bounce(KEPT, "m1", FULL);
     old["occurred_at"] = json!(domain::clock::Timestamp::from_ms(world.now().ms() - 60_000));
-    assert_eq!(world.take_in(old.clone()).await, Answer::Stale);
+    assert_eq!(world.post_bounce(old.clone()).await, Answer::Stale);
     forget(&redis, &world).await;
-    assert!(matches!(world.take_in(old).await, Answer::Scheduled { .. }));
+    assert!(matches!(
+        world.post_bounce(old).await,
+        Answer::Scheduled { .. }
+    ));
 }
 
+// Keys: `dropped` and `tally`.
 #[tokio::test]
-async fn dropped_and_tallies_a_message_is_dropped_once_in_the_history_that_is_left() {
+async fn after_a_loss_a_dropped_message_has_exactly_one_event_again() {
     let (redis, world) = open().await;
     redis.remember();
     for _ in 0..2 {
         for _ in 0..2 {
             assert_eq!(
-                world.take_in(bounce(KEPT, "m1", TOO_BIG)).await,
+                world.post_bounce(bounce(KEPT, "m1", TOO_BIG)).await,
                 Answer::Dropped
             );
         }
@@ -184,13 +203,14 @@ async fn dropped_and_tallies_a_message_is_dropped_once_in_the_history_that_is_le
     }
 }
 
+// Key: `standing`.
 #[tokio::test]
-async fn standing_a_lost_suppression_is_there_when_it_is_told_again() {
+async fn a_lost_suppression_takes_effect_when_it_is_reported_again() {
     let (redis, world) = open().await;
     redis.remember();
     for _ in 0..2 {
         world
-            .tell(json!({"recipient": KEPT, "type": "complaint"}))
+            .report_fact(json!({"recipient": KEPT, "type": "complaint"}))
             .await;
         assert_eq!(world.standing(KEPT).await, Standing::Suppressed);
         forget(&redis, &world).await;
@@ -198,8 +218,9 @@ async fn standing_a_lost_suppression_is_there_when_it_is_told_again() {
     }
 }
 
+// Key: `upkeep`.
 #[tokio::test]
-async fn upkeep_a_lost_claim_lets_an_occurrence_run_again() {
+async fn an_upkeep_run_whose_claim_was_lost_can_run_again() {
     let (redis, world) = open().await;
     redis.remember();
     let claim = async || {
@@ -214,14 +235,14 @@ async fn upkeep_a_lost_claim_lets_an_occurrence_run_again() {
     assert!(claim().await, "each task is idempotent");
 }
 
+// Key: `journal`.
 #[tokio::test]
-async fn journal_a_reader_that_has_seen_what_is_lost_goes_on_with_what_comes_next_and_hears_of_the_gap()
- {
+async fn a_reader_that_saw_lost_events_continues_with_the_next_ones_and_learns_of_the_gap() {
     let (redis, world) = open().await;
-    world.take_in(bounce(KEPT, "m1", FULL)).await;
+    world.post_bounce(bounce(KEPT, "m1", FULL)).await;
     let kept = world.store.journal_ends().await.unwrap();
     redis.remember();
-    world.take_in(bounce(LOST, "m1", FULL)).await;
+    world.post_bounce(bounce(LOST, "m1", FULL)).await;
     let seen = world.store.journal_ends().await.unwrap();
     assert!(
         world
@@ -247,12 +268,13 @@ async fn journal_a_reader_that_has_seen_what_is_lost_goes_on_with_what_comes_nex
         .unwrap();
     assert_eq!(gaps.len(), 1);
     assert_eq!((gaps[0].state, gaps[0].after), (EntryState::Lost, place));
-    // As upkeep does to what is old.
+    // As upkeep removes old entries.
     world.store.trim_journal(Duration::ZERO).await.unwrap();
 }
 
+// Key: `place`.
 #[tokio::test]
-async fn placements_that_a_process_remembers_are_written_again_and_all_agree() {
+async fn lost_placements_that_a_process_remembers_are_written_again_for_all_processes() {
     let (redis, world) = open().await;
     redis.remember();
     let google = Destination::named("google");
@@ -260,7 +282,7 @@ async fn placements_that_a_process_remembers_are_written_again_and_all_agree() {
         world.store.destinations(&["gmail.com"]).await.unwrap(),
         std::slice::from_ref(&google)
     );
-    world.take_in(bounce("jo@gmail.com", "m1", FULL)).await;
+    world.post_bounce(bounce("jo@gmail.com", "m1", FULL)).await;
     assert_eq!(
         world.store.kept(&["gmail.com"]).await.unwrap(),
         [Some(google.clone())]
@@ -270,21 +292,22 @@ async fn placements_that_a_process_remembers_are_written_again_and_all_agree() {
     assert_eq!(
         other.kept(&["gmail.com"]).await.unwrap(),
         [None],
-        "Redis has lost it"
+        "Redis has lost the placement"
     );
-    put_right(&world).await;
+    repair_losses(&world).await;
     assert_eq!(other.kept(&["gmail.com"]).await.unwrap(), [Some(google)]);
 }
 
+// Key: `workers`.
 #[tokio::test]
-async fn workers_a_lost_heartbeat_is_made_good_by_the_next() {
+async fn a_lost_heartbeat_is_made_up_by_the_next_one() {
     let (redis, world) = open().await;
     redis.remember();
     let worker = WorkerId::unique();
     let beat = async || {
         world
             .store
-            .beat(worker, Duration::from_secs(60))
+            .heartbeat(worker, Duration::from_secs(60))
             .await
             .unwrap()
     };
@@ -294,22 +317,24 @@ async fn workers_a_lost_heartbeat_is_made_good_by_the_next() {
     assert_eq!(beat().await, [worker]);
 }
 
+// Key: `meta`.
 #[tokio::test]
-async fn meta_of_a_store_that_came_back_empty_is_written_again() {
+async fn a_store_that_came_back_without_its_settings_gets_them_again() {
     let (redis, world) = open().await;
     let meta = format!("{}:meta", world.prefix);
     assert_eq!(redis.ask(&["DEL", &meta]), "1");
     redis.remember();
     forget(&redis, &world).await;
-    put_right(&world).await;
+    repair_losses(&world).await;
     assert_eq!(
         redis.ask(&["HGET", &meta, "shards"]),
         world.store.shards().to_string()
     );
 }
 
+// Key: `intake`.
 #[tokio::test]
-async fn intake_a_lost_group_is_made_again_and_what_was_finished_is_read_again() {
+async fn a_lost_reader_group_is_created_again_and_entries_whose_removal_was_lost_are_read_again() {
     let (redis, world) = open().await;
     let stream = format!("{}:intake", world.prefix);
     redis.ask(&["XADD", &stream, "*", "bounce", "{}"]);
@@ -335,10 +360,13 @@ async fn intake_a_lost_group_is_made_again_and_what_was_finished_is_read_again()
     }
 }
 
+// Keys: `leases` and `serial`.
 #[tokio::test]
-async fn leases_and_serial_are_as_they_were_and_their_jobs_are_tried_again() {
+async fn jobs_whose_claim_was_lost_are_claimed_and_tried_again() {
     let (redis, world) = open().await;
-    world.take_in_and_wait(bounce(KEPT, "m1", FULL)).await;
+    world
+        .post_and_wait_until_due(bounce(KEPT, "m1", FULL))
+        .await;
     redis.remember();
     let lost = claim_first(&world, KEPT).await;
     forget(&redis, &world).await;

@@ -1,5 +1,5 @@
-//! Jobs and leases in memory and in the plainest way: what a claim brings follows from what is due,
-//! and from the pace of each destination.
+//! Jobs and leases in memory, as simple as possible: a claim must return what follows from due
+//! times and from the pace of each destination.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -16,22 +16,23 @@ mod pace;
 
 use pace::{Allowed, Breaker, Destination};
 
-/// Which of the addresses. Its destination is the remainder.
+/// The number of an address. Its remainder is its destination.
 pub(super) type Slot = usize;
 
-/// What must be so.
+/// The state that the store must have.
 pub(super) struct Model {
     settings: Pace,
     max_lapses: u32,
     shards: Vec<u16>,
     jobs: BTreeMap<Slot, Job>,
     paces: Vec<Destination>,
-    /// By shard and token: when each ends, and on whom it still is, be it in vain.
+    /// For each shard and token: when the lease ends, and the slots that it is still on, even if it
+    /// is void for them.
     leases: BTreeMap<(u16, LeaseToken), (Timestamp, BTreeSet<Slot>)>,
-    /// By shard, how many unproven destinations wait for a place.
+    /// For each shard, how many unproven destinations wait for a place.
     pub(super) waiting: BTreeMap<u16, u64>,
-    /// Unproven destinations that got an attempt while others waited for a place. They get no
-    /// other before something there ends, or before the attempt's lease would end.
+    /// Unproven destinations that got an attempt while others waited for a place. They get no other
+    /// attempt before one there ends, or before the lease of that attempt would end.
     awaiting_answer: BTreeSet<usize>,
 }
 
@@ -117,7 +118,7 @@ impl Model {
         self.jobs.remove(&slot);
     }
 
-    /// An attempt was settled and the job waits again. Its lapses are forgotten.
+    /// An attempt was settled and the job waits again. Its lapses are cleared.
     pub(super) fn reschedule(&mut self, slot: Slot, due: Timestamp) {
         self.schedule(slot, due);
     }
@@ -128,41 +129,42 @@ impl Model {
         }
     }
 
-    /// A claim of one shard brought `had`, under `token`: exactly what it should have.
+    /// Checks that a claim of one shard under `token` returned exactly the jobs that it should
+    /// (`claimed`).
     pub(super) fn claim(
         &mut self,
         shard: u16,
         bounds: ClaimBounds,
         now: Timestamp,
         token: Option<LeaseToken>,
-        had: &[Slot],
+        claimed: &[Slot],
     ) {
         self.lapse(shard, now);
         let waiting = self.waiting.get(&shard).copied().unwrap_or(0);
         let (mut of_unproven, mut least, mut most) = (0, 0, 0);
-        let mut had_of_unproven = Vec::new();
+        let mut claimed_unproven = Vec::new();
         for place in self.places(shard) {
             let due: Vec<Slot> = self.due(place, now);
-            let of_place: Vec<Slot> = had
+            let of_place: Vec<Slot> = claimed
                 .iter()
                 .copied()
                 .filter(|slot| slot % DESTINATIONS == place)
                 .collect();
             assert!(
                 of_place.iter().all(|slot| due.contains(slot)),
-                "{of_place:?} are not all due; {due:?} are"
+                "{of_place:?} are not all due, only {due:?}"
             );
             let allowed = self.allowed(place, now);
             let count = match allowed {
-                Allowed::Some(count) => count,
+                Allowed::UpTo(count) => count,
                 Allowed::Probe => 1,
             };
             let wanted = count.min(bounds.share).min(due.len());
             if self.paces[place].is_proven(&self.settings, now) {
                 assert_eq!(of_place.len(), wanted, "destination {place}, due: {due:?}");
             } else {
-                // While others wait for a place, each gets one. If only one waits, the model does not
-                // know which one that is.
+                // While others wait for a place, each destination gets one attempt. If only one
+                // waits, the model does not know which one.
                 let upper = if waiting > 1 { wanted.min(1) } else { wanted };
                 assert!(of_place.len() <= upper, "destination {place}, due: {due:?}");
                 of_unproven += of_place.len();
@@ -171,7 +173,7 @@ impl Model {
                     least += if waiting > 0 { wanted.min(1) } else { wanted };
                 }
                 if !of_place.is_empty() {
-                    had_of_unproven.push(place);
+                    claimed_unproven.push(place);
                 }
             }
             let latest = of_place.iter().filter_map(|slot| self.due_of(*slot)).max();
@@ -182,7 +184,7 @@ impl Model {
                 .min();
             assert!(
                 latest.is_none() || left.is_none() || latest <= left,
-                "those go first that are due first"
+                "jobs that are due first are claimed first"
             );
             if let Some(token) = token.filter(|_| !of_place.is_empty()) {
                 self.paces[place].take(&self.settings, allowed, token, of_place.len(), now);
@@ -194,9 +196,9 @@ impl Model {
         let (least, most) = (least.min(bounds.unproven), most.min(bounds.unproven));
         assert!(
             (least..=most).contains(&of_unproven),
-            "of unproven destinations: {least} to {most}, not {of_unproven}"
+            "{least} to {most} jobs of unproven destinations, not {of_unproven}"
         );
-        for place in had_of_unproven {
+        for place in claimed_unproven {
             if waiting > 0 || of_unproven == bounds.unproven {
                 self.awaiting_answer.insert(place);
             } else {
@@ -206,7 +208,7 @@ impl Model {
         if let Some(token) = token {
             self.leases.insert(
                 (shard, token),
-                (now.plus(LEASE), had.iter().copied().collect()),
+                (now.plus(LEASE), claimed.iter().copied().collect()),
             );
             for place in self.places(shard) {
                 self.paces[place].serial = token.serial;
@@ -214,8 +216,8 @@ impl Model {
         }
     }
 
-    /// The earliest instant from now on at which a claim of the shard would bring something, as
-    /// long as nothing happens.
+    /// The earliest time from now on at which a claim of the shard would return a job, if nothing
+    /// else happens.
     pub(super) fn earliest(&self, shard: u16, now: Timestamp) -> Option<Timestamp> {
         self.places(shard)
             .into_iter()
@@ -234,14 +236,14 @@ impl Model {
         if self.is_awaiting_answer(place) {
             return None;
         }
-        if self.allowed(place, at) != Allowed::Some(0) {
+        if self.allowed(place, at) != Allowed::UpTo(0) {
             return Some(at);
         }
         let pace = &self.paces[place];
         match (pace.hold, pace.breaker) {
             (Some(until), _) if until.is_none_or(|until| until > at) => until,
             (_, Breaker::Open(until, _)) => Some(until.max(at)),
-            // Somebody else has to make room, or a token has to come.
+            // An attempt has to end, or a token has to be added.
             _ => None,
         }
     }
@@ -320,7 +322,7 @@ impl Model {
         job.map(|job| job.state = State::Waiting(now)).is_some()
     }
 
-    /// Takes a job out of a lease. Whether it was in it; in vain too.
+    /// Takes a job out of a lease. Whether the job was in it, even if the lease is void for it.
     fn leave(&mut self, slot: Slot, token: LeaseToken) -> bool {
         let key = (self.shard(slot), token);
         let Some((_, on)) = self.leases.get_mut(&key) else {
@@ -350,7 +352,8 @@ impl Model {
         self.shards[slot % DESTINATIONS]
     }
 
-    /// Whether the settlement counts. What a void attempt says of its destination is heard.
+    /// Whether the settlement counts. The feedback of a void attempt about its destination counts
+    /// anyway.
     pub(super) fn settle(
         &mut self,
         slot: Slot,
@@ -377,7 +380,7 @@ impl Model {
         was_on && valid
     }
 
-    /// An attempt was given up that had waited so long for an answer. Whether its job was given
+    /// Gives up an attempt that had waited for an answer for this long. Whether its job was given
     /// back.
     pub(super) fn give_up(
         &mut self,
@@ -398,13 +401,14 @@ impl Model {
         was_on && valid
     }
 
-    /// An attempt has waited so long for an answer. Whether its destination is silent.
+    /// Records that an attempt has waited for an answer for this long. Whether its destination is
+    /// silent.
     pub(super) fn note_silence(&mut self, place: usize, waited: Duration, now: Timestamp) -> bool {
-        let is_mute = self.paces[place].is_mute(waited, now);
-        if is_mute {
+        let has_no_answer = self.paces[place].has_no_answer(waited, now);
+        if has_no_answer {
             self.paces[place].silent = Some(now.plus(SILENT));
         }
-        is_mute
+        has_no_answer
     }
 
     pub(super) fn release(
@@ -449,7 +453,7 @@ impl Model {
         self.paces[place].override_limits = limits;
     }
 
-    /// An attempt ended, and says something of its destination; `in_flight` counts it.
+    /// An attempt ended, with this feedback about its destination. `in_flight` includes it.
     fn feed(
         &mut self,
         slot: Slot,

@@ -1,4 +1,4 @@
-//! TLS with a real Postfix, as the relay.
+//! TLS works with a real Postfix as the relay.
 
 use domain::outcome::{FaultKind, Outcome, Side};
 use harness::postfix::{Postfix, Settings};
@@ -10,9 +10,9 @@ use senders::smtp::SmtpSender;
 use super::Tls;
 use crate::smtp::mail;
 
-/// A Postfix that takes everything and keeps it, with these lines of `main.cf`.
+/// A Postfix with these lines of `main.cf`. It accepts all mail and keeps it.
 async fn relay(main: Vec<String>) -> Postfix {
-    // Nobody listens there.
+    // No server listens at that address.
     let transports = vec![("example.com".to_owned(), "smtp:[127.0.0.1]:9".to_owned())];
     Postfix::start(Settings {
         transports,
@@ -30,7 +30,7 @@ fn settings(relay: &Postfix, mode: TlsMode, authority: Option<Vec<u8>>) -> SmtpS
 }
 
 #[tokio::test]
-async fn a_certificate_is_verified_where_tls_is_required_and_taken_as_it_is_where_it_is_not() {
+async fn a_certificate_is_verified_only_if_tls_is_required() {
     let (tls, stranger, misnamed) = (
         Tls::of("127.0.0.1"),
         Tls::of("127.0.0.1"),
@@ -87,7 +87,7 @@ async fn a_certificate_is_verified_where_tls_is_required_and_taken_as_it_is_wher
                     relay.log()
                 );
                 assert_eq!(
-                    transcript.expect("there was a wire").tls.as_deref(),
+                    transcript.expect("a connection was made").tls.as_deref(),
                     version,
                     "{name}"
                 );
@@ -104,7 +104,7 @@ async fn a_certificate_is_verified_where_tls_is_required_and_taken_as_it_is_wher
                 assert_eq!(
                     relay.log().matches(": client=").count(),
                     queued,
-                    "{name}: nothing was sent"
+                    "{name}: no mail was sent"
                 );
             }
         }
@@ -117,13 +117,13 @@ async fn a_certificate_is_verified_where_tls_is_required_and_taken_as_it_is_wher
 }
 
 #[tokio::test]
-async fn a_relay_without_tls_gets_nothing_where_it_is_required() {
+async fn a_relay_without_tls_gets_no_mail_if_tls_is_required() {
     let relay = relay(Vec::new()).await;
     let Outcome::Unreachable(fault) = SmtpSender::new(settings(&relay, TlsMode::Required, None))
         .send(&mail("m1"))
         .await
     else {
-        panic!("it offers no TLS")
+        panic!("the relay offers no TLS")
     };
     assert_eq!(
         (fault.kind, fault.side),
@@ -134,7 +134,7 @@ async fn a_relay_without_tls_gets_nothing_where_it_is_required() {
 }
 
 #[tokio::test]
-async fn a_relay_that_wants_tls_first_is_our_trouble_and_not_the_message_s() {
+async fn a_relay_that_requires_tls_first_is_a_fault_on_our_side_and_not_of_the_message() {
     let tls = Tls::of("127.0.0.1");
     let mut main = tls.main();
     main.push("smtpd_tls_security_level = encrypt".to_owned());

@@ -1,4 +1,4 @@
-//! Postfix as the recipients' own mail host, found by a real DNS.
+//! A real Postfix works as the mail host of the recipients, found through a real DNS.
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
@@ -19,7 +19,8 @@ use tempfile::TempDir;
 
 use super::{BODY, Tls, content, main};
 
-/// What an access map answers for each recipient, what we hear then, and its row of the policy.
+/// For each recipient: the answer of the access map, the reply that we receive, and the policy row
+/// for it.
 const REPLIES: [(&str, &str, &str, &str); 14] = [
     (
         "full",
@@ -57,7 +58,7 @@ const REPLIES: [(&str, &str, &str, &str); 14] = [
         "452 4.2.2",
         "mailbox-full",
     ),
-    // Where the map names no status Postfix adds one.
+    // If the map gives no status, Postfix adds one.
     (
         "bare",
         "451 Try again later",
@@ -114,15 +115,16 @@ struct Internet {
 }
 
 impl Internet {
-    /// `example.com`, whose one mail host is a Postfix with these lines of `main.cf`.
+    /// `example.com`, with a Postfix as its only mail host, configured with these lines of
+    /// `main.cf`.
     async fn with(mut settings: Settings) -> Self {
         settings
             .main
             .push("virtual_mailbox_domains = example.com".to_owned());
         let host = Postfix::start(settings).await;
         let dns = DnsServer::start().await;
-        dns.knows("example.com", &[(10, "mx1.example.com.")]);
-        dns.places("mx1.example.com", &[&host.address.ip().to_string()]);
+        dns.set_mx("example.com", &[(10, "mx1.example.com.")]);
+        dns.set_addresses("mx1.example.com", &[&host.address.ip().to_string()]);
         Self { dns, host }
     }
 
@@ -148,10 +150,10 @@ fn mail(recipient: &str) -> Attempt {
     }
 }
 
-/// Makes an access map answer so to RCPT.
+/// Makes an access map give these answers to RCPT.
 fn access_map(replies: impl Iterator<Item = (&'static str, &'static str)>) -> String {
     let entries: Vec<String> = replies
-        .map(|(who, reply)| format!("{{{who}@example.com = {reply}}}"))
+        .map(|(recipient, reply)| format!("{{{recipient}@example.com = {reply}}}"))
         .collect();
     format!(
         "smtpd_recipient_restrictions = check_recipient_access inline:{{ {} }}",
@@ -160,33 +162,40 @@ fn access_map(replies: impl Iterator<Item = (&'static str, &'static str)>) -> St
 }
 
 #[tokio::test]
-async fn each_reply_of_a_mail_host_is_understood_and_has_its_row_of_the_policy() {
-    let map = access_map(REPLIES.iter().map(|(who, reply, ..)| (*who, *reply)));
+async fn each_reply_of_a_mail_host_is_understood_and_gets_its_policy_row() {
+    let map = access_map(
+        REPLIES
+            .iter()
+            .map(|(recipient, reply, ..)| (*recipient, *reply)),
+    );
     let internet = Internet::with(main(&[&map, "virtual_mailbox_maps = static:inbox/"])).await;
     let sender = MxSender::new(internet.settings());
-    for (who, _, received, row) in REPLIES {
-        let outcome = sender.send(&mail(who)).await;
+    for (recipient, _, received, row) in REPLIES {
+        let outcome = sender.send(&mail(recipient)).await;
         let (Outcome::Deferred(reply) | Outcome::Refused(reply)) = &outcome else {
-            panic!("{who}: {outcome:?}")
+            panic!("{recipient}: {outcome:?}")
         };
-        assert!(reply.to_string().starts_with(received), "{who}: {reply}");
+        assert!(
+            reply.to_string().starts_with(received),
+            "{recipient}: {reply}"
+        );
         assert_eq!(
             matches!(outcome, Outcome::Refused(_)),
             received.starts_with('5'),
-            "{who}: {outcome:?}"
+            "{recipient}: {outcome:?}"
         );
         assert_eq!(
             Table::embedded().row(reply, "", None, "example.com").name,
             row,
-            "{who}: {reply}"
+            "{recipient}: {reply}"
         );
     }
 }
 
 #[tokio::test]
-async fn mail_is_delivered_into_the_recipient_s_mailbox_as_it_was_given() {
+async fn mail_arrives_unchanged_in_the_mailbox_of_the_recipient() {
     let folder = TempDir::new().unwrap();
-    // It is delivered by another user.
+    // Another user delivers the mail.
     fs::set_permissions(folder.path(), fs::Permissions::from_mode(0o777)).unwrap();
     let base = format!("virtual_mailbox_base = {}", folder.path().display());
     let settings = main(&[
@@ -202,7 +211,7 @@ async fn mail_is_delivered_into_the_recipient_s_mailbox_as_it_was_given() {
         .await;
     assert!(matches!(outcome, Outcome::Delivered(_)), "{outcome:?}");
     assert_eq!(
-        transcript.expect("there was a wire").host,
+        transcript.expect("a connection was made").host,
         "mx1.example.com"
     );
     let arrived = folder.path().join("inbox/new");
@@ -226,7 +235,7 @@ async fn mail_is_delivered_into_the_recipient_s_mailbox_as_it_was_given() {
     else {
         panic!("there is no such mailbox")
     };
-    // 5.1.1 User unknown in virtual mailbox table: the text says it once more.
+    // The reply is "5.1.1 User unknown in virtual mailbox table": the text repeats the status.
     assert_eq!(
         Table::embedded().row(&reply, "", None, "example.com").name,
         "address-dead-by-text",
@@ -235,7 +244,7 @@ async fn mail_is_delivered_into_the_recipient_s_mailbox_as_it_was_given() {
 }
 
 #[tokio::test]
-async fn a_mail_host_that_is_busy_is_passed_over_for_the_next() {
+async fn if_a_mail_host_is_busy_the_next_one_gets_the_mail() {
     let busy = main(&[
         "smtpd_delay_reject = no",
         "smtpd_client_restrictions = check_client_access static:{421 4.3.2 busy}",
@@ -259,11 +268,13 @@ async fn a_mail_host_that_is_busy_is_passed_over_for_the_next() {
     );
 
     let second = Postfix::start(settings).await;
-    internet.dns.knows(
+    internet.dns.set_mx(
         "example.com",
         &[(10, "mx1.example.com."), (20, "mx2.example.com.")],
     );
-    internet.dns.places("mx2.example.com", &["127.0.0.2"]);
+    internet
+        .dns
+        .set_addresses("mx2.example.com", &["127.0.0.2"]);
     let (outcome, transcript) = MxSender::new(internet.settings())
         .send_traced(&mail("jo"))
         .await;
@@ -273,13 +284,13 @@ async fn a_mail_host_that_is_busy_is_passed_over_for_the_next() {
         second.log()
     );
     assert_eq!(
-        transcript.expect("there was a wire").host,
+        transcript.expect("a connection was made").host,
         "mx2.example.com"
     );
 }
 
 #[tokio::test]
-async fn tls_to_a_mail_host_is_verified_by_the_name_that_the_dns_gave() {
+async fn required_tls_to_a_mail_host_is_verified_for_the_name_from_the_dns() {
     let (tls, misnamed) = (Tls::of("mx1.example.com"), Tls::of("127.0.0.1"));
     for (name, of, authority, sent) in [
         ("known", &tls, tls.authority(), true),
@@ -295,7 +306,7 @@ async fn tls_to_a_mail_host_is_verified_by_the_name_that_the_dns_gave() {
         };
         settings.session.certificates.authority = authority;
         let (outcome, transcript) = MxSender::new(settings).send_traced(&mail("jo")).await;
-        let transcript = transcript.expect("there was a wire");
+        let transcript = transcript.expect("a connection was made");
         match outcome {
             Outcome::Delivered(_) if sent => {
                 assert_eq!(transcript.tls.as_deref(), Some("TLSv1.3"), "{name}");
@@ -308,12 +319,12 @@ async fn tls_to_a_mail_host_is_verified_by_the_name_that_the_dns_gave() {
                 );
                 assert!(
                     !internet.host.log().contains(": client="),
-                    "{name}: nothing is sent"
+                    "{name}: no mail is sent"
                 );
             }
             other => panic!("{name}: {other:?}, {}", internet.host.log()),
         }
-        // Where it is not required, mail goes out encrypted whatever the certificate says.
+        // If TLS is not required, mail is sent encrypted whether the certificate is valid or not.
         let (outcome, transcript) = MxSender::new(MxSettings {
             tls: TlsMode::Opportunistic,
             ..internet.settings()
@@ -325,7 +336,7 @@ async fn tls_to_a_mail_host_is_verified_by_the_name_that_the_dns_gave() {
             "{name}: {outcome:?}"
         );
         assert_eq!(
-            transcript.expect("there was a wire").tls.as_deref(),
+            transcript.expect("a connection was made").tls.as_deref(),
             Some("TLSv1.3"),
             "{name}"
         );

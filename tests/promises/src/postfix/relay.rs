@@ -1,4 +1,4 @@
-//! Postfix as the relay.
+//! A real Postfix works as the relay.
 
 use domain::address::Address;
 use domain::outcome::{FaultKind, Outcome, Side};
@@ -15,7 +15,7 @@ use super::{BODY, content, main};
 
 const OFFERS: &str = "250-peer.example\r\n250-SIZE\r\n250-8BITMIME\r\n250-SMTPUTF8\r\n250 DSN";
 
-/// A Postfix that hands all mail for example.com on to the peer.
+/// A Postfix that forwards all mail for example.com to the peer.
 struct Relay {
     postfix: Postfix,
     next: SmtpPeer,
@@ -53,15 +53,15 @@ impl Relay {
         SmtpSender::new(self.settings())
     }
 
-    /// The command that the next host was sent, waited for.
+    /// Waits for this command from Postfix to the next host.
     async fn passed_on(&self, command: &str) -> String {
-        self.next.has_heard(command, 1).await;
+        self.next.wait_for_command(command, 1).await;
         let received = self
             .next
             .received()
             .into_iter()
             .find(|received| received.command.starts_with(command));
-        received.expect("it has been heard").command
+        received.expect("the command was received").command
     }
 }
 
@@ -77,7 +77,7 @@ fn mail(recipient: &str) -> Attempt {
 }
 
 #[tokio::test]
-async fn what_a_relay_is_asked_to_report_reaches_the_next_host_and_the_content_is_not_changed() {
+async fn requested_delivery_reports_reach_the_next_host_and_the_content_is_not_changed() {
     let relay = Relay::start(Settings::default()).await;
     let mut settings = relay.settings();
     settings.session.notify = Notify {
@@ -95,7 +95,7 @@ async fn what_a_relay_is_asked_to_report_reaches_the_next_host_and_the_content_i
         reply.to_string().starts_with("250 2.0.0 Ok: queued as "),
         "{reply}"
     );
-    let transcript = transcript.expect("there was a wire");
+    let transcript = transcript.expect("a connection was made");
     assert_eq!(
         (transcript.phase.as_str(), transcript.address),
         ("dot", relay.postfix.address.to_string())
@@ -138,7 +138,7 @@ async fn a_relay_gets_many_messages_over_one_connection() {
             Outcome::Accepted(_)
         ));
     }
-    relay.next.has_heard(".", 5).await;
+    relay.next.wait_for_command(".", 5).await;
     let clients = relay
         .postfix
         .log()
@@ -152,12 +152,12 @@ async fn a_relay_gets_many_messages_over_one_connection() {
         .lines()
         .filter(|line| line.contains(&format!(": {commands}")))
         .count();
-    // One more looked whether it listens.
+    // One more connection checked whether Postfix listens.
     assert_eq!((clients, connects), (5, 2), "{}", relay.postfix.log());
 }
 
 #[tokio::test]
-async fn a_message_larger_than_the_relay_takes_is_not_even_mentioned() {
+async fn a_message_larger_than_the_relay_accepts_is_not_even_offered() {
     let relay = Relay::start(main(&["message_size_limit = 4096"])).await;
     let sender = relay.sender();
     let large = Attempt {
@@ -165,7 +165,7 @@ async fn a_message_larger_than_the_relay_takes_is_not_even_mentioned() {
         ..mail("jo@example.com")
     };
     let Outcome::Refused(reply) = sender.send(&large).await else {
-        panic!("it is too large")
+        panic!("the message is too large")
     };
     assert_eq!(reply.status, Some("5.3.4".parse().unwrap()), "{reply}");
     assert!(
@@ -178,9 +178,9 @@ async fn a_message_larger_than_the_relay_takes_is_not_even_mentioned() {
             sender.send(&mail("jo@example.com")).await,
             Outcome::Accepted(_)
         ),
-        "the next one is not"
+        "the next message is small enough"
     );
-    relay.next.has_heard(".", 1).await;
+    relay.next.wait_for_command(".", 1).await;
     assert_eq!(
         relay.postfix.log().matches(": client=").count(),
         1,
@@ -190,19 +190,19 @@ async fn a_message_larger_than_the_relay_takes_is_not_even_mentioned() {
 }
 
 #[tokio::test]
-async fn an_internationalized_address_goes_out_where_the_relay_takes_it_and_nowhere_else() {
-    for (enabled, taken) in [
+async fn mail_to_an_internationalized_address_is_sent_only_to_a_relay_that_accepts_it() {
+    for (enabled, is_accepted) in [
         ("smtputf8_enable = yes", true),
         ("smtputf8_enable = no", false),
     ] {
         let relay = Relay::start(main(&[enabled])).await;
         match relay.sender().send(&mail("jö@example.com")).await {
-            Outcome::Accepted(_) if taken => {
+            Outcome::Accepted(_) if is_accepted => {
                 let to = relay.passed_on("RCPT").await;
                 assert!(to.starts_with("RCPT TO:<jö@example.com>"), "{to}");
                 assert!(relay.passed_on("MAIL").await.contains(" SMTPUTF8"));
             }
-            Outcome::Refused(reply) if !taken => {
+            Outcome::Refused(reply) if !is_accepted => {
                 assert_eq!(reply.status, Some("5.6.7".parse().unwrap()));
             }
             other => panic!("{enabled}: {other:?}"),
@@ -211,7 +211,7 @@ async fn an_internationalized_address_goes_out_where_the_relay_takes_it_and_nowh
 }
 
 #[tokio::test]
-async fn a_relay_that_wants_a_login_gets_ours_and_without_it_the_trouble_is_ours() {
+async fn a_relay_that_requires_a_login_gets_ours_and_a_rejected_login_is_a_fault_on_our_side() {
     for mechanisms in [&["PLAIN", "LOGIN"][..], &["LOGIN"]] {
         let logins = Logins::start(mechanisms, "redeliver", "open sesame").await;
         let relay = Relay::start(Settings {

@@ -1,5 +1,5 @@
-//! A platform's trouble in the life of a job: nobody gets mail again and again because an answer
-//! was lost on its way, and what a platform asks for in time is what it gets.
+//! A platform whose answers are lost never gets the same mail again and again. The times that a
+//! platform asks for are respected.
 
 use std::sync::Arc;
 
@@ -17,21 +17,21 @@ async fn world_of(platform: &Platform) -> World {
     world_after(platform, FULL).await
 }
 
-/// The same, where this reply began it.
+/// The same, with a job that was started by this reply.
 async fn world_after(platform: &Platform, reply: &str) -> World {
     let mut world = World::new().await;
     world.sends_by(Arc::new(http_by(world.clock.clone(), platform, PATIENT)));
-    world.take_in_and_wait(bounce(JO, "m1", reply)).await;
+    world.post_and_wait_until_due(bounce(JO, "m1", reply)).await;
     world
 }
 
-/// Works until the job has ended, at most so many times; tells how often.
-async fn worked_off(world: &World, most: usize) -> usize {
+/// Works until the job has ended, at most `most` times. Returns how often.
+async fn work_to_the_end(world: &World, most: usize) -> usize {
     for tries in 0..most {
         let Some(job) = world.job_if_any(JO).await else {
             return tries;
         };
-        world.clock.set(job.due.expect("nobody has leased it"));
+        world.clock.set(job.due.expect("the job is not leased"));
         assert_eq!(world.work().await, 1);
     }
     most
@@ -40,12 +40,12 @@ async fn worked_off(world: &World, most: usize) -> usize {
 fn key(posted: &Posted) -> String {
     posted.headers["idempotency-key"]
         .to_str()
-        .expect("it is ASCII")
+        .expect("the key is ASCII")
         .to_owned()
 }
 
 #[tokio::test]
-async fn a_platform_whose_answers_are_lost_is_asked_once_per_attempt_and_never_without_end() {
+async fn a_platform_whose_answers_are_lost_gets_one_request_per_attempt_and_not_without_end() {
     for (status, body) in [
         (502, "<html>Bad Gateway</html>"),
         (500, ""),
@@ -55,7 +55,7 @@ async fn a_platform_whose_answers_are_lost_is_asked_once_per_attempt_and_never_w
     ] {
         let platform = Platform::start(move |_| answer(status, body)).await;
         let world = world_of(&platform).await;
-        let tries = worked_off(&world, 20).await;
+        let tries = work_to_the_end(&world, 20).await;
         let mut keys: Vec<String> = platform.posted().iter().map(key).collect();
         assert!(
             (2..=5).contains(&tries) && keys.len() == tries,
@@ -66,7 +66,7 @@ async fn a_platform_whose_answers_are_lost_is_asked_once_per_attempt_and_never_w
         assert_eq!(
             keys.len(),
             tries,
-            "{status}: each attempt has a key of its own"
+            "{status}: each attempt has a separate key"
         );
         assert_eq!(
             world.final_events().await,
@@ -79,22 +79,22 @@ async fn a_platform_whose_answers_are_lost_is_asked_once_per_attempt_and_never_w
         );
         assert!(
             world.standing_record(JO).await.is_none(),
-            "{status}: nothing is said about the address"
+            "{status}: the address is not affected"
         );
     }
 }
 
 #[tokio::test]
-async fn a_try_that_was_held_is_made_again_under_its_key() {
+async fn a_try_that_did_not_count_is_repeated_with_the_same_key() {
     let platform = Platform::start(|_| answer(503, "")).await;
     let world = world_of(&platform).await;
-    assert_eq!(worked_off(&world, 4).await, 4);
+    assert_eq!(work_to_the_end(&world, 4).await, 4);
     let keys: Vec<String> = platform.posted().iter().map(key).collect();
     assert_eq!(keys, vec![keys[0].clone(); 4]);
     assert_eq!(
         world.job(JO).await.job.head.attempt,
         0,
-        "none of them counts"
+        "none of the tries counts"
     );
     assert!(
         platform
@@ -105,11 +105,12 @@ async fn a_try_that_was_held_is_made_again_under_its_key() {
 }
 
 #[tokio::test]
-async fn a_deferral_waits_as_long_as_the_platform_asks_for_where_that_is_longer() {
+async fn a_deferred_message_waits_as_long_as_the_platform_asks_if_that_is_longer_than_the_schedule()
+{
     const LATER: &str = "450 4.2.0 try later";
     let deferred = |extra: &str| format!(r#"{{"outcome":"deferred","reply":"{LATER}"{extra}}}"#);
-    // Without a word of it, the second delay of that row is 4 hours. The worlds' clocks begin on 21
-    // November 2026.
+    // Without a time in the answer, the second delay of that row is 4 hours. The clocks of the
+    // worlds start on 21 November 2026.
     let ten_hours_on = "Sat, 21 Nov 2026 20:35:00 GMT";
     for (status, header, body, hours) in [
         (200, None, deferred(""), [3.6, 4.4]),
@@ -138,7 +139,7 @@ async fn a_deferral_waits_as_long_as_the_platform_asks_for_where_that_is_longer(
             [24.0, 26.4],
         ),
         (200, None, deferred(r#","retry_after_s":60"#), [3.6, 4.4]),
-        // Where it may have sent all the same, the try counts, and waits as long.
+        // If the platform may have sent the mail anyway, the try counts and waits as long.
         (
             504,
             Some(("retry-after", "36000")),
@@ -151,7 +152,7 @@ async fn a_deferral_waits_as_long_as_the_platform_asks_for_where_that_is_longer(
         let world = world_after(&platform, LATER).await;
         let began = world.now();
         assert_eq!(world.work().await, 1);
-        let due = world.job(JO).await.due.expect("nobody has leased it");
+        let due = world.job(JO).await.due.expect("the job is not leased");
         let waits = due.since(began).as_secs_f64() / HOUR.as_secs_f64();
         assert!((hours[0]..=hours[1]).contains(&waits), "{what}: {waits} h");
     }

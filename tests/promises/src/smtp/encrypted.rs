@@ -1,4 +1,5 @@
-//! TLS is as it was asked for: taken where it is offered, or required and nothing sent without.
+//! TLS is used as configured: if it is opportunistic it is used when offered, and if it is required
+//! no mail is sent without it.
 
 use std::fs;
 use std::path::Path;
@@ -20,14 +21,14 @@ const OFFERS: &str = "250-peer.example\r\n250-STARTTLS\r\n250 8BITMIME";
 
 type Script = fn(&Received) -> Act;
 
-struct Rig {
+struct TlsPeers {
     files: Certificates,
     _folder: TempDir,
 }
 
-impl Rig {
+impl TlsPeers {
     fn new() -> Self {
-        let folder = tempfile::tempdir().expect("there is room");
+        let folder = tempfile::tempdir().expect("a folder can be made");
         Self {
             files: Certificates::make(folder.path()),
             _folder: folder,
@@ -59,7 +60,7 @@ impl Rig {
         let mut settings = SmtpSettings::new(peer.address.ip().to_string(), peer.address.port());
         settings.tls = tls;
         settings.session.timeouts = SmtpTimeouts::all(Duration::from_secs(5));
-        let stranger = || Rig::new().pem(|files| &files.authority);
+        let stranger = || TlsPeers::new().pem(|files| &files.authority);
         let authority = if trusts {
             self.pem(|files| &files.authority)
         } else {
@@ -70,7 +71,7 @@ impl Rig {
     }
 
     fn pem<P: AsRef<Path>>(&self, which: impl Fn(&Certificates) -> &P) -> Vec<u8> {
-        fs::read(which(&self.files)).expect("it was made")
+        fs::read(which(&self.files)).expect("the file was written")
     }
 }
 
@@ -83,18 +84,18 @@ fn offering(received: &Received) -> Act {
 }
 
 #[tokio::test]
-async fn tls_that_is_offered_is_used_and_one_that_is_required_is_verified() {
-    let rig = Rig::new();
+async fn offered_tls_is_used_and_required_tls_is_verified() {
+    let peers = TlsPeers::new();
     for (mode, trusts, version) in [
         (TlsMode::None, true, Some(None)),
         (TlsMode::Opportunistic, false, Some(Some("TLSv1.3"))),
         (TlsMode::Required, true, Some(Some("TLSv1.3"))),
         (TlsMode::Required, false, None),
     ] {
-        let peer = rig.peer(false, offering).await;
-        let sender = SmtpSender::new(rig.settings(&peer, mode, trusts));
+        let peer = peers.peer(false, offering).await;
+        let sender = SmtpSender::new(peers.settings(&peer, mode, trusts));
         let (outcome, transcript) = sender.send_traced(&mail("m1")).await;
-        let transcript = transcript.expect("there was a wire");
+        let transcript = transcript.expect("a connection was made");
         match version {
             Some(version) => {
                 assert!(
@@ -113,15 +114,15 @@ async fn tls_that_is_offered_is_used_and_one_that_is_required_is_verified() {
                     (FaultKind::Tls, Side::Ours),
                     "{fault}"
                 );
-                assert!(peer.connections_of("MAIL").is_empty(), "nothing is sent");
+                assert!(peer.connections_of("MAIL").is_empty(), "no mail is sent");
             }
         }
     }
 }
 
 #[tokio::test]
-async fn where_tls_is_stripped_or_fails_mail_goes_in_the_clear_or_not_at_all() {
-    let rig = Rig::new();
+async fn if_tls_is_missing_or_fails_mail_is_sent_in_the_clear_unless_tls_is_required() {
+    let peers = TlsPeers::new();
     let stripped = |received: &Received| agree(&received.command);
     let refused = |received: &Received| match received.command.as_str() {
         "STARTTLS" => Act::Say("454 4.7.0 TLS not available"),
@@ -145,14 +146,14 @@ async fn where_tls_is_stripped_or_fails_mail_goes_in_the_clear_or_not_at_all() {
         ("closed", closed),
     ];
     for (name, script) in scripts {
-        let peer = rig.peer(false, script).await;
-        let sent = SmtpSender::new(rig.settings(&peer, TlsMode::Opportunistic, true))
+        let peer = peers.peer(false, script).await;
+        let sent = SmtpSender::new(peers.settings(&peer, TlsMode::Opportunistic, true))
             .send(&mail("m1"))
             .await;
         assert!(matches!(sent, Outcome::Accepted(_)), "{name}: {sent:?}");
 
-        let peer = rig.peer(false, script).await;
-        let sent = SmtpSender::new(rig.settings(&peer, TlsMode::Required, true))
+        let peer = peers.peer(false, script).await;
+        let sent = SmtpSender::new(peers.settings(&peer, TlsMode::Required, true))
             .send(&mail("m1"))
             .await;
         let Outcome::Unreachable(fault) = sent else {
@@ -161,21 +162,21 @@ async fn where_tls_is_stripped_or_fails_mail_goes_in_the_clear_or_not_at_all() {
         assert_eq!(fault.side, Side::Ours, "{name}: {fault}");
         assert!(
             peer.connections_of("MAIL").is_empty(),
-            "{name}: nothing is sent"
+            "{name}: no mail is sent"
         );
     }
 }
 
 #[tokio::test]
 async fn a_relay_that_asks_for_our_certificate_gets_it() {
-    let rig = Rig::new();
+    let peers = TlsPeers::new();
     for shows in [true, false] {
-        let peer = rig.peer(true, offering).await;
-        let mut settings = rig.settings(&peer, TlsMode::Required, true);
+        let peer = peers.peer(true, offering).await;
+        let mut settings = peers.settings(&peer, TlsMode::Required, true);
         if shows {
             let files = (
-                rig.pem(|files| &files.certificate),
-                rig.pem(|files| &files.key),
+                peers.pem(|files| &files.certificate),
+                peers.pem(|files| &files.key),
             );
             settings.session.certificates.certificate = Some(files);
         }
@@ -185,18 +186,18 @@ async fn a_relay_that_asks_for_our_certificate_gets_it() {
 }
 
 #[tokio::test]
-async fn where_tls_is_refused_right_after_it_began_mail_goes_in_the_clear_unless_it_is_required() {
-    let rig = Rig::new();
-    // We have no certificate to show, which with TLS 1.3 is found out when we think that all is
-    // well.
-    let peer = rig.peer(true, offering).await;
-    let sender = SmtpSender::new(rig.settings(&peer, TlsMode::Opportunistic, true));
+async fn if_tls_fails_right_after_the_handshake_mail_is_sent_in_the_clear_unless_tls_is_required() {
+    let peers = TlsPeers::new();
+    // We have no client certificate. With TLS 1.3 the refusal comes only after the handshake seems
+    // complete.
+    let peer = peers.peer(true, offering).await;
+    let sender = SmtpSender::new(peers.settings(&peer, TlsMode::Opportunistic, true));
     let (outcome, transcript) = sender.send_traced(&mail("m1")).await;
     assert!(matches!(outcome, Outcome::Accepted(_)), "{outcome:?}");
-    assert_eq!(transcript.expect("there was a wire").tls, None);
+    assert_eq!(transcript.expect("a connection was made").tls, None);
 
-    let peer = rig.peer(true, offering).await;
-    let sent = SmtpSender::new(rig.settings(&peer, TlsMode::Required, true))
+    let peer = peers.peer(true, offering).await;
+    let sent = SmtpSender::new(peers.settings(&peer, TlsMode::Required, true))
         .send(&mail("m1"))
         .await;
     let Outcome::Unreachable(fault) = sent else {
@@ -207,21 +208,21 @@ async fn where_tls_is_refused_right_after_it_began_mail_goes_in_the_clear_unless
         (FaultKind::Tls, Side::Ours),
         "{fault}"
     );
-    assert!(peer.connections_of("MAIL").is_empty(), "nothing is sent");
+    assert!(peer.connections_of("MAIL").is_empty(), "no mail is sent");
 }
 
 #[tokio::test]
-async fn tls_from_the_first_byte_is_verified_and_nothing_is_sent_without() {
-    let rig = Rig::new();
+async fn tls_from_the_first_byte_is_verified_and_no_mail_is_sent_without_it() {
+    let peers = TlsPeers::new();
     let plain = |received: &Received| agree(&received.command);
     for trusts in [true, false] {
-        let peer = SmtpPeer::start_encrypted(rig.acceptor(false), plain).await;
-        let sender = SmtpSender::new(rig.settings(&peer, TlsMode::Implicit, trusts));
+        let peer = SmtpPeer::start_encrypted(peers.acceptor(false), plain).await;
+        let sender = SmtpSender::new(peers.settings(&peer, TlsMode::Implicit, trusts));
         let (outcome, transcript) = sender.send_traced(&mail("m1")).await;
         if trusts {
             assert!(matches!(outcome, Outcome::Accepted(_)), "{outcome:?}");
             assert_eq!(
-                transcript.expect("there was a wire").tls.as_deref(),
+                transcript.expect("a connection was made").tls.as_deref(),
                 Some("TLSv1.3")
             );
             assert!(peer.connections_of("STARTTLS").is_empty());
@@ -235,11 +236,11 @@ async fn tls_from_the_first_byte_is_verified_and_nothing_is_sent_without() {
             (FaultKind::Tls, Side::Ours),
             "{fault}"
         );
-        assert_eq!(peer.received(), [], "nothing is sent");
+        assert_eq!(peer.received(), [], "no mail is sent");
     }
-    // A peer that speaks in the clear is none.
-    let peer = rig.peer(false, plain).await;
-    let sent = SmtpSender::new(rig.settings(&peer, TlsMode::Implicit, true))
+    // A peer without TLS is not accepted.
+    let peer = peers.peer(false, plain).await;
+    let sent = SmtpSender::new(peers.settings(&peer, TlsMode::Implicit, true))
         .send(&mail("m1"))
         .await;
     let Outcome::Unreachable(fault) = sent else {

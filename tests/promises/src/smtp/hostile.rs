@@ -1,4 +1,4 @@
-//! Whatever the peer does, in whatever phase, the sender says how it ended, and in time.
+//! Whatever the server does, in any phase, the sender returns the correct outcome in time.
 
 use std::time::Duration;
 
@@ -21,7 +21,7 @@ mod secured;
 
 const LIMIT: Duration = Duration::from_millis(250);
 
-/// The phases, by the command that begins each.
+/// The phases, each by the command that begins it.
 const COMMANDS: [&str; 6] = ["", "EHLO", "MAIL", "RCPT", "DATA", "."];
 
 fn is(received: &Received, command: &str) -> bool {
@@ -46,7 +46,7 @@ fn usual(command: &str, pipelines: bool) -> Act {
     }
 }
 
-/// What comes of a peer that does this at this command.
+/// The outcome with a peer that does this at this command.
 async fn outcome(command: &'static str, act: Act, pipelines: bool) -> Outcome {
     outcome_by(
         |peer| SmtpSender::new(impatient(peer)),
@@ -58,7 +58,7 @@ async fn outcome(command: &'static str, act: Act, pipelines: bool) -> Outcome {
     .await
 }
 
-/// The same, by another sender and for another message.
+/// The same, with another sender and another message.
 async fn outcome_by<S: Sender>(
     sender_to: impl Fn(&SmtpPeer) -> S,
     attempt: &Attempt,
@@ -90,7 +90,7 @@ async fn outcome_by<S: Sender>(
         "DATA" => Phase::Data,
         _ => Phase::Dot,
     };
-    // What was sent ahead makes a reset come as early as it comes.
+    // With pipelining a connection reset can arrive at an earlier phase.
     assert!(
         transcript.phase == phase || matches!(act, Act::Reset),
         "{command:?}, {act:?}: {transcript:?}"
@@ -98,7 +98,7 @@ async fn outcome_by<S: Sender>(
     outcome
 }
 
-/// All ways to fail: what the peer does, and the status of its reply, or the fault.
+/// All ways to fail: what the peer does, and the status of its reply or the kind of fault.
 fn failures() -> [(Act, Option<&'static str>, Option<FaultKind>); 14] {
     let long: &'static str = String::leak(format!("452 4.3.1 {}", "x".repeat(100 << 10)));
     let endless: &'static str = String::leak(format!("452 4.3.1 {}", "x".repeat(1 << 20)));
@@ -110,17 +110,17 @@ fn failures() -> [(Act, Option<&'static str>, Option<FaultKind>); 14] {
     [
         (Act::Say("452 4.3.1 full"), full, None),
         (Act::Say("552 5.3.4 too large"), Some("5.3.4"), None),
-        (Act::SayAndClose("452 4.3.1 full"), full, None),
+        (Act::ReplyAndClose("452 4.3.1 full"), full, None),
         (Act::Say(long), full, None),
         (Act::Say(many), full, None),
-        (Act::Say(endless), None, Some(FaultKind::Garbled)),
+        (Act::Say(endless), None, Some(FaultKind::NotSmtp)),
         (
             Act::Say("HTTP/1.1 400 Bad Request"),
             None,
-            Some(FaultKind::Garbled),
+            Some(FaultKind::NotSmtp),
         ),
-        (Act::Say("\u{0}\u{1}\u{2}"), None, Some(FaultKind::Garbled)),
-        (Act::Say("999 what"), None, Some(FaultKind::Garbled)),
+        (Act::Say("\u{0}\u{1}\u{2}"), None, Some(FaultKind::NotSmtp)),
+        (Act::Say("999 what"), None, Some(FaultKind::NotSmtp)),
         (Act::Hang, None, Some(FaultKind::Lost)),
         (Act::Close, None, Some(FaultKind::Lost)),
         (Act::Reset, None, Some(FaultKind::Lost)),
@@ -134,7 +134,7 @@ fn failures() -> [(Act, Option<&'static str>, Option<FaultKind>); 14] {
 }
 
 #[tokio::test]
-async fn every_phase_may_fail_in_every_way_and_the_outcome_comes_in_time() {
+async fn every_kind_of_failure_in_every_phase_has_an_outcome_in_time() {
     let cases = COMMANDS
         .into_iter()
         .flat_map(|command| failures().map(|(act, status, kind)| (command, act, status, kind)));
@@ -149,7 +149,7 @@ async fn every_phase_may_fail_in_every_way_and_the_outcome_comes_in_time() {
                 (Outcome::Deferred(reply) | Outcome::Refused(reply), Some(status), None) => {
                     assert!(
                         !matches!(command, "" | "EHLO"),
-                        "{what}: that is nothing about the message"
+                        "{what}: this is not about the message"
                     );
                     assert_eq!(
                         reply.status.map(|status| status.to_string()).as_deref(),
@@ -157,7 +157,7 @@ async fn every_phase_may_fail_in_every_way_and_the_outcome_comes_in_time() {
                         "{what}"
                     );
                 }
-                // Trouble before MAIL is the relay's with us.
+                // A failure before MAIL is between the relay and us.
                 (Outcome::Unreachable(fault), Some(_), None) => {
                     assert!(matches!(command, "" | "EHLO"), "{what}: {fault}");
                     assert_eq!(
@@ -186,14 +186,14 @@ async fn every_phase_may_fail_in_every_way_and_the_outcome_comes_in_time() {
 }
 
 #[tokio::test]
-async fn a_peer_that_acts_at_random_gets_an_outcome_for_each_message_in_time() {
+async fn each_message_to_a_server_that_acts_at_random_has_an_outcome_in_time() {
     const ACTS: [Act; 10] = [
         Act::Say("250 2.0.0 ok"),
         Act::Say("354 go on"),
         Act::Say("421 4.3.2 closing"),
         Act::Say("220 hello"),
         Act::Say("550 5.1.1 no"),
-        Act::SayAndClose("451 4.3.0 no"),
+        Act::ReplyAndClose("451 4.3.0 no"),
         Act::Begin("250-"),
         Act::Say("garbage"),
         Act::Close,
@@ -202,7 +202,9 @@ async fn a_peer_that_acts_at_random_gets_an_outcome_for_each_message_in_time() {
     join_all((0..40).map(async |seed| {
         let random = std::sync::Mutex::new(Random::from_seed(seed));
         let peer = SmtpPeer::start(move |received| {
-            let mut random = random.lock().expect("nobody panics while holding it");
+            let mut random = random
+                .lock()
+                .expect("no thread panics while it holds the lock");
             match random.below(4) {
                 0 => ACTS[random.below(ACTS.len())],
                 _ => usual(&received.command, seed % 2 == 0),
@@ -222,14 +224,14 @@ async fn a_peer_that_acts_at_random_gets_an_outcome_for_each_message_in_time() {
             .count();
         assert!(
             sent <= 10,
-            "seed {seed}: content that may have been taken is not sent again by the same attempt"
+            "seed {seed}: content that may have been accepted is not sent again by the same attempt"
         );
     }))
     .await;
 }
 
 #[tokio::test]
-async fn what_is_not_answered_after_the_dot_can_be_taken_for_delivered_and_is_told() {
+async fn a_message_not_answered_after_the_dot_can_count_as_accepted_and_is_recorded_as_unknown() {
     for (after_dot, assumed) in [(AfterDot::Resend, false), (AfterDot::AssumeDelivered, true)] {
         let peer = SmtpPeer::start(|received| {
             if received.command == "." {
@@ -255,9 +257,9 @@ async fn what_is_not_answered_after_the_dot_can_be_taken_for_delivered_and_is_to
 }
 
 #[tokio::test]
-async fn replies_to_what_was_sent_ahead_are_never_taken_for_the_next_message() {
-    // RCPT is refused and DATA is not, which a server that takes commands ahead may do (RFC 2920,
-    // section 3.1).
+async fn replies_to_pipelined_commands_are_never_taken_as_replies_for_the_next_message() {
+    // RCPT is refused and DATA is accepted. A server with pipelining may do that (RFC 2920, section
+    // 3.1).
     let peer = SmtpPeer::start(|received| match received.command.as_str() {
         "RCPT TO:<jo@example.com>" => Act::Say("450 4.2.1 disabled"),
         command => usual(command, true),
@@ -265,12 +267,12 @@ async fn replies_to_what_was_sent_ahead_are_never_taken_for_the_next_message() {
     .await;
     let sender = SmtpSender::new(impatient(&peer));
     let to_sam = Attempt {
-        recipient: Address::parse("sam@example.com").expect("it is one"),
+        recipient: Address::parse("sam@example.com").expect("the text is an address"),
         ..mail("m2")
     };
     for _ in 0..3 {
         let Outcome::Deferred(reply) = sender.send(&mail("m1")).await else {
-            panic!("it was refused")
+            panic!("the recipient was deferred")
         };
         assert_eq!(
             reply.to_string(),
@@ -281,6 +283,6 @@ async fn replies_to_what_was_sent_ahead_are_never_taken_for_the_next_message() {
     assert_eq!(
         peer.connections_of("MAIL"),
         [1; 6],
-        "and the connection stays"
+        "the connection is kept"
     );
 }

@@ -1,5 +1,4 @@
-//! Whatever the peer does, the state of the job stays right: a relay that acts at random, in the
-//! life of whole jobs.
+//! Whatever the relay does, the state of the job stays correct over its whole life.
 
 use std::collections::HashSet;
 use std::sync::{Arc, Mutex};
@@ -21,7 +20,7 @@ use serde_json::json;
 const JO: &str = "jo@example.com";
 const LIMIT: Duration = Duration::from_millis(250);
 
-/// More tries than any schedule has, holds included, where every fourth command goes wrong.
+/// More tries than any schedule has, with tries that do not count, when every fourth command fails.
 const TRIES_MAX: usize = 400;
 
 const ACTS: [Act; 12] = [
@@ -32,21 +31,23 @@ const ACTS: [Act; 12] = [
     Act::Say("550 5.1.1 no such user"),
     Act::Say("452 4.2.2 mailbox full"),
     Act::Say("554 5.6.0 this is no mail"),
-    Act::SayAndClose("451 4.3.0 no"),
+    Act::ReplyAndClose("451 4.3.0 no"),
     Act::Begin("250-"),
     Act::Say("garbage"),
     Act::Close,
     Act::Reset,
 ];
 
-/// A relay that answers every `1/often` command at random, and the contents that it has said yes
-/// to.
+/// A relay that answers one of `often` commands at random, and whether it accepted each of the
+/// contents that it received.
 async fn erratic(seed: u64, often: usize) -> (SmtpPeer, Arc<Mutex<Vec<bool>>>) {
     let random = Mutex::new(Random::from_seed(seed));
-    let taken = Arc::new(Mutex::new(Vec::new()));
-    let answers = taken.clone();
+    let accepted = Arc::new(Mutex::new(Vec::new()));
+    let answers = accepted.clone();
     let peer = SmtpPeer::start(move |received| {
-        let mut random = random.lock().expect("nobody panics while holding it");
+        let mut random = random
+            .lock()
+            .expect("no thread panics while it holds the lock");
         let act = match random.below(often) {
             0 => random.of(&ACTS),
             _ => agree(&received.command),
@@ -55,17 +56,17 @@ async fn erratic(seed: u64, often: usize) -> (SmtpPeer, Arc<Mutex<Vec<bool>>>) {
             let yes = matches!(act, Act::Say(reply) if reply.starts_with('2'));
             answers
                 .lock()
-                .expect("nobody panics while holding it")
+                .expect("no thread panics while it holds the lock")
                 .push(yes);
         }
         act
     })
     .await;
-    (peer, taken)
+    (peer, accepted)
 }
 
-/// What a try makes of the job's counter: its last event says whether it counts, and after a
-/// delivery it begins anew.
+/// The attempt counter after a try. The last event of the try shows whether it counts, and a
+/// delivery resets the counter.
 fn counted(before: u32, try_events: &[Event]) -> u32 {
     let delivered = try_events
         .iter()
@@ -80,10 +81,10 @@ fn counted(before: u32, try_events: &[Event]) -> u32 {
     }
 }
 
-async fn live_and_let_die(seed: u64) {
+async fn run_whole_life(seed: u64) {
     let often = 2 + (seed % 5) as usize;
-    let (peer, taken) = erratic(seed, often).await;
-    // So that a job that is due can be claimed, whatever its destination has failed with.
+    let (peer, accepted) = erratic(seed, often).await;
+    // Without limits, so that a due job can be claimed after any failures of its destination.
     let mut world = World::with(Settings {
         pace: Pace::unbounded(),
         ..Settings::default()
@@ -96,14 +97,14 @@ async fn live_and_let_die(seed: u64) {
     for id in &ids {
         let mut posted = bounce(JO, id, "450 4.2.0 try later");
         posted["content"] = json!({"inline": format!("Subject: {id}\n\nhello\n")});
-        world.take_in(posted).await;
+        world.post_bounce(posted).await;
     }
     let mut tries = 0;
     while let Some(before) = world.job_if_any(JO).await {
         tries += 1;
-        assert!(tries < TRIES_MAX, "seed {seed}: the job has an end");
+        assert!(tries < TRIES_MAX, "seed {seed}: the job ends");
         let known = world.events().await.len();
-        world.clock.set(before.due.expect("nobody has leased it"));
+        world.clock.set(before.due.expect("the job is not leased"));
         assert_eq!(world.work().await, 1, "seed {seed}");
         let Some(after) = world.job_if_any(JO).await else {
             break;
@@ -126,32 +127,32 @@ async fn live_and_let_die(seed: u64) {
         .collect();
     ended.sort();
     assert_eq!(ended, ids, "seed {seed}: each message has one final event");
-    let (contents, taken) = (
+    let (contents, accepted) = (
         peer.contents(),
-        taken
+        accepted
             .lock()
-            .expect("nobody panics while holding it")
+            .expect("no thread panics while it holds the lock")
             .clone(),
     );
     let mut done = HashSet::new();
-    for (content, taken) in contents.iter().zip(&taken) {
+    for (content, accepted) in contents.iter().zip(&accepted) {
         let content = String::from_utf8_lossy(content).into_owned();
         assert!(
             !done.contains(&content),
-            "seed {seed}: what was taken is not sent again: {content}"
+            "seed {seed}: an accepted message is not sent again: {content}"
         );
-        if *taken {
+        if *accepted {
             done.insert(content);
         }
     }
     for retired in world.events_of(EventKind::AddressRetired).await {
         let reply = Reply::parse(retired.reply.as_deref().unwrap_or_default());
-        // A relay that closes before it has the message says nothing of the address.
-        let word =
+        // A relay that closes before it has the message is no evidence about the address.
+        let is_evidence =
             reply.code.is_some_and(|code| code != 421) || reply.to_string().contains("end of DATA");
         assert!(
-            word,
-            "seed {seed}: only a mail system's word retires: {reply}"
+            is_evidence,
+            "seed {seed}: only a reply to the message retires: {reply}"
         );
     }
     assert_eq!(
@@ -161,6 +162,6 @@ async fn live_and_let_die(seed: u64) {
 }
 
 #[tokio::test]
-async fn whatever_the_peer_does_the_state_of_the_job_stays_right() {
-    join_all(seeds(30).map(live_and_let_die)).await;
+async fn whatever_the_server_does_the_state_of_the_job_stays_correct() {
+    join_all(seeds(30).map(run_whole_life)).await;
 }

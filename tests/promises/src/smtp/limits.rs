@@ -1,5 +1,5 @@
-//! Each phase has a limit of its own: where the peer says nothing there, the attempt ends when that
-//! one is over, whatever the others are, and not before.
+//! Each phase of an SMTP session has its own time limit. If the server is silent in a phase, the
+//! attempt ends when that limit is over, and no other limit matters.
 
 use std::time::Duration;
 use std::{fs, io};
@@ -25,16 +25,16 @@ use super::mail;
 const SHORT: Duration = Duration::from_millis(200);
 const LONG: Duration = Duration::from_secs(60);
 
-/// What is long after a short limit and long before a long one.
+/// Long after a short limit, and long before a long one.
 const BETWEEN: Duration = Duration::from_secs(5);
 
-/// A limit for which nobody is late who does anything at all, and what is longer.
+/// A limit that any progress keeps, and a longer one.
 const MODEST: Duration = Duration::from_secs(2);
 const LONGER: Duration = Duration::from_secs(3);
 
 type Limit = fn(&mut SmtpTimeouts) -> &mut Duration;
 
-/// In which phase the peer falls silent: at this command, after this.
+/// In which phase the peer falls silent: at which command, after which act.
 const HANGS: [(Phase, Limit, &str, Act); 10] = [
     (
         Phase::Greeting,
@@ -54,7 +54,7 @@ const HANGS: [(Phase, Limit, &str, Act); 10] = [
         "STARTTLS",
         Act::Hang,
     ),
-    // The handshake is a part of connecting.
+    // The handshake is part of connecting.
     (
         Phase::Tls,
         |limits| &mut limits.connect,
@@ -70,7 +70,7 @@ const HANGS: [(Phase, Limit, &str, Act); 10] = [
     (Phase::Mail, |limits| &mut limits.mail, "MAIL", Act::Hang),
     (Phase::Rcpt, |limits| &mut limits.rcpt, "RCPT", Act::Hang),
     (Phase::Data, |limits| &mut limits.data, "DATA", Act::Hang),
-    // It asks for the content and reads nothing of it.
+    // The peer asks for the content and reads none of it.
     (
         Phase::Data,
         |limits| &mut limits.data,
@@ -90,15 +90,15 @@ fn offering(received: &Received, pipelines: bool) -> Act {
     }
 }
 
-/// Sends to a peer that falls silent so, within these limits. `None`: nothing had come of it after
-/// `waited`.
+/// Sends within these limits to a peer that falls silent in this way. `None` if there was no
+/// outcome after `waited`.
 async fn sent(
     (phase, _, command, act): (Phase, Limit, &'static str, Act),
     pipelines: bool,
     limits: SmtpTimeouts,
     waited: Duration,
 ) -> Option<Outcome> {
-    let folder = tempfile::tempdir().expect("there is room");
+    let folder = tempfile::tempdir().expect("a folder can be made");
     let peer = SmtpPeer::start(move |received| {
         let now = if command.is_empty() {
             received.command.is_empty()
@@ -125,8 +125,8 @@ async fn sent(
     settings.session.timeouts = limits;
     let files = Certificates::make(folder.path());
     settings.session.certificates.authority =
-        Some(fs::read(&files.authority).expect("it was made"));
-    // More than sockets keep for a peer that does not read.
+        Some(fs::read(&files.authority).expect("the file was written"));
+    // More than sockets buffer for a peer that does not read.
     let large = matches!(act, Act::Begin(_)) && phase == Phase::Data;
     let content = if large {
         "0123456789\r\n".repeat(2 << 20)
@@ -140,7 +140,7 @@ async fn sent(
     let sender = SmtpSender::new(settings);
     let (outcome, transcript) = timeout(waited, sender.send_traced(&attempt)).await.ok()?;
     assert_eq!(
-        transcript.expect("there was a wire").phase,
+        transcript.expect("a connection was made").phase,
         phase,
         "{command:?}, {act:?}: {outcome:?}"
     );
@@ -180,27 +180,29 @@ async fn no_phase_ends_by_the_limit_of_another() {
     .await;
 }
 
-/// A listener whose queue is full, so that nobody else gets a connection, nor hears that there is
-/// none.
+/// A listener whose queue is full, so that further connections are neither accepted nor refused.
 async fn full() -> (TcpListener, Vec<TcpStream>) {
-    let socket = TcpSocket::new_v4().expect("there are sockets");
+    let socket = TcpSocket::new_v4().expect("a socket can be made");
     socket
         .bind(([127, 0, 0, 1], 0).into())
         .expect("a port is free");
-    let listener = socket.listen(1).expect("it is bound");
-    let address = listener.local_addr().expect("it is bound");
+    let listener = socket.listen(1).expect("the socket is bound");
+    let address = listener.local_addr().expect("the socket is bound");
     let mut waiting = Vec::new();
     while let Ok(Ok(stream)) = timeout(SHORT, TcpStream::connect(address)).await {
         waiting.push(stream);
-        assert!(waiting.len() < 100, "a queue for one is full soon");
+        assert!(
+            waiting.len() < 100,
+            "a queue for one connection is soon full"
+        );
     }
     (listener, waiting)
 }
 
 #[tokio::test]
-async fn a_host_that_does_not_even_say_no_is_left_within_the_limit_for_connecting() {
+async fn an_attempt_to_an_unreachable_host_ends_within_the_connect_limit() {
     let (listener, _waiting) = full().await;
-    let address = listener.local_addr().expect("it is bound");
+    let address = listener.local_addr().expect("the socket is bound");
     for (connect, others, waited, ends) in
         [(SHORT, LONG, BETWEEN, true), (LONG, SHORT, LONGER, false)]
     {
@@ -218,9 +220,12 @@ async fn a_host_that_does_not_even_say_no_is_left_within_the_limit_for_connectin
     }
 }
 
-/// A peer that says yes to all commands, stops reading when the content comes, and goes on when it
-/// is told to. How its connection ends.
-async fn stops_reading(listener: TcpListener, goes_on: oneshot::Receiver<()>) -> io::Result<usize> {
+/// A peer that accepts all commands, stops reading when the content comes, and continues when it
+/// gets the signal. Returns how its connection ends.
+async fn stops_reading(
+    listener: TcpListener,
+    go_on_signal: oneshot::Receiver<()>,
+) -> io::Result<usize> {
     let (stream, _) = listener.accept().await?;
     let mut stream = BufReader::new(stream);
     stream.write_all(b"220 mx.example.com\r\n").await?;
@@ -235,18 +240,18 @@ async fn stops_reading(listener: TcpListener, goes_on: oneshot::Receiver<()>) ->
         };
         stream.write_all(answer).await?;
     }
-    let _ = goes_on.await;
+    let _ = go_on_signal.await;
     stream.read_to_end(&mut Vec::new()).await
 }
 
 #[tokio::test]
-async fn what_was_not_sent_when_an_attempt_ends_is_not_sent_later() {
+async fn content_not_sent_when_an_attempt_ends_is_never_sent_later() {
     let listener = TcpListener::bind("127.0.0.1:0")
         .await
-        .expect("there is a port");
-    let address = listener.local_addr().expect("it listens");
-    let (go_on, goes_on) = oneshot::channel();
-    let peer = tokio::spawn(stops_reading(listener, goes_on));
+        .expect("a port is free");
+    let address = listener.local_addr().expect("the listener is bound");
+    let (go_on, go_on_signal) = oneshot::channel();
+    let peer = tokio::spawn(stops_reading(listener, go_on_signal));
     let mut settings = SmtpSettings::new(address.ip().to_string(), address.port());
     settings.tls = TlsMode::None;
     settings.session.timeouts = SmtpTimeouts::all(MODEST);
@@ -260,9 +265,9 @@ async fn what_was_not_sent_when_an_attempt_ends_is_not_sent_later() {
     go_on.send(()).expect("the peer waits");
     let ended = in_time("the end of the connection", peer)
         .await
-        .expect("it ends");
+        .expect("the connection ends");
     assert_eq!(
-        ended.expect_err("it was not closed in order").kind(),
+        ended.expect_err("the connection was reset").kind(),
         io::ErrorKind::ConnectionReset
     );
 }

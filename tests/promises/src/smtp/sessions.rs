@@ -1,5 +1,5 @@
-//! Connections carry so many messages and no more, get so old, say who we are, and are left with a
-//! farewell.
+//! SMTP connections are reused for a limited number of messages and a limited time. They identify
+//! us by login if configured, and are closed with QUIT.
 
 use std::time::Duration;
 
@@ -17,7 +17,7 @@ fn settings(peer: &SmtpPeer) -> SmtpSettings {
 }
 
 #[tokio::test]
-async fn a_connection_carries_so_many_messages_and_is_left_with_a_farewell() {
+async fn a_connection_carries_a_limited_number_of_messages_and_is_closed_with_quit() {
     let peer = SmtpPeer::agreeable().await;
     let mut settings = settings(&peer);
     settings.session.messages_max = 2;
@@ -29,11 +29,11 @@ async fn a_connection_carries_so_many_messages_and_is_left_with_a_farewell() {
         ));
     }
     assert_eq!(peer.connections_of("MAIL"), [1, 1, 2, 2, 3]);
-    peer.has_heard("QUIT", 2).await;
+    peer.wait_for_command("QUIT", 2).await;
 }
 
 #[tokio::test]
-async fn a_connection_that_is_too_old_is_not_used_again() {
+async fn a_connection_that_is_too_old_is_not_reused() {
     let peer = SmtpPeer::agreeable().await;
     let mut settings = settings(&peer);
     settings.session.age_max = Duration::ZERO;
@@ -46,7 +46,8 @@ async fn a_connection_that_is_too_old_is_not_used_again() {
 
 #[tokio::test]
 async fn a_server_that_has_closed_every_kept_connection_still_gets_the_message() {
-    // As many connections as are kept have ended; none of them costs the message its attempt.
+    // All kept connections have been closed by the server. None of them costs the message its
+    // attempt.
     let peer = SmtpPeer::start(
         |received| match (received.command.as_str(), received.connection) {
             ("MAIL FROM:<>", 1..=4) => Act::Close,
@@ -80,7 +81,7 @@ async fn a_server_that_has_closed_every_kept_connection_still_gets_the_message()
 }
 
 #[tokio::test]
-async fn who_we_are_is_said_by_plain_or_by_login() {
+async fn the_login_uses_the_plain_or_login_mechanism() {
     for (offer, commands) in [
         (
             "250-peer.example\r\n250 AUTH LOGIN PLAIN",
@@ -91,7 +92,7 @@ async fn who_we_are_is_said_by_plain_or_by_login() {
             vec!["AUTH LOGIN", "YW5u", "Z2VoZWlt"],
         ),
     ] {
-        let last = *commands.last().expect("there is one");
+        let last = *commands.last().expect("there is a command");
         let peer = SmtpPeer::start(move |received| match received.command.as_str() {
             command if command.starts_with("EHLO") => Act::Say(offer),
             command if command == last => Act::Say("235 2.7.0 welcome"),
@@ -116,7 +117,7 @@ async fn who_we_are_is_said_by_plain_or_by_login() {
 }
 
 #[tokio::test]
-async fn a_relay_that_does_not_know_us_counts_against_nobody() {
+async fn a_relay_that_rejects_our_login_counts_against_no_address() {
     let peer =
         SmtpPeer::start(
             |received| match received.command.split(' ').next().unwrap_or_default() {
@@ -142,7 +143,7 @@ async fn a_relay_that_does_not_know_us_counts_against_nobody() {
 }
 
 #[tokio::test]
-async fn a_server_that_knows_no_ehlo_is_greeted_as_of_old() {
+async fn a_server_without_ehlo_is_greeted_with_helo() {
     let peer = SmtpPeer::start(|received| match received.command.as_str() {
         command if command.starts_with("EHLO") => Act::Say("502 5.5.1 what"),
         command => agree(command),
@@ -154,11 +155,12 @@ async fn a_server_that_knows_no_ehlo_is_greeted_as_of_old() {
 }
 
 #[tokio::test]
-async fn what_the_server_offers_is_made_use_of() {
+async fn the_extensions_that_the_server_offers_are_used() {
     let peer = SmtpPeer::start(|received| match received.command.as_str() {
-        command if command.starts_with("EHLO") => {
-            Act::Say("250-peer.example\r\n250-SIZE 1000\r\n250-DSN\r\n250-PIPELINING\r\n250-8BITMIME\r\n250 SMTPUTF8")
-        }
+        command if command.starts_with("EHLO") => Act::Say(
+            "250-peer.example\r\n250-SIZE 1000\r\n250-DSN\r\n250-PIPELINING\r\n\
+                250-8BITMIME\r\n250 SMTPUTF8",
+        ),
         command => agree(command),
     })
     .await;
@@ -187,17 +189,21 @@ async fn what_the_server_offers_is_made_use_of() {
         ..mail("m2")
     };
     let Outcome::Refused(reply) = sender.send(&large).await else {
-        panic!("it is too large")
+        panic!("the message is too large")
     };
     assert_eq!(reply.status, Some("5.3.4".parse().unwrap()));
-    assert_eq!(peer.connections_of("MAIL"), [1], "and it is not even tried");
+    assert_eq!(
+        peer.connections_of("MAIL"),
+        [1],
+        "the message is not even offered"
+    );
 }
 
-/// A limit that a test waits for, and one that it does not.
+/// A limit that a test waits for, and one that it never reaches.
 const SHORT: Duration = Duration::from_millis(200);
 const SOON: Duration = Duration::from_secs(4);
 
-/// A relay that has one connection for us, for which nobody waits long.
+/// A relay with a single connection, and a short wait for it.
 fn narrow(peer: &SmtpPeer) -> SmtpSettings {
     let mut settings = settings(peer);
     settings.session.connections = 1;
@@ -206,7 +212,7 @@ fn narrow(peer: &SmtpPeer) -> SmtpSettings {
 }
 
 #[tokio::test]
-async fn who_finds_no_connection_free_is_held_soon_however_long_the_others_take() {
+async fn an_attempt_that_finds_no_free_connection_is_held_soon_however_long_the_others_take() {
     let peer = SmtpPeer::start(|received| {
         if received.command == "DATA" {
             Act::Hang
@@ -218,10 +224,11 @@ async fn who_finds_no_connection_free_is_held_soon_however_long_the_others_take(
     let sender = SmtpSender::new(narrow(&peer));
     let first = mail("m1");
     tokio::select! {
-        outcome = sender.send(&first) => panic!("the relay says nothing: {outcome:?}"),
+        outcome = sender.send(&first) => panic!("the relay does not answer: {outcome:?}"),
         outcome = async {
-            peer.has_heard("DATA", 1).await;
-            tokio::time::timeout(SOON, sender.send(&mail("m2"))).await.expect("the wait has a limit of its own")
+            peer.wait_for_command("DATA", 1).await;
+            tokio::time::timeout(SOON,
+                sender.send(&mail("m2"))).await.expect("the wait has its own limit")
         } => {
             let Outcome::Unreachable(fault) = outcome else { panic!("{outcome:?}") };
             assert_eq!((fault.kind, fault.side), (FaultKind::Local, Side::Ours), "{fault}");
@@ -231,7 +238,7 @@ async fn who_finds_no_connection_free_is_held_soon_however_long_the_others_take(
 }
 
 #[tokio::test]
-async fn a_connection_takes_its_place_until_its_farewell_is_over() {
+async fn a_connection_counts_until_its_quit_is_finished() {
     let peer = SmtpPeer::start(|received| {
         if received.command == "QUIT" {
             Act::Hang
@@ -259,7 +266,7 @@ async fn a_connection_takes_its_place_until_its_farewell_is_over() {
 }
 
 #[tokio::test]
-async fn a_refusal_is_known_before_the_connection_is_fit_for_the_next_message() {
+async fn a_refusal_is_returned_before_the_connection_is_ready_for_the_next_message() {
     let peer = SmtpPeer::start(|received| match received.command.as_str() {
         command if command.starts_with("RCPT") => Act::Say("450 4.2.1 disabled"),
         "RSET" => Act::Hang,
@@ -270,6 +277,6 @@ async fn a_refusal_is_known_before_the_connection_is_fit_for_the_next_message() 
     let outcome = tokio::time::timeout(SOON, sender.send(&mail("m1"))).await;
     assert!(
         matches!(outcome, Ok(Outcome::Deferred(_))),
-        "it was told: {outcome:?}"
+        "the outcome comes first: {outcome:?}"
     );
 }

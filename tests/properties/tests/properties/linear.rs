@@ -1,6 +1,6 @@
-//! No parser takes more than linear time, whatever comes in: for each piece of text that could make
-//! one go back and forth, a long run of it must cost about as many times as much as a short one as
-//! it is longer.
+//! No parser takes more than linear time, whatever the input is. For each piece of text that could
+//! make a parser go back and forth, a long run of it is compared with a short run. Its cost may
+//! grow only about as much as its length.
 
 use std::time::Duration;
 
@@ -11,19 +11,19 @@ use properties::{address, dsn, ndjson, reply, webhook};
 /// How many times as long the long run is.
 const TIMES: u32 = 8;
 
-/// How many times as much it may cost. What is quadratic costs 64 times as much.
+/// How many times as much the long run may cost. Quadratic cost would be 64 times as much.
 const RATIO_MAX: u32 = 24;
 
-/// What the short run counts at least, so that a hiccup of the machine is no finding.
+/// The least cost that a short run counts, so that a short pause of the machine does not matter.
 const SHORT_MIN: Duration = Duration::from_micros(500);
 
-/// How often two runs are compared before the ratio counts as found.
+/// How often two runs are compared before a high ratio counts.
 const TRIES: usize = 6;
 
-/// What stands before a run, what is repeated, and what follows it.
+/// The text before a run, the repeated piece, and the text after it.
 type Run = (&'static str, &'static str, &'static str);
 
-/// Of whole replies 16 KiB are read; fingerprints are made of any length.
+/// Only 16 KiB of a reply are read. Fingerprints are made of texts of any length.
 const REPLIES: &[Run] = &[
     ("", "5.1.1 ", ""),
     ("", "4.", ""),
@@ -222,7 +222,7 @@ fn run_of((before, piece, after): Run, bytes: usize) -> Vec<u8> {
         .into_bytes()
 }
 
-/// How much time of this thread's own the reading of these bytes takes.
+/// The CPU time that this thread needs to read these bytes.
 fn cost(read: &dyn Fn(&[u8]), bytes: &[u8]) -> Duration {
     let now = || {
         Duration::from(
@@ -236,7 +236,7 @@ fn cost(read: &dyn Fn(&[u8]), bytes: &[u8]) -> Duration {
     now() - before
 }
 
-/// Compares runs of `bytes` with runs that are [`TIMES`] as long, at their best of several tries.
+/// Compares runs of `bytes` with runs that are [`TIMES`] as long. Uses the best of several tries.
 fn stays_linear(name: &str, runs: &[Run], bytes: usize, read: &dyn Fn(&[u8])) {
     for run in runs {
         let (short, long) = (run_of(*run, bytes), run_of(*run, bytes * TIMES as usize));
@@ -257,31 +257,26 @@ fn stays_linear(name: &str, runs: &[Run], bytes: usize, read: &dyn Fn(&[u8])) {
 
 #[test]
 fn replies_take_linear_time() {
-    stays_linear(
-        "replies within the bound",
-        REPLIES,
-        2 << 10,
-        &reply::hold_of,
-    );
-    stays_linear("fingerprints", REPLIES, 8 << 10, &reply::hold_of);
+    stays_linear("replies within the bound", REPLIES, 2 << 10, &reply::check);
+    stays_linear("fingerprints", REPLIES, 8 << 10, &reply::check);
 }
 
 #[test]
 fn addresses_take_linear_time() {
-    let many_times = |bytes: &[u8]| (0..50).for_each(|_| address::hold_of(bytes));
+    let many_times = |bytes: &[u8]| (0..50).for_each(|_| address::check(bytes));
     stays_linear("addresses within the bound", ADDRESSES, 100, &many_times);
-    stays_linear("addresses", ADDRESSES, 64 << 10, &address::hold_of);
+    stays_linear("addresses", ADDRESSES, 64 << 10, &address::check);
 }
 
 #[test]
 fn mails_take_linear_time() {
-    stays_linear("mails", MAILS, 32 << 10, &dsn::hold_of);
+    stays_linear("mails", MAILS, 32 << 10, &dsn::check);
 }
 
 #[test]
 fn lines_take_linear_time() {
-    stays_linear("lines", DOCUMENTS, 8 << 10, &ndjson::hold_of_line);
-    let in_small_pieces = |bytes: &[u8]| ndjson::hold_of(&[b"\x07", bytes].concat());
+    stays_linear("lines", DOCUMENTS, 8 << 10, &ndjson::check_line);
+    let in_small_pieces = |bytes: &[u8]| ndjson::check(&[b"\x07", bytes].concat());
     stays_linear(
         "lines in small pieces",
         DOCUMENTS,
@@ -299,7 +294,7 @@ fn webhooks_take_linear_time() {
         .into_iter()
         .chain(forms)
     {
-        let read = |body: &[u8]| webhook::hold_of_body(service, content_type, body);
+        let read = |body: &[u8]| webhook::check_body(service, content_type, body);
         stays_linear(
             &format!("{} as {content_type}", service.as_str()),
             DOCUMENTS,

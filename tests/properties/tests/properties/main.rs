@@ -1,5 +1,5 @@
-//! The properties of the parsers, with inputs that are nearly right, with the seeds of the fuzz
-//! targets and what damage makes of them; and that none takes more than linear time.
+//! Checks the properties of the parsers with nearly correct inputs, and with the seeds of the fuzz
+//! targets, unchanged and damaged. Also checks that no parser takes more than linear time.
 
 mod linear;
 mod nearly;

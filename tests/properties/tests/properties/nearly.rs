@@ -1,4 +1,4 @@
-//! Makes inputs that are nearly right: words that the parsers know, in any order; and documents
+//! Makes inputs that are nearly correct: words that the parsers know, in any order, and documents
 //! with some damage.
 
 use proptest::collection::vec;
@@ -9,18 +9,18 @@ use proptest::test_runner::{Config, RngAlgorithm, TestError, TestRng, TestRunner
 /// How many inputs each property is tried with.
 const CASES: u32 = 500;
 
-/// Tries a property, which panics where it does not hold.
-pub(super) fn try_all(inputs: &impl Strategy<Value = Vec<u8>>, hold_of: impl Fn(&[u8])) {
+/// Tries a property. Panics if it does not hold.
+pub(super) fn try_all(inputs: &impl Strategy<Value = Vec<u8>>, check: impl Fn(&[u8])) {
     let config = Config {
         cases: CASES,
         failure_persistence: None,
         ..Config::default()
     };
-    // The same inputs in every run: what is found by chance is for the fuzz targets.
+    // The same inputs in every run. The fuzz targets use random inputs.
     let mut runner =
         TestRunner::new_with_rng(config, TestRng::deterministic_rng(RngAlgorithm::ChaCha));
     let tried = runner.run(inputs, |bytes| {
-        hold_of(&bytes);
+        check(&bytes);
         Ok(())
     });
     match tried {

@@ -1,4 +1,4 @@
-//! The seeds of the fuzz targets, as they are and with damage.
+//! The seeds of the fuzz targets, unchanged and damaged.
 
 use std::path::{Path, PathBuf};
 use std::{fs, io};
@@ -7,23 +7,23 @@ use properties::{address, dsn, lmtp, ndjson, reply, webhook};
 
 use super::nearly::{anything, damaged, try_all};
 
-/// What each target reads, by its name.
+/// The name of each target, and its function.
 type Target = (&'static str, fn(&[u8]));
 
 const TARGETS: [Target; 6] = [
-    ("address", address::hold_of),
-    ("dsn", dsn::hold_of),
-    ("lmtp", lmtp::hold_of),
-    ("ndjson", ndjson::hold_of),
-    ("reply", reply::hold_of),
-    ("webhook", webhook::hold_of),
+    ("address", address::check),
+    ("dsn", dsn::check),
+    ("lmtp", lmtp::check),
+    ("ndjson", ndjson::check),
+    ("reply", reply::check),
+    ("webhook", webhook::check),
 ];
 
 fn repository() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../..")
 }
 
-/// The files of a folder, in an order that is the same everywhere.
+/// The files of a folder, in the same order everywhere.
 fn files(folder: &str) -> Vec<Vec<u8>> {
     let folder = repository().join(folder);
     let read = || {
@@ -45,23 +45,23 @@ fn seeds(name: &str) -> Vec<Vec<u8>> {
 }
 
 #[test]
-fn the_properties_hold_of_every_seed() {
-    for (name, hold_of) in TARGETS {
-        seeds(name).iter().for_each(|seed| hold_of(seed));
+fn the_properties_hold_for_every_seed() {
+    for (name, check) in TARGETS {
+        seeds(name).iter().for_each(|seed| check(seed));
     }
 }
 
 #[test]
-fn the_properties_hold_of_damaged_seeds() {
-    for (name, hold_of) in TARGETS {
-        try_all(&damaged(seeds(name)), hold_of);
+fn the_properties_hold_for_damaged_seeds() {
+    for (name, check) in TARGETS {
+        try_all(&damaged(seeds(name)), check);
     }
 }
 
 #[test]
-fn the_properties_hold_of_any_bytes() {
-    for (_, hold_of) in TARGETS {
-        try_all(&anything(), hold_of);
+fn the_properties_hold_for_any_bytes() {
+    for (_, check) in TARGETS {
+        try_all(&anything(), check);
     }
 }
 

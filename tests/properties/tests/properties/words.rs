@@ -1,4 +1,4 @@
-//! The properties of what the parsers' own words make when they are put together in any order.
+//! Checks the properties with the words that the parsers know, put together in any order.
 
 use config::hooks::Service;
 use properties::{address, dsn, ndjson, reply, webhook};
@@ -252,31 +252,31 @@ const JSON: &[&str] = &[
 ];
 
 #[test]
-fn the_properties_hold_of_nearly_replies() {
-    try_all(&words(REPLY, 24), reply::hold_of);
+fn the_properties_hold_for_nearly_correct_replies() {
+    try_all(&words(REPLY, 24), reply::check);
 }
 
 #[test]
-fn the_properties_hold_of_nearly_addresses() {
-    try_all(&words(ADDRESS, 12), address::hold_of);
+fn the_properties_hold_for_nearly_correct_addresses() {
+    try_all(&words(ADDRESS, 12), address::check);
 }
 
 #[test]
-fn the_properties_hold_of_nearly_mails() {
-    try_all(&words(MAIL, 40), dsn::hold_of);
+fn the_properties_hold_for_nearly_correct_mails() {
+    try_all(&words(MAIL, 40), dsn::check);
     let reports =
         words(MAIL, 30).prop_map(|rest| [b"Subject: failure notice\n".as_slice(), &rest].concat());
-    try_all(&reports, dsn::hold_of);
+    try_all(&reports, dsn::check);
 }
 
 #[test]
-fn the_properties_hold_of_nearly_lines() {
-    try_all(&words(JSON, 12), ndjson::hold_of);
-    try_all(&words(JSON, 12), ndjson::hold_of_line);
+fn the_properties_hold_for_nearly_correct_lines() {
+    try_all(&words(JSON, 12), ndjson::check);
+    try_all(&words(JSON, 12), ndjson::check_line);
 }
 
 #[test]
-fn the_properties_hold_of_nearly_webhooks() {
+fn the_properties_hold_for_nearly_correct_webhooks() {
     for service in Service::ALL {
         for content_type in webhook::CONTENT_TYPES {
             let array = (words(JSON, 6), select(vec!["", "[", "{"]), Just("]"));
@@ -285,7 +285,7 @@ fn the_properties_hold_of_nearly_webhooks() {
                 _ => body,
             });
             try_all(&bodies, |body| {
-                webhook::hold_of_body(service, content_type, body);
+                webhook::check_body(service, content_type, body);
             });
         }
     }

@@ -1,17 +1,17 @@
-//! The arguments of a command, with the envelope in its places.
+//! The arguments of a command, with the placeholders replaced by the envelope.
 
 use domain::reply::Reply;
 
 use crate::attempt::Attempt;
 
-/// What the null reverse-path is called where an address belongs (RFC 5321, section 4.1.2).
+/// How the null reverse-path is written as an argument (RFC 5321, section 4.1.2).
 const NULL_PATH: &str = "<>";
 
-/// The arguments for this attempt. `Err`: what is said of the message, where one of them would be
-/// taken for an option.
+/// Returns the arguments for this attempt. `Err` is the reply for the message if one of them would
+/// be read as an option.
 ///
-/// An address may begin with a hyphen (RFC 5322, section 3.2.3), and so does an option. Behind `--`
-/// nothing is an option.
+/// An address may begin with a hyphen (RFC 5322, section 3.2.3), as options do. After `--` no
+/// argument is read as an option.
 pub(super) fn fill(arguments: &[String], attempt: &Attempt) -> Result<Vec<String>, Reply> {
     let sender = attempt
         .envelope_from
@@ -28,7 +28,7 @@ pub(super) fn fill(arguments: &[String], attempt: &Attempt) -> Result<Vec<String
         let value = replace(argument, &values);
         if options_may_follow && value.starts_with('-') && !argument.starts_with('-') {
             return Err(Reply::parse(
-                "553 5.5.4 an address or id that begins with a hyphen would be an option here",
+                "553 5.5.4 an address or id that begins with a hyphen would be read as an option",
             ));
         }
         if value.contains('\0') {
@@ -42,7 +42,7 @@ pub(super) fn fill(arguments: &[String], attempt: &Attempt) -> Result<Vec<String
     Ok(filled)
 }
 
-/// Puts the values in their places, in one pass, so that a value is never looked at again.
+/// Replaces the placeholders in one pass, so that no value is searched for placeholders.
 fn replace(argument: &str, values: &[(&str, &str)]) -> String {
     let mut text = String::with_capacity(argument.len());
     let mut rest = argument;
@@ -53,9 +53,9 @@ fn replace(argument: &str, values: &[(&str, &str)]) -> String {
             .iter()
             .find_map(|(name, value)| Some((placeholder.strip_prefix(name)?, value)))
         {
-            Some((behind, value)) => {
+            Some((after, value)) => {
                 text.push_str(value);
-                rest = behind;
+                rest = after;
             }
             None => {
                 text.push('{');
@@ -84,7 +84,7 @@ mod tests {
     }
 
     #[test]
-    fn the_envelope_takes_its_places_once() {
+    fn each_placeholder_is_replaced_once() {
         let arguments = [
             "-i",
             "-f",

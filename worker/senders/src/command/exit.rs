@@ -1,4 +1,4 @@
-//! What the end of a program means: its exit status by sysexits.h, and its output's first line.
+//! What a program's end means: its exit status by sysexits.h, and the first line of its output.
 
 use std::os::unix::process::ExitStatusExt;
 use std::process::ExitStatus;
@@ -6,8 +6,8 @@ use std::process::ExitStatus;
 use domain::outcome::{Fault, FaultKind, Outcome};
 use domain::reply::Reply;
 
-/// How the exit statuses that speak of the message or the address end (sysexits.h), with the reply
-/// that stands for each where the output has none.
+/// The exit statuses about the message or the address (sysexits.h), each with its reply if the
+/// output has none.
 const EXITS: [(i32, &str); 5] = [
     (65, "554 5.6.0 data error"),
     (67, "550 5.1.1 no such user"),
@@ -16,36 +16,40 @@ const EXITS: [(i32, &str); 5] = [
     (75, "450 4.0.0 temporary failure"),
 ];
 
-/// The exit statuses of a program that has not begun: it was called wrongly (64), misses its input
-/// (66) or a file of the system (72), or is not configured (78). This is our trouble, and is held.
-/// After any other one nobody knows: a script ends with the status of its last line, be it 1 or 127
-/// (not there, as shells say it) from a line after the one that sent, and 70, 71, 73, 74, 76 and 77
-/// (software, system, output file, input or output, protocol, permission) can come at any time.
+/// The exit statuses of a program that has not begun to send. It was called with wrong arguments
+/// (64), misses its input (66) or a system file (72), or is not configured (78). This is our own
+/// trouble, and the job is held.
+///
+/// After any other status it is unknown whether the mail was sent. A script ends with the status of
+/// its last line. That may be 1 or 127 (command not found, in shells) from a line after the one
+/// that sent the mail. 70, 71, 73, 74, 76 and 77 (software, system, output file, input or output,
+/// protocol, permission) can occur at any time.
 const NOT_BEGUN: [i32; 4] = [64, 66, 72, 78];
 
-/// The outcome. A program that ends well has the message in its care, so that a bounce may still
+/// Returns the outcome. A program that ends with 0 has accepted the message, and a bounce may still
 /// come.
 pub(super) fn outcome(status: ExitStatus, output: &[u8]) -> Result<Outcome, Fault> {
     let Some(code) = status.code() else {
         let signal = status.signal().unwrap_or_default();
         return Err(Fault::ours(
             FaultKind::Unanswered,
-            format!("the program was ended by signal {signal}"),
+            format!("the program was killed by signal {signal}"),
         ));
     };
     let text = String::from_utf8_lossy(output);
-    let said = text
+    let found = text
         .lines()
         .find(|line| !line.trim().is_empty())
         .map(Reply::parse);
-    let said = said.filter(|reply| reply.code.is_some() || reply.status.is_some());
+    let found = found.filter(|reply| reply.code.is_some() || reply.status.is_some());
     if code == 0 {
         return Ok(Outcome::Accepted(
-            said.filter(Reply::is_success)
+            found
+                .filter(Reply::is_success)
                 .unwrap_or_else(|| Reply::parse("250 2.0.0 taken")),
         ));
     }
-    let Some((_, stands_for)) = EXITS.iter().find(|(known, _)| *known == code) else {
+    let Some((_, default)) = EXITS.iter().find(|(known, _)| *known == code) else {
         let kind = if NOT_BEGUN.contains(&code) {
             FaultKind::Local
         } else {
@@ -56,12 +60,12 @@ pub(super) fn outcome(status: ExitStatus, output: &[u8]) -> Result<Outcome, Faul
             format!("the program ended with status {code}"),
         ));
     };
-    let stands_for = Reply::parse(stands_for);
-    let class = stands_for.class();
+    let default = Reply::parse(default);
+    let class = default.class();
     // Output that contradicts the exit status is not taken for a reply.
-    let reply = said
+    let reply = found
         .filter(|reply| reply.class() == class)
-        .unwrap_or(stands_for);
+        .unwrap_or(default);
     Ok(if code == 75 {
         Outcome::Deferred(reply)
     } else {
@@ -94,14 +98,14 @@ mod tests {
             (65, "", "Refused 554 5.6.0 data error"),
             (68, "", "Refused 550 5.1.2 no such host"),
             (69, "550 5.7.1 not you", "Refused 550 5.7.1 not you"),
-            // It has not begun.
+            // The program has not begun to send.
             (64, "", "Local"),
             (66, "", "Local"),
             (72, "", "Local"),
             (78, "", "Local"),
             (126, "", "Unanswered"),
             (127, "", "Unanswered"),
-            // It may have sent.
+            // The program may have sent.
             (1, "", "Unanswered"),
             (1, "250 2.0.0 queued as 4711", "Unanswered"),
             (2, "", "Unanswered"),
@@ -115,16 +119,20 @@ mod tests {
             (137, "", "Unanswered"),
             (255, "", "Unanswered"),
         ] {
-            let said = match outcome(ExitStatus::from_raw(code << 8), output.as_bytes()) {
+            let found = match outcome(ExitStatus::from_raw(code << 8), output.as_bytes()) {
                 Ok(Outcome::Accepted(reply)) => format!("Accepted {reply}"),
                 Ok(Outcome::Deferred(reply)) => format!("Deferred {reply}"),
                 Ok(Outcome::Refused(reply)) => format!("Refused {reply}"),
                 Ok(_) => "another".to_owned(),
                 Err(fault) => format!("{:?}", fault.kind),
             };
-            assert_eq!(said, expected, "{code} {output:?}");
+            assert_eq!(found, expected, "{code} {output:?}");
         }
         let killed = outcome(ExitStatus::from_raw(9), b"").unwrap_err();
-        assert_eq!(killed.kind, FaultKind::Unanswered, "it may have sent");
+        assert_eq!(
+            killed.kind,
+            FaultKind::Unanswered,
+            "the program may have sent"
+        );
     }
 }

@@ -1,12 +1,13 @@
-//! What the platform's answer says: by its JSON where it has a body, else by its status.
+//! Turns the platform's answer into an outcome: by its JSON body if there is one, else by its
+//! status.
 
 use classify::hint::asking;
 use domain::outcome::{Fault, FaultKind, Outcome};
 use domain::reply::Reply;
 use serde::Deserialize;
 
-/// How much of an answer that is not understood is shown, in characters.
-const SHOWN_CHARS: usize = 80;
+/// How much of an answer that cannot be parsed is shown, in characters.
+const EXCERPT_CHARS: usize = 80;
 
 #[derive(Deserialize)]
 struct Answer {
@@ -26,28 +27,29 @@ enum OutcomeName {
     Refused,
 }
 
-/// The outcome that an answer stands for; `body` is `None` where it was too long to read. An error
-/// page is no answer: only a 2xx with nothing in it, or with our JSON, says that mail got through.
-/// Where the platform may have sent before something went wrong nobody knows, which spends an
-/// attempt: were it held, it could be sent again and again. All the rest turns us away, and waits
-/// without spending one.
+/// Returns the outcome of an answer. `body` is `None` if it was larger than `answer_max`.
+///
+/// Only a 2xx with an empty body, or a body with our JSON, counts as success: an error page does
+/// not. If the platform may have sent the mail before the failure, the result is unknown and the
+/// attempt is spent. If it were held instead, the mail could be sent again and again. All other
+/// answers reject the request, and the job waits without spending an attempt.
 pub(super) fn outcome(
     status: u16,
     retry_after_s: Option<u64>,
     body: Option<&[u8]>,
 ) -> Result<Outcome, Fault> {
     if let Some(answer) = body.and_then(|body| serde_json::from_slice::<Answer>(body).ok()) {
-        return judged(&answer, retry_after_s);
+        return outcome_of_json(&answer, retry_after_s);
     }
     let is_empty = body.is_some_and(<[u8]>::is_empty);
     match status {
         202 if is_empty => Ok(Outcome::Accepted(Reply::parse("250 2.0.0 accepted"))),
         200..=299 if is_empty => Ok(Outcome::Delivered(Reply::parse("250 2.0.0 delivered"))),
         200..=299 => {
-            let what = body.map_or_else(|| "more than answer_max".to_owned(), shown);
+            let what = body.map_or_else(|| "more than answer_max".to_owned(), excerpt);
             Err(Fault::ours(
                 FaultKind::Unanswered,
-                format!("status {status} with something that is no outcome: {what}"),
+                format!("status {status} with a body that is not an outcome: {what}"),
             ))
         }
         410 => Ok(Outcome::Unreadable(
@@ -67,24 +69,24 @@ pub(super) fn outcome(
     }
 }
 
-/// Whether what answers so may stand before a platform that has sent (RFC 9110, section 15): a time
-/// that was over, and every failure of a server but the one that says that it takes nothing now.
+/// Whether a status leaves it open that the platform has sent the mail (RFC 9110, section 15). This
+/// holds for 408 and for every 5xx except 503, which means that the server accepts nothing now.
 fn may_have_sent(status: u16) -> bool {
     matches!(status, 408 | 500..=502 | 504..=599)
 }
 
-/// The beginning of what is not understood.
-fn shown(body: &[u8]) -> String {
+/// Returns the beginning of a body that cannot be parsed.
+fn excerpt(body: &[u8]) -> String {
     let text: String = String::from_utf8_lossy(body)
         .chars()
-        .take(SHOWN_CHARS)
+        .take(EXCERPT_CHARS)
         .collect();
     format!("{text:?}")
 }
 
-/// What the platform's words mean. With an answer that contradicts itself nobody knows, so that
-/// nothing is said about the address by mistake.
-fn judged(answer: &Answer, retry_after_s: Option<u64>) -> Result<Outcome, Fault> {
+/// Returns the outcome that the JSON describes. If outcome and reply contradict each other, the
+/// result is unknown: no wrong conclusion about the address is drawn.
+fn outcome_of_json(answer: &Answer, retry_after_s: Option<u64>) -> Result<Outcome, Fault> {
     let contradicts = |reply: &Reply| {
         let success = matches!(
             answer.outcome,
@@ -160,7 +162,7 @@ mod tests {
             (200, "", "Delivered 250 2.0.0 delivered"),
             (202, "", "Accepted 250 2.0.0 accepted"),
             (410, "gone", "Unreadable"),
-            // It may have been sent.
+            // The mail may have been sent.
             (200, "<html>Welcome</html>", "Unanswered"),
             (200, r#"{"outcome":"maybe"}"#, "Unanswered"),
             (
@@ -188,7 +190,7 @@ mod tests {
             (502, "<html>Bad Gateway</html>", "Unanswered"),
             (504, "", "Unanswered"),
             (524, "", "Unanswered"),
-            // It was turned away.
+            // The request was rejected.
             (302, "", "Local"),
             (401, "", "Local"),
             (404, "<html>Not Found</html>", "Local"),
@@ -197,7 +199,7 @@ mod tests {
             (429, "", "Local"),
             (503, "", "Local"),
         ] {
-            let said = match outcome(status, None, Some(body.as_bytes())) {
+            let found = match outcome(status, None, Some(body.as_bytes())) {
                 Ok(Outcome::Delivered(reply)) => format!("Delivered {reply}"),
                 Ok(Outcome::Accepted(reply)) => format!("Accepted {reply}"),
                 Ok(Outcome::Deferred(reply)) => format!("Deferred {reply}"),
@@ -205,7 +207,7 @@ mod tests {
                 Ok(Outcome::Unreadable(_)) => "Unreadable".to_owned(),
                 Ok(Outcome::Unreachable(fault)) | Err(fault) => format!("{:?}", fault.kind),
             };
-            assert_eq!(said, expected, "{status} {body}");
+            assert_eq!(found, expected, "{status} {body}");
         }
     }
 
@@ -229,21 +231,21 @@ mod tests {
     }
 
     #[test]
-    fn the_time_that_the_platform_asks_for_is_a_hint() {
+    fn the_delay_that_the_platform_asks_for_becomes_a_hint() {
         let Ok(Outcome::Deferred(reply)) = outcome(
             200,
             Some(300),
             Some(br#"{"outcome":"deferred","reply":"451 4.7.1 wait 10 minutes"}"#),
         ) else {
-            panic!("it is deferred")
+            panic!("it should be deferred")
         };
         assert_eq!(hint(&reply.text), Some(Duration::from_secs(300)));
         let Err(fault) = outcome(503, Some(7_200), Some(b"")) else {
-            panic!("503 is no outcome")
+            panic!("503 is a fault")
         };
         assert_eq!(hint(&fault.text), Some(Duration::from_secs(7_200)));
         let Err(fault) = outcome(504, Some(7_200), Some(b"late")) else {
-            panic!("504 is no outcome")
+            panic!("504 is a fault")
         };
         assert_eq!(hint(&fault.text), Some(Duration::from_secs(7_200)));
     }

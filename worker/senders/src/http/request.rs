@@ -1,4 +1,4 @@
-//! What the platform is told of an attempt, as JSON.
+//! The JSON that describes an attempt to the platform.
 
 use base64::Engine;
 use base64::prelude::BASE64_STANDARD;
@@ -22,15 +22,15 @@ struct Request<'a> {
     traceparent: Option<&'a str>,
     #[serde(skip_serializing_if = "Map::is_empty")]
     metadata: &'a Map<String, Value>,
-    /// Where it is text.
+    /// Present if the content is valid UTF-8.
     #[serde(skip_serializing_if = "Option::is_none")]
     content: Option<&'a str>,
-    /// Where it is not.
+    /// Present if it is not.
     #[serde(skip_serializing_if = "Option::is_none")]
     content_base64: Option<String>,
 }
 
-/// The body of the POST; the content is in it where `with_content`, and where there is one.
+/// Returns the body of the POST. It contains the content if `with_content` and if there is any.
 pub(super) fn body(attempt: &Attempt, with_content: bool) -> Vec<u8> {
     let content = attempt.content.as_deref().filter(|_| with_content);
     let text = content.and_then(|content| std::str::from_utf8(content).ok());

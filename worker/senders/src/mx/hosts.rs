@@ -1,5 +1,5 @@
-//! Where a domain's mail goes: its mail hosts in the order to try them, and their addresses.
-//! Answers are kept as long as the DNS says that they hold.
+//! Where a domain's mail goes: its mail hosts in the order to try them, and their addresses. DNS
+//! answers are cached for their time to live.
 
 use std::collections::BTreeSet;
 use std::hash::{BuildHasher, Hasher, RandomState};
@@ -14,36 +14,38 @@ use tokio::time::timeout;
 use super::public::{is_of_a_host, is_public};
 use crate::settings::mx::MxSettings;
 
-/// Answers that are kept.
+/// How many DNS answers are cached.
 const KEPT_MAX: u64 = 10_000;
 
-/// The DNS, as far as it says where mail goes.
+/// The DNS lookups that delivery needs.
 pub(crate) struct Dns {
     dns: dns::Dns,
     timeout: Duration,
     private_hosts: bool,
 }
 
-/// Why there is no host to go to.
+/// Why there is no host to deliver to.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) enum Lookup {
-    /// The domain says that it takes no mail (RFC 7505).
+pub(crate) enum LookupError {
+    /// The domain declares that it accepts no mail (RFC 7505).
     NullMx,
-    /// The domain is not there.
+    /// The domain does not exist.
     NoDomain,
-    /// The domain's mail comes to us, so that it would go round in circles.
+    /// We are the domain's most preferred mail host, so the mail would loop.
     Loop,
-    /// Its hosts have no address that mail may go to.
+    /// Its hosts have no address that mail may be sent to.
     NoAddress,
-    /// The domain's name servers did not say.
+    /// The lookup failed.
     Failed(Fault),
 }
 
 impl Dns {
-    /// The DNS by these settings. Asks nothing yet; needs a Tokio runtime.
+    /// Returns the DNS client for these settings. It makes no lookup yet, and needs a Tokio
+    /// runtime.
     ///
     /// # Errors
-    /// Where the system's servers are to be asked and are not known; the text says what to set.
+    /// If the system's name servers are to be used and cannot be found. The text names the setting
+    /// that fixes it.
     pub(crate) fn new(settings: &MxSettings) -> Result<Self, String> {
         let MxSettings {
             nameservers,
@@ -59,8 +61,8 @@ impl Dns {
             kept_max: KEPT_MAX,
             at_once_max: *lookups_max,
         };
-        let dns = dns::Dns::new(asked)
-            .map_err(|why| format!("{why}; name some in the route's nameservers"))?;
+        let dns =
+            dns::Dns::new(asked).map_err(|why| format!("{why}; set nameservers in the route"))?;
         Ok(Self {
             dns,
             timeout,
@@ -68,24 +70,25 @@ impl Dns {
         })
     }
 
-    /// The mail hosts of a domain: by preference, and those of the same preference in no order (RFC
-    /// 5321, section 5.1). A domain without MX records is its own host. `us`: the name that we go
-    /// by; hosts from ourselves on are left out.
-    pub(crate) async fn hosts(&self, domain: &str, us: &str) -> Result<Vec<String>, Lookup> {
+    /// Returns the mail hosts of a domain by preference. Hosts of the same preference are in random
+    /// order (RFC 5321, section 5.1). A domain without MX records is its own host. `us` is our own
+    /// host name: if it is among the hosts, it is left out, with all hosts of the same or a lower
+    /// preference.
+    pub(crate) async fn hosts(&self, domain: &str, us: &str) -> Result<Vec<String>, LookupError> {
         if domain.starts_with('[') {
             return Ok(vec![domain.to_owned()]);
         }
         let answer = timeout(self.timeout, self.dns.mail_hosts(domain)).await;
-        match answer.map_err(|_| Lookup::Failed(dns::late()))? {
+        match answer.map_err(|_| LookupError::Failed(dns::late()))? {
             Ok(records) => in_order(records, domain, us),
-            Err(DnsError::NoName) => Err(Lookup::NoDomain),
+            Err(DnsError::NoName) => Err(LookupError::NoDomain),
             Err(DnsError::NoRecords) => Ok(vec![domain.to_owned()]),
             Err(DnsError::Failed(fault)) => Err(failed(domain, fault)),
         }
     }
 
-    /// The addresses of a host that mail may go to, both kinds in turn.
-    pub(crate) async fn addresses(&self, host: &str) -> Result<Vec<IpAddr>, Lookup> {
+    /// Returns the addresses of a host that mail may be sent to, IPv6 and IPv4 alternating.
+    pub(crate) async fn addresses(&self, host: &str) -> Result<Vec<IpAddr>, LookupError> {
         let found = match literal(host) {
             Some(address) => vec![address],
             None => self.look_up(host).await?,
@@ -109,53 +112,53 @@ impl Dns {
             addresses.extend(both.into_iter().flatten());
         }
         if addresses.is_empty() {
-            Err(Lookup::NoAddress)
+            Err(LookupError::NoAddress)
         } else {
             Ok(addresses)
         }
     }
 
-    async fn look_up(&self, host: &str) -> Result<Vec<IpAddr>, Lookup> {
+    async fn look_up(&self, host: &str) -> Result<Vec<IpAddr>, LookupError> {
         let answer = timeout(self.timeout, self.dns.addresses(host)).await;
-        match answer.map_err(|_| Lookup::Failed(dns::late()))? {
+        match answer.map_err(|_| LookupError::Failed(dns::late()))? {
             Ok(found) => Ok(found),
-            Err(DnsError::NoName | DnsError::NoRecords) => Err(Lookup::NoAddress),
+            Err(DnsError::NoName | DnsError::NoRecords) => Err(LookupError::NoAddress),
             Err(DnsError::Failed(fault)) => Err(failed(host, fault)),
         }
     }
 }
 
-impl Lookup {
-    /// Trouble of our own.
+impl LookupError {
+    /// Returns a lookup failure on our own side.
     pub(crate) fn ours(text: String) -> Self {
         Self::Failed(Fault::ours(FaultKind::Lookup, text))
     }
 
-    /// What it comes to for the attempt.
+    /// Returns the attempt's outcome.
     pub(crate) fn outcome(self) -> Outcome {
         match self {
-            // RFC 7505, section 4.1, and the code of RFC 7504.
+            // RFC 7505, section 4.1, with the code of RFC 7504.
             Self::NullMx => Outcome::Refused(Reply::parse(
                 "556 5.1.10 the recipient's domain takes no mail",
             )),
-            // The address took mail once, or was worth it to the platform: a domain that is not
-            // there may have lapsed.
+            // The address accepted mail once, or the platform believed so: a missing domain may
+            // have lapsed for a time only.
             Self::NoDomain => Outcome::Deferred(Reply::parse(
                 "450 4.1.2 the recipient's domain does not exist",
             )),
             Self::Loop => Outcome::Deferred(Reply::parse(
-                "450 4.4.6 the recipient's mail hosts are ourselves",
+                "450 4.4.6 the recipient's mail host is this system itself",
             )),
             Self::NoAddress => Outcome::Deferred(Reply::parse(
-                "450 4.4.4 no mail host of the domain has an address to send to",
+                "450 4.4.4 no mail host of the domain has an address that mail may be sent to",
             )),
             Self::Failed(fault) => Outcome::Unreachable(fault),
         }
     }
 }
 
-/// The hosts in the order to try them.
-fn in_order(records: Vec<MailHost>, domain: &str, us: &str) -> Result<Vec<String>, Lookup> {
+/// Returns the hosts in the order to try them.
+fn in_order(records: Vec<MailHost>, domain: &str, us: &str) -> Result<Vec<String>, LookupError> {
     if records.is_empty() {
         return Ok(vec![domain.to_owned()]);
     }
@@ -164,7 +167,7 @@ fn in_order(records: Vec<MailHost>, domain: &str, us: &str) -> Result<Vec<String
         .map(|host| (host.preference, host.name.to_ascii_lowercase()))
         .collect();
     if named.is_empty() {
-        return Err(Lookup::NullMx);
+        return Err(LookupError::NullMx);
     }
     let mut hosts: Vec<_> = named
         .iter()
@@ -177,7 +180,7 @@ fn in_order(records: Vec<MailHost>, domain: &str, us: &str) -> Result<Vec<String
         .min();
     hosts.retain(|(preference, _, _)| ourselves.is_none_or(|ours| *preference < ours));
     if hosts.is_empty() {
-        return Err(Lookup::Loop);
+        return Err(LookupError::Loop);
     }
     hosts.sort_unstable();
     let mut seen = BTreeSet::new();
@@ -188,14 +191,14 @@ fn in_order(records: Vec<MailHost>, domain: &str, us: &str) -> Result<Vec<String
         .collect())
 }
 
-/// A number that nobody foresees: each new state of the standard library's hasher has keys of its
-/// own.
+/// Returns an unpredictable number: the standard library seeds each new hasher state with random
+/// keys.
 fn random() -> u64 {
     RandomState::new().build_hasher().finish()
 }
 
-/// What a host at this address is called, as a certificate has it: one that is written as an
-/// address has no other name.
+/// Returns the name that a certificate of this host has to match. It is the address if the host is
+/// given as an address literal.
 pub(super) fn name(host: &str, address: IpAddr) -> String {
     if literal(host).is_some() {
         address.to_string()
@@ -204,8 +207,8 @@ pub(super) fn name(host: &str, address: IpAddr) -> String {
     }
 }
 
-/// The address in a domain literal, `[192.0.2.1]` or `[IPv6:2001:db8::1]` (RFC 5321, section
-/// 4.1.3).
+/// Returns the address in a domain literal, `[192.0.2.1]` or `[IPv6:2001:db8::1]` (RFC 5321,
+/// section 4.1.3).
 fn literal(host: &str) -> Option<IpAddr> {
     let inner = host.strip_prefix('[')?.strip_suffix(']')?;
     let is_six = inner
@@ -214,16 +217,16 @@ fn literal(host: &str) -> Option<IpAddr> {
     inner[if is_six { 5 } else { 0 }..].parse().ok()
 }
 
-fn failed(name: &str, mut fault: Fault) -> Lookup {
+fn failed(name: &str, mut fault: Fault) -> LookupError {
     fault.text = format!("{name}: {}", fault.text);
-    Lookup::Failed(fault)
+    LookupError::Failed(fault)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn order(records: &[(u16, &str)]) -> Result<Vec<String>, Lookup> {
+    fn order(records: &[(u16, &str)]) -> Result<Vec<String>, LookupError> {
         let host = |(preference, name): &(u16, &str)| MailHost {
             preference: *preference,
             name: (*name).to_owned(),
@@ -236,38 +239,38 @@ mod tests {
     }
 
     #[test]
-    fn hosts_come_by_preference_and_a_domain_without_any_is_its_own() {
+    fn hosts_are_ordered_by_preference_and_a_domain_without_mx_is_its_own_host() {
         assert_eq!(
             order(&[(20, "b."), (10, "a."), (30, "c.")]).unwrap(),
             ["a", "b", "c"]
         );
         assert_eq!(order(&[]).unwrap(), ["example.com"]);
-        assert_eq!(order(&[(0, ".")]), Err(Lookup::NullMx));
+        assert_eq!(order(&[(0, ".")]), Err(LookupError::NullMx));
         assert_eq!(
             order(&[(0, "."), (10, "a.")]).unwrap(),
             ["a"],
-            "a null MX among others is none"
+            "a null MX among other hosts is ignored"
         );
     }
 
     #[test]
-    fn mail_does_not_go_in_circles() {
+    fn mail_is_not_sent_to_ourselves_or_to_less_preferred_hosts() {
         assert_eq!(
             order(&[(10, "a."), (20, "us.example.net."), (20, "b."), (30, "c.")]).unwrap(),
             ["a"]
         );
-        assert_eq!(order(&[(10, "US.example.net.")]), Err(Lookup::Loop));
+        assert_eq!(order(&[(10, "US.example.net.")]), Err(LookupError::Loop));
     }
 
     #[test]
-    fn hosts_of_the_same_preference_share_the_first_place() {
+    fn hosts_of_the_same_preference_take_turns_as_the_first() {
         let first = |_| order(&[(10, "a."), (10, "b."), (20, "c.")]).unwrap()[0].clone();
         let firsts: BTreeSet<String> = (0..200).map(first).collect();
         assert_eq!(firsts.into_iter().collect::<Vec<_>>(), ["a", "b"]);
     }
 
     #[test]
-    fn an_address_in_brackets_is_where_mail_goes() {
+    fn an_address_literal_is_read() {
         assert_eq!(literal("[192.0.2.1]"), Some("192.0.2.1".parse().unwrap()));
         assert_eq!(
             literal("[IPv6:2001:db8::1]"),
@@ -277,7 +280,7 @@ mod tests {
     }
 
     #[test]
-    fn a_certificate_holds_for_the_address_where_the_domain_is_one() {
+    fn a_certificate_has_to_match_the_address_if_the_domain_is_a_literal() {
         for (host, address, called) in [
             ("mx1.example.com", "192.0.2.1", "mx1.example.com"),
             ("[192.0.2.1]", "192.0.2.1", "192.0.2.1"),

@@ -1,9 +1,9 @@
-//! Which addresses mail may go to: a domain's owner must not send us into our own network.
+//! Which addresses mail may be sent to: a domain's owner must not direct us into our own network.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
-/// Whether an address is one of the public Internet (IANA's special-purpose registries, RFC 6890).
-/// What stands for an IPv4 address in IPv6 is judged as that.
+/// Whether an address belongs to the public Internet (IANA's special-purpose registries, RFC 6890).
+/// An IPv6 address that represents an IPv4 address is judged by the IPv4 address.
 pub(crate) fn is_public(address: IpAddr) -> bool {
     match address {
         IpAddr::V4(four) => is_public_v4(four),
@@ -14,8 +14,8 @@ pub(crate) fn is_public(address: IpAddr) -> bool {
     }
 }
 
-/// Whether a host can have an address, and we could connect to it. A link-local one says too
-/// little: it belongs to one of our networks, and does not say to which.
+/// Whether a host can have this address and we could connect to it. A link-local address is not
+/// enough: it does not identify which of our networks it belongs to.
 pub(crate) fn is_of_a_host(address: IpAddr) -> bool {
     let is_link_local = matches!(address, IpAddr::V6(six) if six.is_unicast_link_local());
     let is_broadcast = address == IpAddr::V4(Ipv4Addr::BROADCAST);
@@ -41,13 +41,14 @@ fn is_public_v4(four: Ipv4Addr) -> bool {
 
 fn is_public_v6(six: Ipv6Addr) -> bool {
     let [a, b, ..] = six.segments();
-    // Only 2000::/3 is global unicast; of that, 2001:db8::/32 and 3fff::/20 are for documents,
-    // 2001::/23 for protocols.
-    let documents = (a == 0x2001 && b == 0x0db8) || (a == 0x3fff && b < 0x1000);
-    a & 0xe000 == 0x2000 && !documents && !(a == 0x2001 && b < 0x0200)
+    // Only 2000::/3 is global unicast. Within it, 2001:db8::/32 and 3fff::/20 are for
+    // documentation, and 2001::/23 is for protocols.
+    let is_documentation = (a == 0x2001 && b == 0x0db8) || (a == 0x3fff && b < 0x1000);
+    a & 0xe000 == 0x2000 && !is_documentation && !(a == 0x2001 && b < 0x0200)
 }
 
-/// The IPv4 address within one that is mapped (RFC 4291), translated (RFC 6052) or 6to4 (RFC 3056).
+/// Returns the IPv4 address inside a mapped (RFC 4291), translated (RFC 6052) or 6to4 (RFC 3056)
+/// address.
 fn embedded_v4(six: Ipv6Addr) -> Option<Ipv4Addr> {
     let bytes = six.octets();
     let at = |n: usize| Ipv4Addr::new(bytes[n], bytes[n + 1], bytes[n + 2], bytes[n + 3]);
@@ -63,7 +64,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_no_address_of_a_host_is_not_connected_to() {
+    fn only_addresses_that_a_host_can_have_are_connected_to() {
         for (text, may_be) in [
             ("127.0.0.1", true),
             ("10.1.2.3", true),
@@ -81,7 +82,7 @@ mod tests {
     }
 
     #[test]
-    fn only_what_the_internet_routes_is_public() {
+    fn only_addresses_routed_on_the_internet_are_public() {
         for (text, public) in [
             ("8.8.8.8", true),
             ("100.63.255.255", true),

@@ -1,26 +1,27 @@
-//! The addresses of our own that connections come from. Those of a kind, IPv4 or IPv6, take turns
-//! among themselves: an attempt that tries both kinds of a host's addresses uses up no turn of the
-//! other kind.
+//! The local addresses that connections use. Those of a family, IPv4 or IPv6, take turns among
+//! themselves. An attempt takes one turn per family that it uses, however many addresses it tries.
 
 use std::net::IpAddr;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-/// A route's sources, and whose turn it is.
+/// A route's sources, and which is next.
 #[derive(Debug)]
 pub(super) struct Sources {
-    four: Kind,
-    six: Kind,
+    four: Family,
+    six: Family,
 }
 
-/// The sources of one kind.
+/// The sources of one address family.
 #[derive(Debug)]
-struct Kind {
-    /// Empty where there are sources and none of this kind.
+struct Family {
+    /// Empty if sources are configured but none of this family. A single `None` if none are
+    /// configured at all.
     addresses: Vec<Option<IpAddr>>,
     turn: AtomicUsize,
 }
 
-/// What one attempt connects from. Each kind is drawn once, by the first address that needs it.
+/// The sources of one attempt. The source of each family is chosen once, for the first address that
+/// needs it.
 #[derive(Debug)]
 pub(super) struct Turn<'a> {
     sources: &'a Sources,
@@ -29,9 +30,9 @@ pub(super) struct Turn<'a> {
 }
 
 impl Sources {
-    /// These; without any the system chooses.
+    /// Returns these sources. If there are none, the system chooses the local address.
     pub(super) fn new(sources: &[IpAddr]) -> Self {
-        let kind = |is_four| {
+        let family = |is_four| {
             let same = sources
                 .iter()
                 .filter(|source| source.is_ipv4() == is_four)
@@ -42,18 +43,18 @@ impl Sources {
             } else {
                 same.collect()
             };
-            Kind {
+            Family {
                 addresses,
                 turn: AtomicUsize::new(0),
             }
         };
         Self {
-            four: kind(true),
-            six: kind(false),
+            four: family(true),
+            six: family(false),
         }
     }
 
-    /// The next attempt's.
+    /// Returns the sources for the next attempt.
     pub(super) fn turn(&self) -> Turn<'_> {
         Turn {
             sources: self,
@@ -63,8 +64,8 @@ impl Sources {
     }
 }
 
-impl Kind {
-    fn draw(&self) -> Option<Option<IpAddr>> {
+impl Family {
+    fn next(&self) -> Option<Option<IpAddr>> {
         let turn = self
             .turn
             .fetch_add(1, Ordering::Relaxed)
@@ -74,14 +75,15 @@ impl Kind {
 }
 
 impl Turn<'_> {
-    /// The address of our own to reach this one from: `Some(None)` where the system chooses, `None`
-    /// where we have none of its kind. The same for all addresses of a kind.
+    /// Returns the local address from which to reach this address. It is `Some(None)` if the system
+    /// chooses, and `None` if no source has its family. All addresses of a family get the same
+    /// result.
     pub(super) fn source(&mut self, address: IpAddr) -> Option<Option<IpAddr>> {
         let Self { sources, four, six } = self;
         if address.is_ipv4() {
-            *four.get_or_insert_with(|| sources.four.draw())
+            *four.get_or_insert_with(|| sources.four.next())
         } else {
-            *six.get_or_insert_with(|| sources.six.draw())
+            *six.get_or_insert_with(|| sources.six.next())
         }
     }
 }
@@ -101,7 +103,7 @@ mod tests {
         )
     }
 
-    /// What an attempt that tries these addresses in turn comes from.
+    /// Returns the sources of an attempt that tries these addresses in this order.
     fn drawn(sources: &Sources, hosts: &[&str]) -> Vec<String> {
         let mut turn = sources.turn();
         let drawn = hosts.iter().map(|host| turn.source(host.parse().unwrap()));
@@ -115,7 +117,7 @@ mod tests {
     }
 
     #[test]
-    fn every_source_has_its_turn_whichever_kinds_of_addresses_hosts_have() {
+    fn every_source_has_its_turn_for_hosts_with_any_mix_of_address_families() {
         let all = ["192.0.2.1", "2001:db8::1", "192.0.2.2", "2001:db8::2"];
         for hosts in [
             &HOSTS[..],
@@ -131,7 +133,7 @@ mod tests {
     }
 
     #[test]
-    fn an_attempt_comes_from_one_source_of_a_kind_and_the_next_from_another() {
+    fn an_attempt_uses_one_source_per_family_and_the_next_attempt_another() {
         let sources = sources(&["192.0.2.1", "192.0.2.2", "2001:db8::1"]);
         let fours = ["198.51.100.9", "198.51.100.8", "2001:db8::9"];
         assert_eq!(
@@ -146,7 +148,7 @@ mod tests {
     }
 
     #[test]
-    fn without_sources_the_system_chooses_and_without_one_of_a_kind_there_is_none() {
+    fn without_sources_the_system_chooses_and_a_family_without_sources_is_not_used() {
         assert_eq!(drawn(&sources(&[]), &HOSTS), ["any", "any"]);
         assert_eq!(
             drawn(&sources(&["192.0.2.1"]), &HOSTS),

@@ -6,7 +6,7 @@ use std::time::Duration;
 use typed_toml::section::Section;
 use typed_toml::set::{SECOND, set};
 
-/// What stands for the envelope in a command's arguments.
+/// The placeholders for the envelope in a command's arguments.
 pub const PLACEHOLDERS: [&str; 3] = ["{sender}", "{recipient}", "{message_id}"];
 
 /// The settings of a program that sends.
@@ -14,16 +14,16 @@ pub const PLACEHOLDERS: [&str; 3] = ["{sender}", "{recipient}", "{message_id}"];
 pub struct CommandSettings {
     /// The program's file.
     pub program: PathBuf,
-    /// Whether it gets lines that end with CRLF, as in mail on the wire; else with LF, as programs
-    /// of Unix expect.
+    /// Whether it gets lines that end with CRLF, as in transmitted mail. Otherwise they end with
+    /// LF, as programs of Unix expect.
     pub crlf: bool,
-    /// Its arguments, with [`PLACEHOLDERS`] in them.
+    /// Its arguments, which may contain [`PLACEHOLDERS`].
     pub arguments: Vec<String>,
-    /// What it finds as `PATH`; it finds no other variable.
+    /// Its `PATH`, the only environment variable that it gets.
     pub path: String,
     /// How long it may run.
     pub timeout: Duration,
-    /// Bytes of its output that are read at most.
+    /// How many bytes of its output are kept at most.
     pub output_max: usize,
 }
 
@@ -32,7 +32,7 @@ pub(super) fn read_command(section: &mut Section<'_, '_>) -> Option<CommandSetti
     match &program {
         None => section.fault(
             "program",
-            "a command route needs the program that sends, like \"/usr/sbin/sendmail\"",
+            "a command route needs the program that sends, for example \"/usr/sbin/sendmail\"",
         ),
         Some(path) if !path.is_absolute() => section.fault("program", "must be an absolute path"),
         Some(_) => {}
@@ -43,18 +43,18 @@ pub(super) fn read_command(section: &mut Section<'_, '_>) -> Option<CommandSetti
         .map(str::to_owned)
         .collect();
     if section.text("path").is_some_and(|path| path.contains('\0')) {
-        section.fault("path", "cannot hold a null character");
+        section.fault("path", "must not contain a null character");
     }
     for argument in &arguments {
         if let Err(unknown) = check_placeholders(argument) {
             let known = PLACEHOLDERS.join(", ");
             section.fault(
                 "arguments",
-                format!("there is no {unknown}; placeholders are {known}"),
+                format!("{unknown} is not a placeholder; the placeholders are {known}"),
             );
         }
         if argument.contains('\0') {
-            section.fault("arguments", "an argument cannot hold a null character");
+            section.fault("arguments", "an argument must not contain a null character");
         }
     }
     if !arguments
@@ -63,7 +63,8 @@ pub(super) fn read_command(section: &mut Section<'_, '_>) -> Option<CommandSetti
     {
         section.fault(
             "arguments",
-            "must have {recipient} among them, for the program gets the envelope here and the content on its standard input: \
+            "must contain {recipient}: the program gets the envelope from its arguments and the \
+             content on its standard input, as with \
              [\"-i\", \"-f\", \"{sender}\", \"--\", \"{recipient}\"]",
         );
     }
@@ -90,7 +91,7 @@ pub(super) fn read_command(section: &mut Section<'_, '_>) -> Option<CommandSetti
     })
 }
 
-/// What stands in braces has to be a placeholder.
+/// Checks that only placeholders are written in braces. `Err` is the first text that is not one.
 pub(super) fn check_placeholders(argument: &str) -> Result<(), &str> {
     let mut rest = argument;
     while let Some(start) = rest.find('{') {

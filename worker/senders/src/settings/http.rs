@@ -9,27 +9,27 @@ use typed_toml::section::Section;
 use typed_toml::set::{SECOND, set};
 use url::Url;
 
-/// How to make a secret that signs requests.
-const MAKE_SECRET: &str = "make one with: echo whsec_$(openssl rand -base64 32)";
+/// How to create a secret that signs requests.
+const MAKE_SECRET: &str = "create one with: echo whsec_$(openssl rand -base64 32)";
 
-/// The settings of a platform that sends by itself, asked over HTTP.
+/// The settings of a platform that sends by itself when it is asked over HTTP.
 #[derive(Clone, Debug)]
 pub struct HttpSettings {
-    /// Where attempts are posted.
+    /// The URL that attempts are posted to.
     pub url: Url,
-    /// What signs them.
+    /// The keys that sign the requests.
     pub signer: Signer,
-    /// Certificates (PEM) that are trusted beside those of the system.
+    /// Certificates (PEM) that are trusted in addition to those of the system.
     pub ca: Option<Vec<u8>>,
-    /// Whether the content goes along.
+    /// Whether requests contain the message's content.
     pub content: bool,
-    /// For connecting.
+    /// The time limit for connecting.
     pub connect_timeout: Duration,
-    /// For the whole of one attempt.
+    /// The time limit for one whole attempt.
     pub timeout: Duration,
-    /// Bytes of a request at most.
+    /// The maximum size of a request, in bytes.
     pub request_max: usize,
-    /// Bytes of an answer at most.
+    /// The maximum size of an answer, in bytes.
     pub answer_max: usize,
 }
 
@@ -52,7 +52,7 @@ pub(super) fn read_http(section: &mut Section<'_, '_>) -> Option<HttpSettings> {
     let secrets = read_file(section, "secret_file");
     if secrets.is_none() && !section.has("secret_file") {
         let text = format!(
-            "an http route needs the file of the secret that signs its requests; {MAKE_SECRET}"
+            "an http route needs the file with the secret that signs its requests; {MAKE_SECRET}"
         );
         section.fault("secret_file", text);
     }
@@ -95,19 +95,19 @@ pub(super) fn read_http(section: &mut Section<'_, '_>) -> Option<HttpSettings> {
     })
 }
 
-/// A URL that mail may be posted to: by TLS, or without it where that is on this machine, or wanted
-/// so.
+/// Returns a URL that mail may be posted to. It must use TLS, unless it is on this machine or
+/// `cleartext` allows it.
 pub(super) fn post_url(text: &str, cleartext: bool) -> Result<Url, String> {
-    let url = parse_url(text).ok_or("is no URL like \"https://mail.example.com/redeliver\"")?;
-    let here = is_this_machine(&url);
+    let url = parse_url(text).ok_or("is not a URL like \"https://mail.example.com/redeliver\"")?;
+    let is_local = is_this_machine(&url);
     match url.scheme() {
         _ if !url.username().is_empty() || url.password().is_some() => {
-            Err("has a user or password in it; requests are signed instead".to_owned())
+            Err("must not contain a user or password; requests are signed instead".to_owned())
         }
         "https" => Ok(url),
-        "http" if here || cleartext => Ok(url),
+        "http" if is_local || cleartext => Ok(url),
         "http" => Err(
-            "has no TLS; write https://, or set cleartext = true where the network is trusted"
+            "does not use TLS; write https://, or set cleartext = true if the network is trusted"
                 .to_owned(),
         ),
         other => Err(format!("\"{other}\" is not http or https")),

@@ -1,4 +1,5 @@
-//! The settings of a route whose sender is `mx`, which takes mail to the recipients' own mail hosts.
+//! The settings of a route whose sender is `mx`, which delivers directly to the recipients' mail
+//! hosts.
 
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
@@ -13,27 +14,26 @@ use crate::settings::session::{SessionSettings, TlsMode, read_session};
 /// The settings of a route whose sender is `mx`.
 #[derive(Clone, Debug)]
 pub struct MxSettings {
-    /// The port of mail hosts; anything but 25 is for tests.
+    /// The port of mail hosts. Values other than 25 are for tests.
     pub port: u16,
     /// Whether connections are encrypted: [`TlsMode::None`], [`TlsMode::Opportunistic`] or
     /// [`TlsMode::Required`].
     pub tls: TlsMode,
-    /// The recipients' domains for which TLS is required whatever `tls` says.
+    /// Recipient domains for which TLS is required, even if `tls` does not require it.
     pub tls_required: Vec<HostRule>,
-    /// The addresses of our own that connections come from, taken in turn; none: the system
-    /// chooses.
+    /// The local addresses that connections use in turn. If empty, the system chooses.
     pub sources: Vec<IpAddr>,
-    /// Addresses that one attempt tries at most.
+    /// How many addresses one attempt tries at most.
     pub hosts_max: usize,
-    /// Lookups under way at once.
+    /// How many lookups run at once at most.
     pub lookups_max: usize,
-    /// Whether mail may go to hosts whose address is private, loopback or otherwise not public.
+    /// Whether mail may be sent to hosts with private, loopback or other non-public addresses.
     pub private_hosts: bool,
-    /// Which DNS servers are asked; none: those of the system.
+    /// The DNS servers to use. If empty, those of the system are used.
     pub nameservers: Vec<SocketAddr>,
     /// How long one lookup may take.
     pub lookup_timeout: Duration,
-    /// What every conversation has.
+    /// The settings of each SMTP session.
     pub session: SessionSettings,
 }
 
@@ -66,7 +66,7 @@ pub(super) fn read_mx(section: &mut Section<'_, '_>) -> MxSettings {
     for text in section.texts("sources") {
         match text.parse() {
             Ok(address) => mx.sources.push(address),
-            Err(_) => section.fault("sources", format!("\"{text}\" is no IP address")),
+            Err(_) => section.fault("sources", format!("\"{text}\" is not an IP address")),
         }
     }
     for text in section.texts("nameservers") {
@@ -75,7 +75,7 @@ pub(super) fn read_mx(section: &mut Section<'_, '_>) -> MxSettings {
             None => {
                 section.fault(
                     "nameservers",
-                    format!("\"{text}\" is no address like \"192.0.2.53\""),
+                    format!("\"{text}\" is not an address like \"192.0.2.53\""),
                 );
             }
         }

@@ -13,35 +13,36 @@ use crate::settings::http::{HttpSettings, read_http};
 use crate::settings::mx::{MxSettings, read_mx};
 use crate::settings::smtp::{SmtpSettings, read_smtp};
 
-/// `[[route]]`: one way out.
+/// `[[route]]`: one way to send mail.
 #[derive(Clone, Debug)]
 pub struct Route {
     /// Its name.
     pub name: String,
-    /// What sends.
+    /// The settings of its sender.
     pub sender: SenderSettings,
-    /// How long a message that a relay took waits for a bounce before it counts as delivered; zero:
-    /// it counts at once.
+    /// How long a message that a relay accepted waits for a bounce before it counts as delivered.
+    /// If zero, the message counts as delivered at once.
     pub confirm: Duration,
 }
 
 /// The settings of a sender.
 #[derive(Clone, Debug)]
 pub enum SenderSettings {
-    /// Says what it would send.
+    /// Only logs what it would send.
     Log,
     /// Hands mail to a relay.
     Smtp(SmtpSettings),
-    /// Takes mail to the recipients' own mail hosts.
+    /// Delivers directly to the recipients' own mail hosts.
     Mx(MxSettings),
-    /// Asks the platform, over HTTP.
+    /// Asks the platform to send, over HTTP.
     Http(Box<HttpSettings>),
     /// Runs a program.
     Command(CommandSettings),
 }
 
-/// Every http route has to post to a host of the list, where there is one: it says so in one place,
-/// whoever writes routes.
+/// Reports a fault for each `http` route that posts to a host that is not in `hosts`
+/// (`worker.http_hosts`). An empty list allows every host. The list limits the hosts in one place,
+/// even if several people write routes.
 pub fn check_http_hosts(hosts: &[HostRule], routes: &[Route], faults: &mut Vec<SettingsFault>) {
     let allowed = |host: &str| hosts.is_empty() || hosts.iter().any(|rule| rule.covers(host));
     for route in routes {
@@ -73,7 +74,7 @@ enum SenderKind {
     Command,
 }
 
-/// What a route may name as its sender.
+/// The senders that a route may name.
 const SENDERS: [(&str, SenderKind); 5] = [
     ("log", SenderKind::Log),
     ("smtp", SenderKind::Smtp),
@@ -83,7 +84,7 @@ const SENDERS: [(&str, SenderKind); 5] = [
 ];
 
 /// Reads one `[[route]]`, and reports a fault for each key that is missing or wrong. Returns `None`
-/// if no route can be made of it.
+/// if the route cannot be used.
 pub fn read_route(mut section: Section<'_, '_>) -> Option<Route> {
     let name = read_name(&mut section, "name").map(str::to_owned);
     if !section.has("name") {

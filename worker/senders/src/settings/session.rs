@@ -9,26 +9,26 @@ use typed_toml::set::{SECOND, set, set_number};
 
 const HOUR: Duration = Duration::from_secs(3_600);
 
-/// What every conversation has.
+/// The settings of each session.
 #[derive(Clone, Debug)]
 pub struct SessionSettings {
-    /// What we call ourselves.
+    /// The host name that we give in EHLO.
     pub helo: String,
-    /// Connections to one host at most.
+    /// How many connections to one host are open at most.
     pub connections: usize,
-    /// Messages that one connection carries at most.
+    /// How many messages one connection carries at most.
     pub messages_max: u32,
-    /// How old a connection gets at most.
+    /// How old a connection may become.
     pub age_max: Duration,
-    /// How long a connection may be idle and be used again.
+    /// How long a connection may be idle before it is closed.
     pub idle_max: Duration,
     /// The time limit of each phase.
     pub timeouts: SmtpTimeouts,
-    /// What is made of a message that was sent whole and not answered for.
+    /// What happens to a message that was sent whole and got no answer.
     pub after_dot: AfterDot,
-    /// What the peer is asked to report (RFC 3461).
+    /// Which reports are requested from the peer (RFC 3461).
     pub notify: Notify,
-    /// The files of TLS.
+    /// The certificates and the key for TLS.
     pub certificates: TlsFiles,
 }
 
@@ -37,20 +37,19 @@ pub struct SessionSettings {
 pub enum TlsMode {
     /// Never.
     None,
-    /// Where the peer offers STARTTLS, whatever its certificate says (RFC 7435); in the clear where
-    /// that fails.
+    /// If the peer offers STARTTLS, with any certificate (RFC 7435). If TLS fails, without
+    /// encryption.
     Opportunistic,
-    /// By STARTTLS, with a certificate that holds for the host; else nothing is sent.
+    /// By STARTTLS, with a certificate that matches the host. Otherwise nothing is sent.
     Required,
-    /// From the first byte (RFC 8314), with a certificate that holds for the host.
+    /// From the first byte (RFC 8314), with a certificate that matches the host.
     Implicit,
 }
 
-/// How long each phase of a conversation may take, whole replies included.
+/// How long each phase of a conversation may take, including the whole reply.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct SmtpTimeouts {
-    /// For one of the connections to become free, where all are in use. It is no phase: nobody is
-    /// talked to yet.
+    /// Waiting for a free connection if all are in use. The peer is not contacted yet.
     pub wait: Duration,
     /// The TCP connection, and the TLS handshake.
     pub connect: Duration,
@@ -60,33 +59,33 @@ pub struct SmtpTimeouts {
     pub mail: Duration,
     /// RCPT.
     pub rcpt: Duration,
-    /// DATA, and then once more the sending of the content.
+    /// DATA, and the same time again for sending the content.
     pub data: Duration,
-    /// The answer to the final dot. Whoever is given up too early gets the message twice (RFC 5321,
-    /// section 4.5.3.2.6).
+    /// The answer to the final dot. If the limit is too short, the recipient gets the message twice
+    /// (RFC 5321, section 4.5.3.2.6).
     pub dot: Duration,
 }
 
-/// What is made of a message that was sent whole and not answered for: the peer may have it or not.
+/// What happens to a message that was sent whole and got no answer. The peer may have it or not.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum AfterDot {
-    /// It is sent again by the next attempt, and may come twice.
+    /// The next attempt sends it again, and it may arrive twice.
     Resend,
-    /// It counts as taken, and may be lost.
+    /// It counts as accepted, and may be lost.
     AssumeDelivered,
 }
 
-/// What the peer is asked to report about a message, where it offers to (NOTIFY of RFC 3461,
-/// section 4.1).
+/// Which reports about a message are requested from the peer, if the peer offers DSN (NOTIFY of RFC
+/// 3461, section 4.1).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Notify {
-    /// That it arrived.
+    /// That the message was delivered.
     pub success: bool,
-    /// That it did not.
+    /// That delivery failed.
     pub failure: bool,
-    /// That it takes long.
+    /// That delivery is delayed.
     pub delay: bool,
-    /// Nothing, ever.
+    /// No reports at all.
     pub never: bool,
 }
 
@@ -125,10 +124,10 @@ impl Default for SmtpTimeouts {
 }
 
 impl SmtpTimeouts {
-    /// How long a free connection is waited for where nothing else is said.
+    /// The default of `wait`.
     const WAIT: Duration = Duration::from_secs(300);
 
-    /// The same limit for every phase.
+    /// Returns the same limit for every phase; `wait` keeps its default.
     pub const fn all(limit: Duration) -> Self {
         Self {
             wait: Self::WAIT,
@@ -141,30 +140,31 @@ impl SmtpTimeouts {
         }
     }
 
-    /// How long one conversation that carries one message may take at most, with STARTTLS and AUTH.
+    /// Returns how long a conversation with one message may take at most, including STARTTLS and
+    /// AUTH.
     pub fn whole(&self) -> Duration {
-        // Twice connect for the handshake; greeting, EHLO, STARTTLS, EHLO again and up to three
-        // steps of AUTH.
+        // Connect counts twice, for TCP and TLS. The greeting limit counts for the greeting, EHLO,
+        // STARTTLS, the second EHLO and up to three steps of AUTH.
         self.connect * 2 + self.greeting * 7 + self.mail + self.rcpt + self.data * 2 + self.dot
     }
 }
 
 impl Notify {
-    /// The parameter's value; `None` where nothing is asked.
+    /// Returns the value of the NOTIFY parameter; `None` if nothing is requested.
     pub fn value(self) -> Option<String> {
         if self.never {
             return Some("NEVER".to_owned());
         }
-        let asked = [
+        let requested = [
             (self.success, "SUCCESS"),
             (self.failure, "FAILURE"),
             (self.delay, "DELAY"),
         ];
-        let asked: Vec<_> = asked
+        let requested: Vec<_> = requested
             .into_iter()
             .filter_map(|(wanted, name)| wanted.then_some(name))
             .collect();
-        (!asked.is_empty()).then(|| asked.join(","))
+        (!requested.is_empty()).then(|| requested.join(","))
     }
 }
 
@@ -204,8 +204,9 @@ pub(super) fn read_session(session: &mut SessionSettings, section: &mut Section<
     read_tls(&mut session.certificates, section);
 }
 
-/// One limit for all, and limits for phases over it. The answer to the final dot keeps its ten
-/// minutes where only the one for all is named: who is given up too early gets the message twice.
+/// Reads `timeout`, one limit for all phases, and `timeouts`, which override it for single phases.
+/// `timeout` alone never shortens the limits of the content and of the answer to the final dot (ten
+/// minutes): if that answer is given up too early, the recipient gets the message twice.
 fn read_timeouts(timeouts: &mut SmtpTimeouts, section: &mut Section<'_, '_>) {
     let allowed = SECOND / 10..=HOUR;
     if let Some(limit) = section.duration("timeout", allowed.clone()) {
@@ -264,7 +265,10 @@ fn read_notify(section: &mut Section<'_, '_>) -> Notify {
         }
     }
     if notify.never && names.len() > 1 {
-        section.fault("notify", "never stands alone (RFC 3461, section 4.1)");
+        section.fault(
+            "notify",
+            "never must be the only value (RFC 3461, section 4.1)",
+        );
     }
     notify
 }

@@ -18,23 +18,23 @@ pub struct SmtpSettings {
     pub port: u16,
     /// Whether the connection is encrypted.
     pub tls: TlsMode,
-    /// Who we are to the relay, where it asks.
+    /// The login, if the relay requires one.
     pub login: Option<SmtpLogin>,
-    /// What every conversation has.
+    /// The settings of each SMTP session.
     pub session: SessionSettings,
 }
 
-/// Who we are to a relay.
+/// The login at a relay.
 #[derive(Clone, PartialEq, Eq)]
 pub struct SmtpLogin {
     /// The user.
     pub username: String,
-    /// The password. It never prints.
+    /// The password. `Debug` does not print it.
     pub password: String,
 }
 
 impl SmtpSettings {
-    /// A relay with the defaults: no TLS asked for, no login.
+    /// Returns the default settings of a relay: opportunistic TLS, no login.
     pub fn new(host: impl Into<String>, port: u16) -> Self {
         Self {
             host: host.into(),
@@ -57,7 +57,10 @@ impl fmt::Debug for SmtpLogin {
 pub(super) fn read_smtp(section: &mut Section<'_, '_>) -> Option<SmtpSettings> {
     let host = read_host(section, "host").map(str::to_owned);
     if !section.has("host") {
-        section.fault("host", "an smtp route needs the host of its relay");
+        section.fault(
+            "host",
+            "an smtp route needs the host name or address of its relay",
+        );
     }
     let mut smtp = SmtpSettings::new(host?, 25);
     let modes = [
@@ -78,7 +81,7 @@ pub(super) fn read_smtp(section: &mut Section<'_, '_>) -> Option<SmtpSettings> {
     {
         section.fault(
             "password_file",
-            "would be sent in the clear where TLS fails; set tls to required or implicit",
+            "would be sent in the clear if TLS fails; set tls to required or implicit",
         );
     }
     read_session(&mut smtp.session, section);
@@ -91,7 +94,7 @@ fn read_login(section: &mut Section<'_, '_>) -> Option<SmtpLogin> {
     if section.has("username") != section.has("password_file") {
         section.fault(
             "username",
-            "username and password_file belong together; give both or none",
+            "username and password_file belong together; set both or neither",
         );
     }
     let password = String::from_utf8_lossy(without_line_end(&password?)).into_owned();
@@ -101,7 +104,7 @@ fn read_login(section: &mut Section<'_, '_>) -> Option<SmtpLogin> {
     })
 }
 
-/// Whether nobody is between us and the host.
+/// Whether the host is this machine, so that no network is between us.
 fn is_local(host: &str) -> bool {
     host == "localhost"
         || host

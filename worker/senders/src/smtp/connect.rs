@@ -1,8 +1,8 @@
-//! Makes connections, and says whose fault it is if there is none.
+//! Makes connections, and decides which side a failure belongs to.
 //!
-//! An error that the system returns at once is this machine's own: it has sent nothing. One that
-//! comes later may be what a router or the peer has answered. So both steps are made here, one by
-//! one.
+//! If the system returns an error at once, it comes from this machine, which has sent nothing. A
+//! later error may come from a router or the peer. To tell them apart, each step of connecting is a
+//! separate call here.
 
 use std::io;
 use std::net::{IpAddr, SocketAddr, TcpStream as StdStream};
@@ -13,27 +13,27 @@ use system::whose_fault::{Cause, NO_SOURCE, When, network_error, own_error};
 use tokio::net::TcpStream;
 
 use super::peer::{Peer, Place};
-use super::wire::Silence;
+use super::wire::NoReply;
 
 /// Connects to a peer.
-pub(super) async fn connect(peer: &Peer) -> Result<TcpStream, Silence> {
+pub(super) async fn connect(peer: &Peer) -> Result<TcpStream, NoReply> {
     let stream = match peer.place {
         Place::Port(port) => to_relay(&peer.host, port).await?,
         Place::Address(address) => to_host(&peer.host, address, peer.source).await?,
     };
-    // Each command waits for its reply: holding back small segments would only add delay.
+    // Each command waits for its reply, so delaying small segments would only add latency.
     stream
         .set_nodelay(true)
         .map_err(|err| failed(&peer.host, &err, network_error(&err, When::Later)))?;
     Ok(stream)
 }
 
-/// A relay is ours, wherever it is.
-async fn to_relay(host: &str, port: u16) -> Result<TcpStream, Silence> {
+/// A relay belongs to our side on every host.
+async fn to_relay(host: &str, port: u16) -> Result<TcpStream, NoReply> {
     let connected = TcpStream::connect((host, port)).await;
     connected.map_err(|err| match own_error(&err) {
-        Some(cause) => Silence::by(cause, FaultKind::Connect, &format!("{host}: {err}")),
-        None => Silence::new(FaultKind::Connect, format!("{host}: {err}")),
+        Some(cause) => NoReply::by(cause, FaultKind::Connect, &format!("{host}: {err}")),
+        None => NoReply::new(FaultKind::Connect, format!("{host}: {err}")),
     })
 }
 
@@ -41,7 +41,7 @@ async fn to_host(
     host: &str,
     address: SocketAddr,
     source: Option<IpAddr>,
-) -> Result<TcpStream, Silence> {
+) -> Result<TcpStream, NoReply> {
     let at_once = |err: io::Error| failed(host, &err, network_error(&err, When::AtOnce));
     let socket = Socket::new(
         Domain::for_address(address),
@@ -72,11 +72,11 @@ fn is_under_way(err: &io::Error) -> bool {
     err.raw_os_error() == Some(Errno::EINPROGRESS as i32)
 }
 
-fn failed(host: &str, err: &io::Error, cause: Cause) -> Silence {
+fn failed(host: &str, err: &io::Error, cause: Cause) -> NoReply {
     let kind = if cause.side == Side::Ours {
         FaultKind::Local
     } else {
         FaultKind::Connect
     };
-    Silence::by(cause, kind, &format!("{host}: {err}"))
+    NoReply::by(cause, kind, &format!("{host}: {err}"))
 }

@@ -1,12 +1,12 @@
-//! The content as DATA takes it.
+//! The content in the form that DATA transmits.
 
 use std::iter::once;
 
 use memchr::memmem;
 
-/// Lines that start with a dot get another, and a dot alone ends the content (RFC 5321, section
-/// 4.5.2). All line ends are CRLF already. It comes in pieces, so that content need not be in
-/// memory once more for each connection.
+/// Returns the content with a dot added to each line that starts with one, and a final line with
+/// only a dot (RFC 5321, section 4.5.2). All line ends are CRLF already. The result comes in
+/// pieces, so that the content is not copied in memory for each connection.
 pub(crate) fn dot_stuffed(content: &[u8]) -> impl Iterator<Item = &[u8]> {
     let dot_if = |so: bool| if so { &b"."[..] } else { b"" };
     let first = dot_if(content.starts_with(b"."));

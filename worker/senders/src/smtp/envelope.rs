@@ -1,5 +1,5 @@
-//! MAIL and RCPT for one message, with the extensions that it needs and the peer offers. What the
-//! peer cannot take is seen here, before anything is sent.
+//! MAIL and RCPT for one message, with the extensions that it needs and the peer offers. A message
+//! that the peer cannot accept is refused here, before anything is sent.
 
 use domain::address::Address;
 use domain::reply::Reply;
@@ -9,10 +9,10 @@ use super::offers::Offers;
 use crate::attempt::Attempt;
 use crate::settings::session::Notify;
 
-/// How long an ENVID may be (RFC 3461, section 4.4).
+/// The maximum length of an ENVID (RFC 3461, section 4.4).
 const ENVID_MAX: usize = 100;
 
-/// The commands that name sender and recipient, with their line ends.
+/// The commands that name the sender and the recipient, including their line ends.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct Envelope {
     pub(crate) mail: String,
@@ -20,7 +20,8 @@ pub(crate) struct Envelope {
 }
 
 impl Envelope {
-    /// The commands for this peer. `Err` is what the peer would say, did it know.
+    /// Returns the commands for this peer. `Err` is the reply that the peer would send if it got
+    /// the message.
     pub(crate) fn new(
         offers: &Offers,
         notify: Notify,
@@ -32,9 +33,9 @@ impl Envelope {
         let mut rcpt = format!("RCPT TO:<{}>", recipient.as_str());
         if offers.size_max != 0 && content.len() > offers.size_max {
             let (size, most) = (content.len(), offers.size_max);
-            // RFC 1870, section 6.2: the peer's announcement is its answer.
+            // RFC 1870, section 6.2: the announced limit counts as the peer's answer.
             return Err(no(&format!(
-                "552 5.3.4 the message has {size} bytes and the peer takes {most}"
+                "552 5.3.4 the message has {size} bytes and the peer accepts at most {most}"
             )));
         }
         if offers.size() {
@@ -44,7 +45,7 @@ impl Envelope {
             if !offers.eight_bit() {
                 // RFC 6152, section 3: never, under any circumstances.
                 return Err(no(
-                    "554 5.6.3 the message has bytes beyond ASCII and the peer does not take them",
+                    "554 5.6.3 the message is not ASCII and the peer does not offer 8BITMIME",
                 ));
             }
             mail.push_str(" BODY=8BITMIME");
@@ -81,14 +82,14 @@ fn no(reply: &str) -> Reply {
     Reply::parse(reply)
 }
 
-/// The header section: all before the first empty line.
+/// Returns the header section: everything before the first empty line.
 fn header(content: &[u8]) -> &[u8] {
     let end = memmem::find(content, b"\r\n\r\n");
     &content[..end.unwrap_or(content.len())]
 }
 
-/// Text as a parameter takes it (RFC 3461, section 4): what is not printable, `+` and `=` as `+`
-/// and two digits. Nothing beyond ASCII fits, and gives no text at all.
+/// Returns text encoded as xtext (RFC 3461, section 4): spaces, non-printable characters, `+` and
+/// `=` become `+` and two hexadecimal digits. Returns an empty string if the text is not ASCII.
 fn xtext(text: &str) -> String {
     if !text.is_ascii() {
         return String::new();
@@ -130,7 +131,7 @@ mod tests {
     }
 
     #[test]
-    fn only_what_is_offered_and_needed_is_said() {
+    fn the_commands_use_only_extensions_that_are_offered_and_needed() {
         let plain = envelope(Offers::of(0, 0), "jo@example.com", "a\r\n").unwrap();
         assert_eq!(plain.mail, "MAIL FROM:<bounce@news.example.org>\r\n");
         assert_eq!(plain.rcpt, "RCPT TO:<jo@example.com>\r\n");
@@ -145,7 +146,7 @@ mod tests {
         let ascii = envelope(Offers::of(ALL, 0), "jo+x@example.com", "A: b\r\n\r\nü\r\n").unwrap();
         assert!(
             !ascii.mail.contains("SMTPUTF8"),
-            "the body alone does not need it: {}",
+            "a non-ASCII body does not need it: {}",
             ascii.mail
         );
         assert_eq!(
@@ -155,7 +156,7 @@ mod tests {
     }
 
     #[test]
-    fn what_the_peer_cannot_take_is_refused_as_it_would() {
+    fn a_message_the_peer_cannot_accept_is_refused_with_the_reply_it_would_send() {
         for (offers, recipient, content, status) in [
             (
                 Offers::of(EXT_SIZE, 3),

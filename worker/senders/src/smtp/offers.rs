@@ -5,22 +5,23 @@ use smtp_proto::{
     EXT_START_TLS, EhloResponse,
 };
 
-use super::wire::Said;
+use super::wire::RawReply;
 
-/// What a server offers; nothing where it knows HELO only.
+/// The extensions that a server offers; none if it only supports HELO.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Offers {
     extensions: u32,
     auth: u64,
-    /// The largest message that it takes, in bytes; 0 where it does not say (RFC 1870, section 4).
+    /// The largest message that it accepts, in bytes; 0 if it gives no limit (RFC 1870, section 4).
     pub(crate) size_max: usize,
 }
 
 impl Offers {
-    /// Reads each line by itself: a keyword that is written wrong hides no other.
-    pub(crate) fn read(said: &Said) -> Self {
+    /// Reads the extensions from a reply to EHLO. Each line is parsed by itself, so that one
+    /// malformed keyword does not hide the others.
+    pub(crate) fn read(reply: &RawReply) -> Self {
         let mut offers = Self::default();
-        for line in said.more_lines() {
+        for line in reply.more_lines() {
             let line = format!("250-host\r\n250 {line}\r\n");
             let Ok(response) = EhloResponse::parse(&mut line.as_bytes().iter()) else {
                 continue;
@@ -68,7 +69,7 @@ impl Offers {
         self.extensions & extension != 0
     }
 
-    /// These extensions and no other.
+    /// Returns an offer with exactly these extensions.
     #[cfg(test)]
     pub(crate) fn of(extensions: u32, size_max: usize) -> Self {
         Self {

@@ -1,16 +1,16 @@
-//! The peer of a connection: its name, where it is, and how the connection is made.
+//! The peer of a connection: its name, its address, and how to connect to it.
 
 use std::net::{IpAddr, SocketAddr};
 
 use crate::settings::session::TlsMode;
 
-/// Whom a connection is made to, and how. Sessions with one peer can stand for each other.
+/// A server, and how to connect to it. Any session with a peer may be used in place of another.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(crate) struct Peer {
-    /// Its name, which a certificate has to hold for.
+    /// Its name, which its certificate has to match.
     pub(crate) host: String,
     pub(crate) place: Place,
-    /// The address of our own that the connection comes from.
+    /// The local address that the connection uses.
     pub(crate) source: Option<IpAddr>,
     pub(crate) tls: TlsMode,
 }
@@ -18,8 +18,8 @@ pub(crate) struct Peer {
 /// Where a peer is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(crate) enum Place {
-    /// At this port of wherever the system says that its name is.
+    /// At this port of the address that the system resolves the name to.
     Port(u16),
-    /// Here.
+    /// At this address.
     Address(SocketAddr),
 }

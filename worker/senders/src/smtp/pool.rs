@@ -1,5 +1,5 @@
-//! Sessions that are kept and used again, by peer. Each carries so many messages, gets so old, and
-//! is left with a farewell.
+//! Pools of sessions that are kept and reused, one pool per peer. Each session is limited in
+//! messages, age and idle time, and is closed with QUIT.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError, Weak};
@@ -12,96 +12,97 @@ use domain::reply::Reply;
 use domain::transcript::Phase;
 use tokio::time::{Instant, MissedTickBehavior, interval_at, timeout};
 
-use super::open_sessions::{KeptSessions, OpenSessions};
+use super::open_sessions::{IdleSessions, OpenSessions};
 use super::peer::Peer;
-use super::session::{Failure, Manner, Session};
+use super::recorder::TranscriptRecorder;
+use super::session::{Failure, Session, SessionParameters};
 use super::stop::{Stop, Why};
-use super::trail::Trail;
-use super::wire::Silence;
+use super::wire::NoReply;
 use crate::attempt::Attempt;
 use crate::contact;
 
-/// How many peers have sessions kept. Those beyond get one session for each message.
+/// How many peers may have a pool. For a further peer, each message opens and closes a session.
 const PEERS_MAX: usize = 4_096;
 
-/// How many sessions one message is tried on, where those that were kept turn out to have ended.
-const TRIES_MAX: usize = 3;
+/// How many sessions one message is tried on, if kept sessions turn out to have ended.
+const SESSIONS_MAX: usize = 3;
 
-/// How often sessions are looked at that nobody uses.
+/// How often idle sessions are checked.
 const SWEEP: Duration = Duration::from_secs(5);
 
-/// How long a session that is left for another one may take to say farewell.
-const FAREWELL_MAX: Duration = Duration::from_secs(1);
+/// How long QUIT may take on a session that is closed to make room for another.
+const EARLY_QUIT_MAX: Duration = Duration::from_secs(1);
 
 #[derive(Default)]
-struct Kept(Mutex<HashMap<Peer, Line>>);
+struct PeerPools(Mutex<HashMap<Peer, PeerPool>>);
 
-/// The sessions with one peer.
-struct Line {
-    pool: Pool<Opener>,
-    /// Whether the last sweep found none. Who has asked for one since then may be about to open it.
+/// The pool of sessions with one peer.
+struct PeerPool {
+    pool: Pool<SessionOpener>,
+    /// Whether the last sweep found the pool empty. A task that fetched the pool since then may be
+    /// about to open a session.
     was_empty: bool,
 }
 
 /// The sessions of one sender.
 pub(crate) struct Pools {
-    manner: Arc<Manner>,
-    kept: Arc<Kept>,
+    parameters: Arc<SessionParameters>,
+    pools: Arc<PeerPools>,
     sessions: Arc<OpenSessions>,
 }
 
 /// Opens sessions with one peer.
-struct Opener {
+struct SessionOpener {
     peer: Peer,
-    manner: Arc<Manner>,
+    parameters: Arc<SessionParameters>,
     sessions: Arc<OpenSessions>,
 }
 
 impl Pools {
-    /// No session yet.
+    /// Returns the pools without any session.
     ///
     /// # Panics
     /// Outside a tokio runtime.
-    pub(crate) fn new(manner: Manner, sessions: Arc<OpenSessions>) -> Self {
-        let kept = Arc::<Kept>::default();
-        let watched: Arc<dyn KeptSessions> = kept.clone();
+    pub(crate) fn new(parameters: SessionParameters, sessions: Arc<OpenSessions>) -> Self {
+        let pools = Arc::<PeerPools>::default();
+        let watched: Arc<dyn IdleSessions> = pools.clone();
         sessions.watch(Arc::downgrade(&watched));
-        tokio::spawn(sweep(Arc::downgrade(&kept)));
+        tokio::spawn(sweep(Arc::downgrade(&pools)));
         Self {
-            manner: Arc::new(manner),
-            kept,
+            parameters: Arc::new(parameters),
+            pools,
             sessions,
         }
     }
 
-    /// Hands one message to a peer. A kept session may have been closed by the peer while nobody
-    /// looked: then the others that nobody uses are left too, and a new one is opened.
+    /// Hands one message to a peer. The peer may have closed a kept session while it was idle. Then
+    /// the other idle sessions are closed too, and a new one is opened.
     pub(crate) async fn hand_over(
         &self,
         peer: &Peer,
         attempt: &Attempt,
         content: &[u8],
-        trail: &mut Trail,
+        recorder: &mut TranscriptRecorder,
     ) -> Result<Reply, Stop> {
         let pool = self.pool(peer);
-        for _ in 0..TRIES_MAX {
-            let mut session = self.session(&pool, trail).await?;
+        for _ in 0..SESSIONS_MAX {
+            let mut session = self.session(&pool, recorder).await?;
             let reused = session.messages > 0;
-            let handed_over = session.hand_over(attempt, content, trail).await;
-            if !session.is_good() {
-                tokio::spawn(leave_for_another(session));
+            let handed_over = session.hand_over(attempt, content, recorder).await;
+            if !session.is_reusable() {
+                tokio::spawn(quit_and_free_place(session));
             }
             match handed_over {
-                Err(stop) if reused && stop.is_farewell() => {
-                    tracing::debug!(host = peer.host, "a kept connection had ended");
-                    leave(pool.retain(|_, _| false).removed);
+                Err(stop) if reused && stop.is_stale_session() => {
+                    tracing::debug!(host = peer.host, "a kept connection was closed by the peer");
+                    quit_all(pool.retain(|_, _| false).removed);
                 }
                 other => return other,
             }
         }
-        let why = Why::Broken(Silence::new(
+        let why = Why::Broken(NoReply::new(
             FaultKind::Lost,
-            "the peer closes each connection that is kept",
+            "the peer closes every connection that is kept for reuse",
         ));
         Err(Stop {
             phase: Phase::Mail,
@@ -111,39 +112,39 @@ impl Pools {
 
     async fn session(
         &self,
-        pool: &Pool<Opener>,
-        trail: &mut Trail,
-    ) -> Result<Object<Opener>, Stop> {
-        trail.begin(Phase::Connect);
-        // Until one is free it is we who have too few connections.
-        contact::pause();
+        pool: &Pool<SessionOpener>,
+        recorder: &mut TranscriptRecorder,
+    ) -> Result<Object<SessionOpener>, Stop> {
+        recorder.begin(Phase::Connect);
+        // Until a connection is free, the wait is due to our own limit and not to the host.
+        contact::stop_waiting();
         match pool.get().await {
             Ok(mut session) => {
-                session.continue_trail(trail);
+                session.continue_transcript(recorder);
                 Ok(session)
             }
             Err(PoolError::Backend(Failure { stop, opening })) => {
-                trail.go_on(opening);
+                recorder.continue_after(opening);
                 Err(stop)
             }
             Err(_) => Err(Stop {
                 phase: Phase::Connect,
-                why: Why::Crowded,
+                why: Why::NoFreeConnection,
             }),
         }
     }
 
-    fn pool(&self, peer: &Peer) -> Pool<Opener> {
-        let mut kept = self.kept.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(line) = kept.get_mut(peer) {
-            line.was_empty = false;
-            return line.pool.clone();
+    fn pool(&self, peer: &Peer) -> Pool<SessionOpener> {
+        let mut pools = self.pools.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(peer_pool) = pools.get_mut(peer) {
+            peer_pool.was_empty = false;
+            return peer_pool.pool.clone();
         }
-        let settings = &self.manner.settings;
-        let (manner, sessions) = (self.manner.clone(), self.sessions.clone());
-        let opener = Opener {
+        let settings = &self.parameters.settings;
+        let (parameters, sessions) = (self.parameters.clone(), self.sessions.clone());
+        let opener = SessionOpener {
             peer: peer.clone(),
-            manner,
+            parameters,
             sessions,
         };
         let pool = Pool::builder(opener)
@@ -152,10 +153,10 @@ impl Pools {
             .runtime(Runtime::Tokio1)
             .build()
             .expect("a pool with time limits has a runtime");
-        if kept.len() < PEERS_MAX {
-            kept.insert(
+        if pools.len() < PEERS_MAX {
+            pools.insert(
                 peer.clone(),
-                Line {
+                PeerPool {
                     pool: pool.clone(),
                     was_empty: false,
                 },
@@ -165,8 +166,8 @@ impl Pools {
     }
 }
 
-impl KeptSessions for Kept {
-    fn note_idle(&self, since: &mut Vec<StdInstant>) {
+impl IdleSessions for PeerPools {
+    fn collect_idle_since(&self, since: &mut Vec<StdInstant>) {
         self.each(|pool| {
             pool.retain(|session, _| {
                 since.push(session.used());
@@ -175,91 +176,97 @@ impl KeptSessions for Kept {
         });
     }
 
-    fn leave_idle(&self, until: StdInstant) {
-        self.each(|pool| leave_soon(pool.retain(|session, _| session.used() > until).removed));
+    fn close_idle(&self, until: StdInstant) {
+        self.each(|pool| quit_quickly(pool.retain(|session, _| session.used() > until).removed));
     }
 }
 
-impl Kept {
-    fn each(&self, mut visit: impl FnMut(&Pool<Opener>)) {
+impl PeerPools {
+    fn each(&self, mut visit: impl FnMut(&Pool<SessionOpener>)) {
         self.0
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
             .values()
-            .for_each(|line| visit(&line.pool));
+            .for_each(|peer_pool| visit(&peer_pool.pool));
     }
 }
 
-impl Manager for Opener {
+impl Manager for SessionOpener {
     type Type = Session;
     type Error = Failure;
 
     async fn create(&self) -> Result<Session, Failure> {
-        let counted = self.sessions.count();
-        let opened = Session::open(&self.peer, &self.manner, counted).await;
+        let count_guard = self.sessions.count();
+        let opened = Session::open(&self.peer, &self.parameters, count_guard).await;
         if opened
             .as_ref()
             .is_err_and(|failure| failure.stop.is_shortage())
         {
-            // Other sessions took the last descriptors. The next try finds room.
+            // Other sessions took the last file descriptors. The next attempt has room.
             self.sessions.make_room();
         }
         opened
     }
 
-    /// What has to be done after a refusal is done here and not before its outcome is told: an
-    /// attempt that was cut off in between would not know its answer, and the address would be
-    /// asked again.
+    /// Resets the session after a refusal. This happens here and not before the outcome is
+    /// reported. An attempt that is cancelled during a reset would lose its answer, and the address
+    /// would be tried again.
     async fn recycle(&self, session: &mut Session, _: &Metrics) -> RecycleResult<Failure> {
-        let is_fit = session.is_good() && session.reset().await && session.is_good();
+        let is_fit = session.is_reusable() && session.reset().await && session.is_reusable();
         if is_fit {
             Ok(())
         } else {
-            Err(RecycleError::message("not to be used again"))
+            Err(RecycleError::message("not reusable"))
         }
     }
 }
 
-/// Leaves sessions that are too old or idle, and forgets peers without any, until the sender is
-/// gone.
-async fn sweep(kept: Weak<Kept>) {
+/// Closes sessions that are too old or idle too long, and removes pools without sessions. Runs
+/// until the sender is dropped.
+async fn sweep(pools: Weak<PeerPools>) {
     let mut ticks = interval_at(Instant::now() + SWEEP, SWEEP);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
         ticks.tick().await;
-        let Some(kept) = kept.upgrade() else { return };
+        let Some(pools) = pools.upgrade() else { return };
         let mut left = Vec::new();
-        kept.0
+        pools
+            .0
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
-            .retain(|_, line| {
-                left.extend(line.pool.retain(|session, _| session.is_good()).removed);
-                let is_empty = line.pool.status().size == 0;
-                let keep = !(is_empty && line.was_empty);
-                line.was_empty = is_empty;
+            .retain(|_, peer_pool| {
+                left.extend(
+                    peer_pool
+                        .pool
+                        .retain(|session, _| session.is_reusable())
+                        .removed,
+                );
+                let is_empty = peer_pool.pool.status().size == 0;
+                let keep = !(is_empty && peer_pool.was_empty);
+                peer_pool.was_empty = is_empty;
                 keep
             });
-        leave(left);
+        quit_all(left);
     }
 }
 
-/// Says farewell; only then another session with this peer may take its place, so that the peer
-/// never has more of them than it may.
-async fn leave_for_another(mut session: Object<Opener>) {
+/// Ends a session with QUIT and frees its place in the pool only afterwards. So the peer never has
+/// more sessions than its limit.
+async fn quit_and_free_place(mut session: Object<SessionOpener>) {
     session.quit().await;
     drop(Object::take(session));
 }
 
-/// Leaves sessions in whose place others come: they count no longer, and a peer that is slow to say
-/// farewell is not waited for.
-fn leave_soon(sessions: Vec<Session>) {
+/// Closes sessions to make room for others. They stop counting at once, so that a peer that answers
+/// QUIT slowly delays no other session.
+fn quit_quickly(sessions: Vec<Session>) {
     for mut session in sessions {
-        session.counts_no_longer();
-        tokio::spawn(async move { timeout(FAREWELL_MAX, session.quit()).await });
+        session.stop_counting();
+        tokio::spawn(async move { timeout(EARLY_QUIT_MAX, session.quit()).await });
     }
 }
 
-fn leave(sessions: Vec<Session>) {
+fn quit_all(sessions: Vec<Session>) {
     for mut session in sessions {
         tokio::spawn(async move { session.quit().await });
     }

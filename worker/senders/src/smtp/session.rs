@@ -1,5 +1,5 @@
-//! A session: a connection on which EHLO has been answered, encrypted and authenticated as it
-//! should be.
+//! A session: a connection that has passed EHLO, and TLS and authentication as far as the route
+//! requires them.
 
 use std::time::{Duration, Instant};
 
@@ -12,21 +12,21 @@ use tokio_util::either::Either;
 
 use super::connect::connect;
 use super::offers::Offers;
-use super::open_sessions::Counted;
+use super::open_sessions::CountGuard;
 use super::peer::Peer;
+use super::recorder::TranscriptRecorder;
 use super::stop::{Stop, Why};
 use super::tls::{TlsClient, version};
-use super::trail::Trail;
-use super::wire::{Said, Silence, Stream, Wire};
+use super::wire::{NoReply, RawReply, Stream, Wire};
 use crate::contact;
 use crate::settings::session::{SessionSettings, TlsMode};
 use crate::settings::smtp::SmtpLogin;
 
-/// How long a farewell may take. Nobody waits for it.
+/// How long QUIT may take. No attempt waits for it.
 const QUIT_MAX: Duration = Duration::from_secs(5);
 
 /// What all sessions of one sender have in common.
-pub(crate) struct Manner {
+pub(crate) struct SessionParameters {
     pub(crate) settings: SessionSettings,
     pub(crate) login: Option<SmtpLogin>,
     pub(crate) tls: TlsClient,
@@ -42,24 +42,24 @@ pub(crate) struct Session {
     pub(crate) address: String,
     /// The version of TLS.
     pub(crate) tls: Option<&'static str>,
-    /// What opening it took; until the first attempt that uses it asks.
+    /// The transcript of opening it. The first attempt that uses the session takes it.
     pub(crate) opening: Option<Transcript>,
-    pub(super) born: Instant,
+    pub(super) opened_at: Instant,
     pub(super) used: Instant,
-    /// How many messages it was given.
+    /// How many messages it was given to carry.
     pub(crate) messages: u32,
-    /// Whether a transaction is under way. It stays so where the attempt was cancelled, and nobody
-    /// knows then what the peer will say next.
+    /// Whether a transaction is running. It remains true if the attempt was cancelled, because then
+    /// the peer's next reply is unknown.
     pub(super) in_transaction: bool,
-    /// Whether that transaction was refused, and only has to be ended before the next.
+    /// Whether that transaction was refused, so that the session only needs a reset.
     pub(super) refused: bool,
-    /// How many replies are still to come to commands that were sent ahead.
+    /// How many replies to pipelined commands are outstanding.
     pub(super) outstanding: usize,
-    /// Counts it among those that are open.
-    counted: Option<Counted>,
+    /// Counts it as an open session.
+    count_guard: Option<CountGuard>,
 }
 
-/// Why there is no session, and how far it came.
+/// Why a session could not be opened, and the transcript until then.
 #[derive(Debug)]
 pub(crate) struct Failure {
     pub(crate) stop: Stop,
@@ -67,45 +67,48 @@ pub(crate) struct Failure {
 }
 
 impl Session {
-    /// Continues an attempt's trail on this session, which is ready. What it took to open it is
-    /// counted for the first attempt that uses it.
-    pub(crate) fn continue_trail(&mut self, trail: &mut Trail) {
+    /// Continues the transcript of an attempt that now uses this session. The time that opening
+    /// took is counted for the first attempt that uses the session.
+    pub(crate) fn continue_transcript(&mut self, recorder: &mut TranscriptRecorder) {
         match self.opening.take() {
-            Some(opening) => trail.go_on(opening),
-            None => trail.reuse(&self.host, &self.address, self.tls),
+            Some(opening) => recorder.continue_after(opening),
+            None => recorder.reuse(&self.host, &self.address, self.tls),
         }
     }
 
-    /// Opens a session. Where TLS is taken as it comes and fails, once more in the clear.
+    /// Opens a session. If opportunistic TLS fails, tries once more without encryption.
     pub(super) async fn open(
         peer: &Peer,
-        manner: &Manner,
-        counted: Counted,
+        parameters: &SessionParameters,
+        count_guard: CountGuard,
     ) -> Result<Self, Failure> {
-        let mut trail = Trail::default();
-        let mut opened = open(peer, peer.tls, manner, &mut trail).await;
+        let mut recorder = TranscriptRecorder::default();
+        let mut opened = open(peer, peer.tls, parameters, &mut recorder).await;
         if let (TlsMode::Opportunistic, Err(stop)) = (peer.tls, &opened)
             && stop.phase == Phase::Tls
         {
-            tracing::debug!(host = peer.host, "TLS failed; going on in the clear");
-            opened = open(peer, TlsMode::None, manner, &mut trail).await;
+            tracing::debug!(
+                host = peer.host,
+                "TLS failed; connecting again without encryption"
+            );
+            opened = open(peer, TlsMode::None, parameters, &mut recorder).await;
         }
         match opened {
             Ok(mut session) => {
-                session.opening = Some(trail.finish());
-                session.counted = Some(counted);
+                session.opening = Some(recorder.finish());
+                session.count_guard = Some(count_guard);
                 Ok(session)
             }
             Err(stop) => Err(Failure {
                 stop,
-                opening: trail.finish(),
+                opening: recorder.finish(),
             }),
         }
     }
 
-    /// Whether it may carry another message, after a [`reset`](Self::reset) where the last one was
-    /// refused.
-    pub(crate) fn is_good(&self) -> bool {
+    /// Whether it may carry another message. If the last one was refused, it needs a
+    /// [`reset`](Self::reset) first.
+    pub(crate) fn is_reusable(&self) -> bool {
         let SessionSettings {
             messages_max,
             age_max,
@@ -114,22 +117,22 @@ impl Session {
         } = self.settings;
         (self.refused || !self.in_transaction && !self.wire.has_more())
             && self.messages < messages_max
-            && self.born.elapsed() < age_max
+            && self.opened_at.elapsed() < age_max
             && self.used.elapsed() < idle_max
     }
 
-    /// When it was used last.
+    /// Returns when it was last used.
     pub(super) fn used(&self) -> Instant {
         self.used
     }
 
-    /// Another one takes its place.
-    pub(super) fn counts_no_longer(&mut self) {
-        self.counted = None;
+    /// Stops counting it as open, because another session takes its place.
+    pub(super) fn stop_counting(&mut self) {
+        self.count_guard = None;
     }
 
-    /// Says farewell, as a client must before it closes (RFC 5321, section 4.1.1.10).
-    /// To be called last: the connection is closed afterwards, whatever becomes of it.
+    /// Sends QUIT, as a client must before it closes (RFC 5321, section 4.1.1.10). To be called
+    /// last: the connection is closed afterwards, whether or not QUIT succeeds.
     pub(crate) async fn quit(&mut self) {
         if self.reset().await {
             let _ = timeout(QUIT_MAX, async {
@@ -142,12 +145,12 @@ impl Session {
 }
 
 impl Drop for Session {
-    /// Breaks off a transaction that was given up. If the connection were closed in order, the
-    /// system would still send what it holds. The peer could take the message after it has been
-    /// sent again.
+    /// Resets the connection if a transaction was abandoned on it. An ordinary close would still
+    /// send the bytes that the system has queued. Then the peer could accept a message that has
+    /// meanwhile been sent again.
     fn drop(&mut self) {
         if self.in_transaction && !self.refused {
-            self.wire.break_off();
+            self.wire.reset_on_close();
         }
     }
 }
@@ -155,128 +158,135 @@ impl Drop for Session {
 async fn open(
     peer: &Peer,
     tls: TlsMode,
-    manner: &Manner,
-    trail: &mut Trail,
+    parameters: &SessionParameters,
+    recorder: &mut TranscriptRecorder,
 ) -> Result<Session, Stop> {
-    let SessionSettings { helo, timeouts, .. } = &manner.settings;
-    contact::wait();
-    trail.begin(Phase::Connect);
-    trail.met(&peer.host, "");
-    let stream = in_time(Phase::Connect, timeouts.connect, connect(peer)).await?;
+    let SessionSettings { helo, timeouts, .. } = &parameters.settings;
+    contact::begin_waiting();
+    recorder.begin(Phase::Connect);
+    recorder.set_peer(&peer.host, "");
+    let stream = within(Phase::Connect, timeouts.connect, connect(peer)).await?;
     let address = stream
         .peer_addr()
         .map(|address| address.to_string())
         .unwrap_or_default();
-    trail.met(&peer.host, &address);
+    recorder.set_peer(&peer.host, &address);
 
     let mut version = None;
     let mut wire = if tls == TlsMode::Implicit {
-        let (stream, agreed) = encrypt(peer, true, manner, stream, trail).await?;
+        let (stream, agreed) = encrypt(peer, true, parameters, stream, recorder).await?;
         version = Some(agreed);
         Wire::new(stream)
     } else {
         Wire::new(Either::Left(stream))
     };
-    trail.begin(Phase::Greeting);
-    let said = in_time(Phase::Greeting, timeouts.greeting, wire.reply()).await?;
-    yes(Phase::Greeting, &said)?;
-    let mut offers = hello(&mut wire, helo, timeouts.greeting, trail).await?;
+    recorder.begin(Phase::Greeting);
+    let reply = within(Phase::Greeting, timeouts.greeting, wire.reply()).await?;
+    require_positive(Phase::Greeting, &reply)?;
+    let mut offers = greet(&mut wire, helo, timeouts.greeting, recorder).await?;
 
-    let ready = match tls {
+    let is_ready = match tls {
         TlsMode::Opportunistic | TlsMode::Required if offers.starttls() => {
-            starts(&mut wire, manner, trail).await?
+            ask_for_tls(&mut wire, parameters, recorder).await?
         }
         _ => false,
     };
-    if ready {
+    if is_ready {
         if wire.has_more() {
-            // Whoever put that there is not who the certificate will be for (RFC 3207, section 6).
-            return Err(no_tls("the peer went on speaking before TLS began"));
+            // These bytes may come from an attacker and not from the owner of the certificate (RFC
+            // 3207, section 6).
+            return Err(tls_failure("the peer sent more data before TLS began"));
         }
         let Either::Left(stream) = wire.into_stream() else {
             unreachable!("TLS begins once")
         };
         let (stream, agreed) =
-            encrypt(peer, tls == TlsMode::Required, manner, stream, trail).await?;
+            encrypt(peer, tls == TlsMode::Required, parameters, stream, recorder).await?;
         version = Some(agreed);
         wire = Wire::new(stream);
-        offers = hello(&mut wire, helo, timeouts.greeting, trail)
+        offers = greet(&mut wire, helo, timeouts.greeting, recorder)
             .await
-            .map_err(Stop::by_tls)?;
+            .map_err(Stop::during_tls)?;
     } else if tls == TlsMode::Required {
-        return Err(no_tls("the peer is not ready for TLS, which is required"));
+        return Err(tls_failure(
+            "the peer is not ready for TLS, which is required",
+        ));
     }
-    if let Some(login) = &manner.login {
-        trail.begin(Phase::Auth);
+    if let Some(login) = &parameters.login {
+        recorder.begin(Phase::Auth);
         authenticate(&mut wire, &offers, login, timeouts.greeting).await?;
     }
     let now = Instant::now();
     Ok(Session {
         wire,
         offers,
-        settings: manner.settings.clone(),
+        settings: parameters.settings.clone(),
         host: peer.host.clone(),
         address,
         tls: version,
         opening: None,
-        born: now,
+        opened_at: now,
         used: now,
         messages: 0,
         in_transaction: false,
         refused: false,
         outstanding: 0,
-        counted: None,
+        count_guard: None,
     })
 }
 
-/// EHLO; or HELO, where the peer knows no EHLO (RFC 5321, section 3.2).
-async fn hello(
+/// Sends EHLO, or HELO if the peer rejects EHLO (RFC 5321, section 3.2).
+async fn greet(
     wire: &mut Wire,
     helo: &str,
     limit: Duration,
-    trail: &mut Trail,
+    recorder: &mut TranscriptRecorder,
 ) -> Result<Offers, Stop> {
-    trail.begin(Phase::Hello);
-    let said = ask(wire, Phase::Hello, limit, &format!("EHLO {helo}\r\n")).await?;
-    if said.code < 500 {
-        yes(Phase::Hello, &said)?;
-        return Ok(Offers::read(&said));
+    recorder.begin(Phase::Hello);
+    let reply = ask(wire, Phase::Hello, limit, &format!("EHLO {helo}\r\n")).await?;
+    if reply.code < 500 {
+        require_positive(Phase::Hello, &reply)?;
+        return Ok(Offers::read(&reply));
     }
-    let said = ask(wire, Phase::Hello, limit, &format!("HELO {helo}\r\n")).await?;
-    yes(Phase::Hello, &said)?;
+    let reply = ask(wire, Phase::Hello, limit, &format!("HELO {helo}\r\n")).await?;
+    require_positive(Phase::Hello, &reply)?;
     Ok(Offers::default())
 }
 
-/// Asks for TLS; whether the peer is ready for it.
-async fn starts(wire: &mut Wire, manner: &Manner, trail: &mut Trail) -> Result<bool, Stop> {
-    trail.begin(Phase::Tls);
-    let said = ask(
+/// Sends STARTTLS. Returns whether the peer is ready for TLS.
+async fn ask_for_tls(
+    wire: &mut Wire,
+    parameters: &SessionParameters,
+    recorder: &mut TranscriptRecorder,
+) -> Result<bool, Stop> {
+    recorder.begin(Phase::Tls);
+    let reply = ask(
         wire,
         Phase::Tls,
-        manner.settings.timeouts.greeting,
+        parameters.settings.timeouts.greeting,
         "STARTTLS\r\n",
     )
     .await?;
-    Ok(said.is_yes())
+    Ok(reply.is_positive())
 }
 
 async fn encrypt(
     peer: &Peer,
     verified: bool,
-    manner: &Manner,
+    parameters: &SessionParameters,
     stream: TcpStream,
-    trail: &mut Trail,
+    recorder: &mut TranscriptRecorder,
 ) -> Result<(Stream, &'static str), Stop> {
-    trail.begin(Phase::Tls);
-    let handshake = async { manner.tls.connect(&peer.host, verified, stream).await };
-    let stream = in_time(Phase::Tls, manner.settings.timeouts.connect, handshake).await?;
+    recorder.begin(Phase::Tls);
+    let handshake = async { parameters.tls.connect(&peer.host, verified, stream).await };
+    let stream = within(Phase::Tls, parameters.settings.timeouts.connect, handshake).await?;
     contact::note_answer();
     let version = version(&stream);
-    trail.encrypted(version);
+    recorder.set_tls(version);
     Ok((Either::Right(Box::new(stream)), version))
 }
 
-/// PLAIN (RFC 4616) where it is offered, else LOGIN.
+/// Authenticates with PLAIN (RFC 4616) if it is offered, else with LOGIN.
 async fn authenticate(
     wire: &mut Wire,
     offers: &Offers,
@@ -296,65 +306,65 @@ async fn authenticate(
         let text = "the peer offers neither AUTH PLAIN nor AUTH LOGIN".to_owned();
         return Err(Stop {
             phase: Phase::Auth,
-            why: Why::Broken(Silence::new(FaultKind::Connect, text)),
+            why: Why::Broken(NoReply::new(FaultKind::Connect, text)),
         });
     };
     while let Some(step) = steps.pop() {
-        let said = ask(wire, Phase::Auth, limit, &format!("{step}\r\n")).await?;
+        let reply = ask(wire, Phase::Auth, limit, &format!("{step}\r\n")).await?;
         if steps.is_empty() {
-            return yes(Phase::Auth, &said);
+            return require_positive(Phase::Auth, &reply);
         }
-        if said.code != 334 {
-            return Err(Stop::said(Phase::Auth, &said));
+        if reply.code != 334 {
+            return Err(Stop::unexpected(Phase::Auth, &reply));
         }
     }
     Ok(())
 }
 
-/// Sends a command and reads its reply, within one limit for both.
+/// Sends a command and reads its reply, within one time limit for both.
 pub(super) async fn ask(
     wire: &mut Wire,
     phase: Phase,
     limit: Duration,
     command: &str,
-) -> Result<Said, Stop> {
-    in_time(phase, limit, async {
+) -> Result<RawReply, Stop> {
+    within(phase, limit, async {
         wire.send(command.as_bytes()).await?;
         wire.reply().await
     })
     .await
 }
 
-/// What comes of it within the limit.
-pub(super) async fn in_time<T>(
+/// Returns the result of `doing`, or a stop if it is not done within the limit.
+pub(super) async fn within<T>(
     phase: Phase,
     limit: Duration,
-    doing: impl Future<Output = Result<T, Silence>>,
+    doing: impl Future<Output = Result<T, NoReply>>,
 ) -> Result<T, Stop> {
     match timeout(limit, doing).await {
         Ok(Ok(done)) => Ok(done),
-        Ok(Err(silence)) => Err(Stop {
+        Ok(Err(no_reply)) => Err(Stop {
             phase,
-            why: Why::Broken(silence),
+            why: Why::Broken(no_reply),
         }),
         Err(_) => Err(Stop {
             phase,
-            why: Why::Late,
+            why: Why::TimedOut,
         }),
     }
 }
 
-fn yes(phase: Phase, said: &Said) -> Result<(), Stop> {
-    if said.is_yes() {
+fn require_positive(phase: Phase, reply: &RawReply) -> Result<(), Stop> {
+    if reply.is_positive() {
         Ok(())
     } else {
-        Err(Stop::said(phase, said))
+        Err(Stop::unexpected(phase, reply))
     }
 }
 
-fn no_tls(text: &str) -> Stop {
+fn tls_failure(text: &str) -> Stop {
     Stop {
         phase: Phase::Tls,
-        why: Why::Broken(Silence::new(FaultKind::Tls, text)),
+        why: Why::Broken(NoReply::new(FaultKind::Tls, text)),
     }
 }

@@ -1,68 +1,68 @@
-//! Why a conversation ended without the message being taken.
+//! Why a conversation ended before the peer accepted the message.
 
 use domain::outcome::{Fault, FaultKind, Outcome, Side};
 use domain::reply::Reply;
 use domain::reply::stage::Stage;
 use domain::transcript::Phase;
 
-use super::wire::{Said, Silence};
+use super::wire::{NoReply, RawReply};
 
-/// Why, and in which phase.
+/// The reason, and the phase in which the conversation ended.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Stop {
     pub(crate) phase: Phase,
     pub(crate) why: Why,
 }
 
-/// Why a conversation did not go on.
+/// Why a conversation ended.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Why {
-    /// The peer said no.
-    Said(Reply),
-    /// The peer said nothing within the phase's time.
-    Late,
-    /// The connection is of no more use.
-    Broken(Silence),
-    /// All connections that there may be were in use: the peer was not asked for another.
-    Crowded,
+    /// The peer sent a negative reply.
+    NegativeReply(Reply),
+    /// The peer sent no reply within the phase's time limit.
+    TimedOut,
+    /// The connection cannot be used any more.
+    Broken(NoReply),
+    /// All connections to the peer that are allowed were in use, so it was not contacted.
+    NoFreeConnection,
 }
 
-/// The codes that say who we have to be, or that we have to encrypt first (RFC 3207, section 4; RFC
-/// 4954, section 6).
+/// The codes that ask for authentication, reject it, or require encryption first (RFC 3207, section
+/// 4; RFC 4954, section 6).
 const ACCESS: [u16; 4] = [530, 534, 535, 538];
 
-/// The code with which a server closes the connection, whatever it was asked (RFC 5321, section
+/// The code with which a server closes the connection, in reply to any command (RFC 5321, section
 /// 3.8).
 const CLOSING: u16 = 421;
 
 impl Stop {
-    /// The peer's reply was not the one wanted.
-    pub(crate) fn said(phase: Phase, said: &Said) -> Self {
-        if said.is_no() {
+    /// Returns the stop for a reply other than the expected one.
+    pub(crate) fn unexpected(phase: Phase, reply: &RawReply) -> Self {
+        if reply.is_negative() {
             return Self {
                 phase,
-                why: Why::Said(said.reply()),
+                why: Why::NegativeReply(reply.parsed()),
             };
         }
         Self {
             phase,
-            why: Why::Broken(Silence::new(
-                FaultKind::Garbled,
-                format!("the peer said {} to {phase}", said.code),
+            why: Why::Broken(NoReply::new(
+                FaultKind::NotSmtp,
+                format!("the peer replied {} to {phase}", reply.code),
             )),
         }
     }
 
-    /// The same where TLS had just begun: a peer that breaks off then has refused it, for with TLS
-    /// 1.3 what it has against our certificate comes after our side is done (RFC 8446, section
-    /// 4.4.2.4).
-    pub(crate) fn by_tls(self) -> Self {
+    /// Returns the same stop for a conversation in which TLS had just begun. A connection lost at
+    /// that point counts as refused TLS. With TLS 1.3, the peer rejects our certificate only after
+    /// our side of the handshake is done (RFC 8446, section 4.4.2.4).
+    pub(crate) fn during_tls(self) -> Self {
         match self.why {
             Why::Broken(lost) if lost.kind == FaultKind::Lost => {
-                let text = format!("broken off after TLS began: {}", lost.text);
+                let text = format!("connection lost after TLS began: {}", lost.text);
                 Self {
                     phase: Phase::Tls,
-                    why: Why::Broken(Silence {
+                    why: Why::Broken(NoReply {
                         kind: FaultKind::Tls,
                         text,
                         ..lost
@@ -73,40 +73,45 @@ impl Stop {
         }
     }
 
-    /// Whether it is about the connection and not about the message: the peer closes, or is gone.
+    /// Whether it is about the connection and not about the message: the peer closes it, rejects us
+    /// before MAIL, or cannot be reached.
     pub(crate) fn is_about_connection(&self) -> bool {
         match &self.why {
-            Why::Said(reply) => self.is_before_mail() || reply.code == Some(CLOSING),
-            Why::Late | Why::Broken(..) => true,
-            // That we have much to say to a host is no reason to bother the next.
-            Why::Crowded => false,
+            Why::NegativeReply(reply) => self.is_before_mail() || reply.code == Some(CLOSING),
+            Why::TimedOut | Why::Broken(..) => true,
+            // Our own limit of connections to this host is no reason to try the next host.
+            Why::NoFreeConnection => false,
         }
     }
 
-    /// Whether the peer says that it closes, before it was sent the message whole.
+    /// Whether the peer announced that it closes the connection, before the whole message was sent.
     pub(crate) fn is_closing(&self) -> bool {
-        matches!(&self.why, Why::Said(reply) if reply.code == Some(CLOSING))
+        matches!(&self.why, Why::NegativeReply(reply) if reply.code == Some(CLOSING))
             && self.phase != Phase::Dot
     }
 
-    /// Whether a connection that had carried messages before had ended while nobody looked.
-    pub(crate) fn is_farewell(&self) -> bool {
+    /// Whether a reused connection had already ended while it was idle.
+    pub(crate) fn is_stale_session(&self) -> bool {
         self.is_closing()
             || self.phase == Phase::Mail
                 && matches!(&self.why, Why::Broken(lost) if lost.kind == FaultKind::Lost)
     }
 
-    /// Whether this machine has no way to the address: no route, or no address of its kind.
-    pub(crate) fn is_no_way(&self) -> bool {
-        matches!(&self.why, Why::Broken(Silence { cause: Some(cause), .. }) if cause.is_no_way())
+    /// Whether this machine cannot reach the address: it has no route, or no local address of that
+    /// family.
+    pub(crate) fn is_unroutable(&self) -> bool {
+        match &self.why {
+            Why::Broken(NoReply { cause, .. }) => cause.is_some_and(|cause| cause.is_unroutable()),
+            _ => false,
+        }
     }
 
-    /// Whether this process, or this machine, may open no more files for now.
+    /// Whether this process, or this machine, cannot open more files at the moment.
     pub(crate) fn is_shortage(&self) -> bool {
-        matches!(&self.why, Why::Broken(Silence { cause: Some(cause), .. }) if cause.is_shortage())
+        matches!(&self.why, Why::Broken(NoReply { cause: Some(cause), .. }) if cause.is_shortage())
     }
 
-    /// Whether it came before the message was mentioned.
+    /// Whether it happened before MAIL.
     pub(crate) fn is_before_mail(&self) -> bool {
         !matches!(
             self.phase,
@@ -114,30 +119,30 @@ impl Stop {
         )
     }
 
-    /// Whether the peer may have the message: all of it was sent.
-    pub(crate) fn is_unknown(&self) -> bool {
-        self.phase == Phase::Dot && !matches!(self.why, Why::Said(_))
+    /// Whether the peer may have the message: all of it was sent, and no reply arrived.
+    pub(crate) fn is_in_doubt(&self) -> bool {
+        self.phase == Phase::Dot && !matches!(self.why, Why::NegativeReply(_))
     }
 
-    /// As an outcome, where what the peer said is about the message; the rest is a fault on this
-    /// side.
+    /// Returns the outcome. A reply about the message decides it. Everything else is a fault on
+    /// `side`.
     pub(crate) fn outcome(self, side: Side) -> Outcome {
         match self.why {
-            Why::Said(reply) if !self.is_before_mail() && !is_about_access(&reply) => {
+            Why::NegativeReply(reply) if !self.is_before_mail() && !is_about_access(&reply) => {
                 outcome_of(self.phase, reply)
             }
             why => Outcome::Unreachable(Self { why, ..self }.fault(side)),
         }
     }
 
-    /// As a fault. Trouble of our own machine stays ours.
+    /// Returns it as a fault. Failures of this machine always count as ours.
     pub(crate) fn fault(self, side: Side) -> Fault {
-        let (unknown, before_mail) = (self.is_unknown(), self.is_before_mail());
-        let is_ours = matches!(&self.why, Why::Broken(silence) if silence.is_ours());
+        let (unknown, before_mail) = (self.is_in_doubt(), self.is_before_mail());
+        let is_ours = matches!(&self.why, Why::Broken(no_reply) if no_reply.is_ours());
         let mut name = None;
         let (kind, text) = match self.why {
-            // What is said to the envelope may quote it.
-            Why::Said(reply) if !before_mail => {
+            // A reply to MAIL, RCPT or later may quote the addresses, so its text is left out.
+            Why::NegativeReply(reply) if !before_mail => {
                 let bare = Reply {
                     text: String::new(),
                     ..reply
@@ -147,24 +152,24 @@ impl Stop {
                     format!("{} was refused: {bare}", self.phase),
                 )
             }
-            Why::Said(reply) => (
+            Why::NegativeReply(reply) => (
                 FaultKind::Connect,
                 format!("{} was refused: {reply}", self.phase),
             ),
-            Why::Late if self.phase == Phase::Connect => {
+            Why::TimedOut if self.phase == Phase::Connect => {
                 (FaultKind::Connect, "no connection in time".to_owned())
             }
-            Why::Late => (
+            Why::TimedOut => (
                 FaultKind::Lost,
-                format!("no answer to {} in time", self.phase),
+                format!("no reply to {} in time", self.phase),
             ),
-            Why::Broken(Silence { kind, cause, text }) => {
+            Why::Broken(NoReply { kind, cause, text }) => {
                 name = cause.map(|cause| cause.name);
                 (kind, text)
             }
-            Why::Crowded => (
+            Why::NoFreeConnection => (
                 FaultKind::Local,
-                "no connection became free in time".to_owned(),
+                "no connection to the peer became free in time".to_owned(),
             ),
         };
         let side = if is_ours || kind == FaultKind::Local {
@@ -181,13 +186,13 @@ impl Stop {
     }
 }
 
-/// Whether a reply, whenever it comes, is about who we are and how we have come, and not about the
+/// Whether a reply in any phase is about our authentication or encryption, and not about the
 /// message.
 fn is_about_access(reply: &Reply) -> bool {
     reply.code.is_some_and(|code| ACCESS.contains(&code))
 }
 
-/// The outcome of a reply that says no, with what it answered.
+/// Returns the outcome of a negative reply to the command of this phase.
 pub(crate) fn outcome_of(phase: Phase, reply: Reply) -> Outcome {
     let reply = match phase {
         Phase::Mail => reply.in_reply_to(Stage::Mail),

@@ -1,4 +1,4 @@
-//! TLS as a client: with a certificate that has to hold for the host, or with any (RFC 7435).
+//! TLS as a client, with or without verifying the server's certificate (RFC 7435).
 
 use std::io;
 use std::sync::{Arc, OnceLock};
@@ -18,10 +18,10 @@ use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 
-use super::wire::Silence;
+use super::wire::NoReply;
 
-/// Both ways to be a client. Each is made when it is first needed, because reading the system's
-/// certificates takes time.
+/// The two client configurations. Each is created when it is first needed, because reading the
+/// system's certificates takes time.
 pub(crate) struct TlsClient {
     files: TlsFiles,
     verified: OnceLock<Arc<ClientConfig>>,
@@ -37,20 +37,20 @@ impl TlsClient {
         }
     }
 
-    /// Shakes hands. `verified`: the certificate has to hold for `host`.
+    /// Performs the TLS handshake. If `verified`, the certificate has to match `host`.
     pub(crate) async fn connect(
         &self,
         host: &str,
         verified: bool,
         stream: TcpStream,
-    ) -> Result<TlsStream<TcpStream>, Silence> {
+    ) -> Result<TlsStream<TcpStream>, NoReply> {
         let config = self
             .config(verified)
-            .map_err(|why| Silence::by(OWN_TLS, FaultKind::Tls, &why))?;
+            .map_err(|why| NoReply::by(OWN_TLS, FaultKind::Tls, &why))?;
         let name = ServerName::try_from(host.trim_end_matches('.').to_owned()).map_err(|_| {
-            Silence::new(
+            NoReply::new(
                 FaultKind::Tls,
-                format!("{host} is no name that a certificate could hold for"),
+                format!("{host} is not a name that a certificate can be valid for"),
             )
         })?;
         TlsConnector::from(config)
@@ -59,8 +59,8 @@ impl TlsClient {
             .map_err(|err| failed(host, &err))
     }
 
-    /// What has once been made is kept. A failure is not: the files may have been unreadable for a
-    /// moment.
+    /// Returns the configuration, and keeps it for later calls. A failure is not kept: the files
+    /// may have been unreadable only for a moment.
     fn config(&self, verified: bool) -> Result<Arc<ClientConfig>, String> {
         let kept = if verified {
             &self.verified
@@ -79,16 +79,17 @@ impl TlsClient {
     }
 }
 
-/// What the peer's TLS, or the network, has against us. An error of TLS has no number.
-fn failed(host: &str, err: &io::Error) -> Silence {
+/// Returns the failure of a handshake. If the error has a system error number it comes from the
+/// network, otherwise from TLS.
+fn failed(host: &str, err: &io::Error) -> NoReply {
     let what = format!("{host}: {err}");
     match err.raw_os_error() {
-        Some(_) => Silence::by(network_error(err, When::Later), FaultKind::Tls, &what),
-        None => Silence::new(FaultKind::Tls, what),
+        Some(_) => NoReply::by(network_error(err, When::Later), FaultKind::Tls, &what),
+        None => NoReply::new(FaultKind::Tls, what),
     }
 }
 
-/// The version that was agreed on, as people write it.
+/// Returns the name of the TLS version in use.
 pub(crate) fn version(stream: &TlsStream<TcpStream>) -> &'static str {
     match stream.get_ref().1.protocol_version() {
         Some(ProtocolVersion::TLSv1_3) => "TLSv1.3",
@@ -113,9 +114,7 @@ fn verified_config(files: &TlsFiles) -> Result<Arc<ClientConfig>, String> {
         }
     }
     if roots.is_empty() {
-        return Err(
-            "the system trusts no certificate authority; name some in tls_ca_file".to_owned(),
-        );
+        return Err("the system has no trusted certificate authority; set tls_ca_file".to_owned());
     }
     let builder = builder()?.with_root_certificates(roots);
     with_own(builder, files)
@@ -153,8 +152,9 @@ fn with_own(
     Ok(Arc::new(config))
 }
 
-/// Takes any certificate, as opportunistic TLS does: whoever could forge one could as well strip
-/// STARTTLS. Signatures are checked all the same, so that the peer has the key of what it shows.
+/// Accepts any certificate, as opportunistic TLS does: an attacker that could forge one could also
+/// strip STARTTLS. Signatures are still verified, so that the peer has the key of the certificate
+/// that it presents.
 #[derive(Debug)]
 struct AnyCertificate(Arc<CryptoProvider>);
 

@@ -1,5 +1,5 @@
-//! A transaction: one message for one recipient over a session (RFC 5321, section 3.3), with the
-//! commands sent ahead of their replies where the peer takes that (RFC 2920).
+//! A transaction: one message for one recipient over a session (RFC 5321, section 3.3). Commands
+//! are sent without waiting for replies if the peer offers PIPELINING (RFC 2920).
 
 use std::future::pending;
 use std::mem;
@@ -12,27 +12,27 @@ use tokio::time::timeout;
 
 use super::dots::dot_stuffed;
 use super::envelope::Envelope;
-use super::session::{Session, ask, in_time};
+use super::recorder::TranscriptRecorder;
+use super::session::{Session, ask, within};
 use super::stop::{Stop, Why};
-use super::trail::Trail;
-use super::wire::{Said, Silence};
+use super::wire::{NoReply, RawReply};
 use crate::attempt::Attempt;
 use crate::contact;
 
-/// How long making a session fit for the next message may take.
+/// How long resetting a session for the next message may take.
 const RESET_MAX: Duration = Duration::from_secs(5);
 
 impl Session {
-    /// Hands one message over. What the peer says is told at once: where it is a refusal, the
-    /// session has to be [`reset`](Self::reset) before it carries the next, and where it is
-    /// anything else, to be given up.
+    /// Hands one message over, and returns the peer's answer at once. After a refusal, the session
+    /// must be [`reset`](Self::reset) before it carries another message. After any other failure it
+    /// must be closed.
     pub(crate) async fn hand_over(
         &mut self,
         attempt: &Attempt,
         content: &[u8],
-        trail: &mut Trail,
+        recorder: &mut TranscriptRecorder,
     ) -> Result<Reply, Stop> {
-        let handed_over = self.transact(attempt, content, trail).await;
+        let handed_over = self.transact(attempt, content, recorder).await;
         (self.refused, self.used) = (
             matches!(&handed_over, Err(stop) if !stop.is_about_connection()),
             Instant::now(),
@@ -44,25 +44,25 @@ impl Session {
         &mut self,
         attempt: &Attempt,
         content: &[u8],
-        trail: &mut Trail,
+        recorder: &mut TranscriptRecorder,
     ) -> Result<Reply, Stop> {
-        trail.begin(Phase::Mail);
+        recorder.begin(Phase::Mail);
         let envelope = Envelope::new(&self.offers, self.settings.notify, attempt, content)
             .map_err(|reply| Stop {
                 phase: Phase::Mail,
-                why: Why::Said(reply),
+                why: Why::NegativeReply(reply),
             })?;
-        // The connection may have taken long to open.
+        // Opening the connection may have taken long.
         attempt.in_doubt.may_send().await;
-        contact::wait();
+        contact::begin_waiting();
         (self.in_transaction, self.messages) = (true, self.messages + 1);
-        self.open_transaction(&envelope, trail).await?;
+        self.open_transaction(&envelope, recorder).await?;
         if !contact::begin_content() {
-            // It is being cut off, and the peer has nothing yet.
+            // The attempt is being cancelled, and the peer has nothing yet.
             return pending().await;
         }
         let limit = self.settings.timeouts.data;
-        in_time(
+        within(
             Phase::Data,
             limit,
             self.wire
@@ -70,39 +70,44 @@ impl Session {
         )
         .await?;
 
-        // From here on the peer may have the message, whatever we hear.
-        trail.begin(Phase::Dot);
-        let said = attempt
+        // From here on the peer may have the message, whether or not an answer arrives.
+        recorder.begin(Phase::Dot);
+        let reply = attempt
             .in_doubt
-            .answer(in_time(
+            .answer(within(
                 Phase::Dot,
                 self.settings.timeouts.dot,
                 self.wire.reply(),
             ))
             .await;
-        trail.end();
-        // That nobody waited says nothing of the peer.
-        let cut_off = || Why::Broken(Silence::new(FaultKind::Local, "cut off before the answer"));
-        match said.unwrap_or_else(|| {
+        recorder.end();
+        // The attempt was cancelled: this says nothing about the peer.
+        let cancelled = || {
+            Why::Broken(NoReply::new(
+                FaultKind::Local,
+                "cancelled before the answer",
+            ))
+        };
+        match reply.unwrap_or_else(|| {
             Err(Stop {
                 phase: Phase::Dot,
-                why: cut_off(),
+                why: cancelled(),
             })
         }) {
-            Ok(said) if said.is_yes() => {
+            Ok(reply) if reply.is_positive() => {
                 self.in_transaction = false;
-                Ok(said.reply())
+                Ok(reply.parsed())
             }
-            Ok(said) => Err(Stop::said(Phase::Dot, &said)),
+            Ok(reply) => Err(Stop::unexpected(Phase::Dot, &reply)),
             Err(stop) => Err(stop),
         }
     }
 
-    /// MAIL, RCPT and DATA, until the peer waits for the content.
+    /// Sends MAIL, RCPT and DATA. Returns once the peer is ready for the content.
     async fn open_transaction(
         &mut self,
         envelope: &Envelope,
-        trail: &mut Trail,
+        recorder: &mut TranscriptRecorder,
     ) -> Result<(), Stop> {
         let timeouts = self.settings.timeouts;
         let steps = [
@@ -113,27 +118,28 @@ impl Session {
         let ahead = self.offers.pipelining();
         if ahead {
             let all = steps.map(|(_, command, _)| command).concat();
-            in_time(Phase::Mail, timeouts.mail, self.wire.send(all.as_bytes())).await?;
+            within(Phase::Mail, timeouts.mail, self.wire.send(all.as_bytes())).await?;
         }
         for (n, (phase, command, limit)) in steps.into_iter().enumerate() {
-            trail.begin(phase);
-            let said = if ahead {
+            recorder.begin(phase);
+            let reply = if ahead {
                 self.outstanding = steps.len() - n - 1;
-                in_time(phase, limit, self.wire.reply()).await?
+                within(phase, limit, self.wire.reply()).await?
             } else {
                 ask(&mut self.wire, phase, limit, command).await?
             };
-            if !goes_on(phase, &said) {
-                return Err(Stop::said(phase, &said));
+            if !is_expected_reply(phase, &reply) {
+                return Err(Stop::unexpected(phase, &reply));
             }
         }
         Ok(())
     }
 
-    /// Ends a transaction that was refused, so that the session is fit for the next; `false` where
-    /// that cannot be.
+    /// Ends a refused transaction, so that the session can carry the next message. Returns `false`
+    /// if that is not possible.
     pub(crate) async fn reset(&mut self) -> bool {
-        // Where it is cut off on the way, nobody knows any more what the peer will say next.
+        // `refused` is cleared first: if this call is cancelled halfway, the peer's next reply is
+        // unknown, and the session must not be reused.
         let refused = mem::take(&mut self.refused);
         if refused
             && self.in_transaction
@@ -144,33 +150,33 @@ impl Session {
         !self.in_transaction
     }
 
-    /// Hears out what was sent ahead, and ends the transaction.
-    async fn abandon(&mut self) -> Result<(), Silence> {
+    /// Reads the outstanding replies to pipelined commands, and ends the transaction.
+    async fn abandon(&mut self) -> Result<(), NoReply> {
         let mut waits_for_content = false;
         while self.outstanding > 0 {
-            waits_for_content = goes_on(Phase::Data, &self.wire.reply().await?);
+            waits_for_content = is_expected_reply(Phase::Data, &self.wire.reply().await?);
             self.outstanding -= 1;
         }
         if waits_for_content {
-            // The peer takes content for nobody; it gets none (RFC 2920, section 3.1).
+            // The peer accepted no recipient, so it gets an empty message (RFC 2920, section 3.1).
             self.wire.send(b".\r\n").await?;
             self.wire.reply().await?;
         }
         self.wire.send(b"RSET\r\n").await?;
-        let said = self.wire.reply().await?;
-        if said.is_yes() {
+        let reply = self.wire.reply().await?;
+        if reply.is_positive() {
             Ok(())
         } else {
-            Err(Silence::new(FaultKind::Garbled, "RSET refused"))
+            Err(NoReply::new(FaultKind::NotSmtp, "the peer refused RSET"))
         }
     }
 }
 
-/// Whether the reply lets the transaction go on. The first digit says so, whatever the others are
-/// (RFC 5321, section 4.2); only for DATA is it another one.
-fn goes_on(phase: Phase, said: &Said) -> bool {
+/// Whether the reply allows the next command. Only the first digit counts (RFC 5321, section 4.2).
+/// The expected digit is 2, and 3 for DATA.
+fn is_expected_reply(phase: Phase, reply: &RawReply) -> bool {
     match phase {
-        Phase::Data => (300..=399).contains(&said.code),
-        _ => said.is_yes(),
+        Phase::Data => (300..=399).contains(&reply.code),
+        _ => reply.is_positive(),
     }
 }

@@ -1,6 +1,6 @@
-//! The wire: commands go out, whole replies come in, within bounds. What follows a reply stays for
-//! the next one, so that replies can be pipelined and none is taken for the answer to another
-//! command.
+//! The connection to a peer: sends commands and reads whole replies, within limits. Bytes after a
+//! reply are kept for the next one. So replies can be pipelined, and no reply is matched with the
+//! wrong command.
 
 use std::io;
 
@@ -16,30 +16,30 @@ use tokio_util::either::Either;
 use crate::contact;
 use crate::in_doubt::InDoubt;
 
-/// The most that one reply may have, in bytes. The longest lines of real servers fit in many times.
+/// The largest reply, in bytes. It is many times the longest reply of real servers.
 const REPLY_MAX: usize = 256 << 10;
 
-/// How much of a reply's text is kept, in bytes.
+/// How many bytes of a reply's text are kept.
 const KEPT_MAX: usize = 16 << 10;
 
-/// How much is read at once, in bytes.
+/// How many bytes are read at once.
 const READ: usize = 4 << 10;
 
-/// How much is written at once, in bytes.
+/// How many bytes are written at once.
 const WRITE: usize = 64 << 10;
 
-/// A connection, in the clear or encrypted.
+/// A connection, unencrypted or encrypted.
 pub(crate) type Stream = Either<TcpStream, Box<TlsStream<TcpStream>>>;
 
-/// A connection and what has been read from it ahead.
+/// A connection, and the bytes that were read but not used yet.
 pub(crate) struct Wire {
     stream: Stream,
     ahead: BytesMut,
 }
 
-/// What the peer answered to one command.
+/// The peer's reply to one command, not parsed yet.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Said {
+pub(crate) struct RawReply {
     /// The code of its last line, 200 to 599.
     pub(crate) code: u16,
     text: Vec<u8>,
@@ -47,9 +47,9 @@ pub(crate) struct Said {
 
 /// Why there was no reply.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Silence {
+pub(crate) struct NoReply {
     pub(crate) kind: FaultKind,
-    /// What is known about the error, if an error led to it. One that is ours counts against no
+    /// The error that caused it, if there is one. An error on our own side counts against no
     /// recipient.
     pub(crate) cause: Option<Cause>,
     pub(crate) text: String,
@@ -63,8 +63,8 @@ impl Wire {
         }
     }
 
-    /// Sends all of it.
-    pub(crate) async fn send(&mut self, bytes: &[u8]) -> Result<(), Silence> {
+    /// Sends all bytes and flushes the connection.
+    pub(crate) async fn send(&mut self, bytes: &[u8]) -> Result<(), NoReply> {
         let sent = async {
             self.stream.write_all(bytes).await?;
             self.stream.flush().await
@@ -72,13 +72,13 @@ impl Wire {
         sent.await.map_err(|err: io::Error| lost(&err))
     }
 
-    /// Sends the content in pieces, as many at once as there is room for in [`WRITE`], while the
-    /// message may be sent. The peer drops a message whose last piece does not come.
+    /// Sends the content, as many pieces at once as fit in [`WRITE`]. Before the last pieces it
+    /// checks that the message may still be sent. Without them the peer drops the message.
     pub(crate) async fn send_content(
         &mut self,
         pieces: impl Iterator<Item = &[u8]>,
         in_doubt: &InDoubt,
-    ) -> Result<(), Silence> {
+    ) -> Result<(), NoReply> {
         let sent = async {
             let mut together = Vec::new();
             for piece in pieces {
@@ -99,37 +99,44 @@ impl Wire {
         sent.await.map_err(|err: io::Error| lost(&err))
     }
 
-    /// When the connection is closed, it is reset, and nothing more of what was written is sent.
-    pub(super) fn break_off(&self) {
+    /// Makes the later close of this connection a reset: written bytes that are still queued are
+    /// not sent.
+    pub(super) fn reset_on_close(&self) {
         let stream = match &self.stream {
             Either::Left(stream) => stream,
             Either::Right(stream) => stream.get_ref().0,
         };
         if let Err(err) = stream.set_zero_linger() {
-            tracing::debug!(%err, "a connection is closed in order; what was written to it may still arrive");
+            tracing::debug!(
+                %err,
+                "a connection cannot be reset on close; bytes that were written may still arrive"
+            );
         }
     }
 
-    /// Reads one reply of one or more lines (RFC 5321, section 4.2.1). Lines that differ in their
-    /// codes are taken for what the last one says.
-    pub(crate) async fn reply(&mut self) -> Result<Said, Silence> {
+    /// Reads one reply of one or more lines (RFC 5321, section 4.2.1). If the lines have different
+    /// codes, the last one counts.
+    pub(crate) async fn reply(&mut self) -> Result<RawReply, NoReply> {
         let (mut text, mut size) = (Vec::new(), 0);
         loop {
             let line = self.line(REPLY_MAX - size).await?;
             size += line.len();
             let Some((code, last)) = code_of(&line) else {
-                return Err(Silence::new(FaultKind::Garbled, "the peer spoke no SMTP"));
+                return Err(NoReply::new(
+                    FaultKind::NotSmtp,
+                    "the peer did not answer in SMTP",
+                ));
             };
             let kept = line.len().min(KEPT_MAX.saturating_sub(text.len()));
             text.extend_from_slice(&line[..kept]);
             if last {
-                return Ok(Said { code, text });
+                return Ok(RawReply { code, text });
             }
         }
     }
 
-    /// One line, its end included.
-    async fn line(&mut self, max: usize) -> Result<BytesMut, Silence> {
+    /// Reads one line, including its line end.
+    async fn line(&mut self, max: usize) -> Result<BytesMut, NoReply> {
         let mut searched = 0;
         loop {
             if let Some(at) = self.ahead[searched..]
@@ -144,12 +151,12 @@ impl Wire {
             searched = self.ahead.len();
             if searched >= max {
                 let text = format!("a reply of more than {REPLY_MAX} bytes");
-                return Err(Silence::new(FaultKind::Garbled, text));
+                return Err(NoReply::new(FaultKind::NotSmtp, text));
             }
             self.ahead.reserve(READ);
             match self.stream.read_buf(&mut self.ahead).await {
                 Ok(0) => {
-                    return Err(Silence::new(
+                    return Err(NoReply::new(
                         FaultKind::Lost,
                         "the peer closed the connection",
                     ));
@@ -160,25 +167,26 @@ impl Wire {
         }
     }
 
-    /// Whether the peer has said something that nobody asked for: then the next reply would be
-    /// taken for another's.
+    /// Whether the peer sent bytes that answer no command. They would be taken for the reply to the
+    /// next command.
     pub(crate) fn has_more(&self) -> bool {
         self.ahead.has_remaining()
     }
 
-    /// The connection itself; what was read ahead is lost.
+    /// Returns the connection. Bytes that were read but not used are lost.
     pub(crate) fn into_stream(self) -> Stream {
         self.stream
     }
 }
 
-impl Said {
-    /// The reply, read.
-    pub(crate) fn reply(&self) -> Reply {
+impl RawReply {
+    /// Returns the parsed reply.
+    pub(crate) fn parsed(&self) -> Reply {
         Reply::parse(&String::from_utf8_lossy(&self.text))
     }
 
-    /// The lines after the first without their codes, as EHLO's keywords stand there.
+    /// Returns the lines after the first, without their codes. EHLO keywords are listed in these
+    /// lines.
     pub(crate) fn more_lines(&self) -> impl Iterator<Item = &str> {
         let lines = self.text.split(|byte| *byte == b'\n').skip(1);
         lines
@@ -186,37 +194,37 @@ impl Said {
             .map(str::trim)
     }
 
-    pub(crate) fn is_yes(&self) -> bool {
+    pub(crate) fn is_positive(&self) -> bool {
         (200..=299).contains(&self.code)
     }
 
-    pub(crate) fn is_no(&self) -> bool {
+    pub(crate) fn is_negative(&self) -> bool {
         self.code >= 400
     }
 }
 
-/// The code that a line begins with, and whether the line is the reply's last.
+/// Returns the code that a line begins with, and whether the line is the last of its reply.
 fn code_of(line: &[u8]) -> Option<(u16, bool)> {
     let (digits, rest) = line.split_at_checked(3)?;
     let code = str::from_utf8(digits).ok()?.parse().ok()?;
-    let well = digits.iter().all(u8::is_ascii_digit) && (200..=599).contains(&code);
+    let is_code = digits.iter().all(u8::is_ascii_digit) && (200..=599).contains(&code);
     match rest.first()? {
-        b'-' if well => Some((code, false)),
-        b' ' | b'\r' | b'\n' if well => Some((code, true)),
+        b'-' if is_code => Some((code, false)),
+        b' ' | b'\r' | b'\n' if is_code => Some((code, true)),
         _ => None,
     }
 }
 
-fn lost(err: &io::Error) -> Silence {
-    Silence::by(
+fn lost(err: &io::Error) -> NoReply {
+    NoReply::by(
         network_error(err, When::Later),
         FaultKind::Lost,
         &err.to_string(),
     )
 }
 
-impl Silence {
-    /// One that no error led to.
+impl NoReply {
+    /// Returns one without an underlying error.
     pub(crate) fn new(kind: FaultKind, text: impl Into<String>) -> Self {
         Self {
             kind,
@@ -225,7 +233,7 @@ impl Silence {
         }
     }
 
-    /// One that an error led to.
+    /// Returns one with the underlying error.
     pub(crate) fn by(cause: Cause, kind: FaultKind, what: &str) -> Self {
         Self {
             kind,
@@ -234,7 +242,7 @@ impl Silence {
         }
     }
 
-    /// Whether it is certainly our own fault.
+    /// Whether it is certainly a fault of our own side.
     pub(crate) fn is_ours(&self) -> bool {
         self.kind == FaultKind::Local || self.cause.is_some_and(|cause| cause.side == Side::Ours)
     }
@@ -245,7 +253,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_line_has_a_code_and_says_whether_more_follow() {
+    fn a_line_has_a_code_and_a_flag_for_more_lines() {
         for (line, code) in [
             ("250 ok\r\n", Some((250, true))),
             ("250-more\r\n", Some((250, false))),
@@ -265,11 +273,11 @@ mod tests {
 
     #[test]
     fn a_reply_of_many_lines_is_read_as_a_whole() {
-        let said = Said {
+        let reply = RawReply {
             code: 552,
             text: b"552-5.2.2 The mailbox\r\n552 5.2.2 is full\r\n".to_vec(),
         };
-        assert_eq!(said.reply().to_string(), "552 5.2.2 The mailbox is full");
-        assert_eq!(said.more_lines().collect::<Vec<_>>(), ["5.2.2 is full"]);
+        assert_eq!(reply.parsed().to_string(), "552 5.2.2 The mailbox is full");
+        assert_eq!(reply.more_lines().collect::<Vec<_>>(), ["5.2.2 is full"]);
     }
 }

@@ -1,6 +1,6 @@
-//! How stores are reached: straight, and nowhere else. A redirect would lead out of the places that
-//! the configuration lists, and a proxy of the environment would see what is fetched with our
-//! credentials.
+//! How connections to stores are made: directly, without redirects or proxies. A redirect could
+//! lead out of the stores that the configuration lists. A proxy from the environment would see what
+//! is fetched with our credentials.
 
 use std::time::Duration;
 
@@ -9,18 +9,18 @@ use object_store::{ClientConfigKey, ClientOptions, Error, Result};
 use reqwest::Client;
 use reqwest::redirect::Policy;
 
-/// How long a connection to a store may take; all the rest has `content.timeout`.
+/// How long connecting to a store may take. `content.timeout` limits everything else.
 const CONNECT: Duration = Duration::from_secs(5);
 
 /// Connects without redirects and proxies.
 #[derive(Debug)]
-pub(super) struct Straight;
+pub(super) struct DirectConnector;
 
-impl HttpConnector for Straight {
+impl HttpConnector for DirectConnector {
     fn connect(&self, options: &ClientOptions) -> Result<HttpClient> {
         let allows_http = options
             .get_config_value(&ClientConfigKey::AllowHttp)
-            .is_some_and(|value| is_yes(&value));
+            .is_some_and(|value| is_true(&value));
         let client = Client::builder()
             .user_agent(concat!("redeliver/", env!("CARGO_PKG_VERSION")))
             .redirect(Policy::none())
@@ -36,8 +36,8 @@ impl HttpConnector for Straight {
     }
 }
 
-/// Whether a value of the environment says yes, as the library reads it: `AWS_ALLOW_HTTP=1`.
-fn is_yes(value: &str) -> bool {
+/// Whether an environment value such as `AWS_ALLOW_HTTP=1` is true, by the library's rules.
+fn is_true(value: &str) -> bool {
     ["1", "true", "on", "yes", "y"]
         .iter()
         .any(|yes| yes.eq_ignore_ascii_case(value))
@@ -48,8 +48,8 @@ mod tests {
     use super::*;
 
     #[test]
-    fn yes_is_said_in_several_ways() {
-        for (value, yes) in [
+    fn true_is_written_in_several_ways() {
+        for (value, expected) in [
             ("true", true),
             ("TRUE", true),
             ("1", true),
@@ -57,7 +57,7 @@ mod tests {
             ("0", false),
             ("", false),
         ] {
-            assert_eq!(is_yes(value), yes, "{value:?}");
+            assert_eq!(is_true(value), expected, "{value:?}");
         }
     }
 }

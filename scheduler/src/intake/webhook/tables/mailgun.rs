@@ -1,19 +1,26 @@
-//! What Mailgun tells.
+//! The table of Mailgun's events.
 
 use axum::http::{HeaderMap, HeaderValue, header};
 use config::hooks::{Hook, Service};
 use serde_json::{Value, json};
 
-use super::{short, tell, with};
+use super::{in_short, read_in_short, with};
 use crate::intake::webhook::read;
 
 #[test]
-fn mailgun_events_mean() {
+fn mailgun_events_are_read_as_in_the_table() {
     let base = json!({
         "recipient": "jo@example.com", "timestamp": 1_795_262_400.5,
         "message": {"headers": {"message-id": "m1@example.org", "to": "Jo <jo@example.com>"}},
     });
-    let failed = |severity: &str, reason: &str, status: Value| json!({"event": "failed", "severity": severity, "reason": reason, "delivery-status": status});
+    let failed = |severity: &str, reason: &str, status: Value| {
+        json!({
+            "event": "failed",
+            "severity": severity,
+            "reason": reason,
+            "delivery-status": status,
+        })
+    };
     for (event, expected) in [
         (
             json!({"event": "delivered"}),
@@ -115,7 +122,11 @@ fn mailgun_events_mean() {
         (json!({"event": "teleported"}), "unknown teleported"),
     ] {
         let body = json!({"signature": {}, "event-data": with(&base, &event)}).to_string();
-        assert_eq!(tell(Service::Mailgun, &body), [expected], "{event}");
+        assert_eq!(
+            read_in_short(Service::Mailgun, &body),
+            [expected],
+            "{event}"
+        );
     }
     let form = HeaderMap::from_iter([(
         header::CONTENT_TYPE,
@@ -123,7 +134,8 @@ fn mailgun_events_mean() {
     )]);
     for (body, expected) in [
         (
-            "event=bounced&recipient=jo%40example.com&code=550&error=5.1.1+nobody&Message-Id=%3Cm1%3E",
+            "event=bounced&recipient=jo%40example.com&code=550&error=5.1.1+nobody\
+             &Message-Id=%3Cm1%3E",
             "bounce jo@example.com <m1>: 550 5.1.1 nobody",
         ),
         (
@@ -138,7 +150,7 @@ fn mailgun_events_mean() {
     ] {
         let events = read(Service::Mailgun, &Hook::default(), &form, body.as_bytes()).unwrap();
         assert_eq!(
-            events.iter().map(short).collect::<Vec<_>>(),
+            events.iter().map(in_short).collect::<Vec<_>>(),
             [expected],
             "{body}"
         );

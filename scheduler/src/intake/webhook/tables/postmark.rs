@@ -1,15 +1,25 @@
-//! What Postmark tells.
+//! The table of Postmark's events.
 
 use config::hooks::Service;
 use serde_json::{Value, json};
 
-use super::{tell, with};
+use super::{read_in_short, with};
 
 #[test]
-fn postmark_records_mean() {
+fn postmark_records_are_read_as_in_the_table() {
     let base = json!({"ID": 7, "MessageID": "m1", "Email": "jo@example.com"});
-    let bounce = |kind: &str, details: &str| json!({"RecordType": "Bounce", "Type": kind, "Details": details});
-    let change = |suppress: bool, reason: Value| json!({"RecordType": "SubscriptionChange", "SuppressSending": suppress, "SuppressionReason": reason});
+    let bounce = |kind: &str, details: &str| {
+        json!({
+            "RecordType": "Bounce", "Type": kind, "Details": details,
+        })
+    };
+    let change = |suppress: bool, reason: Value| {
+        json!({
+            "RecordType": "SubscriptionChange",
+            "SuppressSending": suppress,
+            "SuppressionReason": reason,
+        })
+    };
     for (record, expected) in [
         (
             json!({"RecordType": "Delivery"}),
@@ -75,7 +85,7 @@ fn postmark_records_mean() {
         (json!({}), "unknown a record without a type"),
     ] {
         assert_eq!(
-            tell(Service::Postmark, &with(&base, &record).to_string()),
+            read_in_short(Service::Postmark, &with(&base, &record).to_string()),
             [expected],
             "{record}"
         );

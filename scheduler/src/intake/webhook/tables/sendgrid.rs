@@ -1,13 +1,23 @@
-//! What SendGrid tells.
+//! The table of SendGrid's events.
 
 use config::hooks::Service;
 use serde_json::{Value, json};
 
-use super::{tell, with};
+use super::{read_in_short, with};
 
 #[test]
-fn sendgrid_events_mean() {
-    let base = json!({"email": "jo@example.com", "timestamp": 1_795_262_400, "smtp-id": "<m1@example.org>", "sg_event_id": "e1"});
+fn sendgrid_events_are_read_as_in_the_table() {
+    let base = json!({
+        "email": "jo@example.com",
+        "timestamp": 1_795_262_400,
+        "smtp-id": "<m1@example.org>",
+        "sg_event_id": "e1",
+    });
+    let bounce = |kind: &str, status: &str, reason: &str| {
+        json!({
+            "event": "bounce", "type": kind, "status": status, "reason": reason,
+        })
+    };
     for (event, expected) in [
         (
             json!({"event": "delivered", "response": "250 OK"}),
@@ -42,11 +52,11 @@ fn sendgrid_events_mean() {
             "unsubscribe jo@example.com <m1@example.org>",
         ),
         (
-            json!({"event": "bounce", "type": "bounce", "status": "5.1.1", "reason": "550 5.1.1 nobody"}),
+            bounce("bounce", "5.1.1", "550 5.1.1 nobody"),
             "bounce jo@example.com <m1@example.org>: 550 5.1.1 nobody",
         ),
         (
-            json!({"event": "bounce", "type": "bounce", "status": "5.0.0", "reason": "550 nobody"}),
+            bounce("bounce", "5.0.0", "550 nobody"),
             "bounce jo@example.com <m1@example.org>: 5.0.0 550 nobody",
         ),
         (
@@ -94,12 +104,16 @@ fn sendgrid_events_mean() {
         (json!({}), "unknown an event without a type"),
     ] {
         let body = Value::Array(vec![with(&base, &event)]).to_string();
-        assert_eq!(tell(Service::SendGrid, &body), [expected], "{event}");
+        assert_eq!(
+            read_in_short(Service::SendGrid, &body),
+            [expected],
+            "{event}"
+        );
     }
     let own_id =
         json!([{"event": "open", "email": "jo@example.com", "sg_message_id": "abc.filter01.7.0"}]);
     assert_eq!(
-        tell(Service::SendGrid, &own_id.to_string()),
+        read_in_short(Service::SendGrid, &own_id.to_string()),
         ["engaged jo@example.com abc"]
     );
 }

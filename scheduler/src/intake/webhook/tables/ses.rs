@@ -1,16 +1,35 @@
-//! What SES, by way of SNS tells.
+//! The table of the events that Amazon SES sends through SNS.
 
 use axum::http::HeaderMap;
 use config::hooks::{Hook, Service};
 use serde_json::{Value, json};
 
-use super::{tell, with};
+use super::{read_in_short, with};
 use crate::intake::webhook::read;
 
 #[test]
-fn ses_events_mean() {
-    let bounce = |kind: &str, subtype: &str, recipient: Value| json!({"eventType": "Bounce", "bounce": {"bounceType": kind, "bounceSubType": subtype, "bouncedRecipients": [recipient]}});
-    let jo = |status: &str, said: &str| json!({"emailAddress": "jo@example.com", "status": status, "diagnosticCode": said});
+fn ses_events_are_read_as_in_the_table() {
+    let bounce = |kind: &str, subtype: &str, recipient: Value| {
+        json!({"eventType": "Bounce", "bounce": {
+            "bounceType": kind, "bounceSubType": subtype, "bouncedRecipients": [recipient],
+        }})
+    };
+    let jo = |status: &str, reply: &str| {
+        json!({
+            "emailAddress": "jo@example.com", "status": status, "diagnosticCode": reply,
+        })
+    };
+    let complaint = |kind: &str| {
+        json!({"notificationType": "Complaint", "complaint": {
+            "complainedRecipients": [{"emailAddress": "jo@example.com"}],
+            "complaintFeedbackType": kind,
+        }})
+    };
+    let subscription = |unsubscribe_all: bool| {
+        json!({"eventType": "Subscription", "subscription": {
+            "newTopicPreferences": {"unsubscribeAll": unsubscribe_all},
+        }})
+    };
     let bare = || json!({"emailAddress": "jo@example.com"});
     for (message, expected) in [
         (
@@ -74,35 +93,27 @@ fn ses_events_mean() {
             "bounce jo@example.com s1: 450",
         ),
         (
-            json!({"eventType": "DeliveryDelay", "deliveryDelay": {"delayedRecipients": [jo("4.4.1", "smtp; 421 4.4.1 no answer")]}}),
+            json!({"eventType": "DeliveryDelay", "deliveryDelay": {
+                "delayedRecipients": [jo("4.4.1", "smtp; 421 4.4.1 no answer")],
+            }}),
             "bounce jo@example.com s1: smtp; 421 4.4.1 no answer",
         ),
         (
             json!({"notificationType": "Delivery", "delivery": {"recipients": ["jo@example.com"]}}),
             "delivered jo@example.com s1",
         ),
-        (
-            json!({"notificationType": "Complaint", "complaint": {"complainedRecipients": [bare()], "complaintFeedbackType": "abuse"}}),
-            "complaint jo@example.com s1",
-        ),
-        (
-            json!({"notificationType": "Complaint", "complaint": {"complainedRecipients": [bare()], "complaintFeedbackType": "not-spam"}}),
-            "ignored not-spam",
-        ),
+        (complaint("abuse"), "complaint jo@example.com s1"),
+        (complaint("not-spam"), "ignored not-spam"),
         (json!({"eventType": "Open"}), "engaged sam@example.com s1"),
         (json!({"eventType": "Click"}), "engaged sam@example.com s1"),
         (
-            json!({"eventType": "Open", "mail": {"destination": ["a@example.com", "b@example.com"]}}),
+            json!({"eventType": "Open", "mail": {
+                "destination": ["a@example.com", "b@example.com"],
+            }}),
             "ignored Open",
         ),
-        (
-            json!({"eventType": "Subscription", "subscription": {"newTopicPreferences": {"unsubscribeAll": true}}}),
-            "unsubscribe sam@example.com s1",
-        ),
-        (
-            json!({"eventType": "Subscription", "subscription": {"newTopicPreferences": {"unsubscribeAll": false}}}),
-            "ignored Subscription",
-        ),
+        (subscription(true), "unsubscribe sam@example.com s1"),
+        (subscription(false), "ignored Subscription"),
         (
             json!({"eventType": "Reject", "reject": {"reason": "Bad content"}}),
             "bounce sam@example.com s1: 554 5.6.0 Bad content",
@@ -122,7 +133,7 @@ fn ses_events_mean() {
         };
         let envelope = json!({"Type": "Notification", "MessageId": "n1", "Message": message});
         assert_eq!(
-            tell(Service::Ses, &envelope.to_string()),
+            read_in_short(Service::Ses, &envelope.to_string()),
             [expected],
             "{message}"
         );
@@ -130,7 +141,10 @@ fn ses_events_mean() {
     let two = bounce("Permanent", "General", bare());
     let two = with(
         &two,
-        &json!({"bounce": {"bounceType": "Permanent", "bouncedRecipients": [bare(), {"emailAddress": "sam@example.com"}]}}),
+        &json!({"bounce": {
+            "bounceType": "Permanent",
+            "bouncedRecipients": [bare(), {"emailAddress": "sam@example.com"}],
+        }}),
     );
     let envelope = json!({"MessageId": "n1", "Message": two.to_string()});
     let events = read(

@@ -1,14 +1,23 @@
-//! What SparkPost tells.
+//! The table of SparkPost's events.
 
 use config::hooks::Service;
 use serde_json::json;
 
-use super::{tell, with};
+use super::{read_in_short, with};
 
 #[test]
-fn sparkpost_events_mean() {
-    let base = json!({"rcpt_to": "jo@...", "raw_rcpt_to": "jo@example.com", "transmission_id": "7", "event_id": "e1"});
-    let bounce = |class: &str, reason: &str| json!({"type": "bounce", "bounce_class": class, "raw_reason": reason});
+fn sparkpost_events_are_read_as_in_the_table() {
+    let base = json!({
+        "rcpt_to": "jo@...",
+        "raw_rcpt_to": "jo@example.com",
+        "transmission_id": "7",
+        "event_id": "e1",
+    });
+    let bounce = |class: &str, reason: &str| {
+        json!({
+            "type": "bounce", "bounce_class": class, "raw_reason": reason,
+        })
+    };
     for (event, expected) in [
         (json!({"type": "delivery"}), "delivered jo@example.com 7"),
         (json!({"type": "initial_open"}), "engaged jo@example.com 7"),
@@ -57,10 +66,14 @@ fn sparkpost_events_mean() {
         (json!({"type": "teleport"}), "unknown teleport"),
     ] {
         let body = json!([{"msys": {"message_event": with(&base, &event)}}]).to_string();
-        assert_eq!(tell(Service::SparkPost, &body), [expected], "{event}");
+        assert_eq!(
+            read_in_short(Service::SparkPost, &body),
+            [expected],
+            "{event}"
+        );
     }
     assert_eq!(
-        tell(Service::SparkPost, r#"[{"msys":{}},{"else":1}]"#),
+        read_in_short(Service::SparkPost, r#"[{"msys":{}},{"else":1}]"#),
         ["ignored a test", "unknown an event without msys"]
     );
 }

@@ -1,4 +1,4 @@
-//! Evidence as a run without a fault leaves it, and what is forged of it.
+//! The evidence of a run without faults, and the forgeries of it.
 
 use domain::event::EventKind;
 
@@ -65,8 +65,7 @@ pub(super) fn fault(kind: Kind, at: Ms, until: Ms, life: Option<&str>) -> Fault 
     }
 }
 
-/// Where nothing is wrong: a message comes in, is deferred once, and gets through at its second
-/// attempt.
+/// Correct evidence: a message is accepted, deferred once and delivered at its second attempt.
 pub(super) fn clean() -> Evidence {
     let events = vec![
         event("0:10000-0:0", EventKind::JobScheduled, None, Some(11_000)),
@@ -97,7 +96,7 @@ pub(super) fn clean() -> Evidence {
             minutes: 1.0,
         },
         bounced: vec![bounced],
-        told: vec![],
+        facts: vec![],
         held: vec![],
         asked: vec![asked(11_050), asked(13_200)],
         taken: vec![taken(13_210, LIFE)],
@@ -115,14 +114,14 @@ pub(super) fn clean() -> Evidence {
     }
 }
 
-/// Adds an event at its place in the journal.
+/// Adds an event at its position in the journal.
 pub(super) fn add(evidence: &mut Evidence, event: Event) {
     evidence.events.push(event);
     evidence.events.sort_by_key(|event| place(&event.id));
-    number_again(evidence);
+    renumber(evidence);
 }
 
-pub(super) fn number_again(evidence: &mut Evidence) {
+pub(super) fn renumber(evidence: &mut Evidence) {
     let ids: Vec<String> = evidence
         .events
         .iter()
@@ -131,9 +130,9 @@ pub(super) fn number_again(evidence: &mut Evidence) {
     (evidence.rest.followed, evidence.rest.stored) = (ids.clone(), ids);
 }
 
-pub(super) fn take_out(evidence: &mut Evidence, kind: EventKind) {
+pub(super) fn remove_kind(evidence: &mut Evidence, kind: EventKind) {
     evidence.events.retain(|event| event.kind != kind);
-    number_again(evidence);
+    renumber(evidence);
 }
 
 pub(super) fn lose_everything(evidence: &mut Evidence) {
@@ -143,7 +142,7 @@ pub(super) fn lose_everything(evidence: &mut Evidence) {
     *evidence = lost;
 }
 
-pub(super) fn told(answer: &str, fact: &str, at: Ms) -> ReportedFact {
+pub(super) fn reported(answer: &str, fact: &str, at: Ms) -> ReportedFact {
     let (fact, job, answer) = (fact.to_owned(), JOB.to_owned(), answer.to_owned());
     ReportedFact {
         fact,
@@ -167,9 +166,9 @@ pub(super) fn ended(was_asked: bool) -> Ended {
     }
 }
 
-/// A message is given up, and the job goes on with one that had joined meanwhile. The worker that
-/// takes it up is lost first.
-pub(super) fn go_on_after_giving_up(evidence: &mut Evidence) {
+/// A message is given up, and the job continues with one that joined meanwhile. The next worker of
+/// the job is lost first.
+pub(super) fn continue_after_giving_up(evidence: &mut Evidence) {
     let mut given_up = event("0:13300-0:1", EventKind::MessageDropped, None, None);
     given_up.reason = Some("given_up".to_owned());
     let mut joined = event("0:12000-0:0", EventKind::MessageJoined, None, None);
@@ -192,7 +191,7 @@ pub(super) fn go_on_after_giving_up(evidence: &mut Evidence) {
         second,
         event("0:15300-0:1", EventKind::JobClosed, Some(1), None),
     ];
-    number_again(evidence);
+    renumber(evidence);
     evidence.asked = vec![asked(11_050), asked(13_200), asked(15_250)];
     evidence.taken = vec![Taken {
         message: "m2".to_owned(),
@@ -200,8 +199,8 @@ pub(super) fn go_on_after_giving_up(evidence: &mut Evidence) {
     }];
 }
 
-/// A relay takes a message, another one joins meanwhile, and no bounce comes.
-pub(super) fn go_on_after_silence(evidence: &mut Evidence) {
+/// A relay accepts a message, another one joins meanwhile, and no bounce comes.
+pub(super) fn continue_after_silence(evidence: &mut Evidence) {
     let mut silence = event("0:15200-0:0", EventKind::MessageDelivered, Some(1), None);
     (silence.reason, silence.late_ms) = (Some("silence".to_owned()), None);
     let mut joined = event("0:12000-0:0", EventKind::MessageJoined, Some(0), None);
@@ -234,7 +233,7 @@ pub(super) fn go_on_after_silence(evidence: &mut Evidence) {
     {
         event.late_ms = None;
     }
-    number_again(evidence);
+    renumber(evidence);
     evidence.asked = vec![asked(11_050), asked(15_250)];
     evidence.taken = vec![
         taken(11_060, LIFE),

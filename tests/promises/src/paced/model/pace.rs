@@ -1,5 +1,5 @@
-//! The pace of one destination in memory and in the plainest way: what it may get now follows from
-//! what came back.
+//! The pace of one destination in memory, as simple as possible. How many attempts it may get
+//! follows from the results so far.
 
 use std::time::Duration;
 
@@ -13,15 +13,18 @@ use store::lease_token::LeaseToken;
 pub(in crate::paced) struct Destination {
     pub(in crate::paced) window: Option<f64>,
     pub(in crate::paced) override_limits: Option<PaceLimits>,
+    /// How many attempts the rate had saved up, and when.
     tokens: Option<(f64, Timestamp)>,
     pub(super) breaker: Breaker,
     results: Results,
+    /// The value of `serial` when the window was last narrowed. Failures under this serial or an
+    /// older one do not narrow it again.
     narrowed: u64,
     /// When a host there last answered.
     pub(in crate::paced) answered: Option<Timestamp>,
-    /// Until when it is silent.
+    /// Until when it counts as silent.
     pub(in crate::paced) silent: Option<Timestamp>,
-    /// Until when it is held; none within is for ever.
+    /// Until when it is held. `Some(None)` means without end.
     pub(super) hold: Option<Option<Timestamp>>,
     /// The highest serial of its shard.
     pub(super) serial: u64,
@@ -31,29 +34,34 @@ pub(in crate::paced) struct Destination {
 pub(super) enum Breaker {
     #[default]
     Closed,
+    /// Until when it is open, and how often in a row it has opened.
     Open(Timestamp, u32),
+    /// The lease of the probe, and how often in a row the breaker has opened.
     HalfOpen(LeaseToken, u32),
 }
 
-/// What came back: in this period and the one before, as good and bad.
+/// The results of attempts.
 #[derive(Clone, Copy, Default)]
 struct Results {
-    row: u32,
+    failures_in_a_row: u32,
     period: i64,
+    /// How many were good and how many failed, in this period.
     now: (f64, f64),
+    /// The same, in the period before.
     before: (f64, f64),
 }
 
-/// How many a destination may get.
+/// How many attempts a destination may get.
 #[derive(Clone, Copy, PartialEq)]
 pub(super) enum Allowed {
-    Some(usize),
+    UpTo(usize),
+    /// One, because the breaker waits for a probe.
     Probe,
 }
 
 impl Destination {
-    /// How many it may get, while so many attempts are under way. `is_out` tells whether a probe
-    /// still is.
+    /// Returns how many attempts it may get now, while `in_flight` others are in flight. `is_out`
+    /// returns whether a probe is in flight.
     pub(super) fn allowed(
         &self,
         settings: &Pace,
@@ -65,11 +73,11 @@ impl Destination {
             .hold
             .is_some_and(|until| until.is_none_or(|until| until > now))
         {
-            return Allowed::Some(0);
+            return Allowed::UpTo(0);
         }
         match self.breaker {
-            Breaker::Open(until, _) if until > now => return Allowed::Some(0),
-            Breaker::HalfOpen(probe, _) if is_out(probe) => return Allowed::Some(0),
+            Breaker::Open(until, _) if until > now => return Allowed::UpTo(0),
+            Breaker::HalfOpen(probe, _) if is_out(probe) => return Allowed::UpTo(0),
             Breaker::Open(..) | Breaker::HalfOpen(..) => return Allowed::Probe,
             Breaker::Closed => {}
         }
@@ -86,9 +94,9 @@ impl Destination {
         };
         let room = window.saturating_sub(in_flight) as usize;
         if limits.rate == 0.0 {
-            return Allowed::Some(room);
+            return Allowed::UpTo(room);
         }
-        Allowed::Some(room.min((self.saved(limits, now) + 1e-6) as usize))
+        Allowed::UpTo(room.min((self.saved(limits, now) + 1e-6) as usize))
     }
 
     pub(super) fn is_proven(&self, settings: &Pace, now: Timestamp) -> bool {
@@ -105,16 +113,17 @@ impl Destination {
     }
 
     /// Whether no host there has answered for this long.
-    pub(super) fn is_mute(&self, waited: Duration, now: Timestamp) -> bool {
+    pub(super) fn has_no_answer(&self, waited: Duration, now: Timestamp) -> bool {
         self.answered.is_none_or(|at| at.plus(waited) < now)
     }
 
-    /// A host answered.
+    /// Records that a host answered.
     pub(super) fn note_answer(&mut self, now: Timestamp) {
         (self.answered, self.silent) = (Some(now), None);
     }
 
-    /// An attempt was given up that had waited so long.
+    /// Records that an attempt was given up after it had waited for this long. If no host answered
+    /// in that time, the breaker opens at once.
     pub(super) fn give_up(
         &mut self,
         settings: &Pace,
@@ -123,7 +132,7 @@ impl Destination {
         in_flight: u32,
         now: Timestamp,
     ) {
-        if !self.is_mute(waited, now) {
+        if !self.has_no_answer(waited, now) {
             return self.feed(settings, token, Feedback::RouteFailed, in_flight, now);
         }
         let was_closed = self.breaker == Breaker::Closed;
@@ -138,7 +147,7 @@ impl Destination {
         self.override_limits.unwrap_or(settings.limits)
     }
 
-    /// A claim under `token` took so many.
+    /// Records that a claim under `token` took `count` jobs.
     pub(super) fn take(
         &mut self,
         settings: &Pace,
@@ -159,7 +168,7 @@ impl Destination {
         }
     }
 
-    /// An attempt ended, and says something of it; `in_flight` counts it.
+    /// Records that an attempt ended with this feedback. `in_flight` includes the attempt.
     pub(super) fn feed(
         &mut self,
         settings: &Pace,
@@ -169,9 +178,9 @@ impl Destination {
         now: Timestamp,
     ) {
         let window_max = f64::from(self.limits(settings).window);
-        let open = |times: u32| {
-            let longer = settings.breaker.open * 2_u32.pow(times.min(20));
-            Breaker::Open(now.plus(longer.min(settings.breaker.open_max)), times + 1)
+        let opened_after = |times: u32| {
+            let duration = settings.breaker.open * 2_u32.pow(times.min(20));
+            Breaker::Open(now.plus(duration.min(settings.breaker.open_max)), times + 1)
         };
         match self.breaker {
             Breaker::HalfOpen(probe, times) if probe == token => match feedback {
@@ -180,7 +189,7 @@ impl Destination {
                     (self.breaker, self.results) = (Breaker::Closed, Results::default());
                 }
                 Feedback::HostFailed | Feedback::RouteFailed => {
-                    (self.breaker, self.results) = (open(times), Results::default());
+                    (self.breaker, self.results) = (opened_after(times), Results::default());
                 }
                 Feedback::Answered | Feedback::Nothing => {
                     self.breaker = Breaker::Open(now.plus(settings.breaker.open), times);
@@ -191,8 +200,8 @@ impl Destination {
                 let window = self.window.unwrap_or(settings.window_new.into());
                 let failed = matches!(feedback, Feedback::HostFailed | Feedback::RouteFailed);
                 if failed && token.serial > self.narrowed {
-                    let left = window.min(in_flight.into()) * 0.7;
-                    self.window = Some(rounded(left.max(settings.window_min.into()), 3));
+                    let narrower = window.min(in_flight.into()) * 0.7;
+                    self.window = Some(rounded(narrower.max(settings.window_min.into()), 3));
                     self.narrowed = self.serial;
                 } else if feedback == Feedback::Good && f64::from(in_flight) * 2.0 >= window {
                     let wider = if self.narrowed == 0 && window < settings.window.into() {
@@ -205,7 +214,7 @@ impl Destination {
                     }
                 }
                 if self.count(feedback, settings, now) {
-                    (self.breaker, self.results) = (open(0), Results::default());
+                    (self.breaker, self.results) = (opened_after(0), Results::default());
                 }
             }
         }
@@ -225,7 +234,7 @@ impl Destination {
         })
     }
 
-    /// Counts what came back; whether that opens the breaker.
+    /// Counts a result. Returns whether it opens the breaker.
     fn count(&mut self, feedback: Feedback, settings: &Pace, now: Timestamp) -> bool {
         let good = f64::from(u8::from(feedback == Feedback::Good));
         let bad = f64::from(u8::from(feedback == Feedback::HostFailed));
@@ -242,21 +251,23 @@ impl Destination {
         }
         results.period = period;
         results.now = (results.now.0 + good, results.now.1 + bad);
-        results.row = if good > 0.0 {
+        results.failures_in_a_row = if good > 0.0 {
             0
         } else {
-            results.row + bad as u32
+            results.failures_in_a_row + bad as u32
         };
-        let left = 1.0 - now.ms().rem_euclid(over) as f64 / over as f64;
-        let tried = results.now.0 + results.now.1 + left * (results.before.0 + results.before.1);
-        let failed = results.now.1 + left * results.before.1;
+        // The period before counts for the part of it that is less than `over` ago.
+        let share_before = 1.0 - now.ms().rem_euclid(over) as f64 / over as f64;
+        let tried =
+            results.now.0 + results.now.1 + share_before * (results.before.0 + results.before.1);
+        let failed = results.now.1 + share_before * results.before.1;
         let breaker = settings.breaker;
-        results.row >= breaker.failures
+        results.failures_in_a_row >= breaker.failures
             || (tried >= breaker.samples.into() && failed >= breaker.share * tried)
     }
 }
 
-/// As it is after it was written with so many digits.
+/// Returns the number that is read back after `number` was written with this many decimal places.
 fn rounded(number: f64, digits: usize) -> f64 {
     format!("{number:.digits$}").parse().unwrap()
 }

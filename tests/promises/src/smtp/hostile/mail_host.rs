@@ -1,4 +1,5 @@
-//! The same as a mail host, which is not ours: its trouble is its own.
+//! If the server is the mail host of a recipient, a failure without a reply is a failure of that
+//! host and not on our side.
 
 use std::time::Duration;
 
@@ -18,7 +19,7 @@ fn sender(peer: &SmtpPeer) -> MxSender {
     let mut settings = MxSettings {
         port: peer.address.port(),
         private_hosts: true,
-        // Nobody is asked where an address is.
+        // The address is a literal, so that no DNS server is asked.
         nameservers: vec![peer.address],
         lookup_timeout: Duration::from_secs(2),
         ..MxSettings::default()
@@ -28,7 +29,7 @@ fn sender(peer: &SmtpPeer) -> MxSender {
 }
 
 #[tokio::test]
-async fn a_mail_host_may_fail_in_every_way_and_what_is_not_a_reply_is_its_trouble() {
+async fn every_failure_of_a_mail_host_has_an_outcome_and_one_without_a_reply_is_its_own_fault() {
     let cases = COMMANDS
         .into_iter()
         .flat_map(|command| failures().map(|(act, status, kind)| (command, act, status, kind)));
@@ -39,7 +40,7 @@ async fn a_mail_host_may_fail_in_every_way_and_what_is_not_a_reply_is_its_troubl
                 "{command:?}, {:.80}, pipelines {pipelines}",
                 format!("{act:?}")
             );
-            let recipient = Address::parse("jo@[127.0.0.1]").expect("it is one");
+            let recipient = Address::parse("jo@[127.0.0.1]").expect("the text is an address");
             let attempt = Attempt {
                 recipient,
                 ..mail("m1")
@@ -61,7 +62,7 @@ async fn a_mail_host_may_fail_in_every_way_and_what_is_not_a_reply_is_its_troubl
                         "{what}"
                     );
                 }
-                // A greeting of 5xx is a host that cannot be reached.
+                // A greeting of 5xx means that the host cannot be reached.
                 (Outcome::Unreachable(fault), Some("5.3.4"), None) if before_mail => {
                     assert_eq!(
                         (fault.kind, fault.side),

@@ -1,5 +1,5 @@
-//! The same where TLS or a login is wanted: nothing is sent to a peer that does not come to either,
-//! and it counts against nobody.
+//! If TLS or a login is required and fails, no mail is sent, and the failure counts against no
+//! address.
 
 use std::fs;
 use std::time::Duration;
@@ -17,17 +17,17 @@ use tokio::time::timeout;
 use super::super::mail;
 use super::{LIMIT, failures, impatient};
 
-/// What a peer may make of the handshake, beside all that it may say to STARTTLS.
+/// What a peer may do instead of the handshake, besides all possible replies to STARTTLS.
 const NO_HANDSHAKES: [Act; 4] = [
     Act::Say("220 go on, and no TLS after it"),
-    Act::SayAndClose("220 go on"),
+    Act::ReplyAndClose("220 go on"),
     Act::Begin("220 go on\r\n"),
     Act::Begin("220 go on\r\n250 and on"),
 ];
 
-/// What comes of a peer that does this at this command, and whether it was told of the message.
+/// The outcome with a peer that does this at this command, and whether the peer received a message.
 async fn sent(command: &'static str, act: Act, tls: TlsMode) -> (Outcome, bool) {
-    let folder = tempfile::tempdir().expect("there is room");
+    let folder = tempfile::tempdir().expect("a folder can be made");
     let files = Certificates::make(folder.path());
     let script = move |received: &harness::smtp::Received| match received
         .command
@@ -47,7 +47,7 @@ async fn sent(command: &'static str, act: Act, tls: TlsMode) -> (Outcome, bool) 
         password: "geheim".to_owned(),
     });
     settings.session.certificates.authority =
-        Some(fs::read(&files.authority).expect("it was made"));
+        Some(fs::read(&files.authority).expect("the file was written"));
     let most = 2 * SmtpTimeouts::all(LIMIT).whole() + Duration::from_secs(10);
     let outcome = timeout(most, SmtpSender::new(settings).send(&mail("m1"))).await;
     let outcome = outcome.unwrap_or_else(|_| panic!("{command}, {act:?}: no outcome in time"));
@@ -55,7 +55,7 @@ async fn sent(command: &'static str, act: Act, tls: TlsMode) -> (Outcome, bool) 
 }
 
 #[tokio::test]
-async fn a_login_or_tls_that_is_wanted_may_fail_in_every_way_and_nothing_is_sent() {
+async fn if_a_login_or_required_tls_fails_in_any_way_no_mail_is_sent() {
     let acts = || failures().into_iter().map(|(act, ..)| act);
     let cases = acts().map(|act| ("AUTH", act, TlsMode::None));
     let cases = cases.chain(
@@ -65,12 +65,12 @@ async fn a_login_or_tls_that_is_wanted_may_fail_in_every_way_and_nothing_is_sent
     );
     join_all(cases.map(async |(command, act, tls)| {
         let what = format!("{command}, {:.80}", format!("{act:?}"));
-        let (outcome, was_told) = sent(command, act, tls).await;
+        let (outcome, got_mail) = sent(command, act, tls).await;
         let Outcome::Unreachable(fault) = outcome else {
             panic!("{what}: {outcome:?}")
         };
         assert_eq!(
-            (fault.side, was_told),
+            (fault.side, got_mail),
             (Side::Ours, false),
             "{what}: {fault}"
         );
@@ -80,13 +80,13 @@ async fn a_login_or_tls_that_is_wanted_may_fail_in_every_way_and_nothing_is_sent
 }
 
 #[tokio::test]
-async fn tls_that_is_taken_as_it_comes_may_fail_in_every_way_and_mail_goes_in_the_clear() {
-    // Whoever says no in so many words is spoken to further, on the same connection: one that is
-    // closed then is lost.
+async fn if_opportunistic_tls_fails_in_any_way_mail_is_sent_in_the_clear() {
+    // After a reply that refuses TLS the same connection is used. If the peer closes it then, it is
+    // lost.
     let acts = failures()
         .into_iter()
         .map(|(act, ..)| act)
-        .filter(|act| !matches!(act, Act::SayAndClose(_)));
+        .filter(|act| !matches!(act, Act::ReplyAndClose(_)));
     let acts = acts.chain(NO_HANDSHAKES);
     join_all(acts.map(async |act| {
         let (outcome, _) = sent("STARTTLS", act, TlsMode::Opportunistic).await;

@@ -1,0 +1,50 @@
+//! The handle that accepts all bounces and facts. Its other methods are in the modules next to this
+//! one.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use policy::table::Table;
+use store::handle::Store;
+
+use crate::placement::Placer;
+
+/// How long a suppression waits for workers to stop sending to the address, by default.
+const SUPPRESS_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// Accepts bounces and facts: judges them by the policy, and hands them to the store.
+#[derive(Clone, Debug)]
+pub struct Accept {
+    pub(super) store: Store,
+    pub(super) table: Arc<Table>,
+    pub(super) placer: Placer,
+    pub(super) suppress_timeout: Duration,
+}
+
+impl Accept {
+    /// Returns a handle for this store and this policy. The placer decides the destination of a
+    /// domain.
+    pub fn new(store: Store, table: Arc<Table>, placer: Placer) -> Self {
+        Self {
+            store,
+            table,
+            placer,
+            suppress_timeout: SUPPRESS_TIMEOUT,
+        }
+    }
+
+    /// Returns the same handle with another limit on how long a suppression waits. A worker may be
+    /// sending to an address when it is suppressed, and the suppression waits for it to stop.
+    #[must_use]
+    pub fn with_suppress_timeout(self, suppress_timeout: Duration) -> Self {
+        Self {
+            suppress_timeout,
+            ..self
+        }
+    }
+
+    /// Returns the policy in force.
+    pub fn table(&self) -> &Table {
+        &self.table
+    }
+}

@@ -1,0 +1,11 @@
+//! Checks of the repository itself, which `make check` runs: the crates follow the architecture,
+//! the dependencies are allowed and used, and generated pages match the code.
+
+#![allow(clippy::unwrap_used, reason = "all of this is tests")]
+
+mod architecture;
+mod cargo;
+mod dependencies;
+mod imports;
+mod makefile;
+mod promises_page;

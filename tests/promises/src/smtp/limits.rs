@@ -1,6 +1,7 @@
 //! Each phase of an SMTP session has its own time limit. If the server is silent in a phase, the
 //! attempt ends when that limit is over, and no other limit matters.
 
+use std::sync::Arc;
 use std::time::Duration;
 use std::{fs, io};
 
@@ -242,6 +243,34 @@ async fn stops_reading(
     }
     let _ = go_on_signal.await;
     stream.read_to_end(&mut Vec::new()).await
+}
+
+#[tokio::test]
+async fn a_cancelled_attempt_ends_its_connection_at_once() {
+    // The bytes that the system has queued for the peer must not reach it later.
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let port = listener.local_addr().unwrap().port();
+    let sender = Arc::new(SmtpSender::new(SmtpSettings::new("127.0.0.1", port)));
+    let sending = sender.clone();
+    let attempt = tokio::spawn(async move { sending.send(&mail("m1")).await });
+    let (stream, _) = in_time("a connection", listener.accept()).await.unwrap();
+    let mut peer = BufReader::new(stream);
+    peer.write_all(b"220 peer.example\r\n").await.unwrap();
+    let mut line = String::new();
+    while !line.starts_with("MAIL") {
+        line.clear();
+        in_time("a command", peer.read_line(&mut line))
+            .await
+            .unwrap();
+        if line.starts_with("EHLO") {
+            peer.write_all(b"250 peer.example\r\n").await.unwrap();
+        }
+    }
+    attempt.abort();
+    line.clear();
+    let end = timeout(Duration::from_secs(2), peer.read_line(&mut line)).await;
+    assert!(matches!(end, Ok(Ok(0) | Err(_))), "{end:?} {line}");
+    drop(sender);
 }
 
 #[tokio::test]

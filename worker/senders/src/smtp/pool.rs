@@ -86,9 +86,11 @@ impl Pools {
     ) -> Result<Reply, Stop> {
         let pool = self.pool(peer);
         for _ in 0..SESSIONS_MAX {
-            let mut session = self.session(&pool, recorder).await?;
+            let mut in_use = InUse(Some(self.session(&pool, recorder).await?));
+            let session = in_use.session();
             let reused = session.messages > 0;
             let handed_over = session.hand_over(attempt, content, recorder).await;
+            let session = in_use.finish();
             if !session.is_reusable() {
                 tokio::spawn(quit_and_free_place(session));
             }
@@ -163,6 +165,30 @@ impl Pools {
             );
         }
         pool
+    }
+}
+
+/// A session while an attempt uses it. If the attempt is cancelled, its connection is reset at
+/// once. In the pool it would stay open until the next sweep, and the system could still send the
+/// bytes that it has queued.
+struct InUse(Option<Object<SessionOpener>>);
+
+impl InUse {
+    fn session(&mut self) -> &mut Session {
+        self.0.as_mut().expect("it holds the session until finish")
+    }
+
+    /// Gives the session back, because the attempt has used it to the end.
+    fn finish(mut self) -> Object<SessionOpener> {
+        self.0.take().expect("it holds the session until finish")
+    }
+}
+
+impl Drop for InUse {
+    fn drop(&mut self) {
+        if let Some(session) = self.0.take() {
+            drop(Object::take(session));
+        }
     }
 }
 

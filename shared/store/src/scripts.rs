@@ -44,6 +44,14 @@ macro_rules! text {
     };
 }
 
+/// What Redis gets of a script: its code without comments and indentation, which are a third of it.
+/// Lines keep their numbers.
+fn code(text: &str) -> String {
+    let lines = text.lines().map(str::trim_start);
+    let code = lines.map(|line| if line.starts_with("--") { "" } else { line });
+    code.collect::<Vec<_>>().join("\n")
+}
+
 /// A script, its verb, and what it does when memory is full.
 struct KnownScript {
     verb: &'static str,
@@ -57,7 +65,7 @@ struct KnownScript {
 macro_rules! scripts {
     ($($name:ident = $verb:literal $when_full:ident $(after $($part:literal),+)?;)+) => {
         $(pub(crate) static $name: LazyLock<Script> =
-            LazyLock::new(|| Script::new(text!($when_full, $verb, $($($part),+)?)));)+
+            LazyLock::new(|| Script::new(&code(text!($when_full, $verb, $($($part),+)?))));)+
 
         static ALL: &[KnownScript] = &[$(KnownScript {
             verb: $verb,
@@ -118,11 +126,11 @@ pub fn hashes() -> impl Iterator<Item = (&'static str, &'static str)> {
         .map(|known| (known.verb, known.script.get_hash()))
 }
 
-/// Returns the text of the script that Redis knows by this hash.
-pub(crate) fn text_of(hash: &str) -> Option<&'static str> {
+/// Returns the code of the script that Redis knows by this hash.
+pub(crate) fn text_of(hash: &str) -> Option<String> {
     ALL.iter()
         .find(|known| known.script.get_hash() == hash)
-        .map(|known| known.text)
+        .map(|known| code(known.text))
 }
 
 /// Returns each script's verb, and what it does when the server's memory is full.
@@ -150,6 +158,12 @@ mod tests {
             };
             assert!(stated.starts_with(word), "{verb}: {stated}");
         }
+    }
+
+    #[test]
+    fn comments_are_left_out_and_lines_keep_their_numbers() {
+        let text = "#!lua\n-- Why.\nlocal a = 1 -- b\n    return a\n";
+        assert_eq!(code(text), "#!lua\n\nlocal a = 1 -- b\nreturn a");
     }
 
     #[test]

@@ -405,6 +405,18 @@ async fn the_documented_redis_permissions_are_enough_and_connections_are_kept_wi
 }
 
 #[tokio::test]
+async fn without_the_permission_for_eval_all_verbs_work_too() {
+    for program in programs() {
+        let servers = Servers::new(&program);
+        let without_eval = user().replace(" +eval ", " ");
+        assert_ne!(without_eval, user());
+        let port = servers.start(&[&without_eval]).await;
+        let redis = format!("url = \"redis://127.0.0.1:{port}\"\n{}", login());
+        in_time("all verbs", use_every_verb(&world_on(&redis).await)).await;
+    }
+}
+
+#[tokio::test]
 async fn a_wrong_password_stops_the_start_but_a_running_process_waits_for_the_right_one() {
     for program in programs() {
         let servers = Servers::new(&program);

@@ -9,7 +9,7 @@ use std::time::Duration;
 use deadpool::Runtime;
 use deadpool::managed::{Manager, Object, Pool, PoolError, TimeoutType};
 use deadpool_redis::redis::{
-    Arg, FromRedisValue, Pipeline, ScriptInvocation, Value, from_redis_value, pipe,
+    Arg, FromRedisValue, Pipeline, ScriptInvocation, Value, cmd, from_redis_value, pipe,
 };
 use futures::future::try_join_all;
 use tokio::time::{sleep, timeout};
@@ -300,8 +300,9 @@ fn was_answered<T>(answer: &Result<T, StoreError>) -> bool {
 }
 
 /// Sends a script's call and the commands that go with it. If the server does not know the script,
-/// the script's text and the call are sent together. Sent apart, the script could be forgotten in
-/// between.
+/// the call is repeated with the script's text in place of its hash. That is one command, so no
+/// other client can flush the script before the call. A server that does not permit EVAL gets the
+/// text and the call one after the other.
 async fn send(
     link: &mut Link,
     key: Vec<u8>,
@@ -309,21 +310,27 @@ async fn send(
 ) -> Result<Vec<Value>, StoreError> {
     let mut slot = link.slot(key);
     let mut answers = slot.send(commands).await.map_err(|err| sort(&err))?;
-    for _ in 0..LOADS_MAX {
-        if !is_unknown_script(&answers) {
-            break;
-        }
-        let Some(text) = script_text(commands) else {
-            break;
-        };
-        let mut loading = pipe();
-        loading.cmd("SCRIPT").arg("LOAD").arg(text);
-        for command in commands.cmd_iter() {
-            loading.add_command(command.clone());
-        }
-        answers = slot.send(&loading).await.map_err(|err| sort(&err))?;
-        if let Value::ServerError(err) = answers.remove(0) {
-            return Err(sort_answer(&err));
+    if starts_with_error(&answers, "NOSCRIPT")
+        && let Some(text) = script_text(commands)
+    {
+        answers = slot
+            .send(&with_text(commands, &text))
+            .await
+            .map_err(|err| sort(&err))?;
+        for _ in 0..LOADS_MAX {
+            if !["NOPERM", "NOSCRIPT"]
+                .iter()
+                .any(|code| starts_with_error(&answers, code))
+            {
+                break;
+            }
+            answers = slot
+                .send(&after_loading(commands, &text))
+                .await
+                .map_err(|err| sort(&err))?;
+            if let Value::ServerError(err) = answers.remove(0) {
+                return Err(sort_answer(&err));
+            }
         }
     }
     match answers.first() {
@@ -332,12 +339,43 @@ async fn send(
     }
 }
 
-fn is_unknown_script(answers: &[Value]) -> bool {
-    matches!(answers.first(), Some(Value::ServerError(err)) if err.code() == "NOSCRIPT")
+/// Whether the first answer is the error with this code.
+fn starts_with_error(answers: &[Value], code: &str) -> bool {
+    matches!(answers.first(), Some(Value::ServerError(err)) if err.code() == code)
+}
+
+/// The same commands, with EVAL and the script's text for the EVALSHA that is the first of them.
+fn with_text(commands: &Pipeline, text: &str) -> Pipeline {
+    let mut same = pipe();
+    for (number, command) in commands.cmd_iter().enumerate() {
+        if number > 0 {
+            same.add_command(command.clone());
+            continue;
+        }
+        let mut eval = cmd("EVAL");
+        eval.arg(text);
+        for argument in command.args_iter().skip(2) {
+            if let Arg::Simple(argument) = argument {
+                eval.arg(argument);
+            }
+        }
+        same.add_command(eval);
+    }
+    same
+}
+
+/// The same commands after SCRIPT LOAD.
+fn after_loading(commands: &Pipeline, text: &str) -> Pipeline {
+    let mut loading = pipe();
+    loading.cmd("SCRIPT").arg("LOAD").arg(text);
+    for command in commands.cmd_iter() {
+        loading.add_command(command.clone());
+    }
+    loading
 }
 
 /// Returns the text of the script whose call is first in `commands`.
-fn script_text(commands: &Pipeline) -> Option<&'static str> {
+fn script_text(commands: &Pipeline) -> Option<String> {
     let hash = argument(commands, 1)?;
     text_of(std::str::from_utf8(&hash).ok()?)
 }

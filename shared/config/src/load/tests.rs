@@ -235,7 +235,7 @@ fn settings_that_can_only_be_mistakes_are_rejected_with_key_and_allowed_values()
         (
             "[worker]\nhttp_hosts = [\"*\"]\n".to_owned(),
             "worker.http_hosts",
-            "is no host like",
+            "is not a host like",
         ),
         (
             destination("*example.com"),

@@ -7,6 +7,7 @@
 //! read.
 
 use std::fmt;
+use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
@@ -17,6 +18,7 @@ use crate::address::Address;
 use crate::clock::{Timestamp, as_ms};
 use crate::destination::Destination;
 use crate::reply::Reply;
+use crate::standing::Standing;
 use crate::status::EnhancedStatus;
 
 /// The version of the record's layout that this code writes.
@@ -113,6 +115,30 @@ pub struct Head {
     /// The last tries, oldest first.
     #[serde(rename = "h")]
     pub history: Vec<Try>,
+}
+
+/// What becomes of a job after an attempt.
+#[derive(Clone, Debug)]
+pub enum End {
+    /// It waits this long from now, with this record.
+    Retry {
+        /// The job with the messages that still wait in it.
+        job: Job,
+        /// The wait.
+        delay: Duration,
+    },
+    /// It ends, unless messages joined meanwhile. Then it starts again at once with those, with all
+    /// its attempts.
+    Close,
+    /// It ends, and the address leaves the active list.
+    Retire {
+        /// The address's new standing.
+        standing: Standing,
+        /// The policy row that decides it.
+        policy: String,
+        /// Whether the host is down.
+        host_down: bool,
+    },
 }
 
 /// One failed try in the history of a job.

@@ -3,6 +3,7 @@
 
 pub mod decide;
 pub mod jitter;
+pub mod lifecycle;
 pub mod load;
 mod ranking;
 pub mod row;

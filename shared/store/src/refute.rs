@@ -3,7 +3,7 @@
 
 use domain::clock::Timestamp;
 use domain::event::EventLines;
-use domain::job::Job;
+use domain::job::{End, Job};
 use domain::pace::Feedback;
 use domain::standing::StandingRecord;
 use domain::tally::Tally;
@@ -12,7 +12,7 @@ use crate::error::StoreError;
 use crate::handle::Store;
 use crate::raw::Text;
 use crate::scripts::{REFUTE, ms};
-use crate::settle::{End, retire_argument};
+use crate::settle::retire_argument;
 
 /// What a bounce makes of a job that waits for confirmation.
 #[derive(Clone, Debug)]

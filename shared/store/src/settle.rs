@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use domain::event::EventLines;
-use domain::job::Job;
+use domain::job::End;
 use domain::pace::Feedback;
 use domain::standing::Standing;
 use domain::tally::Tally;
@@ -40,30 +40,6 @@ pub struct Settlement {
     /// event. If the job would close but messages joined meanwhile, the script leaves the last
     /// event out.
     pub events: EventLines,
-}
-
-/// What becomes of a job after an attempt.
-#[derive(Clone, Debug)]
-pub enum End {
-    /// It waits this long from now, with this record.
-    Retry {
-        /// The job with the messages that still wait in it.
-        job: Job,
-        /// The wait.
-        delay: Duration,
-    },
-    /// It ends, unless messages joined meanwhile. Then it starts again at once with those, with all
-    /// its attempts.
-    Close,
-    /// It ends, and the address leaves the active list.
-    Retire {
-        /// The address's new standing.
-        standing: Standing,
-        /// The policy row that decides it.
-        policy: String,
-        /// Whether the host is down.
-        host_down: bool,
-    },
 }
 
 /// Whether a settlement took effect.

@@ -9,6 +9,7 @@ use domain::clock::{Clock, Timestamp};
 use domain::destination::Destination;
 use domain::event::{Event, EventKind, EventLines};
 use domain::fact::FactKind;
+use domain::job::End;
 use domain::outcome::Outcome;
 use domain::pace::{DestinationRule, Feedback, PaceLimits};
 use domain::reply::Reply;
@@ -33,7 +34,7 @@ use store::repair::Repaired;
 use store::scripts::{self, WhenFull};
 use store::seen_webhooks::RequestClaim;
 use store::server_checks::{Finding, ServerReport, Severity};
-use store::settle::{End, SettleCall, Settled, Settlement};
+use store::settle::{SettleCall, Settled, Settlement};
 use system::clock::SystemClock;
 
 use crate::deployments::connections;

@@ -7,16 +7,16 @@ use std::time::Duration;
 
 use domain::clock::Timestamp;
 use domain::event::{DropReason, Event, EventKind, EventLines};
-use domain::job::{Job, Message};
-use domain::outcome::{FaultKind, Outcome};
+use domain::job::{End, Job, Message};
+use domain::outcome::Outcome;
 use domain::pace::Feedback;
 use domain::status::EnhancedStatus;
 use domain::tally::{Tally, TallyResult};
 use domain::transcript::Transcript;
 use policy::decide::{Decision, Verdict};
-use serde_json::Map;
+use policy::lifecycle::{self, Conclusion, is_unanswered};
 use store::claim::LeasedJob;
-use store::settle::{End, Settlement};
+use store::settle::Settlement;
 
 /// An attempt that is running.
 pub(super) struct Progress {
@@ -78,82 +78,48 @@ impl Progress {
         decision: &Decision<'_>,
         now: Timestamp,
     ) -> Option<Box<Settlement>> {
-        let message = self.waiting.front()?;
-        let event = |kind| self.event(kind, message, decision);
-        match &decision.verdict {
-            Verdict::Close => {
-                let delivered = event(EventKind::MessageDelivered);
+        let about = self.event(self.waiting.front()?, decision);
+        match lifecycle::conclude(decision, outcome, about) {
+            Conclusion::Delivered(delivered) => {
                 self.events.push(&delivered);
                 self.waiting.pop_front();
                 self.delivered = true;
                 self.step = 0;
                 None
             }
-            Verdict::Confirm(delay) => {
-                let accepted = event(EventKind::MessageAccepted);
-                self.accept(accepted, *delay, now)
-            }
-            Verdict::DropMessage => {
-                let mut dropped = event(EventKind::MessageDropped);
-                let missing = matches!(outcome, Outcome::Unreadable(_));
-                let reason = if missing {
-                    DropReason::ContentMissing
-                } else {
-                    DropReason::GivenUp
-                };
-                dropped.reason = Some(reason.as_str().to_owned());
+            Conclusion::Accepted(delay, accepted) => self.accept(accepted, delay, now),
+            Conclusion::Dropped(dropped) => {
                 self.events.push(&dropped);
                 self.waiting.pop_front();
                 None
             }
-            Verdict::RetryAfter(delay) => {
-                let mut deferred = event(EventKind::AttemptDeferred);
-                deferred.reason = is_unanswered(outcome).then(|| "unknown".to_owned());
+            Conclusion::Waits(delay, deferred) => {
                 let tally = self.tally(TallyResult::Deferred, decision.reply.status, now);
                 self.renew_if_delivered(now);
                 let head = &mut self.leased.job.head;
-                (head.attempt, head.held) = (self.step, false);
-                head.status = decision.reply.status;
-                head.remember(self.step, &decision.reply.to_string(), now);
-                if let Some(row) = decision.row {
-                    head.policy.clone_from(&row.name);
+                let is_held = matches!(decision.verdict, Verdict::Hold(_));
+                let number = if is_held { head.attempt + 1 } else { self.step };
+                if !is_held {
+                    head.attempt = number;
                 }
-                Some(self.wait(*delay, tally, deferred))
+                lifecycle::record_failure(head, decision, number, now);
+                Some(self.wait(delay, tally, deferred))
             }
-            Verdict::Hold(delay) => {
-                let mut held = event(EventKind::AttemptDeferred);
-                held.reason = Some("held".to_owned());
-                let tally = self.tally(TallyResult::Deferred, decision.reply.status, now);
-                self.renew_if_delivered(now);
-                let (number, head) = (self.leased.job.head.attempt + 1, &mut self.leased.job.head);
-                head.held = true;
-                head.remember(number, &decision.reply.to_string(), now);
-                Some(self.wait(*delay, tally, held))
-            }
-            Verdict::DropAll => {
-                let deferred = event(EventKind::AttemptDeferred);
-                self.events.push(&deferred);
+            Conclusion::GivenUp(failed) => {
+                self.events.push(&failed);
                 self.drop_all(DropReason::GivenUp);
                 Some(self.end(now))
             }
-            Verdict::Retire {
-                standing,
-                host_down,
+            Conclusion::Retired {
+                failed,
+                retired,
+                end,
             } => {
-                let deferred = event(EventKind::AttemptDeferred);
-                let mut retired = event(EventKind::AddressRetired);
-                (retired.message, retired.late_ms, retired.metadata) = (None, None, Map::new());
-                self.events.push(&deferred);
+                self.events.push(&failed);
                 self.drop_all(DropReason::Retired);
                 // These are dropped too, because the address is dead.
                 self.waiting = mem::take(&mut self.accepted).into();
                 self.drop_all(DropReason::Retired);
-                let policy = retired.policy.clone().unwrap_or_default();
-                let end = End::Retire {
-                    standing: *standing,
-                    policy,
-                    host_down: *host_down,
-                };
                 let tally = self.tally(TallyResult::Retired, decision.reply.status, now);
                 Some(self.settlement(end, tally, &retired))
             }
@@ -170,8 +136,8 @@ impl Progress {
     }
 
     /// An event about one message, with its reply and policy row.
-    fn event(&self, kind: EventKind, message: &Message, decision: &Decision<'_>) -> Event {
-        let mut event = self.about(kind).of(message);
+    fn event(&self, message: &Message, decision: &Decision<'_>) -> Event {
+        let mut event = self.about(EventKind::AttemptDeferred).of(message);
         event.attempt = Some(self.attempt());
         event.late_ms = Some(self.leased.claimed_at.ms() - self.leased.lease.due.ms());
         event.reply = Some(decision.reply.to_string());
@@ -303,11 +269,6 @@ impl Progress {
             events,
         })
     }
-}
-
-/// Whether it is unknown if the peer accepted the message.
-fn is_unanswered(outcome: &Outcome) -> bool {
-    matches!(outcome, Outcome::Unreachable(fault) if fault.kind == FaultKind::Unanswered)
 }
 
 pub(super) fn ms(delay: Duration) -> u64 {

@@ -6,16 +6,15 @@ use std::time::Duration;
 
 use domain::clock::Timestamp;
 use domain::event::{DropReason, Event, EventKind, EventLines};
-use domain::job::{Acceptance, Job, Message};
+use domain::job::{Acceptance, End, Job, Message};
 use domain::outcome::Outcome;
 use domain::pace::Feedback;
 use domain::tally::{Tally, TallyResult};
 use policy::decide::{Case, Decision, Verdict, decide};
-use serde_json::Map;
+use policy::lifecycle::{self, Conclusion};
 use store::error::StoreError;
 use store::refute::{Refutation, Refuted};
 use store::schedule::{AcceptedJob, Answer, Arrival};
-use store::settle::End;
 
 use super::handle::Accept;
 
@@ -164,27 +163,25 @@ impl Accept {
 impl Refuting<'_> {
     /// Returns how the job ends or continues, and the events of that.
     fn conclude(mut self) -> (End, EventLines) {
-        let mut failed = self.event(EventKind::AttemptDeferred);
-        match &self.decision.verdict {
-            Verdict::RetryAfter(delay) | Verdict::Hold(delay) => {
-                let held = matches!(self.decision.verdict, Verdict::Hold(_));
-                failed.reason = held.then(|| "held".to_owned());
+        let outcome = Outcome::Deferred(self.decision.reply.clone());
+        match lifecycle::conclude(self.decision, &outcome, self.event()) {
+            Conclusion::Waits(delay, mut failed) => {
                 failed.delay = Some(delay.as_millis().try_into().unwrap_or(u64::MAX));
                 self.events.push(&failed);
-                self.record_failure(held);
+                self.wait_again();
                 (
                     End::Retry {
                         job: self.job,
-                        delay: *delay,
+                        delay,
                     },
                     self.events,
                 )
             }
-            Verdict::DropMessage | Verdict::Close | Verdict::Confirm(_) => {
+            Conclusion::Dropped(_) | Conclusion::Delivered(_) | Conclusion::Accepted(..) => {
                 self.drop(|message, dead| message.id == dead.id, DropReason::GivenUp);
                 self.continue_job()
             }
-            Verdict::DropAll => {
+            Conclusion::GivenUp(failed) => {
                 self.events.push(&failed);
                 self.drop(
                     |message, dead| message.accepted.is_none() || message.id == dead.id,
@@ -192,37 +189,23 @@ impl Refuting<'_> {
                 );
                 self.continue_job()
             }
-            Verdict::Retire {
-                standing,
-                host_down,
+            Conclusion::Retired {
+                failed,
+                retired,
+                end,
             } => {
                 self.events.push(&failed);
                 self.drop(|_, _| true, DropReason::Retired);
-                let mut retired = self.event(EventKind::AddressRetired);
-                (retired.message, retired.metadata) = (None, Map::new());
                 self.events.push(&retired);
-                let policy = retired.policy.unwrap_or_default();
-                (
-                    End::Retire {
-                        standing: *standing,
-                        policy,
-                        host_down: *host_down,
-                    },
-                    self.events,
-                )
+                (end, self.events)
             }
         }
     }
 
     /// Records that the attempt has failed after all. Its message waits again as before.
-    fn record_failure(&mut self, held: bool) {
-        let reply = self.decision.reply.to_string();
-        let head = &mut self.job.head;
-        (head.held, head.status) = (held, self.decision.reply.status);
-        head.remember(self.acceptance.attempt, &reply, self.now);
-        if let Some(row) = self.decision.row {
-            head.policy.clone_from(&row.name);
-        }
+    fn wait_again(&mut self) {
+        let number = self.acceptance.attempt;
+        lifecycle::record_failure(&mut self.job.head, self.decision, number, self.now);
         for message in self
             .job
             .messages
@@ -285,7 +268,9 @@ impl Refuting<'_> {
         )
     }
 
-    fn event(&self, kind: EventKind) -> Event {
+    /// An event about the message that bounced.
+    fn event(&self) -> Event {
+        let kind = EventKind::AttemptDeferred;
         let mut event =
             Event::about(kind, self.id.as_str(), &self.job.head.destination).of(&self.message);
         event.attempt = Some(self.acceptance.attempt);

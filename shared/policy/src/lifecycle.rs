@@ -1,0 +1,223 @@
+//! What a verdict about one message makes of its job. Pure. An attempt asks it for the outcome of a
+//! message, and intake asks it for a bounce of a message that a relay had accepted.
+
+use std::time::Duration;
+
+use domain::clock::Timestamp;
+use domain::event::{DropReason, Event, EventKind};
+use domain::job::{End, Head};
+use domain::outcome::{FaultKind, Outcome};
+use serde_json::Map;
+
+use crate::decide::{Decision, Verdict};
+
+/// What becomes of a message and its job, with the events of that.
+#[derive(Debug)]
+pub enum Conclusion {
+    /// The message was delivered. The next one is tried.
+    Delivered(Event),
+    /// A relay accepted the message, which waits this long for a bounce.
+    Accepted(Duration, Event),
+    /// The message is dropped. The next one is tried.
+    Dropped(Event),
+    /// The job waits this long for its next attempt. [`record_failure`] notes the failure in its
+    /// head.
+    Waits(Duration, Event),
+    /// The message and all that wait with it are dropped. The event is about the failure.
+    GivenUp(Event),
+    /// The address leaves the active list, and all its messages are dropped.
+    Retired {
+        /// The event about the failure.
+        failed: Event,
+        /// The event about the address. It comes last.
+        retired: Event,
+        /// How the job ends.
+        end: End,
+    },
+}
+
+/// Draws the conclusion from a verdict. `about` is an event about the message, with everything that
+/// is known of the try; its kind and reason are set here.
+pub fn conclude(decision: &Decision<'_>, outcome: &Outcome, about: Event) -> Conclusion {
+    let event = |kind, reason: Option<&str>| Event {
+        kind,
+        reason: reason.map(str::to_owned),
+        ..about.clone()
+    };
+    let deferred = |reason| event(EventKind::AttemptDeferred, reason);
+    match &decision.verdict {
+        Verdict::Close => Conclusion::Delivered(event(EventKind::MessageDelivered, None)),
+        Verdict::Confirm(delay) => {
+            Conclusion::Accepted(*delay, event(EventKind::MessageAccepted, None))
+        }
+        Verdict::DropMessage => {
+            let reason = match outcome {
+                Outcome::Unreadable(_) => DropReason::ContentMissing,
+                _ => DropReason::GivenUp,
+            };
+            Conclusion::Dropped(event(EventKind::MessageDropped, Some(reason.as_str())))
+        }
+        Verdict::RetryAfter(delay) => {
+            let reason = is_unanswered(outcome).then_some("unknown");
+            Conclusion::Waits(*delay, deferred(reason))
+        }
+        Verdict::Hold(delay) => Conclusion::Waits(*delay, deferred(Some("held"))),
+        Verdict::DropAll => Conclusion::GivenUp(deferred(None)),
+        Verdict::Retire {
+            standing,
+            host_down,
+        } => Conclusion::Retired {
+            failed: deferred(None),
+            retired: Event {
+                message: None,
+                late_ms: None,
+                metadata: Map::new(),
+                ..event(EventKind::AddressRetired, None)
+            },
+            end: End::Retire {
+                standing: *standing,
+                policy: about.policy.clone().unwrap_or_default(),
+                host_down: *host_down,
+            },
+        },
+    }
+}
+
+/// Notes a failure in the head of its job, which waits for its next attempt. `number` is the number
+/// of the attempt. A failure that does not count leaves the status and the policy row as they are.
+pub fn record_failure(head: &mut Head, decision: &Decision<'_>, number: u32, now: Timestamp) {
+    head.held = matches!(decision.verdict, Verdict::Hold(_));
+    head.remember(number, &decision.reply.to_string(), now);
+    if head.held {
+        return;
+    }
+    head.status = decision.reply.status;
+    if let Some(row) = decision.row {
+        head.policy.clone_from(&row.name);
+    }
+}
+
+/// Whether it is unknown if the peer accepted the message.
+pub fn is_unanswered(outcome: &Outcome) -> bool {
+    matches!(outcome, Outcome::Unreachable(fault) if fault.kind == FaultKind::Unanswered)
+}
+
+#[cfg(test)]
+mod tests {
+    use domain::destination::Destination;
+    use domain::outcome::Fault;
+    use domain::reply::Reply;
+    use domain::standing::Standing;
+
+    use super::*;
+
+    const HOUR: Duration = Duration::from_secs(3_600);
+
+    fn about() -> Event {
+        let mut about = Event::about(
+            EventKind::AttemptDeferred,
+            "acme/jo@example.com",
+            &Destination::named("example.com"),
+        );
+        about.message = Some("m1".to_owned());
+        about.attempt = Some(2);
+        about.late_ms = Some(7);
+        about.policy = Some("mailbox-disabled".to_owned());
+        about
+    }
+
+    fn decision(verdict: Verdict) -> Decision<'static> {
+        Decision {
+            verdict,
+            row: None,
+            reply: Reply::parse("450 4.2.1 mailbox disabled"),
+        }
+    }
+
+    fn outcome() -> Outcome {
+        Outcome::Deferred(Reply::parse("450 4.2.1 mailbox disabled"))
+    }
+
+    #[test]
+    fn each_verdict_has_its_event_and_reason() {
+        use EventKind::{AttemptDeferred, MessageAccepted, MessageDelivered, MessageDropped};
+        let unanswered = Outcome::Unreachable(Fault::ours(FaultKind::Unanswered, String::new()));
+        let unreadable = Outcome::Unreadable("no content".to_owned());
+        for (verdict, outcome, kind, reason) in [
+            (Verdict::Close, outcome(), MessageDelivered, None),
+            (Verdict::Confirm(HOUR), outcome(), MessageAccepted, None),
+            (
+                Verdict::DropMessage,
+                outcome(),
+                MessageDropped,
+                Some("given_up"),
+            ),
+            (
+                Verdict::DropMessage,
+                unreadable,
+                MessageDropped,
+                Some("content_missing"),
+            ),
+            (Verdict::RetryAfter(HOUR), outcome(), AttemptDeferred, None),
+            (
+                Verdict::RetryAfter(HOUR),
+                unanswered,
+                AttemptDeferred,
+                Some("unknown"),
+            ),
+            (
+                Verdict::Hold(HOUR),
+                outcome(),
+                AttemptDeferred,
+                Some("held"),
+            ),
+            (Verdict::DropAll, outcome(), AttemptDeferred, None),
+        ] {
+            let event = match conclude(&decision(verdict.clone()), &outcome, about()) {
+                Conclusion::Delivered(event)
+                | Conclusion::Dropped(event)
+                | Conclusion::GivenUp(event) => event,
+                Conclusion::Accepted(delay, event) | Conclusion::Waits(delay, event) => {
+                    assert_eq!(delay, HOUR);
+                    event
+                }
+                retired @ Conclusion::Retired { .. } => panic!("{retired:?}"),
+            };
+            let found = (event.kind, event.reason.as_deref());
+            assert_eq!(found, (kind, reason), "{verdict:?}");
+            assert_eq!(event.message.as_deref(), Some("m1"), "{verdict:?}");
+        }
+    }
+
+    #[test]
+    fn the_event_about_a_retired_address_names_no_message() {
+        let verdict = Verdict::Retire {
+            standing: Standing::Inactive,
+            host_down: true,
+        };
+        let conclusion = conclude(&decision(verdict), &outcome(), about());
+        let Conclusion::Retired {
+            failed,
+            retired,
+            end,
+        } = conclusion
+        else {
+            panic!("{conclusion:?}");
+        };
+        assert_eq!(failed.message.as_deref(), Some("m1"));
+        assert_eq!(failed.kind, EventKind::AttemptDeferred);
+        assert_eq!((retired.message, retired.late_ms), (None, None));
+        assert_eq!(retired.kind, EventKind::AddressRetired);
+        assert_eq!(retired.attempt, Some(2));
+        let End::Retire {
+            standing,
+            policy,
+            host_down,
+        } = end
+        else {
+            panic!("{end:?}");
+        };
+        assert_eq!((standing, host_down), (Standing::Inactive, true));
+        assert_eq!(policy, "mailbox-disabled");
+    }
+}

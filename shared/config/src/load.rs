@@ -114,55 +114,59 @@ impl Config {
         };
         built_in.retain(is_wanted);
         config.routes.splice(0..0, built_in);
-        if faults.is_empty() {
-            config.redis.check(&mut faults);
-            config.hooks.check(&mut faults);
-            pace::check_windows(&config.pace, &mut faults);
-            check_http_hosts(&config.worker.http_hosts, &config.routes, &mut faults);
-        }
-        if let Some((key, text)) = config.verp.fault().filter(|_| faults.is_empty()) {
-            faults.push(SettingsFault {
-                file: "all files".to_owned(),
-                key: key.to_owned(),
-                text: text.to_owned(),
-            });
-        }
-        if faults.is_empty() && config.job.inline_max > config.job.record_max {
-            let text =
-                "is larger than job.record_max, so no job could contain such a message".to_owned();
-            faults.push(SettingsFault {
-                file: "all files".to_owned(),
-                key: "job.inline_max".to_owned(),
-                text,
-            });
-        }
-        if faults.is_empty()
-            && !config
-                .routes
-                .iter()
-                .any(|route| route.name == config.worker.route)
-        {
-            let names: Vec<_> = config
-                .routes
-                .iter()
-                .map(|route| route.name.as_str())
-                .collect();
-            let text = format!(
-                "\"{}\" is not a route; the routes are: {}",
-                config.worker.route,
-                names.join(", ")
-            );
-            faults.push(SettingsFault {
-                file: "all files".to_owned(),
-                key: "worker.route".to_owned(),
-                text,
-            });
-        }
+        config.check(&mut faults);
         if faults.is_empty() {
             Ok(config)
         } else {
             Err(SettingsFaults(faults))
         }
+    }
+
+    /// Checks settings that depend on each other. A value that could not be read would only cause
+    /// more faults, so most checks are left out then.
+    fn check(&self, faults: &mut Vec<SettingsFault>) {
+        let are_routes_read = !faults.iter().any(|fault| fault.key.starts_with("route."));
+        let is_route = |route: &Route| route.name == self.worker.route;
+        if are_routes_read && !self.routes.iter().any(is_route) {
+            faults.push(across_files("worker.route", self.unknown_route()));
+        }
+        if faults.iter().any(|fault| fault.key != "worker.route") {
+            return;
+        }
+        self.redis.check(faults);
+        self.hooks.check(faults);
+        pace::check_windows(&self.pace, faults);
+        check_http_hosts(&self.worker.http_hosts, &self.routes, faults);
+        if let Some((key, text)) = self.verp.fault() {
+            faults.push(across_files(key, text.to_owned()));
+        }
+        if self.job.inline_max > self.job.record_max {
+            let text = "is larger than job.record_max, so no job could contain such a message";
+            faults.push(across_files("job.inline_max", text.to_owned()));
+        }
+    }
+
+    fn unknown_route(&self) -> String {
+        let route = &self.worker.route;
+        let names: Vec<_> = self
+            .routes
+            .iter()
+            .map(|route| route.name.as_str())
+            .collect();
+        if names.is_empty() {
+            return format!("there is no [[route]] called \"{route}\"; add one");
+        }
+        let names = names.join(", ");
+        format!("\"{route}\" is not a route; the routes are: {names}")
+    }
+}
+
+/// A fault of a value that may come from any of the files.
+fn across_files(key: &str, text: String) -> SettingsFault {
+    SettingsFault {
+        file: "all files".to_owned(),
+        key: key.to_owned(),
+        text,
     }
 }
 

@@ -494,3 +494,17 @@ fn files_that_are_not_regular_are_rejected_at_once() {
         );
     }
 }
+
+#[test]
+fn a_wrong_route_is_reported_together_with_faults_of_other_sections() {
+    let file = "[verp]\nx = 1\n[worker]\nroute = \"nope\"\n";
+    let faults =
+        Config::from_layers(&[("default.toml", DEFAULT), ("mine.toml", file)], &[]).unwrap_err();
+    let keys: Vec<_> = faults.0.iter().map(|fault| fault.key.as_str()).collect();
+    assert_eq!(keys, ["verp.x", "worker.route"], "{faults}");
+    let text = &faults.0[1].text;
+    assert!(
+        text.contains("there is no [[route]] called \"nope\""),
+        "{text}"
+    );
+}

@@ -112,8 +112,9 @@ pub fn read_route(mut section: Section<'_, '_>) -> Option<Route> {
         Some(SenderKind::Command) => read_command(&mut section).map(SenderSettings::Command),
         Some(SenderKind::Log) | None => Some(SenderSettings::Log),
     };
-    section.finish();
+    // Without a sender it is unknown which keys the route may have.
     kind?;
+    section.finish();
     Some(Route {
         name: name?,
         sender: sender?,

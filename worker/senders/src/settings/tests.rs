@@ -205,3 +205,10 @@ fn only_placeholders_are_allowed_in_braces() {
         assert_eq!(check_placeholders(argument).err(), unknown, "{argument}");
     }
 }
+
+#[test]
+fn a_misspelt_sender_is_the_only_fault_of_its_route() {
+    let faults = read("sender = \"smpt\"\nhost = \"relay.example\"").unwrap_err();
+    let keys: Vec<_> = faults.iter().map(|fault| fault.key.as_str()).collect();
+    assert_eq!(keys, ["route.r.sender"], "{faults:?}");
+}

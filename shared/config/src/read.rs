@@ -26,7 +26,7 @@ type Reader = fn(&mut Config, &mut Section<'_, '_>);
 const SECTIONS: [(&str, Reader); 15] = [
     ("redis", |config, section| config.redis.read(section)),
     ("scheduler", |config, section| {
-        config.scheduler.read(section)
+        config.scheduler.read(section);
     }),
     ("access", |config, section| config.access.read(section)),
     ("intake", |config, section| {
@@ -37,10 +37,10 @@ const SECTIONS: [(&str, Reader); 15] = [
     ("job", |config, section| config.job.read(section)),
     ("worker", |config, section| config.worker.read(section)),
     ("pace", |config, section| {
-        pace::read_pace(&mut config.pace, section)
+        pace::read_pace(&mut config.pace, section);
     }),
     ("breaker", |config, section| {
-        pace::read_breaker(&mut config.pace.breaker, section)
+        pace::read_breaker(&mut config.pace.breaker, section);
     }),
     ("content", |config, section| config.content.read(section)),
     ("policy", |config, section| config.policy.read(section)),
@@ -48,7 +48,7 @@ const SECTIONS: [(&str, Reader); 15] = [
     ("upkeep", |config, section| config.upkeep.read(section)),
     ("log", |config, section| read_log(&mut config.log, section)),
     ("placement", |config, section| {
-        config.placement.read(section)
+        config.placement.read(section);
     }),
     ("verp", |config, section| config.verp.read(section)),
 ];

@@ -26,19 +26,23 @@ pub enum Conclusion {
     /// The message and all that wait with it are dropped. The event is about the failure.
     GivenUp(Event),
     /// The address leaves the active list, and all its messages are dropped.
-    Retired {
-        /// The event about the failure.
-        failed: Event,
-        /// The event about the address. It comes last.
-        retired: Event,
-        /// How the job ends.
-        end: End,
-    },
+    Retired(Box<Retirement>),
+}
+
+/// How an address is retired.
+#[derive(Debug)]
+pub struct Retirement {
+    /// The event about the failure.
+    pub failed: Event,
+    /// The event about the address. It comes last.
+    pub retired: Event,
+    /// How the job ends.
+    pub end: End,
 }
 
 /// Draws the conclusion from a verdict. `about` is an event about the message, with everything that
 /// is known of the try; its kind and reason are set here.
-pub fn conclude(decision: &Decision<'_>, outcome: &Outcome, about: Event) -> Conclusion {
+pub fn conclude(decision: &Decision<'_>, outcome: &Outcome, about: &Event) -> Conclusion {
     let event = |kind, reason: Option<&str>| Event {
         kind,
         reason: reason.map(str::to_owned),
@@ -66,7 +70,7 @@ pub fn conclude(decision: &Decision<'_>, outcome: &Outcome, about: Event) -> Con
         Verdict::Retire {
             standing,
             host_down,
-        } => Conclusion::Retired {
+        } => Conclusion::Retired(Box::new(Retirement {
             failed: deferred(None),
             retired: Event {
                 message: None,
@@ -79,7 +83,7 @@ pub fn conclude(decision: &Decision<'_>, outcome: &Outcome, about: Event) -> Con
                 policy: about.policy.clone().unwrap_or_default(),
                 host_down: *host_down,
             },
-        },
+        })),
     }
 }
 
@@ -173,7 +177,7 @@ mod tests {
             ),
             (Verdict::DropAll, outcome(), AttemptDeferred, None),
         ] {
-            let event = match conclude(&decision(verdict.clone()), &outcome, about()) {
+            let event = match conclude(&decision(verdict.clone()), &outcome, &about()) {
                 Conclusion::Delivered(event)
                 | Conclusion::Dropped(event)
                 | Conclusion::GivenUp(event) => event,
@@ -181,7 +185,7 @@ mod tests {
                     assert_eq!(delay, HOUR);
                     event
                 }
-                retired @ Conclusion::Retired { .. } => panic!("{retired:?}"),
+                retired @ Conclusion::Retired(_) => panic!("{retired:?}"),
             };
             let found = (event.kind, event.reason.as_deref());
             assert_eq!(found, (kind, reason), "{verdict:?}");
@@ -195,15 +199,15 @@ mod tests {
             standing: Standing::Inactive,
             host_down: true,
         };
-        let conclusion = conclude(&decision(verdict), &outcome(), about());
-        let Conclusion::Retired {
+        let conclusion = conclude(&decision(verdict), &outcome(), &about());
+        let Conclusion::Retired(retirement) = conclusion else {
+            panic!("{conclusion:?}");
+        };
+        let Retirement {
             failed,
             retired,
             end,
-        } = conclusion
-        else {
-            panic!("{conclusion:?}");
-        };
+        } = *retirement;
         assert_eq!(failed.message.as_deref(), Some("m1"));
         assert_eq!(failed.kind, EventKind::AttemptDeferred);
         assert_eq!((retired.message, retired.late_ms), (None, None));

@@ -14,7 +14,7 @@ use domain::status::EnhancedStatus;
 use domain::tally::{Tally, TallyResult};
 use domain::transcript::Transcript;
 use policy::decide::{Decision, Verdict};
-use policy::lifecycle::{self, Conclusion, is_unanswered};
+use policy::lifecycle::{self, Conclusion, Retirement, is_unanswered};
 use store::claim::LeasedJob;
 use store::settle::Settlement;
 
@@ -79,7 +79,7 @@ impl Progress {
         now: Timestamp,
     ) -> Option<Box<Settlement>> {
         let about = self.event(self.waiting.front()?, decision);
-        match lifecycle::conclude(decision, outcome, about) {
+        match lifecycle::conclude(decision, outcome, &about) {
             Conclusion::Delivered(delivered) => {
                 self.events.push(&delivered);
                 self.waiting.pop_front();
@@ -110,11 +110,12 @@ impl Progress {
                 self.drop_all(DropReason::GivenUp);
                 Some(self.end(now))
             }
-            Conclusion::Retired {
-                failed,
-                retired,
-                end,
-            } => {
+            Conclusion::Retired(retirement) => {
+                let Retirement {
+                    failed,
+                    retired,
+                    end,
+                } = *retirement;
                 self.events.push(&failed);
                 self.drop_all(DropReason::Retired);
                 // These are dropped too, because the address is dead.

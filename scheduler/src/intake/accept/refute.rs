@@ -11,7 +11,7 @@ use domain::outcome::Outcome;
 use domain::pace::Feedback;
 use domain::tally::{Tally, TallyResult};
 use policy::decide::{Case, Decision, Verdict, decide};
-use policy::lifecycle::{self, Conclusion};
+use policy::lifecycle::{self, Conclusion, Retirement};
 use store::error::StoreError;
 use store::refute::{Refutation, Refuted};
 use store::schedule::{AcceptedJob, Answer, Arrival};
@@ -164,7 +164,7 @@ impl Refuting<'_> {
     /// Returns how the job ends or continues, and the events of that.
     fn conclude(mut self) -> (End, EventLines) {
         let outcome = Outcome::Deferred(self.decision.reply.clone());
-        match lifecycle::conclude(self.decision, &outcome, self.event()) {
+        match lifecycle::conclude(self.decision, &outcome, &self.event()) {
             Conclusion::Waits(delay, mut failed) => {
                 failed.delay = Some(delay.as_millis().try_into().unwrap_or(u64::MAX));
                 self.events.push(&failed);
@@ -189,11 +189,12 @@ impl Refuting<'_> {
                 );
                 self.continue_job()
             }
-            Conclusion::Retired {
-                failed,
-                retired,
-                end,
-            } => {
+            Conclusion::Retired(retirement) => {
+                let Retirement {
+                    failed,
+                    retired,
+                    end,
+                } = *retirement;
                 self.events.push(&failed);
                 self.drop(|_, _| true, DropReason::Retired);
                 self.events.push(&retired);

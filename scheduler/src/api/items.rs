@@ -1,5 +1,5 @@
 //! Requests with one or many items: one object, an array, or NDJSON of any length. Each item gets
-//! its own answer, in the form and order of the request. Knows no kind of item.
+//! its own answer, in the form and order of the request. [`Item`] defines what an item is.
 
 use axum::body::{Body, BodyDataStream, Bytes};
 use axum::extract::Request;
@@ -24,12 +24,12 @@ mod lines;
 /// The content type of one JSON document.
 pub(super) const DOCUMENT: &str = "application/json";
 
-/// The content type of items on a line each.
+/// The content type of a request with one item per line.
 pub(super) const NDJSON: &str = "application/x-ndjson";
 
 /// One item of a request. It gets an answer of its own.
 pub(super) trait Item: Sized + Send + 'static {
-    /// The name of several items, like `bounces`.
+    /// What several items are called in error texts, like `bounces`.
     const PLURAL: &'static str;
 
     /// The answer to one item.
@@ -175,6 +175,7 @@ impl Tally {
         self.refused += other.refused;
     }
 
+    /// Returns 400 if every item was refused, or there was none.
     fn status(&self) -> StatusCode {
         if self.refused == self.read {
             StatusCode::BAD_REQUEST

@@ -1,5 +1,5 @@
-//! Removes the records of old deliveries. A record is needed only to recognise a late bounce, which
-//! happened before the delivery.
+//! Removes the records of old deliveries. They are needed only to recognise late bounces: a bounce
+//! that happened before the last delivery to its address, but is reported after it.
 
 use async_trait::async_trait;
 use store::error::StoreError;
@@ -7,8 +7,8 @@ use store::handle::Store;
 
 use super::Task;
 
-/// The task. A delivery is remembered for at least a week. A bounce that is reported later counts
-/// as new.
+/// The task. A delivery is remembered for at least a week. A late bounce that is reported after
+/// that counts as new.
 #[derive(Debug)]
 pub struct TrimDelivered;
 

@@ -62,7 +62,7 @@ reasons! {
     SystemFull = "system_full",
     /// The mail system accepts no mail at the moment.
     SystemNotAccepting = "system_not_accepting",
-    /// The server asks us to try again later, without a reason.
+    /// The server asks us to try again later, and names no cause.
     TryLater = "try_later",
     /// The mail system has a fault of its own.
     SystemError = "system_error",
@@ -108,7 +108,7 @@ reasons! {
     RoutingLoop = "routing_loop",
     /// Client and server did not understand each other's commands.
     ProtocolError = "protocol_error",
-    /// The message failed permanently, without a reason.
+    /// The message failed permanently, and the reply names no cause.
     Unexplained = "unexplained",
 }
 
@@ -183,6 +183,7 @@ impl Reasons {
         }
     }
 
+    /// Returns the first row that matches.
     fn of(&self, reply: &Reply) -> Option<&Row> {
         let text = reply.text.to_ascii_lowercase();
         let text = text.as_bytes();
@@ -209,15 +210,15 @@ impl Reasons {
 impl Row {
     /// Returns the row's reason, corrected by the stage that the reply answered. In answer to the
     /// sender, "unknown" is about the sender. In answer to the content, "unknown" is the word of a
-    /// content filter, because the recipient had been accepted before. The exception is a row with
-    /// `after_content`.
+    /// content filter, because the recipient had been accepted before. The exceptions are a row
+    /// with `after_content`, and reasons that say that the mailbox exists.
     fn in_reply_to(&self, reply: &Reply) -> Reason {
         use Reason::{
             Filtered, HostUnknown, MailboxAbandoned, MailboxDisabled, Moved, NotAccepting,
             SenderRejected, UserUnknown,
         };
-        let in_use = matches!(self.reason, MailboxAbandoned | MailboxDisabled);
-        if !in_use
+        let mailbox_exists = matches!(self.reason, MailboxAbandoned | MailboxDisabled);
+        if !mailbox_exists
             && !matches!(
                 self.reason,
                 Filtered | HostUnknown | Moved | NotAccepting | UserUnknown
@@ -227,7 +228,7 @@ impl Row {
         }
         match reply.answers() {
             Some(Stage::Mail) => SenderRejected,
-            Some(Stage::Content) if !in_use && !self.after_content => Filtered,
+            Some(Stage::Content) if !mailbox_exists && !self.after_content => Filtered,
             _ => self.reason,
         }
     }

@@ -1,4 +1,4 @@
-//! How much one call of a script takes at most.
+//! The limits of one script call.
 
 /// How many jobs one script call takes at most. This bounds how long a call blocks Redis for other
 /// calls.

@@ -111,7 +111,7 @@ impl Shard {
         format!("{}pace:{destination}", self.prefix)
     }
 
-    /// address → ms of its last delivery by us in one week, counted from the Unix epoch.
+    /// address → ms of its last delivery in one week, counted from the Unix epoch.
     pub fn delivered(&self, week: i64) -> String {
         format!("{}delivered:{week}", self.prefix)
     }

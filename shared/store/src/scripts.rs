@@ -4,13 +4,15 @@ use std::sync::LazyLock;
 
 use deadpool_redis::redis::Script;
 
-/// What a script does when the server's memory is full: when it uses more than `maxmemory`.
+/// What a script does when memory is full: when Redis uses more than `maxmemory`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum WhenFull {
-    /// Redis refuses it before its first write. For scripts that take work in or hand it out.
+    /// Redis refuses it before it starts. For scripts that take work in or hand it out, and for
+    /// those that can be repeated later.
     Refused,
-    /// It runs in any case. For scripts that end, give back, extend or correct something. The
-    /// header of each states how much memory they can take.
+    /// It runs in any case. For scripts that end, give back, extend or correct something, and for
+    /// those that an operator or upkeep needs. The header of each states how much
+    /// memory it can take.
     Runs,
     /// It runs, because it writes nothing.
     Reads,
@@ -44,8 +46,8 @@ macro_rules! text {
     };
 }
 
-/// What Redis gets of a script: its code without comments and indentation, which are a third of it.
-/// Lines keep their numbers.
+/// Returns what Redis gets of a script: its code without indentation and without lines that are
+/// only a comment. These are a third of the text. The other lines keep their numbers.
 fn code(text: &str) -> String {
     let lines = text.lines().map(str::trim_start);
     let code = lines.map(|line| if line.starts_with("--") { "" } else { line });
@@ -126,7 +128,7 @@ pub fn hashes() -> impl Iterator<Item = (&'static str, &'static str)> {
         .map(|known| (known.verb, known.script.get_hash()))
 }
 
-/// Returns the code of the script that Redis knows by this hash.
+/// Returns the code that Redis gets of the script with this hash.
 pub(crate) fn text_of(hash: &str) -> Option<String> {
     ALL.iter()
         .find(|known| known.script.get_hash() == hash)

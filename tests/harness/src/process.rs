@@ -42,7 +42,7 @@ impl Redeliver {
         Self::start_in(&[], arguments, config)
     }
 
-    /// Like [`Self::start_with`], with these variables in its environment.
+    /// Like [`Self::start_with`], with these additional environment variables.
     ///
     /// # Panics
     /// If the program has not been built.
@@ -212,7 +212,7 @@ pub fn free_port() -> u16 {
     listener.local_addr().expect("the socket is bound").port()
 }
 
-/// Returns the path of the program. Cargo builds it into the folder above that of the running test.
+/// Returns the path of the program. Cargo puts it into the parent of the running test's folder.
 ///
 /// # Panics
 /// If the program has not been built.

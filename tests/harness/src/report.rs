@@ -13,7 +13,7 @@ pub const DOMAIN: &str = "bounce.example.org";
 /// The key that signs return paths in tests.
 pub const KEY: &str = "a key that only the tests have";
 
-/// The content type of a report.
+/// The content type of a report that is posted as a mail message.
 pub const MAIL: &str = "message/rfc822";
 
 /// A delivery report. It can be changed before it is written.
@@ -95,12 +95,12 @@ pub fn config(sections: &str) -> Config {
     Config::load(Some(&file)).expect("the test's configuration has no faults")
 }
 
-/// Returns the section of the configuration that signs return paths.
+/// Returns the section of the configuration that makes Redeliver sign return paths.
 pub fn verp_section() -> String {
     format!("[verp]\ndomain = \"{DOMAIN}\"\nkey = \"{KEY}\"\n")
 }
 
-/// Returns the signer of return paths that this section configures.
+/// Returns the signer of return paths that [`verp_section`] configures.
 pub fn verp() -> Verp {
     Verp::new(DOMAIN, KEY.as_bytes(), Duration::from_secs(30 * 86_400))
 }

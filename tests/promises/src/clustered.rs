@@ -22,7 +22,7 @@ async fn world(settings: Settings) -> World {
     .await
 }
 
-/// A separate domain for each shard.
+/// Returns one domain for each shard.
 fn domains(world: &World) -> Vec<String> {
     let shards = world.store.shards();
     let of_shard = |shard| {
@@ -34,6 +34,7 @@ fn domains(world: &World) -> Vec<String> {
     (0..shards).map(of_shard).collect()
 }
 
+/// Returns the Redis key with this name in the shard of a domain.
 fn key(world: &World, domain: &str, name: &str) -> String {
     let shards = world.store.shards();
     let shard = Destination::named(domain).shard(shards);

@@ -64,7 +64,7 @@ async fn with_two_attempts_behind_it(world: &World) {
 async fn the_job_of_a_killed_worker_comes_back_with_its_attempt_counter_exact() {
     let world = days_ago().await;
     with_two_attempts_behind_it(&world).await;
-    // The first client that sends RCPT gets no answer, so that its attempt is in flight when the
+    // RCPT on the first connection gets no answer, so that this attempt is in flight when the
     // worker is killed.
     let peer = SmtpPeer::start(
         |received| match (received.command.as_str(), received.connection) {
@@ -77,7 +77,10 @@ async fn the_job_of_a_killed_worker_comes_back_with_its_attempt_counter_exact() 
     peer.wait_for_command("RCPT", 1).await;
     killed.kill().await;
     let leased = world.job(JO).await;
-    assert!(leased.leased_until.is_some(), "the job was not given back");
+    assert!(
+        leased.leased_until.is_some(),
+        "a killed worker gives nothing back"
+    );
     assert_eq!(
         leased.job.head.attempt, 2,
         "an attempt counts when it is settled"

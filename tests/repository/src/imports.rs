@@ -45,7 +45,8 @@ pub(crate) fn circle_through(imports: &Imports, start: &Module) -> Option<Vec<Mo
     None
 }
 
-/// The sources by module: without comments, and without the tests at the end of a file.
+/// Reads the sources in a folder into `texts`, by module: without comments, and without the tests
+/// at the end of a file. `above` is the module of the folder.
 fn read_modules(folder: &Path, above: &Module, texts: &mut BTreeMap<Module, String>) {
     for entry in fs::read_dir(folder).unwrap() {
         let path = entry.unwrap().path();
@@ -68,7 +69,7 @@ fn read_modules(folder: &Path, above: &Module, texts: &mut BTreeMap<Module, Stri
     }
 }
 
-/// The paths within the crate that a module's text names.
+/// Returns the paths within the crate that a module's text names.
 fn paths(module: &Module, text: &str) -> Vec<Module> {
     let children: Vec<&str> = text
         .lines()
@@ -118,7 +119,7 @@ fn expand(above: &Module, tree: &str, found: &mut Vec<Module>) {
     }
 }
 
-/// A path as seen from the root of its crate; `None` if it leads into another crate.
+/// Returns a path as seen from the root of its crate, or `None` if it leads into another crate.
 fn from_root(module: &Module, children: &[&str], path: &[String]) -> Option<Module> {
     let (first, rest) = path.split_first()?;
     match first.as_str() {
@@ -134,7 +135,7 @@ fn from_root(module: &Module, children: &[&str], path: &[String]) -> Option<Modu
     }
 }
 
-/// The innermost module that a path leads into.
+/// Returns the innermost module that a path leads into, or `None` if that is the root.
 fn module_of(path: &[String], texts: &BTreeMap<Module, String>) -> Option<Module> {
     (0..=path.len())
         .rev()

@@ -1,5 +1,4 @@
-//! A request that is one JSON document: an object, or an array of bounded length. Knows no kind of
-//! item.
+//! A request that is one JSON document: an object, or an array of bounded length.
 
 use std::fmt;
 
@@ -80,7 +79,7 @@ impl Document {
                 "the array contains no {plural}"
             ))),
             Ok(Self::Many(items)) if items.len() > items_max => Err(Problem::too_large(format!(
-                "the array has more than {items_max} {plural}; send so many as {NDJSON}"
+                "the array has more than {items_max} {plural}; send that many as {NDJSON}"
             ))),
             Ok(document) => Ok(document),
             Err(err) => Err(Problem::bad_request(format!(

@@ -1,6 +1,6 @@
 //! NDJSON of any length: one item per line. Lines are processed in batches. While one batch is in
-//! the store, the next ones are being read. Beyond a bound no more of the
-//! body is read, which slows down a client that sends faster. Knows no kind of item.
+//! the store, the next ones are being read. Beyond a bound no more of the body is read, which slows
+//! down a client that sends faster.
 
 use std::collections::VecDeque;
 use std::mem;

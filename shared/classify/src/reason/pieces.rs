@@ -3,8 +3,8 @@
 //!
 //! So each piece is found by a key: three or four of its bytes, chosen so that few other pieces
 //! share them. A table with one bit per hash of a key fits into the fastest cache. If the bit is
-//! set, the whole piece is compared. The table is checked for a run of bytes without an early exit,
-//! because most checks find nothing.
+//! set, the whole piece is compared. The table is checked at every byte of a run before any piece
+//! is compared, because most checks find nothing.
 
 /// The smallest length of a piece, in bytes.
 pub(super) const LENGTH_MIN: usize = 3;
@@ -12,10 +12,10 @@ pub(super) const LENGTH_MIN: usize = 3;
 /// The length of the key of pieces that are longer than [`LENGTH_MIN`], in bytes.
 const LENGTH_KEY: usize = 4;
 
-/// Bits of a hash.
+/// The length of a hash, in bits.
 const HASH_BITS: u32 = 16;
 
-/// The leading bits of a hash that select the bucket with its anchors.
+/// How many leading bits of a hash select the bucket with its anchors.
 const BUCKET_BITS: u32 = 11;
 
 /// The number of bytes of a text for which the table is checked at once.
@@ -23,7 +23,7 @@ const RUN: usize = u64::BITS as usize;
 
 /// Pieces, numbered in the order in which they were given. Pieces and texts are in lower case.
 pub(super) struct Pieces {
-    /// A bit for each hash that is the key of some piece.
+    /// One bit per hash: set if it is the hash of some piece's key.
     known: Box<[u64; (1 << HASH_BITS) / 64]>,
     /// For each bucket, the position of its first anchor in `anchors`. A bucket ends where the next
     /// one begins.
@@ -40,6 +40,7 @@ struct Anchor {
     piece: u16,
     /// How many bytes of the piece follow the key.
     after: u16,
+    /// The length of the piece, in bytes.
     length: u16,
     /// Where the piece begins in the bytes of all pieces.
     at: u32,
@@ -117,12 +118,12 @@ impl Pieces {
         }
     }
 
-    /// Returns 1 if the hash is the key of some piece, else 0.
+    /// Returns 1 if this is the hash of some piece's key, else 0.
     fn known_bit(&self, hash: u16) -> u64 {
         self.known[usize::from(hash / 64)] >> (hash % 64) & 1
     }
 
-    /// Compares the text with all pieces that have this hash as key, given that the key ends at
+    /// Compares the text with all pieces whose key has this hash. In the text, the key ends at
     /// `end`.
     fn compare(&self, hash: u16, text: &[u8], end: usize, found: &mut impl FnMut(usize)) {
         let bucket = bucket(hash);

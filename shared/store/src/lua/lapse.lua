@@ -2,7 +2,7 @@
 -- connection. Such a job is due since the end of its lease. Its attempt counter counts only settled
 -- attempts, and so stays exact. A job that lapsed too often goes to quarantine: it may be what
 -- crashes its workers.
--- Part of claim and release.
+-- Part of claim, release, repair and recount.
 -- Cost: 1 operation if nothing lapsed; else 5 per lease, 2 per job and 3 per destination.
 
 -- Returns the destination of a job. An unreadable record belongs to its address's domain: an error

@@ -1,6 +1,6 @@
 -- Pace: how many attempts a destination gets at once and per second, for the whole fleet. Also the
--- breaker, which keeps attempts from a destination while it is down. Part of schedule, claim,
--- settle, refute, release.
+-- breaker, which keeps attempts from a destination while it is down. Part of the scripts that
+-- scripts.rs lists with it.
 --
 -- ARGV[9]   tokens per second; 0: no limit
 -- ARGV[10]  how many tokens may be saved up

@@ -1,4 +1,4 @@
-//! The evidence of a run without faults, and the forgeries of it.
+//! Correct evidence of a run without faults, and functions that forge it.
 
 use domain::event::EventKind;
 
@@ -11,6 +11,7 @@ use crate::record::{
 
 pub(super) const JOB: &str = "chaos/u1@n9.plain.test";
 pub(super) const RATED: &str = "chaos/u1@n4.rated.test";
+/// One process of a worker. A worker that is started again gets another name.
 pub(super) const LIFE: &str = "worker0-1.chaos.test";
 pub(super) const OTHER: &str = "worker1-1.chaos.test";
 
@@ -118,10 +119,11 @@ pub(super) fn clean() -> Evidence {
 pub(super) fn add(evidence: &mut Evidence, event: Event) {
     evidence.events.push(event);
     evidence.events.sort_by_key(|event| place(&event.id));
-    renumber(evidence);
+    relist_events(evidence);
 }
 
-pub(super) fn renumber(evidence: &mut Evidence) {
+/// Makes the lists of event ids match the events again, as they do in a run without faults.
+pub(super) fn relist_events(evidence: &mut Evidence) {
     let ids: Vec<String> = evidence
         .events
         .iter()
@@ -132,9 +134,10 @@ pub(super) fn renumber(evidence: &mut Evidence) {
 
 pub(super) fn remove_kind(evidence: &mut Evidence, kind: EventKind) {
     evidence.events.retain(|event| event.kind != kind);
-    renumber(evidence);
+    relist_events(evidence);
 }
 
+/// Only the answer to the bounce is left: no event, no record and no attempt.
 pub(super) fn lose_everything(evidence: &mut Evidence) {
     let mut lost = clean();
     lost.events.clear();
@@ -166,8 +169,8 @@ pub(super) fn ended(was_asked: bool) -> Ended {
     }
 }
 
-/// A message is given up, and the job continues with one that joined meanwhile. The next worker of
-/// the job is lost first.
+/// A message is given up, and the job continues with one that joined meanwhile. The job lapses once
+/// before that one is delivered.
 pub(super) fn continue_after_giving_up(evidence: &mut Evidence) {
     let mut given_up = event("0:13300-0:1", EventKind::MessageDropped, None, None);
     given_up.reason = Some("given_up".to_owned());
@@ -191,7 +194,7 @@ pub(super) fn continue_after_giving_up(evidence: &mut Evidence) {
         second,
         event("0:15300-0:1", EventKind::JobClosed, Some(1), None),
     ];
-    renumber(evidence);
+    relist_events(evidence);
     evidence.asked = vec![asked(11_050), asked(13_200), asked(15_250)];
     evidence.taken = vec![Taken {
         message: "m2".to_owned(),
@@ -233,7 +236,7 @@ pub(super) fn continue_after_silence(evidence: &mut Evidence) {
     {
         event.late_ms = None;
     }
-    renumber(evidence);
+    relist_events(evidence);
     evidence.asked = vec![asked(11_050), asked(15_250)];
     evidence.taken = vec![
         taken(11_060, LIFE),

@@ -1,6 +1,7 @@
 //! `redeliver dev`: runs scheduler and worker in one process, over a private Redis server. It
 //! starts that server and stops it at the end. The data stay in a folder for the next time.
 
+use std::env;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -88,6 +89,9 @@ fn grant(access: &mut config::access::Access, address: SocketAddr) -> Result<Opt
 
 fn welcome(address: SocketAddr, data: &Path, route: &str, token: Option<&str>) -> String {
     let data = data.display();
+    // The program may not be on the PATH.
+    let program = env::args_os().next().unwrap_or_else(|| "redeliver".into());
+    let program = program.display();
     let token = token.map_or_else(
         || "The tokens are those of the configuration: -H 'authorization: Bearer …'.".to_owned(),
         |token| {
@@ -95,7 +99,7 @@ fn welcome(address: SocketAddr, data: &Path, route: &str, token: Option<&str>) -
                 "From this machine no token is needed, unless other machines can reach it.\n  \
                  This token allows everything, until Ctrl-C:\n\n    \
                  export REDELIVER_API=http://{address} REDELIVER_TOKEN={token}\n    \
-                 redeliver addresses show jo@example.com\n    \
+                 {program} addresses show jo@example.com\n    \
                  curl -H \"authorization: Bearer $REDELIVER_TOKEN\" $REDELIVER_API/v1/hooks"
             )
         },

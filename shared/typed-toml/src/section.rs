@@ -203,11 +203,11 @@ impl<'a, 'f> Section<'a, 'f> {
         let text = self.text(key)?;
         let size = parse_size(text).filter(|size| allowed.contains(size));
         if size.is_none() {
-            let (least, most) = (allowed.start(), allowed.end());
+            let (least, most) = (size_text(*allowed.start()), size_text(*allowed.end()));
             self.fault(
                 key,
                 format!(
-                    "\"{text}\" is not a size from {least}B to {most}B; \
+                    "\"{text}\" is not a size from {least} to {most}; \
                      write it like \"64KiB\" or \"16MiB\""
                 ),
             );
@@ -297,6 +297,18 @@ fn parse_size(text: &str) -> Option<usize> {
     digits.trim_end().parse::<usize>().ok()?.checked_mul(unit)
 }
 
+/// Writes a size in the largest unit in which it is a whole number.
+fn size_text(bytes: usize) -> String {
+    let units = [("GiB", 1 << 30), ("MiB", 1 << 20), ("KiB", 1 << 10)];
+    let unit = units
+        .iter()
+        .find(|(_, unit)| bytes > 0 && bytes % unit == 0);
+    unit.map_or_else(
+        || format!("{bytes}B"),
+        |(name, unit)| format!("{}{name}", bytes / unit),
+    )
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -328,7 +340,7 @@ mod tests {
                 "redeliver.toml: worker.lease: \"soon\" is not a span of time; \
                  write it like \"90s\", \"24h\" or \"7d\"",
                 "redeliver.toml: worker.batch: 0 is not a whole number from 1 to 500",
-                "redeliver.toml: worker.size: \"64 kilos\" is not a size from 1B to 1073741824B; \
+                "redeliver.toml: worker.size: \"64 kilos\" is not a size from 1B to 1GiB; \
                  write it like \"64KiB\" or \"16MiB\"",
                 "redeliver.toml: worker.mode: \"fast\" is not one of safe, quick",
                 "redeliver.toml: worker.on: \"yes\" is neither true nor false",

@@ -26,13 +26,13 @@ dev: tools ## Run scheduler and worker over a Redis server of their own, until C
 
 test: ## Run all tests, against a real Redis and a real Postfix, and one minute of chaos
 	@scripts/tools test
-	cargo build --locked --bin redeliver
+	cargo build --locked --workspace --bins
 	cargo test --locked --workspace $(ARGS)
 	scripts/chaos quick
 
 valkey: ## Run the promises that depend on the server over Valkey, not Redis
 	@scripts/tools valkey
-	cargo build --locked --bin redeliver
+	cargo build --locked --workspace --bins
 	REDELIVER_REDIS_SERVER=valkey-server \
 		cargo test --locked --workspace --test promises -- $(VALKEY_TESTS:%=%::) $(ARGS)
 
@@ -44,7 +44,7 @@ chaos: ## Break a running fleet in every way and check every promise (ARGS="--se
 nightly: ## What is too long for CI: all promises over Valkey, and chaos (SEEDS="1 2 3" MINUTES=4)
 	@scripts/tools chaos
 	@scripts/tools valkey
-	cargo build --locked --bin redeliver
+	cargo build --locked --workspace --bins
 	REDELIVER_REDIS_SERVER=valkey-server cargo test --locked --workspace --test promises
 	scripts/chaos long
 

@@ -184,7 +184,7 @@ async fn openings(store: &Store) -> Result<f64> {
 struct AttemptCounts {
     all: AtomicU64,
     taken: AtomicU64,
-    /// Attempts that the server did not take, for whatever reason.
+    /// Attempts that the server did not accept, for any reason.
     deferred: AtomicU64,
 }
 

@@ -1,6 +1,6 @@
 //! Destinations, for operators: shows the state of one, holds and releases it, and overrides its
 //! limits. A destination has a name of its own (`google`). The name of a domain (`gmail.com`)
-//! stands for the destination of that domain.
+//! means the destination of that domain.
 
 use axum::Json;
 use axum::extract::rejection::PathRejection;
@@ -111,7 +111,7 @@ pub async fn unlimit(State(api): State<Api>, name: Name) -> Result<Json<Value>, 
     describe(&api, &found).await
 }
 
-/// Finds the destination of a name. The name of a domain stands for the destination where the
+/// Finds the destination of a name. The name of a domain means the destination where the
 /// domain is placed. Any other name must be a known destination. So a misspelt provider is not read
 /// as a host name without a dot: a hold of that destination would have no effect.
 async fn find(api: &Api, name: Name) -> Result<Found, Problem> {

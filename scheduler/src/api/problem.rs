@@ -22,7 +22,7 @@ pub struct Problem {
     status: StatusCode,
     detail: String,
     field: Option<Cow<'static, str>>,
-    /// An answer whose members become members of the document.
+    /// An answer. Its members become members of the document.
     answer: Option<Box<Value>>,
     /// The authentication that the client has to use.
     challenge: Option<&'static str>,

@@ -20,7 +20,7 @@ const OVER_AFTER: Duration = Duration::from_secs(1);
 /// How long to wait for a connection that has to leave.
 const LEAVING: Duration = Duration::from_millis(5);
 
-/// A listener whose errors are handled here.
+/// A listener. Errors of accepting a connection are handled here.
 #[derive(Debug)]
 pub struct Acceptor {
     listener: TcpListener,

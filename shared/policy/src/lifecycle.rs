@@ -42,46 +42,47 @@ pub struct Retirement {
 
 /// Draws the conclusion from a verdict. `about` is an event about the message, with everything that
 /// is known of the try; its kind and reason are set here.
-pub fn conclude(decision: &Decision<'_>, outcome: &Outcome, about: &Event) -> Conclusion {
-    let event = |kind, reason: Option<&str>| Event {
+pub fn conclude(decision: &Decision<'_>, outcome: &Outcome, about: Event) -> Conclusion {
+    let event = |about, kind, reason: Option<&str>| Event {
         kind,
         reason: reason.map(str::to_owned),
-        ..about.clone()
+        ..about
     };
-    let deferred = |reason| event(EventKind::AttemptDeferred, reason);
+    let deferred = |about, reason| event(about, EventKind::AttemptDeferred, reason);
     match &decision.verdict {
-        Verdict::Close => Conclusion::Delivered(event(EventKind::MessageDelivered, None)),
+        Verdict::Close => Conclusion::Delivered(event(about, EventKind::MessageDelivered, None)),
         Verdict::Confirm(delay) => {
-            Conclusion::Accepted(*delay, event(EventKind::MessageAccepted, None))
+            Conclusion::Accepted(*delay, event(about, EventKind::MessageAccepted, None))
         }
         Verdict::DropMessage => {
             let reason = match outcome {
                 Outcome::Unreadable(_) => DropReason::ContentMissing,
                 _ => DropReason::GivenUp,
             };
-            Conclusion::Dropped(event(EventKind::MessageDropped, Some(reason.as_str())))
+            let reason = Some(reason.as_str());
+            Conclusion::Dropped(event(about, EventKind::MessageDropped, reason))
         }
         Verdict::RetryAfter(delay) => {
             let reason = is_unanswered(outcome).then_some("unknown");
-            Conclusion::Waits(*delay, deferred(reason))
+            Conclusion::Waits(*delay, deferred(about, reason))
         }
-        Verdict::Hold(delay) => Conclusion::Waits(*delay, deferred(Some("held"))),
-        Verdict::DropAll => Conclusion::GivenUp(deferred(None)),
+        Verdict::Hold(delay) => Conclusion::Waits(*delay, deferred(about, Some("held"))),
+        Verdict::DropAll => Conclusion::GivenUp(deferred(about, None)),
         Verdict::Retire {
             standing,
             host_down,
         } => Conclusion::Retired(Box::new(Retirement {
-            failed: deferred(None),
-            retired: Event {
-                message: None,
-                late_ms: None,
-                metadata: Map::new(),
-                ..event(EventKind::AddressRetired, None)
-            },
             end: End::Retire {
                 standing: *standing,
                 policy: about.policy.clone().unwrap_or_default(),
                 host_down: *host_down,
+            },
+            failed: deferred(about.clone(), None),
+            retired: Event {
+                message: None,
+                late_ms: None,
+                metadata: Map::new(),
+                ..event(about, EventKind::AddressRetired, None)
             },
         })),
     }
@@ -177,7 +178,7 @@ mod tests {
             ),
             (Verdict::DropAll, outcome(), AttemptDeferred, None),
         ] {
-            let event = match conclude(&decision(verdict.clone()), &outcome, &about()) {
+            let event = match conclude(&decision(verdict.clone()), &outcome, about()) {
                 Conclusion::Delivered(event)
                 | Conclusion::Dropped(event)
                 | Conclusion::GivenUp(event) => event,
@@ -199,7 +200,7 @@ mod tests {
             standing: Standing::Inactive,
             host_down: true,
         };
-        let conclusion = conclude(&decision(verdict), &outcome(), &about());
+        let conclusion = conclude(&decision(verdict), &outcome(), about());
         let Conclusion::Retired(retirement) = conclusion else {
             panic!("{conclusion:?}");
         };

@@ -79,7 +79,7 @@ impl Progress {
         now: Timestamp,
     ) -> Option<Box<Settlement>> {
         let about = self.event(self.waiting.front()?, decision);
-        match lifecycle::conclude(decision, outcome, &about) {
+        match lifecycle::conclude(decision, outcome, about) {
             Conclusion::Delivered(delivered) => {
                 self.events.push(&delivered);
                 self.waiting.pop_front();

@@ -132,7 +132,8 @@ impl Batches {
         }
     }
 
-    /// Ends a request whose answers cannot be kept. The batches in progress still go to the store.
+    /// Ends a request because its answers cannot be stored. Batches in progress are still
+    /// processed.
     /// The problem names the last line that is in the store.
     async fn end_without_answers(&mut self, why: &NotKept) -> Problem {
         while let Some(first) = self.under_way.pop_front() {

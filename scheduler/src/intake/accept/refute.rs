@@ -164,7 +164,7 @@ impl Refuting<'_> {
     /// Returns how the job ends or continues, and the events of that.
     fn conclude(mut self) -> (End, EventLines) {
         let outcome = Outcome::Deferred(self.decision.reply.clone());
-        match lifecycle::conclude(self.decision, &outcome, &self.event()) {
+        match lifecycle::conclude(self.decision, &outcome, self.event()) {
             Conclusion::Waits(delay, mut failed) => {
                 failed.delay = Some(delay.as_millis().try_into().unwrap_or(u64::MAX));
                 self.events.push(&failed);

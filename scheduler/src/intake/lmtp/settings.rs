@@ -12,7 +12,7 @@ pub(super) struct Settings {
     pub(super) reports: Reports,
     /// The name by which we greet.
     pub(super) host: String,
-    /// The account of mail whose return path names none.
+    /// The account of mail whose return path contains no account.
     pub(super) account: Account,
     /// The largest message, in bytes.
     pub(super) message_max: usize,

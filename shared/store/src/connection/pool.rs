@@ -317,11 +317,9 @@ async fn send(
             .send(&with_text(commands, &text))
             .await
             .map_err(|err| sort(&err))?;
+        let mut is_to_be_loaded = is_eval_forbidden(&answers);
         for _ in 0..LOADS_MAX {
-            if !["NOPERM", "NOSCRIPT"]
-                .iter()
-                .any(|code| starts_with_error(&answers, code))
-            {
+            if !is_to_be_loaded {
                 break;
             }
             answers = slot
@@ -331,6 +329,7 @@ async fn send(
             if let Value::ServerError(err) = answers.remove(0) {
                 return Err(sort_answer(&err));
             }
+            is_to_be_loaded = starts_with_error(&answers, "NOSCRIPT");
         }
     }
     match answers.first() {
@@ -342,6 +341,13 @@ async fn send(
 /// Whether the first answer is the error with this code.
 fn starts_with_error(answers: &[Value], code: &str) -> bool {
     matches!(answers.first(), Some(Value::ServerError(err)) if err.code() == code)
+}
+
+/// Whether the server does not permit EVAL. A command that a script may not use has the same code,
+/// but then the script has begun, and must not be repeated here.
+fn is_eval_forbidden(answers: &[Value]) -> bool {
+    matches!(answers.first(), Some(Value::ServerError(err))
+        if err.code() == "NOPERM" && err.details().is_some_and(|text| text.contains("'eval'")))
 }
 
 /// The same commands, with EVAL and the script's text for the EVALSHA that is the first of them.

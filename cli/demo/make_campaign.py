@@ -1,9 +1,9 @@
 """Makes campaign.ndjson: the soft bounces that `redeliver demo` posts, one JSON object per line.
 
 Run it as `python3 make_campaign.py > campaign.ndjson`. The output is the same, byte for byte, on
-every Python from 3.9 on. All random numbers come from `random.Random.random()`: Python promises
-not to change the sequence of this method only. Every name, address and wording is invented. All
-domains are reserved for examples (RFC 2606).
+every Python from 3.9 on. All random numbers come from `random.Random.random()`, because this is the
+only method whose sequence Python promises not to change. Every name, address and wording is
+invented. All domains are reserved for examples (RFC 2606).
 """
 
 import base64
@@ -15,12 +15,12 @@ from datetime import datetime, timedelta, timezone
 SEED = 421
 OPENING = datetime(2026, 11, 2, 9, 0, tzinfo=timezone.utc)
 SPAN_MS = 10 * 60 * 1000
-# Addresses that have 2, 3 and 4 messages waiting; all the others have one.
+# How many addresses have 2, 3 and 4 messages waiting. All other addresses have one.
 ADDRESSES_WITH = {2: 68, 3: 69, 4: 68}
 REPLAYS = 30
 
-# Replies. {to} is the recipient, {host} the server that answered, {id} its queue id. A line break
-# means CRLF.
+# Replies. {to} is the recipient, {host} the server that answered, {id} that server's queue id. A
+# line break within a reply stands for CRLF.
 
 FULL = """
 452 4.3.1 Insufficient system storage
@@ -280,7 +280,7 @@ def reply_for(recipient, domain, wordings):
 def bounces():
     """Returns all bounced messages, still without ids.
 
-    There is one for each address, and more for addresses whose messages are to join a job.
+    There is one for each address, and several for an address whose later messages join its job.
     """
     made = addresses()
     extras = [n - 1 for n, count in ADDRESSES_WITH.items() for _ in range(count)]
@@ -331,7 +331,7 @@ def message(bounce, sent):
 def finished(in_order):
     """Gives each bounce its message id, time and content.
 
-    Yields the time when it arrives (in ms), and its line.
+    Yields for each bounce the time when it arrives (in ms), and its line.
     """
     numbers = {}
     for bounce in in_order:

@@ -131,23 +131,23 @@ async fn check(addresses: &[String], account: &str, api: &Api) -> Result<()> {
 /// Returns one line for each address that a campaign should leave out.
 fn list(answer: &Value) -> String {
     let rows = |key: &str| answer[key].as_array().cloned().unwrap_or_default();
-    let not_active = rows("not_active").into_iter().map(|one| {
-        let until = one["until"]
+    let not_active = rows("not_active").into_iter().map(|row| {
+        let until = row["until"]
             .as_str()
             .map(|until| format!(" until {until}"))
             .unwrap_or_default();
         format!(
             "{} {}{until}: {}\n",
-            text(&one["address"]),
-            text(&one["standing"]),
-            text(&one["reason"])
+            text(&row["address"]),
+            text(&row["standing"]),
+            text(&row["reason"])
         )
     });
-    let refused = rows("refused").into_iter().map(|one| {
+    let refused = rows("refused").into_iter().map(|row| {
         format!(
             "{} not an address: {}\n",
-            text(&one["address"]),
-            text(&one["reason"])
+            text(&row["address"]),
+            text(&row["reason"])
         )
     });
     not_active.chain(refused).collect()
@@ -193,10 +193,10 @@ fn describe(answer: &Value) -> String {
             format!("{} at {}", text(&job["policy"]), text(&job["destination"])),
         ));
         lines.push(("messages", waiting.to_string()));
-        for one in job["history"].as_array().into_iter().flatten() {
+        for attempt in job["history"].as_array().into_iter().flatten() {
             lines.push((
                 "tried",
-                format!("{} {}", text(&one["at"]), text(&one["reply"])),
+                format!("{} {}", text(&attempt["at"]), text(&attempt["reply"])),
             ));
         }
     }
@@ -206,8 +206,8 @@ fn describe(answer: &Value) -> String {
         .collect()
 }
 
-/// Returns what a due job waits for, in words. `None` if it is only its due time, its attempt or
-/// its quarantine: those are shown already.
+/// Returns what a due job waits for, in words. Returns `None` if the job waits only for its due
+/// time, for the end of its attempt, or in quarantine, because the line `job` shows this already.
 fn waits_for(job: &Value) -> Option<String> {
     let (waits_for, destination) = (&job["waits_for"], text(&job["destination"]));
     let until = waits_for["until"].as_str();
@@ -227,13 +227,13 @@ fn waits_for(job: &Value) -> Option<String> {
             }
             None => {
                 format!(
-                    "{destination}, which was down: one attempt is out, \
+                    "{destination}, which was down: one attempt is under way, \
                      and the others wait for its result"
                 )
             }
         },
         "silence" => format!(
-            "a bounce of what a relay accepted; without one it counts as delivered at {}",
+            "a bounce of mail that a relay accepted; without a bounce it counts as delivered at {}",
             until?
         ),
         "window" => {

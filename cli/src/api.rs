@@ -20,7 +20,7 @@ const ANSWER_MAX: Duration = Duration::from_secs(30);
 /// The command-line options of every command that calls the API.
 #[derive(Debug, Args)]
 pub(crate) struct Api {
-    /// The URL of a scheduler; redeliver.toml is not read for it
+    /// The URL of a scheduler; it is not read from redeliver.toml
     #[arg(long = "api", env = "REDELIVER_API", value_name = "URL", value_parser = read_base)]
     #[arg(default_value = "http://127.0.0.1:8025")]
     base: Url,
@@ -130,7 +130,7 @@ impl Api {
     fn client(&self) -> Result<&Client> {
         if self.client.get().is_none() {
             system::tls::prepare();
-            // If two tasks build a client at once, the first one is kept.
+            // If two tasks build a client at the same time, the first client is kept.
             let _ = self
                 .client
                 .set(Client::builder().timeout(ANSWER_MAX).build()?);
@@ -138,7 +138,7 @@ impl Api {
         self.client.get().context("the HTTP client was not kept")
     }
 
-    /// The error for a request without an answer: the cause, and what to do.
+    /// Returns the error for a request without an answer. It contains the cause, and what to do.
     fn no_answer(&self, err: reqwest::Error) -> anyhow::Error {
         let err = anyhow::Error::from(err);
         anyhow!(

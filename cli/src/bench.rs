@@ -28,8 +28,8 @@ mod smtp;
 mod stall;
 mod targets;
 
-/// How often each mode runs by default. A median of fewer values means little.
-const RUNS_MIN: u32 = 3;
+/// How often each mode runs by default. A median of fewer runs would not mean much.
+const RUNS: u32 = 3;
 
 #[derive(Debug, Args)]
 pub(crate) struct Arguments {
@@ -37,17 +37,17 @@ pub(crate) struct Arguments {
     #[arg(value_enum)]
     modes: Vec<Mode>,
 
-    /// How many jobs or replies to use, instead of each mode's own number
+    /// How many jobs or replies to use, instead of the number that each mode has by default
     #[arg(long)]
     jobs: Option<usize>,
 
-    /// How many due jobs each of the two backlogs of `skew` has, and the largest one of `backlog`
-    /// [default: 1,000,000 and 5,000,000]
+    /// How many due jobs each of the two backlogs of `skew` has, and the largest backlog of
+    /// `backlog` [default: 1,000,000 and 5,000,000]
     #[arg(long, value_parser = clap::value_parser!(u32).range(100..=100_000_000))]
     backlog: Option<u32>,
 
     /// How often each mode runs
-    #[arg(long, default_value_t = RUNS_MIN, value_parser = clap::value_parser!(u32).range(1..=99))]
+    #[arg(long, default_value_t = RUNS, value_parser = clap::value_parser!(u32).range(1..=99))]
     runs: u32,
 
     /// Print JSON, one object per mode
@@ -81,7 +81,7 @@ enum Mode {
     /// `lateness` alone, and then with two backlogs of due jobs: one throttled, one not (3 minutes)
     Skew,
     /// How many messages a mail server refuses if it accepts only 5, 20 or 50 connections, and how
-    /// well its connections are used (1 to 9 minutes)
+    /// much of the time its connections are in use (1 to 9 minutes)
     Limit,
     /// How late healthy mail is while 300 of 1,000 destinations hang: after a cold start, and
     /// after a warm-up (10 minutes)
@@ -98,7 +98,7 @@ enum Mode {
     Smtp,
 }
 
-/// The figures of one run: the name with its unit, and the value.
+/// The figures of one run: for each figure its name with the unit, and its value.
 type Figures = Vec<(String, f64)>;
 
 fn figures<const N: usize>(list: [(&str, f64); N]) -> Figures {

@@ -22,8 +22,8 @@ pub(crate) struct Arguments {
     #[arg(required_unless_present = "lines", conflicts_with = "lines", value_parser = reply)]
     reply: Option<String>,
 
-    /// Read replies from standard input, one per line; every line has one line of output, even an
-    /// empty one
+    /// Read replies from standard input, one per line; the output has one line for each of them,
+    /// even for an empty line
     #[arg(long)]
     lines: bool,
 }
@@ -49,7 +49,7 @@ struct Classified<'t> {
     r#final: Option<&'t str>,
 }
 
-/// Accepts a reply that contains some information. Intake refuses other replies in the same way.
+/// Accepts a reply if it contains a code, a status or a word. Intake refuses the same replies.
 fn reply(raw: &str) -> Result<String, &'static str> {
     if Reply::parse(raw).is_unreadable() {
         return Err(
@@ -68,7 +68,7 @@ pub(crate) fn run(config: Option<&Path>, arguments: &Arguments) -> Result<ExitCo
         None => lines(&mut out, &table),
     };
     match done.and_then(|()| out.flush()) {
-        // The reader of the output has closed it, and needs no more.
+        // The reader of the output has closed it and needs no more.
         Err(err) if err.kind() == io::ErrorKind::BrokenPipe => Ok(ExitCode::SUCCESS),
         Err(err) => bail!("cannot read the replies or print the result: {err}"),
         Ok(()) => Ok(ExitCode::SUCCESS),
@@ -79,7 +79,7 @@ fn lines(out: &mut impl Write, table: &Table) -> io::Result<()> {
     let mut input = io::stdin().lock();
     let mut line = Vec::new();
     while input.read_until(b'\n', &mut line)? > 0 {
-        // Some servers use another charset than UTF-8. The status is readable even then.
+        // Some servers use a character set other than UTF-8. The status can be read even then.
         write_line(
             out,
             String::from_utf8_lossy(&line).trim_end_matches(['\r', '\n']),
@@ -97,7 +97,7 @@ fn write_line(out: &mut impl Write, raw: &str, table: &Table) -> io::Result<()> 
 }
 
 fn classify<'t>(reply: &Reply, table: &'t Table) -> Classified<'t> {
-    let nothing = Classified {
+    let unclassified = Classified {
         code: reply.code,
         status: reply.status,
         class: "none",
@@ -110,9 +110,9 @@ fn classify<'t>(reply: &Reply, table: &'t Table) -> Classified<'t> {
         r#final: None,
     };
     if reply.is_success() {
-        return nothing;
+        return unclassified;
     }
-    let reason = reason::of(reply);
+    let reason = reason::recognize(reply);
     let row = table.row_for(reply, reason, "", None, "");
     Classified {
         class: row.class().as_str(),
@@ -126,7 +126,7 @@ fn classify<'t>(reply: &Reply, table: &'t Table) -> Classified<'t> {
             .map(std::time::Duration::as_secs)
             .collect(),
         r#final: Some(row.end.as_str()),
-        ..nothing
+        ..unclassified
     }
 }
 
@@ -141,7 +141,7 @@ mod tests {
     }
 
     #[test]
-    fn an_empty_reply_is_an_error_as_an_argument_but_has_a_line_of_output_as_a_line() {
+    fn an_empty_reply_is_an_error_as_an_argument_but_on_standard_input_it_has_its_line_of_output() {
         for raw in ["", " ", "\r\n", "12", "?!"] {
             assert!(reply(raw).is_err(), "{raw:?}");
             assert_eq!(line(raw).lines().count(), 1, "{raw:?}");

@@ -49,7 +49,7 @@ use results::Results;
 const CAMPAIGN: &str = include_str!("../demo/campaign.ndjson");
 
 /// When the demo's time starts: just after the last bounce of the campaign. The servers' troubles
-/// count from here.
+/// begin at this instant.
 const OPENING: &str = "2026-11-02T09:10:00Z";
 
 /// How often the display reads the journal.
@@ -58,7 +58,7 @@ const POLL_INTERVAL: Duration = Duration::from_millis(100);
 /// How many journal entries are read at once, per shard.
 const READ_COUNT: usize = 500;
 
-/// If no event happens for this long, in real time, the demo is stuck and fails.
+/// If no event happens for this long, in real time, the demo counts as stuck and fails.
 const STUCK_AFTER: Duration = Duration::from_secs(60);
 
 #[derive(Debug, Args)]
@@ -111,8 +111,8 @@ pub(crate) async fn run(arguments: &Arguments) -> Result<ExitCode> {
         demo.stop().await;
         bail!("the scheduler accepted no bounce of the campaign");
     }
-    // Only after all bounces are accepted: a bounce must not arrive after an attempt that it
-    // precedes.
+    // Only now, when all bounces are accepted. Otherwise an attempt could be made before a bounce
+    // arrives that happened earlier.
     demo.start_time_and_worker();
     let started = Instant::now();
     let results = follow(&demo, &answers, &stop).await?;
@@ -145,14 +145,14 @@ async fn follow(demo: &Demo, answers: &Answers, stop: &CancellationToken) -> Res
     let mut results = Results::default();
     let mut display = Display::new(io::stderr().is_terminal(), answers.waiting() as u64);
     let mut after = vec![EntryId::default(); usize::from(demo.store.shards())];
-    let mut last_news = Instant::now();
+    let mut last_event_at = Instant::now();
     loop {
         let journals = demo.store.read_journal(&after, READ_COUNT).await?;
-        let mut news = 0;
+        let mut new_events = 0;
         for (after, journal) in after.iter_mut().zip(journals) {
             for entry in journal {
                 *after = entry.id;
-                news += entry.events.len();
+                new_events += entry.events.len();
                 entry
                     .events
                     .into_iter()
@@ -161,18 +161,18 @@ async fn follow(demo: &Demo, answers: &Answers, stop: &CancellationToken) -> Res
         }
         let leased = demo.store.leased(READ_COUNT).await?;
         display.show(&results, &leased, demo.clock.now().since(opening()));
-        // All has ended only if the journal is read to its end, so there must be no news.
-        if (news == 0 && leased.is_empty() && results.all_ended(answers.waiting()))
+        // All has ended only if the journal was read to its end, so there must be no new events.
+        if (new_events == 0 && leased.is_empty() && results.all_ended(answers.waiting()))
             || stop.is_cancelled()
         {
             display.finish();
             return Ok(results);
         }
-        if news > 0 {
-            last_news = Instant::now();
+        if new_events > 0 {
+            last_event_at = Instant::now();
             continue;
         }
-        if last_news.elapsed() > STUCK_AFTER {
+        if last_event_at.elapsed() > STUCK_AFTER {
             display.finish();
             bail!(
                 "the demo is stuck: no event for {STUCK_AFTER:?}, and {} bounces have not ended",
@@ -211,7 +211,8 @@ impl Demo {
             .context("the mail servers cannot listen on loopback")?;
         let redis = PrivateRedis::volatile().await?;
         let (mut config, table) = (configuration(&redis, speed, &servers), Table::embedded());
-        // The other half of the open files is for the scheduler and the mail servers.
+        // The worker may use half of the files that may be open. The other half is for the
+        // scheduler and the mail servers.
         process::fit_worker(&mut config, process::raise_open_files() / 2);
         let store = process::open_store(&config, &table, clock.clone(), &stop)
             .await?
@@ -231,10 +232,10 @@ impl Demo {
             table,
             config.worker.clone(),
         );
-        let inner = CancellationToken::new();
-        let serving = inner.clone();
+        let stop_parts = CancellationToken::new();
+        let stop_scheduler = stop_parts.clone();
         let running = vec![tokio::spawn(async move {
-            if let Err(err) = scheduler.serve(listener, serving).await {
+            if let Err(err) = scheduler.serve(listener, stop_scheduler).await {
                 tracing::error!(%err, "the scheduler failed");
             }
         })];
@@ -244,7 +245,7 @@ impl Demo {
             store,
             redis,
             api,
-            stop: inner,
+            stop: stop_parts,
             worker: Some(worker),
             running,
         })
@@ -269,20 +270,21 @@ impl Demo {
     }
 }
 
-/// Returns the default configuration with the changes that fast motion needs. The lease is given in
-/// the demo's time but must last as long as usual in real time, so it is `speed` times as long. The
-/// worker polls more often, because 100 ms of real time are an hour of the demo's time.
+/// Returns the default configuration with the changes that fast motion needs. The lease is in the
+/// demo's time, but must last as long as usual in real time. So it is `speed` times as long. The
+/// worker polls more often, because at the default speed 100 ms of real time are an hour of the
+/// demo's time.
 fn configuration(redis: &PrivateRedis, speed: u32, servers: &MailServers) -> Config {
     let mut config = Config::embedded();
     config.redis.use_private(&redis.url());
     config.redis.shards = 2;
     config.worker.lease *= speed;
     config.worker.poll_max = Duration::from_millis(5);
-    // An SMTP session of ten milliseconds takes minutes of the demo's time. Windows and breakers
-    // would take that for slow servers, and the demo is to show the schedule.
+    // An SMTP session of ten milliseconds takes minutes of the demo's time. The windows and
+    // breakers would treat the servers as slow, but the demo is to show the schedule.
     config.pace = Pace::unbounded();
-    // Once a day: the repair task reads every job, and its usual five minutes are only a few
-    // milliseconds here.
+    // Once a day of the demo's time. The repair task reads every job, and its usual period of five
+    // minutes is only a few milliseconds of real time here.
     config.upkeep.repair = "15 0 0 * * *".to_owned();
     config.worker.settle_linger = Duration::from_millis(1);
     config.worker.route = "healthy".to_owned();

@@ -60,13 +60,13 @@ struct DestinationArg {
 #[derive(Debug, Args)]
 struct Hold {
     #[command(flatten)]
-    of: DestinationArg,
+    destination: DestinationArg,
 
-    /// Why; it is shown with the hold
+    /// Why the destination is held; this is shown with the hold
     #[arg(long)]
     reason: String,
 
-    /// How long, for example 2h; without this and --until, until it is released
+    /// How long, for example 2h; without --for and --until, the hold lasts until it is released
     #[arg(long = "for", value_name = "SPAN", conflicts_with = "until")]
     #[arg(value_parser = humantime::parse_duration)]
     span: Option<Duration>,
@@ -79,7 +79,7 @@ struct Hold {
 #[derive(Debug, Args)]
 struct Limit {
     #[command(flatten)]
-    of: DestinationArg,
+    destination: DestinationArg,
 
     #[command(flatten)]
     limits: Limits,
@@ -92,7 +92,7 @@ struct Limits {
     #[arg(long)]
     rate: Option<f64>,
 
-    /// The most attempts that can be saved up
+    /// The most attempts that can be saved up while fewer are made than the rate allows
     #[arg(long)]
     burst: Option<f64>,
 
@@ -109,24 +109,31 @@ pub(crate) async fn run(config: Option<&Path>, arguments: &Arguments) -> Result<
     match &arguments.action {
         Action::Place { domains } => place(config, domains).await?,
         Action::List(page) => list::run(page).await?,
-        Action::Show(of) => of.call(Method::GET, None, None).await?,
+        Action::Show(destination) => destination.call(Method::GET, None, None).await?,
         Action::Hold(hold) => {
             let until = hold
                 .span
                 .map(|span| SystemClock.now().plus(span).to_string())
                 .or(hold.until.clone());
             let body = json!({"reason": hold.reason, "until": until});
-            hold.of.call(Method::PUT, Some("hold"), Some(body)).await?;
+            let destination = &hold.destination;
+            destination
+                .call(Method::PUT, Some("hold"), Some(body))
+                .await?;
         }
-        Action::Release(of) => of.call(Method::DELETE, Some("hold"), None).await?,
+        Action::Release(destination) => {
+            destination.call(Method::DELETE, Some("hold"), None).await?;
+        }
         Action::Limit(Limit {
-            of,
+            destination,
             limits: Limits { default: true, .. },
         }) => {
-            of.call(Method::DELETE, Some("limits"), None).await?;
+            destination
+                .call(Method::DELETE, Some("limits"), None)
+                .await?;
         }
         Action::Limit(Limit {
-            of,
+            destination,
             limits:
                 Limits {
                     rate,
@@ -136,7 +143,9 @@ pub(crate) async fn run(config: Option<&Path>, arguments: &Arguments) -> Result<
                 },
         }) => {
             let body = json!({"rate": rate, "burst": burst, "window": window});
-            of.call(Method::PUT, Some("limits"), Some(body)).await?;
+            destination
+                .call(Method::PUT, Some("limits"), Some(body))
+                .await?;
         }
     }
     Ok(ExitCode::SUCCESS)
@@ -247,7 +256,9 @@ fn breaker(breaker: &Value) -> String {
     match text(&breaker["state"]).as_str() {
         "open" => format!("open until {}, {times} in a row", text(&breaker["until"])),
         "half_open" => {
-            format!("one attempt is out, the others wait for its result; opened {times} in a row")
+            format!(
+                "one attempt is under way, the others wait for its result; opened {times} in a row"
+            )
         }
         state => state.to_owned(),
     }
@@ -280,7 +291,7 @@ async fn place(config: Option<&Path>, domains: &[String]) -> Result<()> {
     process::print(&lines.collect::<String>())
 }
 
-/// Reads an address, or makes one from a domain: only its domain is used.
+/// Reads an address, or makes an address from a domain. The caller uses only its domain.
 fn recipient(text: &str) -> Result<Address> {
     let address = if text.contains('@') {
         text.to_owned()

@@ -1,5 +1,5 @@
 //! `redeliver dev`: runs scheduler and worker in one process, over a private Redis server. It
-//! starts that server and stops it at the end. The data stay in a folder for the next time.
+//! starts that server, and stops it at the end. The data stay in a folder for the next run.
 
 use std::env;
 use std::net::SocketAddr;
@@ -36,7 +36,7 @@ pub(crate) struct Arguments {
 pub(crate) async fn run(config: Option<&Path>, arguments: &Arguments) -> Result<ExitCode> {
     let (mut config, table) = process::configure(config)?;
     log::start(&config.log);
-    // The other half of the open files is for the scheduler.
+    // The worker may use half of the files that may be open. The other half is for the scheduler.
     process::fit_worker(&mut config, process::raise_open_files() / 2);
     let stop = process::stop_on_signal()?;
     let listener = listen(arguments.listen.or(config.scheduler.listen)).await?;
@@ -75,8 +75,8 @@ pub(crate) async fn run(config: Option<&Path>, arguments: &Arguments) -> Result<
     served.map(|()| ExitCode::SUCCESS)
 }
 
-/// Makes a token with all scopes, if the configuration has no tokens. On loopback, requests without
-/// a token are allowed too.
+/// If the configuration has no tokens, returns a new token with all scopes. Then requests without a
+/// token are allowed too, if the listener is on loopback.
 fn grant(access: &mut config::access::Access, address: SocketAddr) -> Result<Option<String>> {
     if access.has_tokens() {
         return Ok(None);

@@ -18,8 +18,8 @@ use crate::process;
 
 mod submit;
 
-/// How much of a file is read, in bytes.
-const MAX_FILE: u64 = 256 * 1024 * 1024;
+/// How many bytes of a file are read at most.
+const FILE_MAX: u64 = 256 * 1024 * 1024;
 
 #[derive(Debug, Args)]
 pub(crate) struct Arguments {
@@ -31,7 +31,7 @@ pub(crate) struct Arguments {
     submission: submit::Submission,
 }
 
-/// The output for one recipient. A message without recipients has one line, without a recipient.
+/// The output for one recipient. A message without recipients has one line too, with no recipient.
 #[derive(Debug, Serialize)]
 struct Line<'r> {
     file: &'r str,
@@ -40,7 +40,7 @@ struct Line<'r> {
     /// The kind of report.
     kind: &'static str,
     recipient: Option<&'r str>,
-    /// The address after forwarding, if it is another one.
+    /// The address to which mail was forwarded, if it differs from `recipient`.
     final_recipient: Option<&'r str>,
     action: Option<&'static str>,
     status: Option<EnhancedStatus>,
@@ -95,9 +95,9 @@ pub(crate) async fn run(config: Option<&Path>, arguments: &Arguments) -> Result<
 fn read(file: &str) -> Result<Vec<u8>> {
     let mut bytes = Vec::new();
     let done = if file == "-" {
-        io::stdin().lock().take(MAX_FILE).read_to_end(&mut bytes)
+        io::stdin().lock().take(FILE_MAX).read_to_end(&mut bytes)
     } else {
-        File::open(file).and_then(|file| file.take(MAX_FILE).read_to_end(&mut bytes))
+        File::open(file).and_then(|file| file.take(FILE_MAX).read_to_end(&mut bytes))
     };
     done.with_context(|| format!("cannot read {file}"))?;
     Ok(bytes)
@@ -138,7 +138,7 @@ fn line<'r>(
     table: &'r Table,
 ) -> Line<'r> {
     let failed = recipient.filter(|one| one.has_failed() && !one.reply.is_success());
-    let reason = failed.and_then(|one| reason::of(&one.reply));
+    let reason = failed.and_then(|one| reason::recognize(&one.reply));
     let row = failed.map(|one| table.row_for(&one.reply, reason, "", None, ""));
     let address = recipient.and_then(Recipient::address);
     Line {

@@ -6,8 +6,8 @@ const MINUTE: u64 = 60;
 const HOUR: u64 = 60 * MINUTE;
 const DAY: u64 = 24 * HOUR;
 
-/// Formats a duration in its largest whole unit. Days are used only from a week on, because shorter
-/// schedules are usually given in hours.
+/// Formats a duration as a whole number of the largest possible unit. Days are used only from a
+/// week on, because shorter delays are usually given in hours.
 pub(crate) fn span(span: Duration) -> String {
     match span.as_secs() {
         s if s >= 7 * DAY && s % DAY == 0 => format!("{}d", s / DAY),

@@ -25,7 +25,7 @@ mod submit;
 mod token;
 mod worker;
 
-/// A worker allocates and frees many strings. With the system's allocator that took a third of its
+/// A worker allocates and frees many strings. With the system's allocator, this took a third of its
 /// time.
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
@@ -57,7 +57,7 @@ struct Arguments {
 enum Command {
     /// Accept bounces over HTTP, answer questions about addresses, stream events, run upkeep
     Scheduler(scheduler::Arguments),
-    /// Claim due jobs, attempt redelivery, settle
+    /// Claim due jobs, attempt redelivery, settle the results
     Worker(worker::Arguments),
     /// Run scheduler and worker in one process, with a private Redis server
     Dev(dev::Arguments),
@@ -73,11 +73,11 @@ enum Command {
     Policy(policy::Arguments),
     /// Show where domains are placed, and the state of a destination; hold, release or limit it
     Destinations(destinations::Arguments),
-    /// Show what is known about addresses; suppress or reinstate one
+    /// Show what is known about addresses; suppress or reinstate an address
     Addresses(addresses::Arguments),
-    /// Make tokens for the API
+    /// Create tokens for the API
     Token(token::Arguments),
-    /// List the jobs in quarantine, and return one to the queue
+    /// List the jobs in quarantine, and return a job to the queue
     Quarantine(quarantine::Arguments),
     /// Measure the store and the worker on this machine
     Bench(bench::Arguments),

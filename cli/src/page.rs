@@ -14,7 +14,7 @@ pub(crate) struct Page {
     #[arg(long, default_value_t = 100)]
     limit: usize,
 
-    /// Continue an earlier list: the value that it printed at its end
+    /// Continue an earlier list; use the value that was printed at its end
     #[arg(long, value_name = "PLACE")]
     after: Option<String>,
 

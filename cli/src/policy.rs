@@ -76,7 +76,7 @@ fn find<'t>(table: &'t Table, text: &str) -> Result<&'t Row> {
     }
     if reply.is_success() {
         bail!(
-            "\"{text}\" means that the mail was delivered; policy is about failures, 4xx and 5xx"
+            "\"{text}\" means that the mail was delivered; the policy is for failures, 4xx and 5xx"
         );
     }
     Ok(table.row(&reply, "", None, ""))

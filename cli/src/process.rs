@@ -1,5 +1,5 @@
-//! What commands share: reading the configuration, opening the store, printing, and the signals
-//! that stop them.
+//! Functions that commands share: they read the configuration, open the store, print, and handle
+//! the signals that stop a command.
 
 use std::io::{self, Write};
 use std::path::Path;
@@ -19,16 +19,16 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
 
-/// The configuration file that is read if none is named and it exists.
-const FILE_HERE: &str = "redeliver.toml";
+/// The configuration file that is read if no other is named and this one exists.
+const DEFAULT_FILE: &str = "redeliver.toml";
 
 /// The pause between two attempts to reach Redis at the start.
 const START_PAUSE: Duration = Duration::from_secs(1);
 
-/// Reads the configuration and the policy table. An error contains all faults of the file at once.
+/// Reads the configuration and the policy table. An error contains all faults that were found.
 pub(crate) fn configure(file: Option<&Path>) -> Result<(Config, Arc<Table>)> {
-    let here = Path::new(FILE_HERE);
-    let file = file.or_else(|| here.is_file().then_some(here));
+    let default = Path::new(DEFAULT_FILE);
+    let file = file.or_else(|| default.is_file().then_some(default));
     let config =
         Config::load(file).map_err(|faults| anyhow!("the configuration has faults:\n{faults}"))?;
     let table = config
@@ -37,7 +37,7 @@ pub(crate) fn configure(file: Option<&Path>) -> Result<(Config, Arc<Table>)> {
     Ok((config, table))
 }
 
-/// Raises the limit of open files as far as this process is allowed to. Returns the limit.
+/// Raises this process's limit of open files as far as the system allows. Returns the limit.
 pub(crate) fn raise_open_files() -> usize {
     let limit = open_files::raise().unwrap_or_else(|why| {
         tracing::warn!(why, "cannot raise the limit of open files");
@@ -47,8 +47,8 @@ pub(crate) fn raise_open_files() -> usize {
     limit
 }
 
-/// Fits a worker into this limit of open files. Logs a warning if its concurrency is reduced for
-/// that.
+/// Changes a worker's settings so that it needs no more than `limit` open files. Logs a warning if
+/// this reduces its concurrency.
 pub(crate) fn fit_worker(config: &mut Config, limit: usize) {
     let wanted = config.worker.concurrency;
     if config.fit_open_files(limit) {
@@ -63,7 +63,8 @@ pub(crate) fn fit_worker(config: &mut Config, limit: usize) {
     }
 }
 
-/// Writes to standard output. A reader that has closed it needs no more, so that is not an error.
+/// Writes to standard output. If the reader has closed it, it needs no more, so that is not an
+/// error.
 pub(crate) fn print(text: &str) -> Result<()> {
     match io::stdout().write_all(text.as_bytes()) {
         Err(err) if err.kind() != io::ErrorKind::BrokenPipe => {
@@ -124,8 +125,9 @@ pub(crate) const INTERRUPTED: u8 = 130;
 /// Cancelled by a second signal.
 static AT_ONCE: LazyLock<CancellationToken> = LazyLock::new(CancellationToken::new);
 
-/// Runs a command until it is done, or until a second signal ends it at once. Then the command is
-/// dropped, and with it its private Redis, which would otherwise outlive the process.
+/// Runs a command until it is done, or until a second signal ends it at once. In that case the
+/// command is dropped, and so its private Redis is stopped, which would otherwise outlive the
+/// process.
 pub(crate) async fn run_to_end(
     command: impl Future<Output = Result<ExitCode>>,
 ) -> Result<ExitCode> {

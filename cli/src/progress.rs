@@ -1,5 +1,5 @@
-//! Shows the progress of a long command on stderr: on a terminal one line, redrawn in place;
-//! elsewhere a line every few seconds.
+//! Shows the progress of a long command on stderr. On a terminal it draws one line and updates it
+//! in place. Otherwise it writes a line every few seconds.
 
 use std::io::{IsTerminal, stderr};
 use std::time::Duration;
@@ -10,7 +10,7 @@ use tokio::time::Instant;
 use crate::figures::thousands;
 
 /// How often a line is written if stderr is not a terminal.
-const LINE_EVERY: Duration = Duration::from_secs(5);
+const LINE_INTERVAL: Duration = Duration::from_secs(5);
 
 /// The progress of one long task.
 pub(crate) struct Progress {
@@ -22,7 +22,7 @@ pub(crate) struct Progress {
 }
 
 impl Progress {
-    /// Starts with none of `all` jobs done.
+    /// Returns the progress of a task with `all` jobs, none of which is done yet.
     pub(crate) fn new(what: impl Into<String>, all: usize) -> Self {
         Self::draw(
             what.into(),
@@ -31,7 +31,8 @@ impl Progress {
         )
     }
 
-    /// Starts with no bytes done, of `all` bytes if the total is known.
+    /// Returns the progress of a task that is measured in bytes. `all` is the total, if it is
+    /// known.
     pub(crate) fn of_bytes(what: impl Into<String>, all: Option<u64>) -> Self {
         let template = match all {
             Some(_) => "  {prefix}: {bytes} of {total_bytes} {wide_bar} {eta} left, {msg}",
@@ -55,12 +56,12 @@ impl Progress {
         }
     }
 
-    /// Shows how many are done, and a note that may be empty.
+    /// Shows how many jobs or bytes are done, and a note, which may be empty.
     pub(crate) fn show(&mut self, done: u64, note: &str) {
         if let Some(bar) = &self.bar {
             bar.set_position(done);
             bar.set_message(note.to_owned());
-        } else if self.last_line.elapsed() >= LINE_EVERY {
+        } else if self.last_line.elapsed() >= LINE_INTERVAL {
             self.last_line = Instant::now();
             let comma = if note.is_empty() { "" } else { ", " };
             let of_all = self

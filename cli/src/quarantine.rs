@@ -20,7 +20,7 @@ pub(crate) struct Arguments {
 
 #[derive(Debug, Subcommand)]
 enum Action {
-    /// List the jobs in quarantine, the longest there first
+    /// List the jobs in quarantine, those that are there longest first
     List(Page),
     /// Take a job out of quarantine: it is due now
     Release {

@@ -19,7 +19,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::process;
 
-/// How long the open "not ready" answers may take, after the store is open.
+/// How long clients may take to receive their "not ready" answers once the store is open.
 const READY_MAX: Duration = Duration::from_secs(1);
 
 #[derive(Debug, Args)]

@@ -1,5 +1,5 @@
-//! `redeliver submit`: posts the bounces of a file or of standard input, of any size. An
-//! interrupted run can be continued.
+//! `redeliver submit`: posts the bounces of a file or of standard input. The input may have any
+//! size. An interrupted run can be continued if the input is a file.
 
 use std::env;
 use std::fs::File;
@@ -34,11 +34,12 @@ mod progress_file;
 use input::{Batch, Input, Item};
 use progress_file::{Done, ProgressFile};
 
-/// The number of refused lines that are shown with their reason. The file contains all of them.
+/// How many refused lines are shown with their reason. The file of refused lines contains all of
+/// them.
 const SHOWN: u64 = 5;
 
 /// How many batches are read in advance.
-const AHEAD: usize = 2;
+const READ_AHEAD: usize = 2;
 
 #[derive(Debug, Args)]
 pub(crate) struct Arguments {
@@ -63,12 +64,12 @@ pub(crate) struct Arguments {
     #[arg(long, default_value_t = 4, value_parser = clap::value_parser!(u8).range(1..=64))]
     parallel: u8,
 
-    /// How long to retry if a scheduler does not answer
+    /// How long to retry while no scheduler answers
     #[arg(long, default_value = "5m", value_name = "SPAN")]
     #[arg(value_parser = humantime::parse_duration)]
     patience: Duration,
 
-    /// The offset from UTC of timestamps without one, as in Postfix's log
+    /// The offset from UTC of timestamps that contain no offset, as in Postfix's log
     #[arg(
         long,
         default_value = "+00:00",
@@ -152,7 +153,7 @@ pub(crate) async fn run(arguments: &Arguments) -> Result<ExitCode> {
                 )
             )
         }
-        None => "the answered bounces are submitted; submit the rest again".to_owned(),
+        None => "the answered bounces are submitted; submit the others again".to_owned(),
     };
     ended.map_err(|err| anyhow!("{err:#}; {}", advice()))?;
     if stop.is_cancelled() {
@@ -229,7 +230,7 @@ impl Submission<'_> {
 /// Reads batches on a separate thread, because a read from standard input can block. The process
 /// does not wait for this thread when it ends.
 fn read_ahead<R: Read + Send + 'static>(mut input: Input<R>) -> Receiver<io::Result<Batch>> {
-    let (sender, receiver) = mpsc::channel(AHEAD);
+    let (sender, receiver) = mpsc::channel(READ_AHEAD);
     thread::spawn(move || {
         while let Some(batch) = input.next().transpose() {
             let failed = batch.is_err();
@@ -241,7 +242,7 @@ fn read_ahead<R: Read + Send + 'static>(mut input: Input<R>) -> Receiver<io::Res
     receiver
 }
 
-/// Posts a batch. Returns an answer for each item: a line that contains no bounce is refused here.
+/// Posts a batch. Returns an answer for each item. Items that are no valid bounce are refused here.
 async fn answers(api: &Api, batch: &Batch, patience: Duration) -> Result<Vec<Value>> {
     let bounces: Vec<&[u8]> = batch
         .items
@@ -277,7 +278,7 @@ fn resume_command(arguments: impl Iterator<Item = String>) -> String {
         .filter(|word| word != "--resume")
         .map(quoted)
         .collect();
-    // Right after the command: after `--` it would not be an option.
+    // Inserted right after the command, because after `--` it would not be an option.
     let command = words
         .iter()
         .position(|word| word == "submit")
@@ -296,7 +297,8 @@ impl Format {
     }
 }
 
-/// The file of refused lines, unchanged. After their correction, that file can be submitted.
+/// The file to which refused lines are written, unchanged. After they are corrected, that file can
+/// be submitted.
 struct RefusedLines {
     path: PathBuf,
     append: bool,
@@ -345,7 +347,7 @@ impl RefusedLines {
         let file = self.file.as_mut().expect("it was opened");
         let line = [&item.raw[..], b"\n"].concat();
         if let Err(err) = file.write_all(&line) {
-            // Removes a part of a line, because the next line would continue it.
+            // Removes what was written of the line, because the next line would continue it.
             let _ = file.set_len(self.length);
             return Err(err).with_context(|| {
                 format!("cannot write {path}; free some space, or name another file with --refused")
@@ -369,7 +371,7 @@ impl RefusedLines {
 }
 
 impl Done {
-    /// Prints how many bounces got which answer.
+    /// Prints how many bounces got each answer.
     fn report(&self, arguments: &Arguments, refused: &RefusedLines) -> Result<()> {
         let sent: u64 = self.answers.values().sum();
         let mut out = io::stdout().lock();

@@ -1,5 +1,5 @@
-//! `redeliver token`: makes tokens for the API. It stores no token: the line for the scheduler
-//! contains only its hash.
+//! `redeliver token`: creates tokens for the API. The tokens are not stored: the line for the
+//! scheduler contains only the hash of the token.
 
 use std::process::ExitCode;
 
@@ -18,13 +18,13 @@ pub(crate) struct Arguments {
 
 #[derive(Debug, Subcommand)]
 enum Action {
-    /// Make a token: print it this one time, and the line for access.tokens_file
+    /// Create a token: print it, which happens only this once, and the line for access.tokens_file
     New {
-        /// The name of the client that uses it; shown in answers and logs
+        /// The name of the client that uses the token; it is shown in answers and logs
         #[arg(long)]
         name: String,
 
-        /// What it allows: ingest, read, admin, separated by commas
+        /// What the token allows: ingest, read, admin, separated by commas
         #[arg(long, value_name = "SCOPES")]
         scopes: String,
 
@@ -63,13 +63,13 @@ fn example(scopes: &[Scope]) -> &'static str {
     }
 }
 
-/// Makes a new token. Returns it, and the line for the scheduler.
+/// Returns a new token, and the line for the scheduler.
 pub(crate) fn make(name: &str, scopes: Vec<Scope>, rate: Option<f64>) -> Result<(String, Grant)> {
-    let mut chance = [0; 32];
+    let mut random_bytes = [0; 32];
     SystemRandom::new()
-        .fill(&mut chance)
+        .fill(&mut random_bytes)
         .map_err(|_| anyhow!("the system provides no random numbers"))?;
-    let token = token_from_random_bytes(chance);
+    let token = token_from_random_bytes(random_bytes);
     let grant = Grant {
         name: name.to_owned(),
         scopes,
@@ -79,6 +79,6 @@ pub(crate) fn make(name: &str, scopes: Vec<Scope>, rate: Option<f64>) -> Result<
     // Verify that a scheduler can read the line.
     Grant::parse(&grant.to_string())
         .map_err(|why| anyhow!(why))
-        .context("cannot make this token")?;
+        .context("cannot create this token")?;
     Ok((token, grant))
 }

@@ -1,4 +1,5 @@
-//! A custom sender. It needs two crates: `senders` for the trait and `domain` for the outcome.
+//! A custom sender. It needs two of Redeliver's crates: `senders` for the trait and `domain` for
+//! the outcome.
 
 use async_trait::async_trait;
 use domain::outcome::Outcome;

@@ -1,5 +1,5 @@
-//! Addresses: never a panic. Each has one canonical form, which parses to itself and is redacted
-//! when it is printed.
+//! Parses addresses. No input causes a panic. Each address has one canonical form, which parses to
+//! itself. Printing an address redacts it.
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;

@@ -1,5 +1,5 @@
-//! Reports that come as mail: never a panic, and never beyond the bounds. Every name is on one
-//! line, and no failure has a status of success.
+//! Parses reports that came as mail. No input causes a panic or exceeds the limits. Every name in a
+//! report is on one line, and no failure has a status that means success.
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;

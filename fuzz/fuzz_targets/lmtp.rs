@@ -1,4 +1,5 @@
-//! LMTP: one well-formed reply per command, and content only for recipients.
+//! Talks LMTP to the intake. Each command gets one well-formed reply, and content is accepted only
+//! if there are recipients.
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;

@@ -1,5 +1,5 @@
-//! NDJSON and log lines: never a panic. The lines are the same however the bytes arrive, and
-//! records can be read back.
+//! Reads NDJSON and log lines. No input causes a panic. The same bytes give the same lines, in
+//! whatever pieces they arrive. Records that are written can be read back.
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;

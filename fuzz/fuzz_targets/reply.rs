@@ -1,5 +1,5 @@
-//! Replies: never a panic, within bounds, and on one line. Code and status are the same after a
-//! reply is printed and parsed again.
+//! Parses SMTP replies. No input causes a panic. Each parsed reply is within its limits and on one
+//! line. Its code and status are the same after it is printed and parsed again.
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;

@@ -1,5 +1,5 @@
-//! Webhooks: never a panic. Each event is a bounce or fact that is either accepted completely or
-//! refused with the reason.
+//! Reads webhooks of mail services. No input causes a panic. Each event is a bounce or a fact, and
+//! is either accepted completely or refused with a reason.
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;

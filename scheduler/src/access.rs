@@ -1,6 +1,6 @@
-//! Access to the API: bearer tokens with scopes (RFC 6750). Only their hashes are known. They come
-//! from the configuration, and from a file that is read again when it changes. A token may have a
-//! rate limit, which each scheduler applies on its own.
+//! Access to the API: bearer tokens with scopes (RFC 6750). A scheduler knows only the hashes of
+//! tokens. These are in the configuration, and in a file that is read again when it changes. A
+//! token may have a rate limit, which each scheduler applies on its own.
 
 use std::collections::HashMap;
 use std::net::SocketAddr;
@@ -21,7 +21,7 @@ use tokio_util::sync::CancellationToken;
 use crate::api::problem::Problem;
 
 /// How often the file of tokens is checked for changes.
-const LOOK: Duration = Duration::from_secs(1);
+const FILE_CHECK_INTERVAL: Duration = Duration::from_secs(1);
 
 /// The longest Authorization header that is read, in bytes.
 const AUTHORIZATION_MAX: usize = 512;
@@ -193,7 +193,7 @@ impl Access {
         while stop
             .run_until_cancelled(sleep(
                 self.clock
-                    .real_duration(LOOK)
+                    .real_duration(FILE_CHECK_INTERVAL)
                     .max(Duration::from_millis(10)),
             ))
             .await

@@ -97,8 +97,8 @@ impl Limits {
     }
 }
 
-/// The routes for the reserve, when there are as many connections as allowed. Health checks are
-/// answered. Any other request is answered with 503.
+/// The routes for connections in the reserve, which are used when there are as many others as
+/// allowed. Health checks are answered. Any other request is answered with 503.
 pub fn reserve_router(api: Api) -> Router {
     Router::new()
         .route("/healthz", get(health::alive))

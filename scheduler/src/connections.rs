@@ -1,7 +1,7 @@
-//! The connections of a listener: how many are allowed, in all and of one peer, and which one has
-//! to leave for another. If all places are taken, the connection that has been idle for longest
-//! leaves, so that idle connections never keep a request out. A reserve of a few more places is for
-//! health checks, and for the answer that there is no room.
+//! The connections of a listener: how many are allowed, in all and from one peer, and which one is
+//! closed to make room for another. If all places are taken, the connection that has been idle for
+//! longest is closed, so that idle connections never keep a request out. A reserve of a few more
+//! places is for health checks, and for the answer that there is no room.
 
 use std::collections::{BTreeMap, HashMap};
 use std::net::IpAddr;
@@ -77,7 +77,7 @@ struct State {
 #[derive(Debug)]
 struct Idle {
     peer: IpAddr,
-    leave: CancellationToken,
+    close_signal: CancellationToken,
 }
 
 /// The place of one connection. It is free again when this is dropped.
@@ -88,8 +88,9 @@ pub struct Place {
     /// Its key in the map of idle connections, or in the one of the reserve.
     number: AtomicU64,
     is_reserve: bool,
-    leave: CancellationToken,
-    /// Increases with each step of a request. The remainder of a division by three is the [`Step`].
+    close_signal: CancellationToken,
+    /// Increases with each step of a request. The remainder after division by three is the
+    /// [`Step`].
     steps: AtomicU64,
 }
 
@@ -104,8 +105,8 @@ enum Step {
     Answering,
 }
 
-/// A request that is being answered. Its connection does not have to leave until this is dropped,
-/// and is idle again then.
+/// A request that is being answered. Until this is dropped, its connection is not closed to make
+/// room. Then the connection is idle again.
 #[derive(Debug)]
 pub struct Busy(Arc<Place>);
 
@@ -142,7 +143,7 @@ impl Gate {
         if !has_room && self.limits.reserve == 0 {
             return None;
         }
-        let leave = CancellationToken::new();
+        let close_signal = CancellationToken::new();
         state.number += 1;
         let number = state.number;
         if has_room {
@@ -152,7 +153,7 @@ impl Gate {
                 number,
                 Idle {
                     peer,
-                    leave: leave.clone(),
+                    close_signal: close_signal.clone(),
                 },
             );
         } else {
@@ -161,7 +162,7 @@ impl Gate {
             {
                 oldest.cancel();
             }
-            state.reserve.insert(number, leave.clone());
+            state.reserve.insert(number, close_signal.clone());
         }
         let (number, steps) = (number.into(), AtomicU64::new(0));
         Some(Arc::new(Place {
@@ -169,12 +170,12 @@ impl Gate {
             peer,
             number,
             is_reserve: !has_room,
-            leave,
+            close_signal,
             steps,
         }))
     }
 
-    /// Makes the connection leave that has been idle for longest. Returns false if none is idle.
+    /// Closes the connection that has been idle for longest. Returns false if none is idle.
     pub fn make_room(&self) -> bool {
         self.state().make_room(|_| true)
     }
@@ -185,8 +186,8 @@ impl Gate {
 }
 
 impl State {
-    /// Frees the place of the connection that has been idle for longest, among those for which
-    /// `fits` is true.
+    /// Closes the connection that has been idle for longest, of those for which `fits` is true, and
+    /// frees its place. Returns false if there is none.
     fn make_room(&mut self, fits: impl Fn(&Idle) -> bool) -> bool {
         let Some(number) = self
             .idle
@@ -197,7 +198,7 @@ impl State {
             return false;
         };
         let idle = self.idle.remove(&number).expect("it was found there");
-        idle.leave.cancel();
+        idle.close_signal.cancel();
         self.free(idle.peer);
         true
     }
@@ -214,9 +215,9 @@ impl State {
 }
 
 impl Place {
-    /// Waits until the connection has to leave.
-    pub async fn must_leave(&self) {
-        self.leave.cancelled().await;
+    /// Waits until the connection must be closed to make room.
+    pub async fn must_close(&self) {
+        self.close_signal.cancelled().await;
     }
 
     /// Whether this is a place in the reserve.
@@ -273,7 +274,7 @@ impl Place {
             number,
             Idle {
                 peer: self.peer,
-                leave: self.leave.clone(),
+                close_signal: self.close_signal.clone(),
             },
         );
     }
@@ -281,8 +282,8 @@ impl Place {
 
 impl Drop for Busy {
     fn drop(&mut self) {
-        // A connection that has to leave has no place any more.
-        if !self.0.leave.is_cancelled() {
+        // A connection that must be closed has lost its place already.
+        if !self.0.close_signal.is_cancelled() {
             self.0.set_idle();
         }
     }
@@ -294,7 +295,7 @@ impl Drop for Place {
         let number = self.number.load(Ordering::Relaxed);
         if self.is_reserve {
             state.reserve.remove(&number);
-        } else if !self.leave.is_cancelled() {
+        } else if !self.close_signal.is_cancelled() {
             state.idle.remove(&number);
             state.free(self.peer);
         }
@@ -329,7 +330,7 @@ mod tests {
     }
 
     #[test]
-    fn the_connection_that_has_been_idle_for_longest_leaves_for_a_new_one() {
+    fn the_connection_that_has_been_idle_for_longest_is_closed_for_a_new_one() {
         let gate = gate(3, 3, 0);
         let places: Vec<_> = (1..=3)
             .map(|n| from(&gate, &format!("192.0.2.{n}")).unwrap())
@@ -337,11 +338,11 @@ mod tests {
         // The first one was busy for a moment, so the second has been idle for longest.
         drop(places[0].set_busy());
         let fourth = from(&gate, "192.0.2.4").unwrap();
-        let gone: Vec<bool> = places
+        let closed: Vec<bool> = places
             .iter()
-            .map(|place| place.leave.is_cancelled())
+            .map(|place| place.close_signal.is_cancelled())
             .collect();
-        assert_eq!(gone, [false, true, false]);
+        assert_eq!(closed, [false, true, false]);
         let busy: Vec<_> = [&places[0], &places[2], &fourth]
             .map(Place::set_busy)
             .into_iter()
@@ -364,14 +365,16 @@ mod tests {
         let other = from(&gate, "192.0.2.9").unwrap();
         let places: Vec<_> = (0..2).map(|_| from(&gate, "192.0.2.1").unwrap()).collect();
         let third = from(&gate, "::ffff:192.0.2.1").unwrap();
-        assert!(places[0].leave.is_cancelled() && !other.leave.is_cancelled());
+        assert!(places[0].close_signal.is_cancelled() && !other.close_signal.is_cancelled());
         let busy = [places[1].set_busy(), third.set_busy()];
         assert!(from(&gate, "192.0.2.1").is_none());
         let of_one_network: Vec<_> = (1..=2)
             .filter_map(|n| from(&gate, &format!("2001:db8::{n}")))
             .collect();
         assert_eq!(of_one_network.len(), 2);
-        assert!(from(&gate, "2001:db8::3").is_some() && of_one_network[0].leave.is_cancelled());
+        assert!(
+            from(&gate, "2001:db8::3").is_some() && of_one_network[0].close_signal.is_cancelled()
+        );
         drop(busy);
     }
 
@@ -379,22 +382,26 @@ mod tests {
     fn a_trusted_proxy_has_no_limit_per_peer() {
         let gate = gate(3, 1, 0);
         let places: Vec<_> = (0..3).map(|_| from(&gate, "10.1.2.3").unwrap()).collect();
-        assert!(places.iter().all(|place| !place.leave.is_cancelled()));
+        assert!(
+            places
+                .iter()
+                .all(|place| !place.close_signal.is_cancelled())
+        );
     }
 
     #[test]
-    fn if_all_are_busy_the_reserve_is_used_and_its_oldest_connection_leaves_for_the_next() {
+    fn if_all_are_busy_the_reserve_is_used_and_its_oldest_connection_is_closed_for_the_next() {
         let gate = gate(1, 1, 2);
         let only = from(&gate, "192.0.2.1").unwrap();
         let _busy = only.set_busy();
         let reserve: Vec<_> = (0..3).map(|_| from(&gate, "192.0.2.2").unwrap()).collect();
         assert!(reserve.iter().all(|place| place.is_reserve()));
         drop(reserve[2].set_busy());
-        let gone: Vec<bool> = reserve
+        let closed: Vec<bool> = reserve
             .iter()
-            .map(|place| place.leave.is_cancelled())
+            .map(|place| place.close_signal.is_cancelled())
             .collect();
-        assert_eq!(gone, [true, false, false]);
+        assert_eq!(closed, [true, false, false]);
         drop(reserve);
         assert_eq!(gate.state().reserve.len(), 0);
     }

@@ -1,5 +1,5 @@
 //! Intake: adapters turn what others send into [`Bounce`](domain::bounce::Bounce)s and facts. All
-//! of them hand these to [`accept`].
+//! adapters hand them to [`accept`].
 
 pub mod accept;
 pub mod dsn;

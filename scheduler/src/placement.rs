@@ -47,9 +47,9 @@ impl Placer {
     }
 
     /// Returns the destinations of domains, in the order given. A domain may occur more than once.
-    /// New domains are placed for good, so use this only for what is being accepted, and
-    /// [`Store::destinations`] for all else. Takes no longer than Redis and `placement.timeout`
-    /// together.
+    /// New domains are placed for good, so use this only for bounces and facts that are being
+    /// accepted, and [`Store::destinations`] for all else. Takes no longer than Redis and
+    /// `placement.timeout` together.
     ///
     /// # Errors
     /// If the store fails. A DNS that does not answer is no error.
@@ -87,14 +87,14 @@ impl Placer {
 /// Returns where domains would be placed if they were new, in the order given. Neither reads nor
 /// writes Redis.
 pub async fn propose(providers: &Providers, dns: Option<&Dns>, domains: &[&str]) -> Vec<Proposal> {
-    let asked: Vec<&str> = domains
+    let without_provider: Vec<&str> = domains
         .iter()
         .copied()
         .filter(|domain| providers.of_domain(domain).is_none())
         .collect();
     let hosts = match dns {
-        Some(dns) => dns.mail_hosts(&asked).await,
-        None => vec![MailHosts::NotAsked; asked.len()],
+        Some(dns) => dns.mail_hosts(&without_provider).await,
+        None => vec![MailHosts::NotAsked; without_provider.len()],
     };
     let mut hosts = hosts.into_iter();
     let place = |domain: &&str| {

@@ -42,7 +42,7 @@ pub struct Scheduler {
     limits: Limits,
     upkeep: Upkeep,
     grace: Duration,
-    http: config::model::Scheduler,
+    settings: config::model::Scheduler,
     reader: Reader,
     reports: Reports,
     accept: Accept,
@@ -51,7 +51,7 @@ pub struct Scheduler {
     access: Arc<Access>,
     hooks: Hooks,
     fetch: Arc<dyn Fetch>,
-    settings: config::access::Access,
+    access_settings: config::access::Access,
 }
 
 impl Scheduler {
@@ -77,12 +77,12 @@ impl Scheduler {
             .with_suppress_timeout(config.scheduler.suppress_timeout);
         let reports = Reports::new(accept.clone(), store.clone(), config);
         let access = Arc::new(Access::from_config(&config.access, store.clock().clone())?);
-        let (hooks, settings, lmtp) = (
+        let (hooks, access_settings, lmtp) = (
             config.hooks.clone(),
             config.access.clone(),
             config.lmtp.clone(),
         );
-        let fetch: Arc<dyn Fetch> = match hooks.of(Service::Ses) {
+        let fetch: Arc<dyn Fetch> = match hooks.get(Service::Ses) {
             Some(_) => Arc::new(Https::new().map_err(|why| format!("intake.hooks.ses: {why}"))?),
             None => Arc::new(Unreachable(
                 "the hook intake.hooks.ses is not configured".to_owned(),
@@ -95,14 +95,14 @@ impl Scheduler {
             limits,
             upkeep,
             grace,
-            http: config.scheduler.clone(),
+            settings: config.scheduler.clone(),
             reader,
             lmtp,
             stream: config.stream,
             access,
             hooks,
             fetch,
-            settings,
+            access_settings,
         })
     }
 
@@ -119,7 +119,8 @@ impl Scheduler {
     /// If the listener is not on loopback and neither tokens nor `access.open` are configured. Also
     /// if the LMTP address cannot be listened on, or if a background task panics.
     pub async fn serve(self, listener: TcpListener, stop: CancellationToken) -> io::Result<()> {
-        Access::may_listen(&self.settings, listener.local_addr()?).map_err(io::Error::other)?;
+        Access::may_listen(&self.access_settings, listener.local_addr()?)
+            .map_err(io::Error::other)?;
         let lmtp = match self.lmtp.listen {
             Some(address) => Some(TcpListener::bind(address).await.map_err(|err| {
                 io::Error::new(
@@ -156,7 +157,7 @@ impl Scheduler {
         tokio::spawn(access.clone().watch(stop.clone()));
         let batch_permits = Arc::new(Semaphore::new(limits.batches));
         let hooks = webhooks.clone();
-        let answer_space = AnswerSpace::new(self.http.answers_max);
+        let answer_space = AnswerSpace::new(self.settings.answers_max);
         let api = Api {
             store,
             accept,
@@ -185,9 +186,9 @@ impl Scheduler {
         let served = Served {
             router: api::router(api),
             reserve,
-            timeouts: ClientTimeouts::from_config(&self.http),
+            timeouts: ClientTimeouts::from_config(&self.settings),
         };
-        let connection_limits = ConnectionLimits::from_config(&self.http.connections);
+        let connection_limits = ConnectionLimits::from_config(&self.settings.connections);
         tracing::info!(
             max = connection_limits.max,
             per_peer = connection_limits.per_peer,
@@ -216,8 +217,8 @@ impl Scheduler {
     }
 }
 
-/// Serves in place of the scheduler until the store can be reached. Health checks are answered that
-/// the process is alive, but not ready. Ends when `ready` is cancelled.
+/// Serves in place of the scheduler until the store can be reached. Health checks get the answer
+/// that the process is alive, but not ready. Ends when `ready` is cancelled.
 pub async fn serve_until_ready(
     listener: TcpListener,
     settings: config::model::Scheduler,

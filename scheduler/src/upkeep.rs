@@ -111,7 +111,7 @@ impl Upkeep {
     async fn watch_clocks(&self) {
         let mut watch = ClockWatch::default();
         loop {
-            match watch.look(&self.store).await {
+            match watch.find_step(&self.store).await {
                 Ok(None) => {}
                 Ok(Some(step_ms)) => {
                     tracing::warn!(

@@ -1,5 +1,5 @@
-//! One attempt of one job, from the lease to the settlement. It drops messages that have expired
-//! and tries the oldest one. While messages get through, it sends the others too.
+//! One attempt of one job, from the lease to the settlement. It drops expired messages and tries
+//! the oldest of the others. As long as messages get through, it sends the next one.
 
 use std::pin::pin;
 use std::sync::Arc;
@@ -12,7 +12,7 @@ use domain::outcome::{Fault, FaultKind, Outcome, Side};
 use domain::pace::Feedback;
 use domain::reply::Reply;
 use domain::transcript::Transcript;
-use policy::decide::{Case, Decision, Verdict, decide};
+use policy::decide::{AttemptFacts, Decision, Verdict, decide};
 use policy::table::Table;
 use senders::attempt::Attempt;
 use senders::idempotency_scope::IdempotencyScope;
@@ -37,8 +37,8 @@ mod trouble;
 /// message. The worker waits longer than this for the end of the whole attempt.
 const LAST_ANSWER_MAX: Duration = Duration::from_secs(4);
 
-/// How long an attempt waits for free file descriptors: the first time, and at most. Each wait is
-/// twice as long as the one before. The attempt gives up after a minute.
+/// How long an attempt waits for free file descriptors the first time, and the longest such wait.
+/// Each wait is twice as long as the previous one. The attempt gives up after about a minute.
 const SHORTAGE_PAUSE: Duration = Duration::from_millis(125);
 const SHORTAGE_PAUSE_MAX: Duration = Duration::from_secs(32);
 
@@ -52,7 +52,7 @@ pub struct Attempter {
 }
 
 impl Attempter {
-    /// An attempter with these routes, this content and this policy.
+    /// Returns an attempter with these routes, this content and this policy.
     pub fn new(
         routes: Routes,
         contents: Contents,
@@ -68,17 +68,18 @@ impl Attempter {
         }
     }
 
-    /// Tries a leased job and returns what is to be settled. It never fails, because a failure is
+    /// Tries a leased job and returns its settlement. It never fails, because a failed delivery is
     /// an outcome too.
     ///
-    /// If `cut` is cancelled, the attempt stops at the message that is being sent. It takes some
-    /// seconds if the peer may have that message already. It returns what happened until then, or
-    /// `None` if nothing did: then the job can be given back untried. When the lease is over, the
-    /// attempt cancels `cut` itself and sends nothing more.
+    /// If `cancel` is cancelled, the attempt stops at the message that is being sent. If the peer
+    /// may already have that message, stopping takes some seconds. The settlement then contains
+    /// what happened until the stop. It is `None` if nothing happened, and the job can be given
+    /// back untried. When the lease is over, the attempt cancels `cancel` itself and sends nothing
+    /// more.
     pub async fn attempt(
         &self,
         leased: LeasedJob,
-        cut: &CancellationToken,
+        cancel: &CancellationToken,
         lease_end: &LeaseEnd,
     ) -> Option<Box<Settlement>> {
         let mut progress = Progress::new(leased);
@@ -89,15 +90,15 @@ impl Attempter {
         }
         while let Some(message) = progress.waiting.front() {
             let Some((outcome, transcript)) = self
-                .send_unless_cut(&progress, message, cut, lease_end)
+                .send_unless_cancelled(&progress, message, cancel, lease_end)
                 .await
             else {
                 return progress.interrupt(self.clock.now());
             };
             let decision = self.judge(&progress, message, &outcome);
-            // An attempt that was cancelled says nothing about the peer.
-            if !cut.is_cancelled() {
-                self.say(message, &outcome);
+            // The outcome of a cancelled attempt does not show that a trouble has begun or ended.
+            if !cancel.is_cancelled() {
+                self.log_trouble(message, &outcome);
             }
             progress.note(&outcome, transcript);
             progress.feedback = feedback(&outcome, &decision);
@@ -108,9 +109,9 @@ impl Attempter {
         Some(progress.end(self.clock.now()))
     }
 
-    /// A job past its maximum age ends as if its last attempt had failed, and nothing is sent. If
-    /// the last attempt did not count, because the fault was ours, the messages are given up and
-    /// the address keeps its standing.
+    /// Ends a job that is past its maximum age, as if its last attempt had failed. Nothing is sent.
+    /// If the last attempt did not count, because the fault was ours, the messages are given up and
+    /// the address keeps its standing. Returns `None` if the job is not that old.
     fn end_by_age(&self, progress: &mut Progress) -> Option<Box<Settlement>> {
         let LeasedJob {
             job, claimed_at, ..
@@ -139,18 +140,19 @@ impl Attempter {
     }
 
     /// Sends a message, or stops if the attempt is cancelled. Returns `None` if the message was not
-    /// sent. If it is completely sent, the peer may have it. Then the answer is awaited a little
-    /// longer, and without an answer the outcome is that it is missing.
-    async fn send_unless_cut(
+    /// sent. If it was completely sent before the cancellation, the peer may have it. Then this
+    /// waits a little longer for the answer. If none arrives, the outcome is
+    /// [`FaultKind::Unanswered`].
+    async fn send_unless_cancelled(
         &self,
         progress: &Progress,
         message: &Message,
-        cut: &CancellationToken,
+        cancel: &CancellationToken,
         lease_end: &LeaseEnd,
     ) -> Option<(Outcome, Option<Transcript>)> {
-        let in_doubt = InDoubt::with_lease_end(cut.clone(), lease_end.clone());
+        let in_doubt = InDoubt::with_lease_end(cancel.clone(), lease_end.clone());
         let mut sending = pin!(self.send_when_files_are_free(progress, message, in_doubt.clone()));
-        if let Some(ended) = cut.run_until_cancelled(&mut sending).await {
+        if let Some(ended) = cancel.run_until_cancelled(&mut sending).await {
             return Some(ended);
         }
         if !in_doubt.is_in_doubt() {
@@ -170,9 +172,9 @@ impl Attempter {
         )
     }
 
-    /// Sends. If this process may open no more files, it sends again after a pause, because files
-    /// become free as other attempts end. So a worker that is short of files slows down: an attempt
-    /// that waits keeps its permit.
+    /// Sends a message. If this process may open no more files, it tries again after a pause,
+    /// because file descriptors become free as other attempts end. An attempt that waits keeps its
+    /// permit, so a worker that is short of file descriptors slows down.
     async fn send_when_files_are_free(
         &self,
         progress: &Progress,
@@ -185,7 +187,7 @@ impl Attempter {
             if !is_shortage(&sent.0) || pause > SHORTAGE_PAUSE_MAX {
                 return sent;
             }
-            self.say(message, &sent.0);
+            self.log_trouble(message, &sent.0);
             sleep(pause).await;
             pause *= 2;
         }
@@ -214,8 +216,8 @@ impl Attempter {
         };
         let content = match message.content.as_ref().filter(|_| sender.wants_content()) {
             None => None,
-            // Boxed, because the future that reads content would make every attempt's future some
-            // kilobytes larger.
+            // Boxed, because otherwise the future that reads content would make every attempt's
+            // future some kilobytes larger.
             Some(content) => match Box::pin(self.contents.read(content)).await {
                 Ok(content) => Some(content),
                 Err(ContentError::Missing(why)) => {
@@ -241,17 +243,18 @@ impl Attempter {
             metadata: message.metadata.clone(),
             content,
         };
-        // This check is for all senders. Senders that connect first check again when connected.
+        // Checked here for all senders. A sender that connects first checks again once connected.
         attempt.in_doubt.may_send().await;
         let (outcome, transcript) = sender.send_traced(&attempt).await;
         if let Some(transcript) = &transcript {
-            trace(transcript, &progress.leased.job.head.destination);
+            log_transcript(transcript, &progress.leased.job.head.destination);
         }
         (outcome, transcript)
     }
 
-    /// Logs trouble of our own, once per route. Each route that does not exist is named.
-    fn say(&self, message: &Message, outcome: &Outcome) {
+    /// Logs when trouble of our own begins or ends on the message's route. If the worker does not
+    /// have that route, [`send`](Self::send) has logged it.
+    fn log_trouble(&self, message: &Message, outcome: &Outcome) {
         let route = message.route.as_deref();
         if self.routes.sender(route).is_some() {
             self.troubles.log(self.routes.name(route), outcome);
@@ -265,7 +268,7 @@ impl Attempter {
             last_delivery_there,
             ..
         } = &progress.leased;
-        let case = Case {
+        let facts = AttemptFacts {
             job: &lease.job,
             account: job.id.account.as_str(),
             stream: message.stream.as_deref(),
@@ -276,7 +279,7 @@ impl Attempter {
             confirm: self.routes.confirm(message.route.as_deref()),
         };
         decide(
-            &case,
+            &facts,
             outcome,
             &self.table,
             self.clock.now().max(progress.leased.claimed_at),
@@ -284,8 +287,8 @@ impl Attempter {
     }
 }
 
-/// Logs what the wire showed, without the reply, which may quote an address.
-fn trace(transcript: &Transcript, destination: &Destination) {
+/// Logs the transcript of an SMTP conversation. It contains no reply, which could quote an address.
+fn log_transcript(transcript: &Transcript, destination: &Destination) {
     let Transcript {
         phase,
         host,
@@ -316,7 +319,7 @@ fn is_shortage(outcome: &Outcome) -> bool {
     }
 }
 
-/// What an outcome means for the destination. Trouble of our own means nothing.
+/// Returns what an outcome shows about the destination. Trouble of our own shows nothing.
 fn feedback(outcome: &Outcome, decision: &Decision<'_>) -> Feedback {
     match outcome {
         Outcome::Delivered(_) | Outcome::Accepted(_) => Feedback::Good,

@@ -25,7 +25,7 @@ pub enum ConnectError {
     Store(#[from] StoreError),
     /// A sender or a content store cannot be created with its settings.
     #[error("{0}")]
-    Made(String),
+    NotCreated(String),
 }
 
 impl Worker {
@@ -52,8 +52,9 @@ impl Worker {
         .await?;
         let store = store.with_places(config.providers.clone(), config.placement.bounds());
         let store = store.with_rules(&config.destinations);
-        let routes = Routes::from_config(&config, store.clock()).map_err(ConnectError::Made)?;
-        let contents = Contents::from_config(&config.content).map_err(ConnectError::Made)?;
+        let routes =
+            Routes::from_config(&config, store.clock()).map_err(ConnectError::NotCreated)?;
+        let contents = Contents::from_config(&config.content).map_err(ConnectError::NotCreated)?;
         Ok(Self::new(
             store,
             add(routes),

@@ -1,8 +1,9 @@
 //! The content of messages: reads it from the platform's storage, caches it for messages with the
 //! same content, and converts it to the format for transmission.
 //!
-//! Content is always read whole. The jobs of a campaign share one copy, and all lines must be
-//! checked before a connection is opened. So one memory limit covers all content together.
+//! Content is always read whole, because the jobs of a campaign share one copy, and because all
+//! lines must be checked before a connection is opened. One memory limit covers all content
+//! together.
 
 use std::path::PathBuf;
 use std::pin::pin;
@@ -25,7 +26,7 @@ use error::ContentError;
 use memory_budget::MemoryBudget;
 use object::Stores;
 
-/// How long a reader waits for memory before it asks the cache to evict what exceeds its limits.
+/// How often a reader that waits for memory has the cache evict what exceeds the cache's limits.
 const CACHE_CLEANUP_PAUSE: Duration = Duration::from_millis(50);
 
 /// Reads content and caches it. Clones share the cache.
@@ -35,8 +36,9 @@ pub struct Contents {
     stores: Arc<Stores>,
     cache: Cache<String, CachedContent>,
     budget: Arc<MemoryBudget>,
+    /// The maximum size of one content, in bytes.
     max: usize,
-    limit: Duration,
+    time_limit: Duration,
 }
 
 impl Contents {
@@ -54,7 +56,7 @@ impl Contents {
     /// # Errors
     /// If a configured store cannot be used.
     pub fn from_config(settings: &config::content::Content) -> Result<Self, String> {
-        // Other variables may not be valid UTF-8 and are skipped.
+        // Variables that are not valid UTF-8 are not for the stores, and are skipped.
         let variables = std::env::vars_os();
         let texts = variables.filter_map(|(name, value)| {
             Some((name.into_string().ok()?, value.into_string().ok()?))
@@ -82,10 +84,10 @@ impl Contents {
                 (key.len() + entry.size).try_into().unwrap_or(u32::MAX)
             })
             .eviction_listener(|_, entry, _| entry.release())
-            // A cache with capacity 0 does not call the listener, and evicted entries would hold
-            // their memory for longer.
+            // With capacity 0 the cache would not call the listener, and entries that it does not
+            // keep would hold their memory for longer.
             .max_capacity(settings.cache.max(1) as u64)
-            // Content of the current campaign stays, however often older content was used.
+            // The content of the current campaign stays, however often older content was used.
             .eviction_policy(EvictionPolicy::lru())
             .time_to_live(settings.cache_for)
             .build();
@@ -97,7 +99,7 @@ impl Contents {
             cache,
             budget,
             max: settings.max,
-            limit: settings.timeout,
+            time_limit: settings.timeout,
         }
     }
 
@@ -109,7 +111,7 @@ impl Contents {
         let late = || {
             ContentError::unread("it could not be read in time, or no memory became free for it")
         };
-        timeout(self.limit, self.read_untimed(content))
+        timeout(self.time_limit, self.read_untimed(content))
             .await
             .unwrap_or_else(|_| Err(late()))
     }
@@ -123,7 +125,7 @@ impl Contents {
             ContentRef::File(path) => {
                 let file = file::find(path, &self.roots, self.max).await?;
                 // A file that was changed has another key.
-                self.keep(
+                self.fetch_cached(
                     file.key.clone(),
                     self.read_into_budget(file.size, file.read()),
                 )
@@ -134,7 +136,7 @@ impl Contents {
                     let object = self.stores.find(url, self.max).await?;
                     self.read_into_budget(object.size, object.read()).await
                 };
-                self.keep(url.clone(), fetch).await
+                self.fetch_cached(url.clone(), fetch).await
             }
         }
     }
@@ -157,7 +159,8 @@ impl Contents {
         Ok(reservation.keep(wire::format(read.await?)?))
     }
 
-    async fn keep(
+    /// Returns the content with this key from the cache, or else fetches and caches it.
+    async fn fetch_cached(
         &self,
         key: String,
         fetch: impl Future<Output = Result<Bytes, ContentError>>,
@@ -175,14 +178,15 @@ impl Contents {
             .map_err(|err: Arc<ContentError>| (*err).clone())?;
         match fetched.or_else(|| entry.content()) {
             Some(content) => Ok(content),
-            // The cache has already evicted what another request just read.
+            // Another request fetched it, and the cache has already evicted it.
             None => fetch.await,
         }
     }
 }
 
-/// Content in the cache. The cache frees the memory of an evicted entry only some uses later. So
-/// the content itself is released at the eviction, because other requests wait for its memory.
+/// Content in the cache. The cache frees an evicted entry only after it was used some more times.
+/// But other requests wait for the memory, so the content is released as soon as its entry is
+/// evicted.
 #[derive(Clone)]
 struct CachedContent {
     content: Arc<Mutex<Option<Bytes>>>,
@@ -312,7 +316,7 @@ mod tests {
         };
         let contents = Contents::with_stores(&settings, Stores::default());
         for n in 0..3 {
-            let read = contents.keep(
+            let read = contents.fetch_cached(
                 n.to_string(),
                 contents.read_into_budget(size, async { Ok(b"Subject: x\n".to_vec()) }),
             );
@@ -332,7 +336,7 @@ mod tests {
         let contents = Contents::with_stores(&settings, Stores::default());
         for n in 0..100 {
             contents
-                .keep(format!("s3://bucket/{n}"), async {
+                .fetch_cached(format!("s3://bucket/{n}"), async {
                     Ok(Bytes::from(vec![b'x'; 900]))
                 })
                 .await
@@ -354,18 +358,18 @@ mod tests {
             ..config::model::Config::embedded().content
         };
         let contents = Contents::with_stores(&settings, Stores::default());
-        let ask = async |name: &str| {
+        let read = async |name: &str| {
             contents
-                .keep(name.to_owned(), async { Ok(Bytes::from(vec![b'x'; 900])) })
+                .fetch_cached(name.to_owned(), async { Ok(Bytes::from(vec![b'x'; 900])) })
                 .await
                 .unwrap();
             contents.cache.run_pending_tasks().await;
         };
         for _ in 0..100 {
-            ask("s3://bucket/earlier").await;
+            read("s3://bucket/earlier").await;
         }
         for n in 0..20 {
-            ask(&format!("s3://bucket/{n}")).await;
+            read(&format!("s3://bucket/{n}")).await;
         }
         assert!(
             contents.cache.contains_key("s3://bucket/19"),

@@ -1,6 +1,6 @@
 //! A worker's membership of the fleet. It sends heartbeats, reads which other workers are alive,
-//! and reports to the loop which shards this worker owns. If the store does not answer, the last
-//! known fleet stays in use.
+//! and reports to the worker's loop which shards this worker owns. While the store does not answer,
+//! the last known fleet stays in use.
 
 use std::future::pending;
 use std::sync::Arc;
@@ -16,13 +16,13 @@ use tokio_util::task::AbortOnDropHandle;
 use crate::rendezvous::{Turn, round};
 
 /// After how many missing heartbeats a worker counts as dead.
-const SILENT_BEATS: u32 = 3;
+const MISSED_BEATS_MAX: u32 = 3;
 
-/// How long a stopping worker tries to sign off. Otherwise the others notice by its missing
+/// How long a stopping worker tries to sign off. If it cannot, the others notice its missing
 /// heartbeats.
 const LEAVE_MAX: Duration = Duration::from_secs(1);
 
-/// The worker's side of it. Dropping it stops the heartbeats.
+/// The membership of one worker. Dropping it stops the heartbeats.
 pub struct Presence {
     round: watch::Receiver<Arc<[Turn]>>,
     heartbeats: AbortOnDropHandle<()>,
@@ -57,8 +57,8 @@ impl Presence {
         self.round.borrow_and_update().clone()
     }
 
-    /// Waits until this worker has signed off, but not for long.
-    pub async fn left(self) {
+    /// Waits until this worker has signed off, but at most for a second.
+    pub async fn wait_until_left(self) {
         let _ = timeout(LEAVE_MAX, self.heartbeats).await;
     }
 }
@@ -73,10 +73,10 @@ async fn beat_until_stopped(
     let mut beats = interval(heartbeat);
     beats.set_missed_tick_behavior(MissedTickBehavior::Delay);
     while stop.run_until_cancelled(beats.tick()).await.is_some() {
-        match store.heartbeat(me, SILENT_BEATS * heartbeat).await {
+        match store.heartbeat(me, MISSED_BEATS_MAX * heartbeat).await {
             Ok(workers) => {
                 let turns: Arc<[Turn]> = round(me, &workers, store.shards()).into();
-                let own = turns.iter().filter(|turn| turn.own).count();
+                let own = turns.iter().filter(|turn| turn.is_own).count();
                 if sender.send_if_modified(|current| {
                     *current != turns && {
                         *current = turns;
@@ -91,7 +91,7 @@ async fn beat_until_stopped(
                     );
                 }
             }
-            // The loop logs it if the store does not answer.
+            // If the store does not answer, the worker's loop logs a warning.
             Err(err) => tracing::debug!(worker = %me, %err, "a heartbeat did not reach the store"),
         }
     }

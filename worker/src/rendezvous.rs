@@ -1,6 +1,7 @@
 //! Decides which worker owns which shard, by rendezvous hashing (highest random weight). Every
 //! worker computes the same result by itself. If a worker joins or leaves, only its own shards
-//! change owner. Pure. Correctness does not depend on it: workers may see different fleets.
+//! change owner. Pure. Workers may see different fleets for a time, so correctness does not depend
+//! on the result.
 
 use std::cmp::Reverse;
 
@@ -14,11 +15,11 @@ pub struct Turn {
     pub shard: u16,
     /// Whether this worker owns the shard, because no live worker has a higher weight there. The
     /// owner has to visit the shard on time.
-    pub own: bool,
+    pub is_own: bool,
 }
 
 /// Returns the order in which a worker visits all shards, given the live workers. Its own shards
-/// come first. Within each part the order is by its weight, highest first.
+/// come first. Its own shards, and then the others, are ordered by its weight there, highest first.
 pub fn round(me: WorkerId, live: &[WorkerId], shards: u16) -> Vec<Turn> {
     let is_own = |shard| {
         live.iter()
@@ -27,10 +28,10 @@ pub fn round(me: WorkerId, live: &[WorkerId], shards: u16) -> Vec<Turn> {
     let mut turns: Vec<Turn> = (0..shards)
         .map(|shard| Turn {
             shard,
-            own: is_own(shard),
+            is_own: is_own(shard),
         })
         .collect();
-    turns.sort_by_key(|turn| Reverse((turn.own, weight(me, turn.shard))));
+    turns.sort_by_key(|turn| Reverse((turn.is_own, weight(me, turn.shard))));
     turns
 }
 
@@ -48,8 +49,8 @@ mod tests {
 
     const SHARDS: u16 = 1_024;
 
-    /// Returns the ids of this many workers, the same in each run: v7 ids as if created one after
-    /// another.
+    /// Returns the ids of this many workers, the same in each run. They are like v7 ids that were
+    /// created one after another.
     fn fleet(size: u128) -> Vec<WorkerId> {
         let id = |n| {
             format!("0199aaaa-0000-7000-8000-{n:012x}")
@@ -62,7 +63,7 @@ mod tests {
     fn owned(me: WorkerId, live: &[WorkerId]) -> Vec<u16> {
         let mut owned: Vec<_> = round(me, live, SHARDS)
             .into_iter()
-            .filter(|turn| turn.own)
+            .filter(|turn| turn.is_own)
             .map(|turn| turn.shard)
             .collect();
         owned.sort_unstable();
@@ -112,13 +113,13 @@ mod tests {
     }
 
     #[test]
-    fn a_round_contains_every_shard_and_starts_with_its_own() {
+    fn a_round_contains_every_shard_and_starts_with_those_that_the_worker_owns() {
         let fleet = fleet(3);
         let round = round(fleet[0], &fleet, 16);
         let mut shards: Vec<_> = round.iter().map(|turn| turn.shard).collect();
         shards.sort_unstable();
         assert_eq!(shards, (0..16).collect::<Vec<_>>());
-        assert!(round.is_sorted_by_key(|turn| !turn.own));
+        assert!(round.is_sorted_by_key(|turn| !turn.is_own));
         assert_ne!(
             round[0].shard,
             super::round(fleet[1], &fleet, 16)[0].shard,

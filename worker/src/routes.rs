@@ -17,7 +17,7 @@ use senders::settings::route::SenderSettings;
 use senders::smtp::{OpenSessions, SmtpSender};
 use signing::return_path::Verp;
 
-/// How many different unknown routes are remembered.
+/// How many unknown routes are reported and remembered at most.
 const MISSING_MAX: usize = 100;
 
 /// The sender of one route, and its settings.
@@ -34,11 +34,13 @@ pub struct Routes {
     default: String,
     /// Signs return paths, if a domain for them is configured.
     verp: Option<Verp>,
+    /// The unknown routes that were reported.
     missing: Arc<Mutex<HashSet<String>>>,
 }
 
 impl Routes {
-    /// Returns no routes yet. Messages that name no route use the one called `default`.
+    /// Returns an empty set of routes. Messages that name no route use the route that `default`
+    /// names.
     pub fn new(default: impl Into<String>) -> Self {
         Self {
             entries: HashMap::new(),
@@ -51,7 +53,7 @@ impl Routes {
     /// Returns the configured routes.
     ///
     /// # Errors
-    /// The reason why a sender cannot be created, with its route.
+    /// If a sender cannot be created. The text names its route and the reason.
     pub fn from_config(config: &Config, clock: &Arc<dyn Clock>) -> Result<Self, String> {
         let mut routes = Self {
             verp: config.verp.verp(),
@@ -106,8 +108,9 @@ impl Routes {
             .map_or(Duration::ZERO, |entry| entry.confirm)
     }
 
-    /// Returns the address for reports about a message that is sent now. It is a signed return path
-    /// of its own if a domain for those is configured, and else the message's envelope sender.
+    /// Returns the address to which reports about this message are sent, if it is sent now. If a
+    /// domain for return paths is configured, it is a signed return path for this message only.
+    /// Otherwise it is the message's envelope sender.
     pub(crate) fn return_path(
         &self,
         job: &JobId,
@@ -130,7 +133,8 @@ impl Routes {
         self.entries.get(self.name(route))
     }
 
-    /// Records that a route does not exist. Returns whether it was not recorded before.
+    /// Records that a route does not exist. Returns true if this is to be reported, because it was
+    /// not recorded before and not too many are.
     pub(crate) fn is_first_report_of_missing(&self, route: &str) -> bool {
         let mut missing = self.missing.lock().unwrap_or_else(PoisonError::into_inner);
         missing.len() < MISSING_MAX && missing.insert(route.to_owned())

@@ -1,6 +1,6 @@
-//! The worker's loop. It takes permits, claims as many jobs as it has permits, and starts a task
-//! for each attempt. Then it sleeps until the earliest instant that a shard needs a visit. Several
-//! shards are visited at once.
+//! The worker's loop. It takes free permits, visits a shard to claim as many due jobs as it has
+//! permits, and starts a task for each attempt. Then it sleeps until the next visit of a shard is
+//! due. Several shards are visited at once.
 
 use std::collections::HashSet;
 use std::panic::AssertUnwindSafe;
@@ -35,12 +35,12 @@ use crate::visits::Visits;
 /// How long to wait before the next call to a store that did not answer.
 const RETRY_PAUSE: Duration = Duration::from_millis(250);
 
-/// How many shards are visited at once. While Redis answers for one shard, the attempts of another
-/// are started. Each visit uses a connection.
+/// How many shards are visited at once. While the loop waits for Redis to answer for one shard, it
+/// starts the attempts of another. Each visit uses a connection.
 const VISITS_MAX: usize = 4;
 
 /// How many times longer an idle worker waits between visits of shards that it does not own.
-const OTHERS_POLL: u32 = 4;
+const OTHERS_POLL_FACTOR: u32 = 4;
 
 /// How long the last settlements may take when the worker stops.
 const SETTLE_MAX: Duration = Duration::from_secs(5);
@@ -49,8 +49,8 @@ const SETTLE_MAX: Duration = Duration::from_secs(5);
 /// hanging.
 const NEVER_HANGING: Duration = Duration::from_secs(366 * 86_400);
 
-/// How long a cancelled attempt may take to report which messages got through.
-const CUT_MAX: Duration = Duration::from_secs(5);
+/// How long a cancelled attempt may take to return which messages got through.
+const CANCEL_MAX: Duration = Duration::from_secs(5);
 
 /// One worker. Any number of workers, in any number of processes, share one store.
 pub struct Worker {
@@ -63,13 +63,13 @@ pub struct Worker {
 struct Loop {
     worker: Worker,
     permits: Arc<Semaphore>,
-    /// The places for attempts that may hang: a share of the permits.
+    /// The places for attempts that may hang. There are fewer places than permits.
     places: Arc<Semaphore>,
-    /// Shards whose unproven destinations wait for a place.
-    wanting: HashSet<u16>,
+    /// Shards with unproven destinations whose due jobs wait for a place.
+    waiting_for_places: HashSet<u16>,
     settler: SettlerHandle,
     attempts: TaskTracker,
-    cut: CancellationToken,
+    cancel: CancellationToken,
     presence: Presence,
     visits: Visits,
     /// Visits that have begun. Each is a task, so that reading records does not delay the loop.
@@ -90,7 +90,7 @@ struct Visit {
 }
 
 /// The jobs that a visit has claimed.
-struct Taken {
+struct ClaimedJobs {
     claimed: Claimed,
     /// One permit for each job.
     permits: Vec<OwnedSemaphorePermit>,
@@ -132,8 +132,8 @@ impl Worker {
         let places = Arc::new(Semaphore::new(
             ((concurrency as f64 * unproven_share) as usize).max(1),
         ));
-        // A host's silence is measured by the machine's clock but compared with the store's
-        // instants. So it can only be judged if both use the same clock.
+        // A host's silence is measured by the machine's clock, but is compared with instants by the
+        // store's clock. So it can only be judged if both are the same clock.
         let patience = if self.store.clock().instant_for_scripts().is_some() {
             NEVER_HANGING
         } else {
@@ -154,9 +154,9 @@ impl Worker {
         let running = Loop {
             permits,
             places,
-            wanting: HashSet::new(),
+            waiting_for_places: HashSet::new(),
             attempts: TaskTracker::new(),
-            cut: CancellationToken::new(),
+            cancel: CancellationToken::new(),
             visits: Visits::new(self.store.shards(), Instant::now()),
             under_way: JoinSet::new(),
             presence: Presence::start(self.store.clone(), self.settings.heartbeat, stop.clone()),
@@ -177,9 +177,9 @@ impl Worker {
             presence,
         ) = running.run(&stop).await;
         let _ = watch.await;
-        presence.left().await;
-        // This is the last sender, so the settler now ends. If the store does not answer, this
-        // waits no longer than `SETTLE_MAX`: leases lapse by themselves.
+        presence.wait_until_left().await;
+        // This is the channel's last sender, so the settler now settles everything and ends. If the
+        // store does not answer, the wait ends after `SETTLE_MAX`: leases lapse by themselves.
         drop(notices);
         if timeout(SETTLE_MAX, &mut task).await.is_err() {
             task.abort();
@@ -199,8 +199,8 @@ impl Loop {
             let has_room = self.under_way.len() < VISITS_MAX && !short_of_permits;
             let (permits, places) = (self.permits.clone(), self.places.clone());
             tokio::select! {
-                // Visits come last: under constant load one has always just ended, and would hide
-                // the other events.
+                // The branches are tried in this order. Under constant load a visit has always just
+                // ended: if that branch came first, the others would never run.
                 biased;
                 () = stop.cancelled() => {}
                 changed = self.presence.changed() => {
@@ -212,15 +212,16 @@ impl Loop {
                 }
                 Some(visit) = self.under_way.join_next() => {
                     let claimed = self.end_visit(visit);
-                    // Redis answers the next claims while the attempts of this one are started.
+                    // First begin the next visits, so that Redis works on their claims while the
+                    // attempts of this visit are started.
                     self.begin_visits(&round);
                     self.start(claimed);
                 }
                 () = wait_until(self.visits.next_at()), if has_room => {}
-                // The acquired permit is dropped at once. The next visit starts with it.
+                // The acquired permit is dropped at once, and the next visit takes it.
                 _ = permits.acquire(), if short_of_permits => {}
-                _ = places.acquire(), if !self.wanting.is_empty() => {
-                    for shard in self.wanting.drain() {
+                _ = places.acquire(), if !self.waiting_for_places.is_empty() => {
+                    for shard in self.waiting_for_places.drain() {
                         self.visits.request(shard, Instant::now());
                     }
                 }
@@ -238,7 +239,10 @@ impl Loop {
 
     /// Requests visits of the shards that this worker has just become the owner of.
     fn take_over(&mut self, before: &[Turn], now: &[Turn]) {
-        for turn in now.iter().filter(|turn| turn.own && !before.contains(turn)) {
+        for turn in now
+            .iter()
+            .filter(|turn| turn.is_own && !before.contains(turn))
+        {
             self.visits.request(turn.shard, Instant::now());
         }
     }
@@ -252,13 +256,14 @@ impl Loop {
             .count_due(round, now)
             .min(VISITS_MAX - self.under_way.len());
         while due > 0 {
-            let fair = self.permits.available_permits().div_ceil(due);
-            let permits = take(&self.permits, fair.min(self.worker.settings.batch));
+            let equal_part = self.permits.available_permits().div_ceil(due);
+            let batch = self.worker.settings.batch;
+            let permits = take_permits(&self.permits, equal_part.min(batch));
             if permits.is_empty() {
                 return true;
             }
-            let fair = self.places.available_permits().div_ceil(due);
-            let places = take(&self.places, fair.min(permits.len()));
+            let equal_part = self.places.available_permits().div_ceil(due);
+            let places = take_permits(&self.places, equal_part.min(permits.len()));
             let Some(turn) = self.visits.begin(round, now) else {
                 break;
             };
@@ -292,27 +297,27 @@ impl Loop {
 
     /// Plans the next visit of a shard after one that has ended. Returns the claimed jobs, with a
     /// permit for each job and a place for each that may hang.
-    fn end_visit(&mut self, visit: Result<Visit, JoinError>) -> Option<Taken> {
+    fn end_visit(&mut self, visit: Result<Visit, JoinError>) -> Option<ClaimedJobs> {
         let Visit {
-            turn: Turn { shard, own },
+            turn: Turn { shard, is_own },
             mut permits,
             mut places,
             asked_at,
             claimed,
         } = visit.expect("a visit neither panics nor is aborted");
-        // All shards are on one Redis or on few. So only the first failure is logged, and the last
-        // recovery.
+        // All shards are on one Redis, or on a few. So only the first failure is logged, and the
+        // recovery of the last shard.
         let all_had_answered = self.visits.all_answered();
         match claimed {
             Ok(claimed) => {
                 let is_full = claimed.jobs.len() == permits.len();
-                // If it found work, it returns as soon as the owner would: the owner has more work
-                // than it can do.
+                // A worker that found work at a shard visits it again as soon as the owner would:
+                // the owner has more work than it can do.
                 let next = self.next_visit(
                     claimed.now,
                     claimed.next_visit,
                     is_full,
-                    own || !claimed.jobs.is_empty(),
+                    is_own || !claimed.jobs.is_empty(),
                 );
                 self.visits.end(shard, next);
                 if !all_had_answered && self.visits.all_answered() {
@@ -326,8 +331,8 @@ impl Loop {
                         .filter(|leased| leased.is_unproven)
                         .count(),
                 );
-                self.note_wanted(shard, claimed.unproven_waiting);
-                Some(Taken {
+                self.note_places_wanted(shard, claimed.unproven_waiting);
+                Some(ClaimedJobs {
                     claimed,
                     permits,
                     places,
@@ -350,12 +355,12 @@ impl Loop {
 
     /// Records how many unproven destinations of a shard wait for a place. If no place is free,
     /// attempts that hang have to make room.
-    fn note_wanted(&mut self, shard: u16, destinations: u64) {
+    fn note_places_wanted(&mut self, shard: u16, destinations: u64) {
         if destinations == 0 {
-            self.wanting.remove(&shard);
+            self.waiting_for_places.remove(&shard);
             return;
         }
-        self.wanting.insert(shard);
+        self.waiting_for_places.insert(shard);
         if self.places.available_permits() == 0 {
             let _ = self
                 .settler
@@ -371,10 +376,10 @@ impl Loop {
         is_full: bool,
         is_eager: bool,
     ) -> Instant {
-        let longest = self.worker.settings.poll_max * if is_eager { 1 } else { OTHERS_POLL };
+        let longest = self.worker.settings.poll_max * if is_eager { 1 } else { OTHERS_POLL_FACTOR };
         let wait = match next_visit {
             _ if is_full => Duration::ZERO,
-            // The instant is meant for the shard's owner. If other workers came then too, they
+            // Only the shard's owner visits it at this instant. If other workers did so too, they
             // would only compete for the same jobs.
             Some(at) if is_eager => self
                 .worker
@@ -388,13 +393,13 @@ impl Loop {
     }
 
     /// Starts the attempts of the jobs that a visit has claimed.
-    fn start(&self, taken: Option<Taken>) {
-        let Some(Taken {
+    fn start(&self, jobs: Option<ClaimedJobs>) {
+        let Some(ClaimedJobs {
             claimed,
             permits,
             mut places,
             asked_at,
-        }) = taken
+        }) = jobs
         else {
             return;
         };
@@ -408,27 +413,28 @@ impl Loop {
         let Some(lease) = claimed.jobs.first().map(|leased| leased.lease.key()) else {
             return;
         };
-        let cuts: Vec<_> = claimed
+        let cancels: Vec<_> = claimed
             .jobs
             .iter()
-            .map(|_| self.cut.child_token())
+            .map(|_| self.cancel.child_token())
             .collect();
         let contacts: Vec<Contact> = claimed.jobs.iter().map(|_| Contact::default()).collect();
-        let held = claimed
-            .jobs
-            .iter()
-            .zip(&cuts)
-            .zip(&contacts)
-            .map(|((leased, cut), contact)| HeldJob {
-                lease: leased.lease.clone(),
-                cut: cut.clone(),
-                contact: contact.clone(),
-                place: if leased.is_unproven {
-                    places.pop()
-                } else {
-                    None
-                },
-            });
+        let held =
+            claimed
+                .jobs
+                .iter()
+                .zip(&cancels)
+                .zip(&contacts)
+                .map(|((leased, cancel), contact)| HeldJob {
+                    lease: leased.lease.clone(),
+                    cancel: cancel.clone(),
+                    contact: contact.clone(),
+                    place: if leased.is_unproven {
+                        places.pop()
+                    } else {
+                        None
+                    },
+                });
         let jobs = held.collect();
         let end = LeaseEnd::new(
             self.worker.store.clock().clone(),
@@ -441,21 +447,21 @@ impl Loop {
         let jobs = claimed
             .jobs
             .into_iter()
-            .zip(cuts)
+            .zip(cancels)
             .zip(contacts)
             .zip(permits);
-        for (number, (((leased, cut), contact), permit)) in jobs.enumerate() {
+        for (number, (((leased, cancel), contact), permit)) in jobs.enumerate() {
             let (attempter, notices) =
                 (self.worker.attempter.clone(), self.settler.notices.clone());
-            let (longest, end) = (self.worker.settings.attempt_max, end.clone());
+            let (attempt_max, end) = (self.worker.settings.attempt_max, end.clone());
             self.attempts.spawn(async move {
                 let attempt = attempt(
                     &attempter,
                     leased,
                     Slot { lease, number },
                     permit,
-                    longest,
-                    (cut, end, &contact),
+                    attempt_max,
+                    (cancel, end, &contact),
                 );
                 let notice = contact.clone().during(attempt).await;
                 let _ = notices.send(notice);
@@ -474,16 +480,16 @@ impl Loop {
                 under_way = self.attempts.len(),
                 "the grace period is over; attempts under way are cancelled"
             );
-            self.cut.cancel();
+            self.cancel.cancel();
             self.attempts.wait().await;
         }
         (self.settler, self.presence)
     }
 }
 
-/// Returns as many permits as are free, up to `most`.
-fn take(permits: &Arc<Semaphore>, most: usize) -> Vec<OwnedSemaphorePermit> {
-    (0..most)
+/// Takes as many permits as are free, up to `max`.
+fn take_permits(permits: &Arc<Semaphore>, max: usize) -> Vec<OwnedSemaphorePermit> {
+    (0..max)
         .map_while(|_| permits.clone().try_acquire_owned().ok())
         .collect()
 }
@@ -494,23 +500,23 @@ async fn attempt(
     leased: LeasedJob,
     slot: Slot,
     permit: OwnedSemaphorePermit,
-    longest: Duration,
-    (cut, end, contact): (CancellationToken, LeaseEnd, &Contact),
+    attempt_max: Duration,
+    (cancel, end, contact): (CancellationToken, LeaseEnd, &Contact),
 ) -> Notice {
     let (destination, lease) = (leased.lease.destination.clone(), leased.lease.clone());
     // Boxed, because the runtime moves a task's future several times.
     let mut attempt =
-        AssertUnwindSafe(Box::pin(attempter.attempt(leased, &cut, &end))).catch_unwind();
-    let mut ended = timeout(longest, &mut attempt).await;
+        AssertUnwindSafe(Box::pin(attempter.attempt(leased, &cancel, &end))).catch_unwind();
+    let mut ended = timeout(attempt_max, &mut attempt).await;
     let is_too_long = ended.is_err();
     if is_too_long {
         tracing::warn!(
             %destination,
             "an attempt takes longer than worker.attempt_max and is cancelled"
         );
-        cut.cancel();
+        cancel.cancel();
         // Messages that got through by now are settled and not sent again.
-        ended = timeout(CUT_MAX, &mut attempt).await;
+        ended = timeout(CANCEL_MAX, &mut attempt).await;
     }
     match ended {
         Ok(Ok(Some(settlement))) => Notice::Ended(slot, settlement, permit),

@@ -1,6 +1,6 @@
-//! The settler: one task per worker that holds its leases. It settles finished attempts in groups,
-//! one shard independently of another. It gives back jobs that were not tried, and extends the
-//! leases of attempts that take long. It does not know what policy decided.
+//! The settler: the task that holds a worker's leases. It settles finished attempts in groups, for
+//! each shard independently of the others. It gives back jobs that were not tried, and extends the
+//! leases of attempts that take long. It does not know what the policy decided.
 //!
 //! ```text
 //!  attempt
@@ -48,25 +48,25 @@ use held::HeldLeases;
 pub use held::{HeldJob, HeldLease, Slot};
 use reporter::{PendingReports, StoreReporter};
 
-/// The longest time until an attempt is stopped after its address was retired or suppressed. The
-/// worker learns that from the answer when it extends the lease, so leases are extended at least
-/// this often.
+/// The longest time from when an address is retired or suppressed until its running attempt is
+/// stopped. The worker learns of it from the answer when it extends the lease, so leases are
+/// extended at least this often.
 const VOID_NOTICED_MAX: Duration = Duration::from_secs(1);
 
 /// How many notices are read from the channel at once.
 const NOTICES_AT_ONCE: usize = 1_024;
 
-/// What the worker reports to the settler. The worker's permits bound how many notices can wait.
+/// What the worker reports to the settler. The number of permits limits how many notices can wait.
 pub enum Notice {
     /// Jobs were claimed under one lease.
     Claimed(HeldLease),
-    /// An attempt ended. Its permit becomes free when the settlement is in the store, or when it is
-    /// known that the store does not answer. In the second case nothing more is claimed of that
-    /// shard, and the other shards need the permits.
+    /// An attempt ended. Its permit is freed when the settlement is in the store. If the store does
+    /// not answer, it is freed at once: no jobs of that shard are claimed then, and other shards
+    /// need the permits.
     Ended(Slot, Box<Settlement>, OwnedSemaphorePermit),
     /// An attempt crashed or did not end in time, so there is nothing to settle. The job lapses.
     Crashed(Slot, Lease),
-    /// An attempt was cancelled before anything was sent, and sends nothing any more. The job is
+    /// An attempt was cancelled before anything was sent, and nothing will be sent. The job is
     /// given back.
     Untried(Slot, Lease),
     /// An attempt was given up because its host had not answered since this instant. The job is
@@ -88,7 +88,7 @@ pub struct SettlerSettings {
     pub hanging: HangSettings,
 }
 
-/// What the worker uses to talk to its settler.
+/// The worker's connection to its settler.
 pub struct SettlerHandle {
     /// Sends notices to the settler. When all clones of this sender are dropped, the settler
     /// settles or gives back everything and ends.
@@ -113,18 +113,18 @@ impl SettlerHandle {
 /// The calls to the store that run concurrently, so that no shard waits for another.
 type StoreCalls = FuturesUnordered<BoxFuture<'static, StoreAnswer>>;
 
-/// The end of a call to the store.
+/// The result of a call to the store.
 enum StoreAnswer {
     /// The report of this shard has ended.
     Reported(u16),
-    /// These leases of this shard were to be extended. The call was made at this time, a value of
+    /// A call to extend these leases of this shard has ended. It was made at this time, a value of
     /// [`Clock::monotonic`](domain::clock::Clock::monotonic).
     Extended(u16, Duration, Vec<(LeaseKey, Extended)>),
     /// These destinations of a shard are silent.
     Silent(u16, HashSet<Destination>),
 }
 
-/// What is known of one shard, and which calls about it are under way.
+/// The state of one shard: what is not reported yet, and which calls are under way.
 #[derive(Default)]
 struct Shard {
     /// What has not been reported to the store yet.
@@ -188,7 +188,7 @@ impl Settler {
         loop {
             tokio::select! {
                 // While finished attempts wait for others, notices stay in the channel. So this
-                // task is not woken for each of them.
+                // task is not woken for each notice.
                 count = notices.recv_many(&mut batch, NOTICES_AT_ONCE),
                     if self.linger_end.is_none() =>
                 {
@@ -236,9 +236,9 @@ impl Settler {
                     .crashed
                     .push(lease);
             }
-            // Reported even if the lease is no longer held. The job may have ended during its
-            // attempt, for example by a complaint, and that request waits to learn that sending has
-            // stopped.
+            // Reported to the store even if the lease is no longer held. The job may have ended
+            // during its attempt, for example by a complaint. The request with the complaint then
+            // waits to learn that sending has stopped.
             Notice::Untried(slot, lease) => {
                 self.held.remove(slot);
                 self.shards[usize::from(slot.lease.shard)]
@@ -268,8 +268,9 @@ impl Settler {
             StoreAnswer::Reported(shard) => {
                 let state = &mut self.shards[usize::from(shard)];
                 self.reporter.stages.end(shard);
-                // What ended during that report has waited long enough, so it is reported at once.
-                // If a linger time is running, all shards are reported at its end, which is soon.
+                // Attempts that ended during that report have waited long enough, so they are
+                // reported at once. If a linger time is running, they are reported at its end,
+                // which is soon.
                 if self.linger_end.is_none() {
                     start_report(&self.reporter, &self.calls, shard, state);
                 }
@@ -291,8 +292,8 @@ impl Settler {
     /// Starts a call per shard that extends the leases of attempts that are under way.
     fn extend_leases(&mut self) {
         for (shard, state) in (0..).zip(&mut self.shards) {
-            // These attempts ended before it was known that the store does not answer, so their
-            // permits were kept.
+            // These attempts ended when it was not yet known that the store does not answer. So
+            // their permits were kept, and are freed now.
             if self.reporter.is_behind(shard) {
                 state.pending.permits.clear();
             }
@@ -341,8 +342,8 @@ impl Settler {
     }
 }
 
-/// Starts the report of what is pending for a shard. Does nothing if another report of the shard is
-/// under way: then it is sent with the next one.
+/// Starts a report of everything that is pending for a shard. Does nothing if another report of the
+/// shard is under way. What is pending is then reported when that report has ended.
 fn start_report(reporter: &Arc<StoreReporter>, calls: &StoreCalls, shard: u16, state: &mut Shard) {
     if state.pending.is_empty() || !reporter.stages.begin(shard) {
         return;

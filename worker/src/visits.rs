@@ -49,7 +49,7 @@ impl Visits {
             .count()
     }
 
-    /// Begins the visit of the next shard that is due. Returns none if no shard is due.
+    /// Begins the visit of the next shard that is due. Returns `None` if no shard is due.
     pub(crate) fn begin(&mut self, round: &[Turn], now: Instant) -> Option<Turn> {
         let position = (0..round.len())
             .map(|step| (self.search_start + step) % round.len())
@@ -95,7 +95,8 @@ impl Visits {
         plan.is_requested = true;
     }
 
-    /// Returns when the next visit may begin; none if no visit may begin before another has ended.
+    /// Returns when the next visit may begin; `None` if no visit may begin before another has
+    /// ended.
     pub(crate) fn next_at(&self) -> Option<Instant> {
         self.shards
             .iter()
@@ -134,15 +135,15 @@ mod tests {
     const ROUND: [Turn; 3] = [
         Turn {
             shard: 2,
-            own: true,
+            is_own: true,
         },
         Turn {
             shard: 0,
-            own: true,
+            is_own: true,
         },
         Turn {
             shard: 1,
-            own: false,
+            is_own: false,
         },
     ];
 

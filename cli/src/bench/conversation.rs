@@ -1,5 +1,5 @@
-//! The SMTP input that the mail servers of several benches share: it reads a command, or a message
-//! to its end.
+//! Reads SMTP input, for the mail servers of several modes: the next command, or a message up to
+//! its end.
 
 use std::io;
 
@@ -9,7 +9,7 @@ use tokio::net::tcp::OwnedReadHalf;
 /// The longest line that is read, in octets.
 const LINE_MAX: u64 = 4_096;
 
-/// What a client sends, line by line.
+/// The lines that a client sends.
 pub(super) struct Input {
     reader: BufReader<OwnedReadHalf>,
     line: String,
@@ -52,7 +52,7 @@ impl Input {
         Ok(())
     }
 
-    /// Reads the next line. Returns whether there was one.
+    /// Reads the next line. Returns false if the client has closed the connection.
     async fn next_line(&mut self) -> io::Result<bool> {
         self.line.clear();
         Ok((&mut self.reader)

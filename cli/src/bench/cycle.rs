@@ -56,17 +56,17 @@ pub(crate) async fn retry(jobs: usize) -> Result<Figures> {
     Ok(figures_of(cost, jobs))
 }
 
-/// Measures the rate of `cycle` at a thousand destinations while more and more jobs are pending.
-/// All of them are due, and never fewer than the backlog are pending.
+/// Measures the rate of `cycle` at a thousand destinations, with a larger backlog each time. All
+/// pending jobs are due, and their number never falls below the backlog.
 pub(crate) async fn backlog(jobs: usize, largest: usize) -> Result<Figures> {
     let rig = Rig::new().await?;
     let (mut scheduled, mut settled) = (0, 0);
     let mut costs = Vec::new();
     for pending in [largest / 50, largest / 5, largest] {
-        let last = settled + pending + jobs;
-        rig.schedule((scheduled..last).map(|n| arrival(n, n % 1_000, Duration::ZERO)))
+        let end = settled + pending + jobs;
+        rig.schedule((scheduled..end).map(|n| arrival(n, n % 1_000, Duration::ZERO)))
             .await?;
-        scheduled = last;
+        scheduled = end;
         let (cost, done) = drain_some(&rig, NoSender::default(), jobs).await?;
         settled += done;
         costs.push((pending, cost.rate(done), Cost::each(cost.redis_cpu, done)));
@@ -87,20 +87,20 @@ pub(crate) async fn backlog(jobs: usize, largest: usize) -> Result<Figures> {
     Ok(list)
 }
 
-/// Lets a worker deliver all jobs of the store, which are `jobs`. Returns what that cost.
+/// Lets a worker deliver all jobs in the store, whose number is `jobs`. Returns the cost.
 async fn drain(rig: &Rig, sender: NoSender, jobs: usize) -> Result<Cost> {
     Ok(drain_some(rig, sender, jobs).await?.0)
 }
 
 /// Lets a worker deliver at least `jobs` of the jobs in the store. Returns the cost, and how many
-/// were delivered in the end: attempts that are still under way at `jobs` are finished too.
+/// jobs were delivered. There can be more than `jobs`, because attempts under way are finished.
 async fn drain_some(rig: &Rig, sender: NoSender, jobs: usize) -> Result<(Cost, usize)> {
     let sender = Arc::new(sender);
     let stop = CancellationToken::new();
     let start = rig.start().await?;
     let worker = rig.start_worker(sender.clone(), &stop);
     sender.wait_for(jobs).await;
-    // The drain is a part of the work: the last jobs are settled only at its end.
+    // Stopping the worker is part of the work: the last jobs are settled only at its end.
     stop.cancel();
     worker.await?;
     Ok((rig.cost(&start).await?, sender.delivered()))
@@ -114,8 +114,8 @@ fn figures_of(cost: Cost, jobs: usize) -> Figures {
     ])
 }
 
-/// Compares a cost with the upper limit of what Redis can do (`raw`), by wall time and by the CPU
-/// time of Redis.
+/// Returns a cost as a percentage of the upper limit of what Redis can do (`raw`), once by wall
+/// time and once by the CPU time of Redis.
 fn compared_with_raw(cost: Cost, jobs: usize, raw: Cost) -> Figures {
     let by_cpu = Cost::each(raw.redis_cpu, PAIRS) / Cost::each(cost.redis_cpu, jobs);
     figures([

@@ -1,6 +1,6 @@
-//! Postfix's `smtp-source`: hands messages in to the sink, and to the Postfix with a deferred
-//! queue. It also fixes what both comparisons share: the size of a message, and the number of
-//! sessions.
+//! Sends messages with Postfix's `smtp-source`: to the sink, and to the Postfix that delivers from
+//! its deferred queue. Also defines the size of a message and the number of sessions, which are the
+//! same in all comparisons.
 
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -9,17 +9,18 @@ use anyhow::{Context, Result, bail};
 use private_servers::postfix::tool;
 use tokio::time::{Instant, timeout};
 
-/// Bytes of a message.
-pub(super) const SIZE: usize = 4 << 10;
+/// The size of a message, in bytes.
+pub(super) const MESSAGE_SIZE: usize = 4 << 10;
 
-/// Sessions at once: the same number for our sender, for `smtp-source` and for Postfix.
+/// How many sessions are open at once. It is the same for our sender, `smtp-source` and Postfix.
 pub(super) const SESSIONS: usize = 64;
 
-/// Hands in `messages` messages of [`SIZE`] bytes over [`SESSIONS`] sessions, which are reused.
-/// Returns how long that takes.
+/// Sends `messages` messages of [`MESSAGE_SIZE`] bytes over [`SESSIONS`] sessions, which are
+/// reused. Returns how long this takes.
 pub(super) async fn feed(to: SocketAddr, messages: usize) -> Result<Duration> {
     const FEED_MAX: Duration = Duration::from_secs(600);
-    let [sessions, size, messages] = [SESSIONS, SIZE, messages].map(|number| number.to_string());
+    let [sessions, size, messages] =
+        [SESSIONS, MESSAGE_SIZE, messages].map(|number| number.to_string());
     let arguments = ["-d", "-s", &sessions, "-l", &size, "-m", &messages];
     let addresses = [
         "-f",

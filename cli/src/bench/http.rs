@@ -14,14 +14,14 @@ mod server;
 use bodies::Bodies;
 use server::Server;
 
-/// The most lines in one request.
-const LINES: usize = 100_000;
+/// How many lines one request has at most.
+const LINES_MAX: usize = 100_000;
 
-/// Lines that are posted before the measurement starts. After them, scripts are loaded, connections
-/// are open, and the domains of most bounces are placed.
+/// How many lines are posted before the measurement starts. After them, scripts are loaded,
+/// connections are open, and the domains of most bounces have been assigned to a destination.
 const WARM_UP_LINES: usize = 40_000;
 
-/// Connections of the client, each with one request under way.
+/// How many connections the client uses. Each has one request under way.
 const CONNECTIONS: usize = 4;
 
 /// The start of the answer to a bounce that started a job.
@@ -36,7 +36,7 @@ pub(crate) async fn http(bounces: usize, domains: usize) -> Result<Figures> {
     let warm_up = bodies.body(0..WARM_UP_LINES);
     post(&client, &server, warm_up, WARM_UP_LINES).await?;
 
-    let requests = bounces.div_ceil(LINES).max(CONNECTIONS);
+    let requests = bounces.div_ceil(LINES_MAX).max(CONNECTIONS);
     let lines = bounces.div_ceil(requests);
     let mut waiting: Vec<Vec<u8>> = (0..requests)
         .map(|n| {

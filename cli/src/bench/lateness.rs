@@ -17,18 +17,18 @@ use super::rig::{BATCH, NoSender, Rig, arrival};
 use super::{Figures, figures};
 use crate::progress::Progress;
 
-/// Jobs that fall due each second.
+/// How many jobs fall due each second.
 const RATE: usize = 5_000;
 
 /// The number of destinations of these jobs.
 const DESTINATIONS: usize = 1_000;
 
-/// The two destinations with a backlog: one with the usual pace, and one that an operator has
+/// The numbers of the two destinations with a backlog: one with the usual pace, and one that is
 /// throttled.
-const CROWDED: usize = 1_000_000;
+const UNTHROTTLED: usize = 1_000_000;
 const THROTTLED: usize = 1_000_001;
 
-/// Attempts that the worker may have under way.
+/// How many attempts the worker may have under way.
 const CONCURRENCY: usize = 1_024;
 
 /// How often the journal is read, and how many entries of each shard are read at a time.
@@ -42,7 +42,7 @@ const THROTTLED_LIMITS: PaceLimits = PaceLimits {
     window: 200,
 };
 
-/// Lets `jobs` fall due at an even rate.
+/// Measures lateness while `jobs` jobs fall due at an even rate.
 pub(crate) async fn lateness(jobs: usize) -> Result<Figures> {
     let late = Late::measure(jobs, 0).await?;
     Ok(figures([
@@ -77,25 +77,27 @@ struct Late {
     ms: Vec<i64>,
     /// How many jobs of the backlogs were delivered per second meanwhile.
     backlog_rate: f64,
-    /// How many jobs of the unthrottled backlog still waited at the end. If there are none, the
-    /// backlog was too small.
+    /// How many jobs of the unthrottled backlog still waited at the end. If it is 0, the backlog
+    /// was too small.
     backlog_left: f64,
 }
 
 impl Late {
+    /// Returns the lateness that this share of the jobs does not exceed, in ms.
     fn at(&self, share: f64) -> f64 {
         self.ms[((self.ms.len() - 1) as f64 * share) as usize] as f64
     }
 
     /// Measures `claimed_at - due` of `jobs` jobs. The worker has the default settings, except for
-    /// its concurrency and batch size. At each of two more destinations, `backlog` jobs are due
-    /// from the start.
+    /// its concurrency and batch size. At each of the two destinations with a backlog, `backlog`
+    /// jobs are due from the start.
     async fn measure(jobs: usize, backlog: usize) -> Result<Self> {
         let rig = Rig::new().await?;
-        let crowded = [CROWDED, THROTTLED].map(|n| Destination::named(format!("d{n}.example")));
+        let with_backlog = [UNTHROTTLED, THROTTLED];
+        let with_backlog = with_backlog.map(|n| Destination::named(format!("d{n}.example")));
         let limits = Some(THROTTLED_LIMITS);
-        rig.store.override_limits(&crowded[1], limits).await?;
-        rig.schedule((0..2 * backlog).map(|n| arrival(n, CROWDED + n % 2, Duration::ZERO)))
+        rig.store.override_limits(&with_backlog[1], limits).await?;
+        rig.schedule((0..2 * backlog).map(|n| arrival(n, UNTHROTTLED + n % 2, Duration::ZERO)))
             .await?;
         // Enough time to schedule all jobs before the first falls due.
         let lead = Duration::from_secs(2 + jobs as u64 / 5_000);
@@ -108,7 +110,8 @@ impl Late {
             .await?;
         // The events of scheduling are not needed, and would slow down reading.
         rig.store.trim_journal(Duration::ZERO).await?;
-        // The worker starts only now: while nothing falls due, a backlog delays no job.
+        // The worker starts just before the first job falls due. Before that, the backlogs could
+        // delay no measured job.
         sleep(lead.saturating_sub(started.elapsed() + Duration::from_millis(100))).await;
         let claiming = Instant::now();
         let stop = CancellationToken::new();
@@ -122,11 +125,11 @@ impl Late {
         let mut progress = Progress::new("claiming", jobs);
         while delivered.late.len() < jobs {
             sleep(POLL_INTERVAL).await;
-            delivered.read(&rig, &crowded).await?;
+            delivered.read(&rig, &with_backlog).await?;
             progress.show(delivered.late.len() as u64, "");
         }
         let backlog_rate = delivered.from_backlogs as f64 / claiming.elapsed().as_secs_f64();
-        let backlog_left = rig.store.waiting(&crowded[0]).await?.jobs as f64;
+        let backlog_left = rig.store.waiting(&with_backlog[0]).await?.jobs as f64;
         stop.cancel();
         worker.await?;
         rig.end().await;
@@ -143,9 +146,9 @@ impl Late {
 /// The deliveries that the journal has recorded so far.
 struct Delivered {
     cursor: Vec<EntryId>,
-    /// The lateness, in ms, of each delivered job that is not of a backlog.
+    /// The lateness, in ms, of each delivered job that belongs to no backlog.
     late: Vec<i64>,
-    /// How many delivered jobs were of the backlogs.
+    /// How many jobs of the backlogs were delivered.
     from_backlogs: usize,
 }
 
@@ -159,21 +162,21 @@ impl Delivered {
     }
 
     /// Reads from the cursor to the end of the journal.
-    async fn read(&mut self, rig: &Rig, crowded: &[Destination]) -> Result<()> {
+    async fn read(&mut self, rig: &Rig, with_backlog: &[Destination]) -> Result<()> {
         loop {
             let journals = rig.store.read_journal(&self.cursor, ENTRIES).await?;
             if journals.iter().all(Vec::is_empty) {
                 return Ok(());
             }
-            for (place, journal) in self.cursor.iter_mut().zip(&journals) {
-                *place = journal.last().map_or(*place, |entry| entry.id);
+            for (position, journal) in self.cursor.iter_mut().zip(&journals) {
+                *position = journal.last().map_or(*position, |entry| entry.id);
             }
             let events = journals.iter().flatten().flat_map(|entry| &entry.events);
             for event in events.filter(|event| event.kind == EventKind::MessageDelivered) {
                 if event
                     .destination
                     .as_ref()
-                    .is_some_and(|place| crowded.contains(place))
+                    .is_some_and(|destination| with_backlog.contains(destination))
                 {
                     self.from_backlogs += 1;
                 } else {

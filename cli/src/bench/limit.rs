@@ -1,7 +1,7 @@
-//! Measures how well the pace adapts to a mail server with a hard limit of connections. Far more
-//! jobs are due than the server can accept at once, over SMTP. Postfix publishes the same set-up
-//! (postfix.org, SCHEDULER_README): its 1/N feedback defers 16.5 % of deliveries, and its ±1
-//! feedback 49.7 %.
+//! Measures how well the pace adapts to a mail server with a hard limit on connections. Far more
+//! jobs are due than the server can accept at once, over SMTP. Postfix has published figures for
+//! the same set-up (postfix.org, SCHEDULER_README): its 1/N feedback defers 16.5 % of deliveries,
+//! and its ±1 feedback 49.7 %.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -34,15 +34,15 @@ use crate::progress::Progress;
 
 mod server;
 
-/// How many attempts a worker may have in flight. No server here accepts nearly as many, so only
-/// the pace limits them.
+/// How many attempts a worker may have in flight. The servers accept far fewer, so only the pace
+/// limits the attempts.
 const CONCURRENCY: usize = 256;
 
 /// How often the pace is read.
 const POLL_INTERVAL: Duration = Duration::from_millis(50);
 
-/// When a run ends even if the server has not taken all messages. The result covers the attempts up
-/// to then.
+/// After how long a run ends even if the server has not accepted all messages. The result covers
+/// the attempts until then.
 const RUN_MAX: Duration = Duration::from_secs(90);
 
 /// The result of one run.
@@ -53,7 +53,7 @@ struct Measured {
 }
 
 /// Measures servers that accept 5, 20 and 50 connections, each with one worker and with four. A
-/// run delivers `jobs` messages; by default as many as the server can take in about ten seconds.
+/// run delivers `jobs` messages; by default as many as the server can accept in about ten seconds.
 pub(crate) async fn limit(jobs: Option<usize>) -> Result<Figures> {
     let mut all = Figures::new();
     for limit in [5, 20, 50] {
@@ -76,7 +76,7 @@ pub(crate) async fn limit(jobs: Option<usize>) -> Result<Figures> {
     Ok(all)
 }
 
-/// Runs until the server has taken `jobs` messages. Twice as many are due.
+/// Runs until the server has accepted `jobs` messages. Twice as many jobs are due.
 async fn run(limit: usize, workers: usize, jobs: usize) -> Result<Measured> {
     let rig = Rig::with_pace(Pace::default()).await?;
     let server = Server::start(limit)
@@ -108,7 +108,7 @@ async fn run(limit: usize, workers: usize, jobs: usize) -> Result<Measured> {
         .collect();
     let destination = Destination::named("d0.example");
     let mut progress = Progress::new(format!("limit {limit}, {workers} workers"), jobs);
-    while counts.taken() < jobs && started.elapsed() < RUN_MAX {
+    while counts.accepted() < jobs && started.elapsed() < RUN_MAX {
         sleep(POLL_INTERVAL).await;
         let pace = rig.store.pace(&destination).await?;
         let window = pace.window.unwrap_or_default();
@@ -118,7 +118,7 @@ async fn run(limit: usize, workers: usize, jobs: usize) -> Result<Measured> {
             ", breaker open"
         };
         progress.show(
-            counts.taken() as u64,
+            counts.accepted() as u64,
             &format!(
                 "{} deferred, window {window:.1}{breaker}",
                 counts.deferred()
@@ -179,11 +179,11 @@ async fn openings(store: &Store) -> Result<f64> {
     }
 }
 
-/// How many attempts all workers made.
+/// How many attempts all workers made, by result.
 #[derive(Debug, Default)]
 struct AttemptCounts {
     all: AtomicU64,
-    taken: AtomicU64,
+    accepted: AtomicU64,
     /// Attempts that the server did not accept, for any reason.
     deferred: AtomicU64,
 }
@@ -193,8 +193,8 @@ impl AttemptCounts {
         self.all.load(Ordering::Relaxed) as usize
     }
 
-    fn taken(&self) -> usize {
-        self.taken.load(Ordering::Relaxed) as usize
+    fn accepted(&self) -> usize {
+        self.accepted.load(Ordering::Relaxed) as usize
     }
 
     fn deferred(&self) -> usize {
@@ -220,7 +220,7 @@ impl Sender for CountingSender {
         let outcome = self.sender.send(&attempt).await;
         self.counts.all.fetch_add(1, Ordering::Relaxed);
         let result = match &outcome {
-            Outcome::Delivered(_) | Outcome::Accepted(_) => &self.counts.taken,
+            Outcome::Delivered(_) | Outcome::Accepted(_) => &self.counts.accepted,
             _ => &self.counts.deferred,
         };
         result.fetch_add(1, Ordering::Relaxed);

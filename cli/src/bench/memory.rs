@@ -1,4 +1,4 @@
-//! Measures how much memory of Redis a waiting job takes.
+//! Measures how much memory Redis needs for a waiting job.
 
 use std::time::Duration;
 
@@ -8,8 +8,8 @@ use super::rig::{Rig, arrival};
 use super::{Figures, figures};
 
 /// Schedules `jobs` jobs over a thousand destinations, and compares the memory of Redis before and
-/// after. The journal is trimmed first and does not count: it holds events for a limited time, not
-/// jobs.
+/// after. The journal is emptied before the second reading: its size depends on how long it keeps
+/// events, and not on the waiting jobs.
 pub(crate) async fn memory(jobs: usize) -> Result<Figures> {
     let rig = Rig::new().await?;
     let before = rig.memory().await?;

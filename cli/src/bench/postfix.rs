@@ -1,5 +1,5 @@
-//! A private Postfix with a deferred queue: how fast its queue manager and its SMTP client deliver
-//! the messages that `smtp` delivers.
+//! Measures how fast a private Postfix delivers from its deferred queue the same messages that the
+//! mode `smtp` delivers. Its queue manager and its SMTP client are measured together.
 
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -14,8 +14,8 @@ use super::rig::free_address;
 /// How long filling or draining the queue may take.
 const DRAIN_MAX: Duration = Duration::from_secs(900);
 
-/// Postfix's defaults, except that the client that fills the queue has no limits. The number of
-/// connections to the sink is set to ours in [`drained`].
+/// The settings in `main.cf` that differ from Postfix's defaults. The client that fills the queue
+/// has no limits. [`time_to_drain`] sets the number of connections to the sink to ours.
 const MAIN: &str = "\
 myhostname = bench.example
 smtpd_client_connection_count_limit = 0
@@ -25,7 +25,7 @@ smtp_tls_security_level = none
 
 /// Returns how long Postfix takes to deliver `messages` deferred messages to the sink, from
 /// `postqueue -f` to an empty queue.
-pub(crate) async fn drained(sink: SocketAddr, messages: usize) -> Result<Duration> {
+pub(crate) async fn time_to_drain(sink: SocketAddr, messages: usize) -> Result<Duration> {
     let address = free_address()?;
     let main = format!(
         "{MAIN}relayhost = [{}]:{}\nsmtp_destination_concurrency_limit = {SESSIONS}\n",

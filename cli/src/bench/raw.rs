@@ -1,6 +1,7 @@
-//! Measures the upper limit of what Redis can do. Every queue of due jobs needs two operations, a
-//! ZADD and a ZREM: here they run in pipelines with nothing else. Other modes are compared with
-//! this. It speaks RESP itself, so that the cost of a client library is not measured too.
+//! Measures the upper limit of what Redis can do. Every queue of due jobs in Redis needs two
+//! operations per job, a ZADD and a ZREM. Here Redis runs only these, in pipelines. Other modes are
+//! compared with this limit. The requests are written here in Redis's protocol (RESP), so that the
+//! cost of a client library is not measured too.
 
 use std::io;
 
@@ -11,13 +12,13 @@ use tokio::net::UnixStream;
 use super::rig::{BATCH, Cost, Random, Rig};
 use super::{Figures, figures};
 
-/// The pairs that other modes measure on their own server, for comparison.
+/// How many pairs other modes run on their own Redis, for comparison.
 pub(crate) const PAIRS: usize = 100_000;
 
 /// How many members stay in the set all the time, like waiting jobs.
 const WAITING: usize = 100_000;
 
-/// Measures ZADD and ZREM of `pairs` random members, in pipelines of 500 each.
+/// Measures `pairs` pairs of ZADD and ZREM with random members, in pipelines of 500 pairs.
 pub(crate) async fn raw(pairs: usize) -> Result<Figures> {
     let rig = Rig::new().await?;
     let cost = pairs_on(&rig, pairs).await?;
@@ -28,8 +29,7 @@ pub(crate) async fn raw(pairs: usize) -> Result<Figures> {
     ]))
 }
 
-/// Like `raw`, but on the server of another mode. Afterwards the server contains the same data as
-/// before.
+/// Like [`raw`], but on the Redis of another mode. Afterwards it contains the same data as before.
 pub(crate) async fn pairs_on(rig: &Rig, pairs: usize) -> Result<Cost> {
     let mut stream = UnixStream::connect(rig.socket())
         .await

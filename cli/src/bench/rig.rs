@@ -1,5 +1,5 @@
-//! What most modes need: a private Redis, a store, jobs to put into it, a sender that sends
-//! nothing, and clocks for wall time and CPU time.
+//! Parts that most modes need: a private Redis, a store, jobs to put into the store, a sender that
+//! sends nothing, and clocks for wall time and CPU time.
 
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::path::PathBuf;
@@ -36,14 +36,14 @@ use worker::run::Worker;
 
 use crate::progress::Progress;
 
-/// Jobs per call to the store.
+/// How many jobs one call to the store schedules or claims.
 pub(crate) const BATCH: usize = 500;
 
 /// The reply of `limit`'s server to a connection above its limit.
 pub(crate) const TOO_MANY: &str = "421 4.3.2 too many connections";
 
-/// The policy of the benches. A deferred job waits for 1 to 1.5 s, the shortest delay that a
-/// schedule allows, so that a bench does not take longer than needed.
+/// The policy of the benches. A deferred job waits for 1 to 1.5 s, because 1 s is the shortest
+/// delay that a schedule allows, and a bench should not take longer than needed.
 const POLICY: &str = r#"
 [[row]]
 name = "system-full"
@@ -82,7 +82,7 @@ pub(crate) struct Cost {
     pub(crate) own_cpu: Duration,
 }
 
-/// The state of the clocks before the work.
+/// The readings of the clocks before some work.
 pub(crate) struct Start {
     wall: Instant,
     redis_cpu: Duration,
@@ -90,12 +90,12 @@ pub(crate) struct Start {
 }
 
 impl Rig {
-    /// A rig with an empty store, and no limit on the pace.
+    /// Returns a rig with an empty store, and no limit on the pace.
     pub(crate) async fn new() -> Result<Self> {
         Self::with_pace(Pace::unbounded()).await
     }
 
-    /// A rig with an empty store and this pace.
+    /// Returns a rig with an empty store and this pace.
     pub(crate) async fn with_pace(pace: Pace) -> Result<Self> {
         let redis = PrivateRedis::volatile().await?;
         let mut config = Config::embedded();
@@ -121,12 +121,12 @@ impl Rig {
         })
     }
 
-    /// The URL of the Redis server.
+    /// Returns the URL of the Redis server.
     pub(crate) fn url(&self) -> String {
         self.redis.url()
     }
 
-    /// The path of the Redis server's socket.
+    /// Returns the path of the Redis server's socket.
     pub(crate) fn socket(&self) -> PathBuf {
         let url = self.redis.url();
         PathBuf::from(url.strip_prefix("redis+unix://").unwrap_or(&url))
@@ -217,8 +217,8 @@ pub(crate) fn free_address() -> Result<SocketAddr> {
     Ok(TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?.local_addr()?)
 }
 
-/// Returns the policy of the benches. It differs from the default table only in its delays: the
-/// scope of a reply to one connection too many is taken from the default table.
+/// Returns the policy of the benches. For the replies that occur in benches it differs from the
+/// default table only in its delays. So the scope of [`TOO_MANY`] is read from the default table.
 fn policy() -> String {
     let reply = Reply::parse(TOO_MANY);
     let scope = Table::embedded().row(&reply, "", None, "d0.example").scope;
@@ -247,7 +247,7 @@ fn own_cpu() -> Result<Duration> {
 }
 
 impl Cost {
-    /// Divides a time by a number of jobs. Returns microseconds per job.
+    /// Returns the microseconds per job, if `jobs` jobs took this time.
     pub(crate) fn each(span: Duration, jobs: usize) -> f64 {
         span.as_secs_f64() * 1e6 / jobs as f64
     }
@@ -258,8 +258,8 @@ impl Cost {
     }
 }
 
-/// Returns job number `n` at `destination`, due `delay` from now. Its record and ids take about 300
-/// bytes.
+/// Returns job number `n` at destination number `destination`, due after `delay`. Its record and
+/// ids have about 300 bytes.
 pub(crate) fn arrival(n: usize, destination: usize, delay: Duration) -> Arrival {
     let recipient = Address::parse(&format!("{}@d{destination}.example", local_part(n)))
         .expect("the address is valid");
@@ -313,7 +313,7 @@ pub(crate) struct NoSender {
 }
 
 impl NoSender {
-    /// A sender that defers the first attempt of every job.
+    /// Returns a sender that defers the first attempt of every job.
     pub(crate) fn deferring() -> Self {
         Self {
             defer_first: true,
@@ -321,7 +321,7 @@ impl NoSender {
         }
     }
 
-    /// How many messages were delivered.
+    /// Returns how many messages were delivered.
     pub(crate) fn delivered(&self) -> usize {
         self.delivered.load(Ordering::Relaxed) as usize
     }
@@ -361,13 +361,13 @@ impl Random {
     }
 }
 
-/// Zipf's law with exponent 1: rank r is r times as rare as the first rank.
+/// Zipf's law with exponent 1: the first rank is r times as frequent as rank r.
 pub(crate) struct Zipf {
     cumulated: Vec<f64>,
 }
 
 impl Zipf {
-    /// The distribution over `ranks` ranks.
+    /// Returns the distribution over `ranks` ranks.
     pub(crate) fn new(ranks: usize) -> Self {
         let mut sum = 0.0;
         let cumulated = (1..=ranks).map(|rank| {

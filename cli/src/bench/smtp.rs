@@ -1,7 +1,7 @@
-//! Measures the cost of delivery over SMTP: messages of 4 KiB pass through claim, content, SMTP and
-//! settle to Postfix's `smtp-sink` on loopback. Two figures are for comparison: Postfix's own
-//! `smtp-source` with the same sink and as many sessions, and a Postfix that delivers the same
-//! messages from its deferred queue.
+//! Measures the cost of delivery over SMTP. Messages of 4 KiB are claimed, sent to Postfix's
+//! `smtp-sink` on loopback, and settled. Two other ways of delivering the same messages are
+//! measured for comparison: Postfix's own `smtp-source` with the same sink and as many sessions,
+//! and a Postfix that delivers from its deferred queue.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -24,13 +24,13 @@ use tokio::process::Child;
 use tokio::time::{Instant, sleep};
 use tokio_util::sync::CancellationToken;
 
-use super::feed::{SESSIONS, SIZE, feed};
+use super::feed::{MESSAGE_SIZE, SESSIONS, feed};
 use super::rig::{Cost, Rig, arrival, free_address};
 use super::{Figures, figures, postfix};
 
-/// Attempts under way at once: more than sessions, because an attempt that waits to be claimed or
-/// settled uses no session.
-const ATTEMPTS: usize = 4 * SESSIONS;
+/// How many attempts may be under way at once. There are more attempts than sessions, because an
+/// attempt that waits to be settled uses no session.
+const CONCURRENCY: usize = 4 * SESSIONS;
 
 /// How long the sink may take until it listens.
 const START_MAX: Duration = Duration::from_secs(5);
@@ -49,16 +49,16 @@ pub(crate) async fn smtp(jobs: usize) -> Result<Figures> {
     rig.schedule(arrivals.collect::<Vec<_>>().into_iter())
         .await?;
 
-    let sender = Arc::new(Counting::to(sink.address));
+    let sender = Arc::new(CountingSender::to(sink.address));
     let stop = CancellationToken::new();
     let start = rig.start().await?;
     let settings = Worker {
-        concurrency: ATTEMPTS,
+        concurrency: CONCURRENCY,
         ..Config::embedded().worker
     };
     let worker = rig.start_worker_with(sender.clone(), settings, &stop);
     sender.wait_for(jobs).await;
-    // The drain is a part of the work: the last jobs are settled only at its end.
+    // Stopping the worker is part of the work: the last jobs are settled only at its end.
     stop.cancel();
     worker.await?;
     let cost = rig.cost(&start).await?;
@@ -68,7 +68,7 @@ pub(crate) async fn smtp(jobs: usize) -> Result<Figures> {
         sender.failed()
     );
     rig.end().await;
-    let queue = postfix::drained(sink.address, jobs).await?;
+    let queue = postfix::time_to_drain(sink.address, jobs).await?;
 
     let by_queue = jobs as f64 / queue.as_secs_f64();
     let by_source = jobs as f64 / source.as_secs_f64();
@@ -86,12 +86,12 @@ pub(crate) async fn smtp(jobs: usize) -> Result<Figures> {
     ]))
 }
 
-/// Returns a message of about [`SIZE`] bytes, with lines of a usual length.
+/// Returns a message of about [`MESSAGE_SIZE`] bytes, with lines of a usual length.
 fn content() -> String {
     const LINE: &str =
         "The quick brown fox jumps over the lazy dog, and then once more the other way.\r\n";
     let mut text = "From: news@news.example.org\r\nSubject: bench\r\n\r\n".to_owned();
-    while text.len() + LINE.len() <= SIZE {
+    while text.len() + LINE.len() <= MESSAGE_SIZE {
         text.push_str(LINE);
     }
     text
@@ -107,7 +107,7 @@ impl Sink {
     async fn start() -> Result<Self> {
         let address = free_address()?;
         let process = tool("smtp-sink")
-            // smtp-sink refuses to run as root: it must get a user to change to.
+            // smtp-sink does not run as root: it needs a user to change to.
             .args(["-u", "postfix", &address.to_string(), "1024"])
             .kill_on_drop(true)
             .spawn()
@@ -128,20 +128,20 @@ impl Sink {
 }
 
 /// The real sender, which also counts how its attempts ended.
-struct Counting {
+struct CountingSender {
     sender: SmtpSender,
-    taken: AtomicU64,
+    accepted: AtomicU64,
     failed: AtomicU64,
 }
 
-impl Counting {
+impl CountingSender {
     fn to(sink: SocketAddr) -> Self {
         let mut settings = SmtpSettings::new(sink.ip().to_string(), sink.port());
         settings.session.helo = "bench.example".to_owned();
         settings.session.connections = SESSIONS;
         Self {
             sender: SmtpSender::new(settings),
-            taken: AtomicU64::new(0),
+            accepted: AtomicU64::new(0),
             failed: AtomicU64::new(0),
         }
     }
@@ -152,14 +152,14 @@ impl Counting {
 
     /// Waits until `jobs` attempts have ended.
     async fn wait_for(&self, jobs: usize) {
-        while self.taken.load(Ordering::Relaxed) + self.failed() < jobs as u64 {
+        while self.accepted.load(Ordering::Relaxed) + self.failed() < jobs as u64 {
             sleep(Duration::from_millis(2)).await;
         }
     }
 }
 
 #[async_trait]
-impl Sender for Counting {
+impl Sender for CountingSender {
     async fn send(&self, attempt: &Attempt) -> Outcome {
         self.send_traced(attempt).await.0
     }
@@ -167,7 +167,7 @@ impl Sender for Counting {
     async fn send_traced(&self, attempt: &Attempt) -> (Outcome, Option<Transcript>) {
         let (outcome, transcript) = self.sender.send_traced(attempt).await;
         let count = if matches!(outcome, Outcome::Accepted(_)) {
-            &self.taken
+            &self.accepted
         } else {
             &self.failed
         };

@@ -1,6 +1,6 @@
 //! Measures how late healthy mail gets when many destinations hang. A worker with the default
 //! settings delivers over SMTP to a thousand mail systems. Three in ten of them accept connections
-//! and never accept a message. The journal records how late each job was claimed.
+//! but never a message. The journal records how late each job was claimed.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -38,11 +38,11 @@ mod servers;
 const TICK: Duration = Duration::from_millis(100);
 const ENTRIES: usize = 1_000;
 
-/// How long deliveries are waited for after the last job's due time. A job that is not claimed by
+/// How long a run waits for deliveries after the last job's due time. A job that is not claimed by
 /// then counts with its lateness at that moment.
-const AFTER: Duration = Duration::from_secs(15);
+const FINAL_WAIT: Duration = Duration::from_secs(15);
 
-/// The size of `stall`.
+/// The size of a run of `stall`.
 #[derive(Clone, Debug, Args)]
 pub(crate) struct StallArguments {
     /// stall: how many destinations there are
@@ -50,7 +50,7 @@ pub(crate) struct StallArguments {
     #[arg(value_parser = clap::value_parser!(u32).range(1..=100_000))]
     destinations: u32,
 
-    /// stall: how many of them hang
+    /// stall: how many of the destinations hang
     #[arg(long, default_value_t = 300)]
     hanging: u32,
 
@@ -71,7 +71,7 @@ pub(crate) struct StallArguments {
     permits: Vec<usize>,
 }
 
-/// Measures one run for each number of permits.
+/// Makes one run for each number of permits.
 pub(crate) async fn stall(arguments: &StallArguments) -> Result<Figures> {
     let mut all = Figures::new();
     for permits in &arguments.permits {
@@ -115,9 +115,10 @@ impl Late {
     }
 }
 
+/// Returns the value that this share of the sorted values does not exceed.
 fn at(sorted: &[i64], share: f64) -> f64 {
-    let place = (sorted.len().saturating_sub(1) as f64 * share) as usize;
-    sorted.get(place).copied().unwrap_or_default() as f64
+    let position = (sorted.len().saturating_sub(1) as f64 * share) as usize;
+    sorted.get(position).copied().unwrap_or_default() as f64
 }
 
 async fn run(arguments: &StallArguments, permits: usize) -> Result<Late> {
@@ -130,7 +131,7 @@ async fn run(arguments: &StallArguments, permits: usize) -> Result<Late> {
         concurrency: permits,
         ..Config::embedded().worker
     };
-    let sender = ToServers::new(&servers, arguments.hanging, permits)?;
+    let sender = SenderToServers::new(&servers, arguments.hanging, permits)?;
     let worker = rig.start_worker_with(Arc::new(sender), settings, &stop);
     let late = measure(arguments, permits, &rig).await?;
     stop.cancel();
@@ -162,7 +163,7 @@ async fn measure(arguments: &StallArguments, permits: usize, rig: &Rig) -> Resul
     let (mut scheduled, started) = (0, Instant::now());
     let mut ticks = interval(TICK);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    while started.elapsed() < length + AFTER && (scheduled < jobs || !waiting.is_empty()) {
+    while started.elapsed() < length + FINAL_WAIT && (scheduled < jobs || !waiting.is_empty()) {
         ticks.tick().await;
         let elapsed = started.elapsed();
         let due = ((elapsed.as_secs_f64() * f64::from(rate)) as usize).min(jobs);
@@ -207,8 +208,8 @@ async fn delivered(rig: &Rig, cursor: &mut [EntryId]) -> Result<Vec<(String, i64
         if journals.iter().all(Vec::is_empty) {
             return Ok(delivered);
         }
-        for (place, journal) in cursor.iter_mut().zip(&journals) {
-            *place = journal.last().map_or(*place, |entry| entry.id);
+        for (position, journal) in cursor.iter_mut().zip(&journals) {
+            *position = journal.last().map_or(*position, |entry| entry.id);
         }
         let events = journals
             .into_iter()
@@ -220,7 +221,7 @@ async fn delivered(rig: &Rig, cursor: &mut [EntryId]) -> Result<Vec<(String, i64
 }
 
 /// Sends over SMTP. One healthy server and two that hang represent the mail systems of all domains.
-struct ToServers {
+struct SenderToServers {
     sender: MxSender,
     hanging: usize,
     /// A recipient at the healthy server.
@@ -229,9 +230,10 @@ struct ToServers {
     hanging_recipients: Vec<Address>,
 }
 
-impl ToServers {
-    /// A sender to these servers. DNS is not used: the recipients' domains are IP addresses. Each
-    /// server represents many, so it may get as many connections as the worker makes.
+impl SenderToServers {
+    /// Returns a sender to these servers. DNS is not used: the recipients' domains are IP
+    /// addresses. Each server represents many mail systems, so it may get as many connections as
+    /// the worker makes.
     fn new(servers: &Servers, hanging: u32, permits: usize) -> Result<Self> {
         let mut settings = MxSettings {
             port: servers.port,
@@ -255,8 +257,8 @@ impl ToServers {
         })
     }
 
-    /// Returns the recipient to use instead of this one: an address at the server that represents
-    /// its mail system. The number in `…@d12.example` decides which server that is.
+    /// Returns the recipient to use instead of this one. It is an address at the server that
+    /// represents this recipient's mail system, which the number in `…@d12.example` identifies.
     fn recipient_at_server(&self, recipient: &Address) -> &Address {
         let number = recipient
             .domain()
@@ -272,7 +274,7 @@ impl ToServers {
 }
 
 #[async_trait]
-impl Sender for ToServers {
+impl Sender for SenderToServers {
     async fn send(&self, attempt: &Attempt) -> Outcome {
         self.send_traced(attempt).await.0
     }

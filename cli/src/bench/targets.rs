@@ -83,7 +83,7 @@ const TARGETS: [(&str, &str, Target); 32] = [
     ("smtp", "times Postfix's queue", AtLeast(5.0)),
 ];
 
-/// The head of the table.
+/// The header of the table.
 pub(crate) const HEAD: &str =
     "| mode | figure | measured | to reach | |\n| --- | --- | --- | --- | --- |";
 
@@ -91,7 +91,7 @@ pub(crate) const HEAD: &str =
 pub(crate) fn row(mode: &str, figure: &str, [least, median, most]: [f64; 3]) -> String {
     let target = TARGETS
         .iter()
-        .find(|(of, name, _)| *of == mode && *name == figure)
+        .find(|(target_mode, name, _)| *target_mode == mode && *name == figure)
         .map(|(_, _, target)| *target);
     let (to_reach, mark) = match target {
         Some(AtLeast(bound)) => (

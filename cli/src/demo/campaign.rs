@@ -1,4 +1,4 @@
-//! Posts the campaign like a platform does: as one NDJSON request.
+//! Posts the campaign as a platform would: as one NDJSON request.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -12,8 +12,8 @@ use crate::figures::thousands;
 #[derive(Debug, Default)]
 pub(crate) struct Answers {
     counts: BTreeMap<String, usize>,
-    /// The first answer to a bounce that was not scheduled or joined, and is no duplicate.
-    refusal: Option<String>,
+    /// The first answer other than `scheduled`, `joined` and `duplicate`.
+    first_other: Option<String>,
 }
 
 /// Posts the bounces to the API and counts the answers.
@@ -39,10 +39,10 @@ pub(crate) async fn post(api: &str, bounces: String) -> Result<Answers> {
         let answer: Value =
             serde_json::from_str(line).context("an answer to the campaign is not JSON")?;
         let word = answer["answer"].as_str().unwrap_or("problem").to_owned();
-        if answers.refusal.is_none()
+        if answers.first_other.is_none()
             && !matches!(word.as_str(), "scheduled" | "joined" | "duplicate")
         {
-            answers.refusal = Some(line.to_owned());
+            answers.first_other = Some(line.to_owned());
         }
         *answers.counts.entry(word).or_default() += 1;
     }
@@ -54,17 +54,17 @@ impl Answers {
         words.iter().filter_map(|word| self.counts.get(*word)).sum()
     }
 
-    /// Bounces that Redeliver has accepted and is responsible for.
+    /// Returns how many bounces Redeliver has accepted and is responsible for.
     pub(crate) fn accepted(&self) -> usize {
         self.count(&["scheduled", "joined", "dropped", "retired"])
     }
 
-    /// Bounces whose message waits in a job.
+    /// Returns how many bounces have a message that waits in a job.
     pub(crate) fn waiting(&self) -> usize {
         self.count(&["scheduled", "joined"])
     }
 
-    /// All bounces posted.
+    /// Returns how many bounces were posted.
     pub(crate) fn posted(&self) -> usize {
         self.counts.values().sum()
     }
@@ -83,7 +83,7 @@ impl fmt::Display for Answers {
             thousands(self.posted() as u64),
             counts.join(", ")
         )?;
-        match &self.refusal {
+        match &self.first_other {
             Some(line) => write!(f, "\nThe first of the other answers: {line}"),
             None => Ok(()),
         }

@@ -1,5 +1,5 @@
-//! Shows the progress of the demo: on a terminal a line per status, redrawn in place; elsewhere one
-//! line every few seconds.
+//! Shows the progress of the demo. On a terminal it draws one line per status and updates these
+//! lines in place. Otherwise it writes a line every few seconds.
 
 use std::collections::HashMap;
 use std::time::Duration;
@@ -11,7 +11,7 @@ use super::results::{Label, Results};
 use crate::figures::thousands;
 
 /// How often a line is written if the output is not a terminal.
-const LINE_EVERY: Duration = Duration::from_secs(5);
+const LINE_INTERVAL: Duration = Duration::from_secs(5);
 
 /// Shows the progress of the demo.
 pub(crate) struct Display {
@@ -26,7 +26,7 @@ struct Lines {
     rows: HashMap<Label, ProgressBar>,
 }
 
-/// The number of jobs of one status in each state.
+/// How many jobs of one status are in each state.
 #[derive(Default)]
 struct Counts {
     waiting: usize,
@@ -37,7 +37,7 @@ struct Counts {
 }
 
 impl Display {
-    /// A display for `messages` messages.
+    /// Returns a display for `messages` messages.
     pub(crate) fn new(terminal: bool, messages: u64) -> Self {
         Self {
             lines: terminal.then(|| Lines::new(messages)),
@@ -57,7 +57,7 @@ impl Display {
                 .overview
                 .set_message(format!("{time}   {attempts} attempts"));
             lines.show_rows(results, leased);
-        } else if self.last_line.elapsed() >= LINE_EVERY {
+        } else if self.last_line.elapsed() >= LINE_INTERVAL {
             self.last_line = Instant::now();
             let (ended, open) = (
                 thousands(results.ended() as u64),

@@ -19,7 +19,7 @@ use behavior::BEHAVIORS;
 use dialogue::converse;
 use state::{Accepted, ServerState};
 
-/// The most connections that a server handles at once. Further ones wait to be accepted.
+/// How many connections a server handles at once. Further connections wait to be accepted.
 const CONNECTIONS_MAX: usize = 1000;
 
 /// All servers, listening. Dropping this closes their listeners and connections.
@@ -54,7 +54,7 @@ impl MailServers {
         })
     }
 
-    /// The servers, in the order in which the report names them.
+    /// Returns the servers, in the order in which the introduction lists them.
     pub(crate) fn all(&self) -> &[MailServer] {
         &self.servers
     }
@@ -75,13 +75,13 @@ pub(crate) struct MailServer {
 }
 
 impl MailServer {
-    /// How many connections it has accepted so far.
+    /// Returns how many connections it has accepted so far.
     pub(crate) fn connections(&self) -> u64 {
         self.state.connections.load(Ordering::Relaxed)
     }
 
-    /// How many `RCPT` commands it has refused so far, because of its own trouble or because of a
-    /// mistake of the client.
+    /// Returns how many `RCPT` commands it has refused so far, because of its own trouble or
+    /// because of a mistake of the client.
     pub(crate) fn refusals(&self) -> u64 {
         self.state.refusals.load(Ordering::Relaxed)
     }
@@ -150,7 +150,7 @@ mod tests {
     struct Client(BufReader<OwnedReadHalf>, OwnedWriteHalf);
 
     impl Client {
-        /// Connects and sends EHLO. Before it, a MAIL command is refused.
+        /// Connects, verifies that MAIL is refused before EHLO, and sends EHLO.
         async fn connect(server: &MailServer) -> Self {
             let (input, output) = TcpStream::connect(server.address)
                 .await

@@ -13,11 +13,11 @@ use super::mail_servers::MailServer;
 use super::results::{JobResult, Results};
 use crate::figures::thousands;
 
-/// A lateness above this, in the demo's time, changes the result: a late retry may come only after
-/// a server's trouble is over.
+/// A lateness above this, in ms of the demo's time, changes the result: a retry that is too late
+/// may come after a server's trouble is already over.
 const LATE_MS: i64 = 3 * 3_600_000;
 
-/// Tries with this number or a higher one share a column.
+/// Deliveries at this try or a later one are counted in one column.
 const TRIES_SHOWN: u32 = 4;
 
 /// Writes the report. Returns its text, and whether all its checks passed.
@@ -119,7 +119,7 @@ fn earliest(jobs: &[&JobResult]) -> Option<i64> {
 }
 
 /// Formats how long after its due time an attempt was claimed, in the demo's time. A minus means
-/// before.
+/// that it was claimed before its due time.
 fn after_due(late_ms: i64) -> String {
     let sign = if late_ms < 0 { '-' } else { '+' };
     let ms = late_ms.unsigned_abs();
@@ -138,8 +138,8 @@ fn ended_once(results: &Results, answers: &Answers) -> (bool, String) {
         counts[0] += u64::from(message.delivered);
         counts[1] += u64::from(message.dropped);
         counts[2] += u64::from(message.expired);
-        counts[3] += u64::from(message.times() == 0);
-        twice += u64::from(message.times() > 1);
+        counts[3] += u64::from(message.times_ended() == 0);
+        twice += u64::from(message.times_ended() > 1);
     }
     let [delivered, dropped, expired, open] = counts.map(thousands);
     let holds = counts[3] == 0 && twice == 0 && messages == answers.waiting();

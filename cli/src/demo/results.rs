@@ -18,7 +18,7 @@ pub(crate) struct Results {
 pub(crate) struct JobResult {
     /// The status and policy row of the first bounce.
     pub(crate) label: Label,
-    /// The number of the last attempt. Attempts count from 1.
+    /// The number of the last attempt. The first attempt has the number 1.
     pub(crate) attempts: u32,
     /// The number of the attempt that first delivered a message.
     pub(crate) delivered_at: Option<u32>,
@@ -26,7 +26,7 @@ pub(crate) struct JobResult {
     pub(crate) retired: Option<Standing>,
     /// Whether the job has ended.
     pub(crate) over: bool,
-    /// Whether there was a job at all: a bounce that ended at once started none.
+    /// Whether there was a job at all. A bounce that ended at once started none.
     pub(crate) scheduled: bool,
     /// How long after its due time each attempt was claimed, in ms of the demo's time.
     pub(crate) late_ms: Vec<i64>,
@@ -34,7 +34,7 @@ pub(crate) struct JobResult {
     pub(crate) messages: HashMap<String, MessageResult>,
 }
 
-/// The status and the policy row of a job's first bounce. The report groups by it.
+/// The status and the policy row of a job's first bounce. The report groups the jobs by it.
 #[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(crate) struct Label {
     /// The status, or the code of the reply if it had no status.
@@ -43,18 +43,19 @@ pub(crate) struct Label {
     pub(crate) policy: String,
 }
 
-/// How often a message ended, and how. The counts should add up to one.
+/// How often a message ended in each way. The counts should add up to one.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct MessageResult {
     pub(crate) delivered: u32,
     pub(crate) dropped: u32,
     pub(crate) expired: u32,
-    /// Whether it waited in a job. A bounce that ended at once did not.
+    /// Whether it waited in a job. The message of a bounce that ended at once did not.
     pub(crate) waited: bool,
 }
 
 impl MessageResult {
-    pub(crate) fn times(self) -> u32 {
+    /// Returns how often it ended.
+    pub(crate) fn times_ended(self) -> u32 {
         self.delivered + self.dropped + self.expired
     }
 }
@@ -95,7 +96,7 @@ impl Results {
         }
         if let Some(id) = event.message {
             let known = job.messages.entry(id).or_default();
-            if known.times() == 0 && message.times() > 0 {
+            if known.times_ended() == 0 && message.times_ended() > 0 {
                 self.ended += 1;
             }
             known.delivered += message.delivered;
@@ -112,41 +113,41 @@ impl Results {
             && self.jobs.values().all(|job| job.over || !job.scheduled)
     }
 
-    /// How many messages have ended.
+    /// Returns how many messages have ended.
     pub(crate) fn ended(&self) -> usize {
         self.ended
     }
 
-    /// How many messages have not ended.
+    /// Returns how many messages have not ended.
     pub(crate) fn open(&self) -> usize {
         self.messages()
-            .filter(|message| message.times() == 0)
+            .filter(|message| message.times_ended() == 0)
             .count()
     }
 
-    /// How many attempts there were.
+    /// Returns how many attempts there were.
     pub(crate) fn attempts(&self) -> u64 {
         self.jobs.values().map(|job| u64::from(job.attempts)).sum()
     }
 
-    /// The result of one job.
+    /// Returns the result of one job.
     pub(crate) fn job(&self, job: &str) -> Option<&JobResult> {
         self.jobs.get(job)
     }
 
-    /// All messages.
+    /// Returns the results of all messages.
     pub(crate) fn messages(&self) -> impl Iterator<Item = MessageResult> {
         self.jobs
             .values()
             .flat_map(|job| job.messages.values().copied())
     }
 
-    /// The results of all jobs.
+    /// Returns the results of all jobs.
     pub(crate) fn jobs(&self) -> impl Iterator<Item = &JobResult> {
         self.jobs.values()
     }
 
-    /// The results of all scheduled jobs, grouped by their first bounce.
+    /// Returns the results of all scheduled jobs, grouped by the label of their first bounce.
     pub(crate) fn by_label(&self) -> BTreeMap<&Label, Vec<&JobResult>> {
         let mut groups: BTreeMap<&Label, Vec<&JobResult>> = BTreeMap::new();
         for job in self.jobs.values().filter(|job| job.scheduled) {

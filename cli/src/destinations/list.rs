@@ -27,20 +27,24 @@ fn describe(answer: &Value, now: Timestamp) -> String {
         [] => "no destination is in trouble or has work\n".to_owned(),
         _ => row(["DESTINATION", "WAITING", "NEXT DUE", "IN FLIGHT", "TROUBLE"]),
     };
-    for one in listed {
-        let next_due = match one["next_due"].as_str().and_then(Timestamp::parse) {
+    for destination in listed {
+        let next_due = match destination["next_due"].as_str().and_then(Timestamp::parse) {
             Some(due) if due <= now => "now".to_owned(),
             Some(due) => due.to_string(),
             None => "-".to_owned(),
         };
-        let waiting = thousands(one["waiting"].as_u64().unwrap_or_default());
-        let in_flight = format!("{}/{}", text(&one["in_flight"]), text(&one["window"]));
+        let waiting = thousands(destination["waiting"].as_u64().unwrap_or_default());
+        let in_flight = format!(
+            "{}/{}",
+            text(&destination["in_flight"]),
+            text(&destination["window"])
+        );
         lines.push_str(&row([
-            &text(&one["destination"]),
+            &text(&destination["destination"]),
             &waiting,
             &next_due,
             &in_flight,
-            &trouble(one),
+            &trouble(destination),
         ]));
     }
     if let Some(next) = answer["next"].as_str() {
@@ -54,11 +58,11 @@ fn row([destination, waiting, next_due, in_flight, trouble]: [&str; 5]) -> Strin
 }
 
 /// Returns what prevents attempts at a destination: its breaker and its hold.
-fn trouble(one: &Value) -> String {
-    let hold = hold(&one["hold"]).map(|hold| format!("held {hold}"));
-    let breaker = match one["breaker"]["state"].as_str() {
+fn trouble(destination: &Value) -> String {
+    let hold = hold(&destination["hold"]).map(|hold| format!("held {hold}"));
+    let breaker = match destination["breaker"]["state"].as_str() {
         None | Some("closed") => None,
-        Some(_) => Some(format!("breaker {}", breaker(&one["breaker"]))),
+        Some(_) => Some(format!("breaker {}", breaker(&destination["breaker"]))),
     };
     let all: Vec<String> = breaker.into_iter().chain(hold).collect();
     if all.is_empty() {
@@ -103,7 +107,8 @@ mod tests {
             "DESTINATION                        WAITING  NEXT DUE                  \
              IN FLIGHT  TROUBLE",
             "google                              12,345  2026-11-23T02:41:11.904Z       5/20  \
-             breaker one attempt is out, the others wait for its result; opened 2 in a row; \
+             breaker one attempt is under way, the others wait for its result; \
+             opened 2 in a row; \
              held until it is released: they asked",
             "one.example                              0  -                             1/200  -",
             "there may be more: --after 'work/7/one.example'",

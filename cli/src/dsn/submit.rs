@@ -1,5 +1,5 @@
-//! `redeliver dsn --submit`: sends reports to a scheduler. It is made for the pipe of a mail
-//! server: its exit status (`sysexits.h`) asks for another try only if a later try can succeed.
+//! `redeliver dsn --submit`: sends reports to a scheduler. A mail server can pipe reports into it:
+//! its exit status (`sysexits.h`) asks for another try only if a later try can succeed.
 
 use std::process::ExitCode;
 
@@ -35,8 +35,8 @@ pub(crate) struct Submission {
     api: Api,
 }
 
-/// Sends messages one by one, and prints the answer to each. The exit status is that of the worst
-/// result: a message to be tried again is worse than a refused one.
+/// Sends messages one by one, and prints the answer to each. Returns the exit status of the worst
+/// result: a message that must be tried again is worse than a refused message.
 pub(super) async fn run(submission: &Submission, messages: &[&[u8]]) -> Result<ExitCode> {
     let mut worst = 0;
     for message in messages {
@@ -70,12 +70,12 @@ async fn send(submission: &Submission, message: &[u8]) -> Result<(StatusCode, Va
     let answer = response
         .json()
         .await
-        .map_err(|_| anyhow!("the answer is not JSON, as a scheduler sends it; is --api right?"))?;
+        .map_err(|_| anyhow!("the answer is not JSON, so no scheduler sent it; is --api right?"))?;
     Ok((status, answer))
 }
 
 /// Returns the exit status for the mail server. A missing permission or a wrong URL is a mistake in
-/// the set-up, so the reports are to be tried again until that is corrected.
+/// the set-up, so the mail server should try the reports again until it is corrected.
 fn exit_status(status: StatusCode) -> u8 {
     match status {
         status if status.is_success() => 0,

@@ -6,15 +6,17 @@ use std::mem;
 use scheduler::intake::lines::{Line, Lines, Numbered};
 use scheduler::intake::maillog::LogReader;
 
-/// The bounces of one request, about: few enough for a quick answer, many enough to be efficient.
+/// About how many bounces one request contains: few enough for a quick answer, many enough to be
+/// efficient.
 const BATCH: usize = 2_000;
 
-/// The bytes of one request, about.
+/// About how many bytes one request has.
 const BATCH_BYTES: usize = 4 << 20;
 
 /// The longest line that is read. A scheduler has its own limit, `scheduler.line_max`.
 const LINE_MAX: usize = 16 << 20;
 
+/// How many bytes are read at once.
 const CHUNK: usize = 256 << 10;
 
 /// One bounce to submit.
@@ -44,9 +46,11 @@ pub(super) struct Input<R> {
     /// Turns log lines into bounces. `None` if each line is a bounce already.
     reader: Option<Box<dyn LogReader>>,
     lines: Lines,
-    /// Lines up to this one were answered in an earlier run.
+    /// The lines up to this number were answered in an earlier run.
     done: u64,
+    /// Lines that were found in the chunk that was read last.
     found: Vec<Numbered>,
+    /// How many bytes were read.
     read: u64,
     ended: bool,
 }
@@ -64,8 +68,8 @@ impl<R: Read> Input<R> {
         }
     }
 
-    /// Reads the next batch. Returns `None` at the end. A batch without items still contains how
-    /// far the input was read.
+    /// Reads the next batch. Returns `None` at the end of the input. A batch may have no items, but
+    /// it always contains how far the input was read.
     pub(super) fn next(&mut self) -> io::Result<Option<Batch>> {
         if self.ended {
             return Ok(None);

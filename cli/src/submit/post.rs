@@ -1,4 +1,4 @@
-//! Posts a batch until it is answered. If a scheduler is unavailable or overloaded, the batch is
+//! Posts a batch until it is answered. If the scheduler is unavailable or overloaded, the batch is
 //! posted again. Posting a bounce twice does no harm.
 
 use std::time::Duration;
@@ -12,11 +12,11 @@ use crate::api::Api;
 
 const NDJSON: &str = "application/x-ndjson";
 
-/// The first pause before a retry, if the scheduler names none. It is doubled each time.
+/// The first pause before a retry, if the scheduler asks for no other. It is doubled each time.
 const PAUSE: Duration = Duration::from_millis(250);
 const PAUSE_MAX: Duration = Duration::from_secs(10);
 
-/// The answers that are followed by a retry.
+/// The statuses after which the batch is posted again.
 const RETRIED: [StatusCode; 4] = [
     StatusCode::SERVICE_UNAVAILABLE,
     StatusCode::TOO_MANY_REQUESTS,
@@ -31,7 +31,7 @@ enum Try {
     Retry(Option<Duration>, anyhow::Error),
 }
 
-/// Posts bounces, one per line, and returns the answer to each. Retries for as long as `patience`.
+/// Posts bounces, one per line, and returns the answer to each. Retries until `patience` is over.
 ///
 /// # Errors
 /// If the scheduler rejects the request for good, or did not answer for all that time.

@@ -1,5 +1,5 @@
-//! Keeps the progress of a submission in a file next to its input, so that an interrupted one can
-//! continue.
+//! Keeps the progress of a submission in a file next to its input, so that an interrupted
+//! submission can be continued.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -10,17 +10,17 @@ use anyhow::{Context, Result, bail};
 use serde::{Deserialize, Serialize};
 use tempfile::NamedTempFile;
 
-/// How many bytes of the input are read to recognize it again.
+/// How many bytes of the input are read at most to recognize it in a later run.
 const HEAD: u64 = 4 << 10;
 
 /// What has been answered so far.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Done {
-    /// All lines up to this one are answered.
+    /// All lines up to this number are answered.
     pub(super) line: u64,
     /// The number of bounces for each kind of answer.
     pub(super) answers: BTreeMap<String, u64>,
-    /// A hash of the start of the input.
+    /// A hash of the first line of the input.
     head: String,
 }
 
@@ -38,19 +38,19 @@ pub(super) struct ProgressFile {
 }
 
 impl ProgressFile {
-    /// The progress file of an input: its path with `.progress` added.
+    /// Returns the progress file of an input. Its path is that of the input with `.progress` added.
     pub(super) fn of(input: &Path) -> Self {
         let mut path = input.as_os_str().to_owned();
         path.push(".progress");
         Self { path: path.into() }
     }
 
-    /// Returns where a submission of `input` starts: at its beginning, or after the lines that an
-    /// earlier run has submitted.
+    /// Returns what an earlier run has done, so that the submission of `input` starts after the
+    /// lines that are answered already. Without an earlier run, nothing is done yet.
     ///
     /// # Errors
-    /// If an earlier run was interrupted and `resume` is not set, or if the input has changed
-    /// since.
+    /// If an earlier run was interrupted and `resume` is not set, or if the first line of the input
+    /// has changed since then.
     pub(super) fn start(&self, input: &Path, resume: bool) -> Result<Done> {
         let head = head_of(input).with_context(|| format!("cannot read {}", input.display()))?;
         let path = self.path.display();

@@ -5,7 +5,7 @@ use axum::extract::rejection::{PathRejection, QueryRejection};
 use axum::extract::{Path, Query, State};
 use domain::account::Account;
 use domain::address::Address;
-use domain::job::{JobId, Try};
+use domain::job::{FailedAttempt, JobId};
 use domain::standing::{Standing, StandingRecord};
 use policy::table::Table;
 use serde::Deserialize;
@@ -186,7 +186,9 @@ fn describe_job(report: &JobReport, table: &Table) -> Value {
         .head
         .history
         .iter()
-        .map(|Try { attempt, at, reply }| json!({"attempt": attempt, "at": at, "reply": reply}))
+        .map(|FailedAttempt { attempt, at, reply }| {
+            json!({"attempt": attempt, "at": at, "reply": reply})
+        })
         .collect();
     json!({
         "id": job.id.key(),

@@ -9,7 +9,7 @@ use store::error::StoreError;
 use super::Api;
 use super::items::{self, Item};
 use super::problem::Problem;
-use crate::intake::accept::{Answered, SentTo};
+use crate::intake::accept::{Answered, StillSentTo};
 use crate::intake::json::Refusal;
 
 /// `POST /v1/bounces`.
@@ -30,7 +30,10 @@ impl Item for Bounce {
         api.reader.read_text(text, api.store.clock().now())
     }
 
-    async fn process(api: &Api, batch: Vec<Self>) -> Result<(Vec<Answered>, SentTo), StoreError> {
-        Ok((api.accept.accept(batch).await?, SentTo::new()))
+    async fn process(
+        api: &Api,
+        batch: Vec<Self>,
+    ) -> Result<(Vec<Answered>, StillSentTo), StoreError> {
+        Ok((api.accept.accept(batch).await?, StillSentTo::new()))
     }
 }

@@ -111,9 +111,9 @@ pub async fn unlimit(State(api): State<Api>, name: Name) -> Result<Json<Value>, 
     describe(&api, &found).await
 }
 
-/// Finds the destination of a name. The name of a domain means the destination where the
-/// domain is placed. Any other name must be a known destination. So a misspelt provider is not read
-/// as a host name without a dot: a hold of that destination would have no effect.
+/// Finds the destination of a name. The name of a domain means the destination where the domain is
+/// placed. Any other name must be a known destination. Otherwise a misspelt provider would be read
+/// as a host name without a dot, and a hold of that destination would have no effect.
 async fn find(api: &Api, name: Name) -> Result<Found, Problem> {
     let Path(asked) = name?;
     let found = |destination| Found {
@@ -143,7 +143,7 @@ async fn find(api: &Api, name: Name) -> Result<Found, Problem> {
     match domain {
         Ok(_) => Err(Problem::not_found(format!(
             "there is neither a provider nor a destination \"{asked}\"; \
-             name one as addresses' jobs have it, for example google, \
+             use the name that the job of an address shows, for example google, \
              or a domain, for example gmail.com"
         ))),
         Err(why) => Err(Problem::bad_field(

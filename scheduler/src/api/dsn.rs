@@ -3,13 +3,13 @@
 use axum::Json;
 use axum::extract::rejection::QueryRejection;
 use axum::extract::{Query, Request, State};
-use axum::http::{StatusCode, header};
+use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
 use domain::account::Account;
 use serde::Deserialize;
 
 use super::Api;
-use super::items::collect;
+use super::items::{collect, essence};
 use super::problem::Problem;
 use crate::intake::dsn::Origin;
 
@@ -33,20 +33,10 @@ pub async fn post(
     request: Request,
 ) -> Result<Response, Problem> {
     let Query(query) = query?;
-    let content_type = request
-        .headers()
-        .get(header::CONTENT_TYPE)
-        .and_then(|value| value.to_str().ok());
-    let essence = content_type
-        .unwrap_or_default()
-        .split(';')
-        .next()
-        .unwrap_or_default()
-        .trim()
-        .to_ascii_lowercase();
-    if !TYPES.contains(&essence.as_str()) {
+    let content_type = essence(request.headers());
+    if !TYPES.contains(&content_type.as_str()) {
         return Err(Problem::unsupported(format!(
-            "the content type \"{essence}\" is not supported; send the mail as {}",
+            "the content type \"{content_type}\" is not supported; send the mail as {}",
             TYPES[0]
         )));
     }

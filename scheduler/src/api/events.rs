@@ -180,7 +180,7 @@ async fn next_entries(
 ) -> Option<VecDeque<(usize, Entry)>> {
     let after: Vec<EntryId> = cursor.0.iter().map(|place| place.after()).collect();
     while api.store.incidents() == incidents {
-        match read_on(api, cursor, &after).await {
+        match read_entries(api, cursor, &after).await {
             Ok(None) => return None,
             Ok(Some(entries)) if !entries.is_empty() => return Some(entries.into()),
             Ok(Some(_)) => {}
@@ -194,7 +194,7 @@ async fn next_entries(
 /// Reads the entries after the cursor, in the order of time. Returns `None` if a shard has new
 /// entries, but has lost the entry that the client has seen last. This check often finds a loss
 /// before the regular search for lost writes does.
-async fn read_on(
+async fn read_entries(
     api: &Api,
     cursor: &Cursor,
     after: &[EntryId],
@@ -251,7 +251,7 @@ async fn missing_events(api: &Api, cursor: &mut Cursor) -> Option<Vec<WireEvent>
         Err(StoreError::Refused(why)) => {
             tracing::error!(
                 why,
-                "it cannot be checked whether a stream of events misses some"
+                "it cannot be checked whether a stream of events misses events"
             );
             vec![None; seen.len()]
         }

@@ -10,7 +10,7 @@ use store::error::StoreError;
 use super::Api;
 use super::items::{self, Item};
 use super::problem::Problem;
-use crate::intake::accept::{FactAnswered, SentTo};
+use crate::intake::accept::{FactAnswered, StillSentTo};
 use crate::intake::facts::read;
 use crate::intake::json::Refusal;
 
@@ -31,7 +31,7 @@ impl Item for Fact {
     async fn process(
         api: &Api,
         facts: Vec<Self>,
-    ) -> Result<(Vec<FactAnswered>, SentTo), StoreError> {
+    ) -> Result<(Vec<FactAnswered>, StillSentTo), StoreError> {
         api.accept.record_facts(facts).await
     }
 }

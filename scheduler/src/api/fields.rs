@@ -13,7 +13,7 @@ use super::items::{DOCUMENT, collect, essence};
 use super::problem::Problem;
 use crate::intake::json::unique::Parsed;
 
-/// How many characters of an unknown field's name are given back.
+/// How many characters of an unknown field's name are repeated in the answer.
 const NAME_CHARS: usize = 80;
 
 /// A body that is a JSON object.
@@ -41,7 +41,7 @@ impl FromRequest<Api> for Object {
     }
 }
 
-/// The fields of a body. All of them are known.
+/// The fields of a body. It has only fields that are allowed.
 #[derive(Debug)]
 pub struct Fields(Map<String, Value>);
 

@@ -13,7 +13,7 @@ use tokio::time::timeout;
 
 use super::Api;
 use super::problem::Problem;
-use crate::intake::accept::SentTo;
+use crate::intake::accept::StillSentTo;
 use crate::intake::json::Refusal;
 use crate::intake::json::unique::Parsed;
 
@@ -49,7 +49,7 @@ pub(super) trait Item: Sized + Send + 'static {
     fn process(
         api: &Api,
         batch: Vec<Self>,
-    ) -> impl Future<Output = Result<(Vec<Self::Answer>, SentTo), StoreError>> + Send;
+    ) -> impl Future<Output = Result<(Vec<Self::Answer>, StillSentTo), StoreError>> + Send;
 }
 
 /// How many items of a request were read, and how many of these were refused.
@@ -134,7 +134,7 @@ async fn answer_batch<I: Item>(
     items: Vec<Result<I, Refusal>>,
     mut end_answer: impl FnMut(&mut Vec<u8>),
     answers: &mut Vec<u8>,
-) -> Result<(Tally, SentTo), StoreError> {
+) -> Result<(Tally, StillSentTo), StoreError> {
     let mut tally = Tally {
         read: items.len(),
         refused: 0,
@@ -148,7 +148,7 @@ async fn answer_batch<I: Item>(
         }
     }
     tally.refused = refusals.len();
-    let (answered, sent_to) = I::process(api, batch).await?;
+    let (answered, still_sent_to) = I::process(api, batch).await?;
     let mut answered = answered.into_iter();
     let mut refusals = refusals.into_iter().peekable();
     for place in 0..tally.read {
@@ -161,7 +161,7 @@ async fn answer_batch<I: Item>(
         }
         end_answer(answers);
     }
-    Ok((tally, sent_to))
+    Ok((tally, still_sent_to))
 }
 
 fn write_json(bytes: &mut Vec<u8>, value: &impl Serialize) {

@@ -25,13 +25,13 @@ pub(super) fn read<P>(
     read_place: impl FnOnce(&str) -> Option<P>,
 ) -> Result<(usize, Option<P>), Problem> {
     let Query(Page { limit, after }) = query?;
-    let no_limit = || {
+    let bad_limit = || {
         Problem::bad_field(
             "limit",
             format!("must be a whole number from 1 to {BATCH_MAX}"),
         )
     };
-    let no_place = || {
+    let bad_place = || {
         Problem::bad_field(
             "after",
             "this is no place in the list; use the field next of an earlier answer",
@@ -43,7 +43,7 @@ pub(super) fn read<P>(
             .filter(|limit| (1..=BATCH_MAX).contains(limit))
     });
     let after = after
-        .map(|text| read_place(&text).ok_or_else(no_place))
+        .map(|text| read_place(&text).ok_or_else(bad_place))
         .transpose()?;
-    Ok((limit.ok_or_else(no_limit)?, after))
+    Ok((limit.ok_or_else(bad_limit)?, after))
 }

@@ -22,8 +22,8 @@ pub struct Problem {
     status: StatusCode,
     detail: String,
     field: Option<Cow<'static, str>>,
-    /// An answer. Its members become members of the document.
-    answer: Option<Box<Value>>,
+    /// An object whose members are added to the document.
+    members: Option<Box<Value>>,
     /// The authentication that the client has to use.
     challenge: Option<&'static str>,
     /// When the client should try again, in seconds.
@@ -38,7 +38,7 @@ impl Problem {
             status,
             detail,
             field: None,
-            answer: None,
+            members: None,
             challenge: None,
             retry_after_s: None,
         }
@@ -52,11 +52,11 @@ impl Problem {
         }
     }
 
-    /// The only item of the request is refused. The document also has the members of its answer,
-    /// for clients that read answers of items.
+    /// The only item of the request is refused. The document also has the members of an item's
+    /// answer, for clients that read the answers to many items.
     pub(crate) fn refused(refusal: &Refusal) -> Self {
         Self {
-            answer: Some(Box::new(refusal.to_wire())),
+            members: Some(Box::new(refusal.to_wire())),
             ..Self::bad_request(refusal.reason.clone())
         }
     }
@@ -81,10 +81,10 @@ impl Problem {
     /// The answers to a request of many lines could not be kept. All lines up to `taken_in` have
     /// been processed.
     pub(crate) fn insufficient_storage(detail: impl Into<String>, taken_in: u64) -> Self {
-        let answer = Some(Box::new(json!({"taken_in": taken_in})));
+        let members = Some(Box::new(json!({"taken_in": taken_in})));
         Self {
             status: StatusCode::INSUFFICIENT_STORAGE,
-            answer,
+            members,
             ..Self::unavailable(detail)
         }
     }
@@ -216,10 +216,10 @@ impl IntoResponse for Problem {
         if let Some(field) = self.field {
             document["field"] = field.into();
         }
-        if let (Value::Object(document), Some(Value::Object(answer))) =
-            (&mut document, self.answer.map(|answer| *answer))
+        if let (Value::Object(document), Some(Value::Object(members))) =
+            (&mut document, self.members.map(|members| *members))
         {
-            document.extend(answer);
+            document.extend(members);
         }
         let mut response = (self.status, Json(document)).into_response();
         let headers = response.headers_mut();

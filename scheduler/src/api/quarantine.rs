@@ -62,7 +62,7 @@ pub async fn release(
     ))
 }
 
-/// Returns the place after a job in the list: its instant and its id.
+/// Returns the place in the list after this job: the instant and the id of the job.
 fn write_place(last: &Quarantined) -> String {
     format!("{}/{}", last.since.ms(), last.job.key())
 }

@@ -1,5 +1,5 @@
-//! Accepts connections. If the process has no file descriptors left, this makes an idle connection
-//! leave and waits, instead of trying again at once without end.
+//! Accepts connections. If the process has no file descriptors left, this closes an idle
+//! connection and waits, instead of trying again at once without end.
 
 use std::io::{self, ErrorKind};
 use std::net::SocketAddr;
@@ -14,11 +14,11 @@ use super::Gate;
 const PAUSE: Duration = Duration::from_millis(100);
 
 /// How long accepting must succeed until the trouble counts as over. A single success is not
-/// enough, because each connection that leaves lets one in.
+/// enough, because each connection that is closed lets one in.
 const OVER_AFTER: Duration = Duration::from_secs(1);
 
-/// How long to wait for a connection that has to leave.
-const LEAVING: Duration = Duration::from_millis(5);
+/// How long to wait for an idle connection to be closed.
+const CLOSING: Duration = Duration::from_millis(5);
 
 /// A listener. Errors of accepting a connection are handled here.
 #[derive(Debug)]
@@ -64,7 +64,7 @@ impl Acceptor {
                         );
                     }
                     self.failed_at = Some(Instant::now());
-                    sleep(if gate.make_room() { LEAVING } else { PAUSE }).await;
+                    sleep(if gate.make_room() { CLOSING } else { PAUSE }).await;
                 }
             }
         }

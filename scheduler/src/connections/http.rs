@@ -88,7 +88,7 @@ async fn connection(
         readable = timeout(timeouts.keep_alive, stream.readable()) => {
             matches!(readable, Ok(Ok(())))
         }
-        () = place.must_leave() => false,
+        () = place.must_close() => false,
         () = stop.cancelled() => false,
     };
     if has_begun {
@@ -129,7 +129,7 @@ async fn requests(
         tokio::select! {
             // An error is ignored: a client that disconnects or takes too long gets no more answer.
             _ = connection.as_mut() => return,
-            () = place.must_leave() => return,
+            () = place.must_close() => return,
             () = stop.cancelled(), if !is_stopping => {
                 is_stopping = true;
                 connection.as_mut().graceful_shutdown();

@@ -8,7 +8,7 @@ use domain::clock::Timestamp;
 use domain::destination::Destination;
 use domain::job::{Head, JobId};
 use domain::standing::StandingRecord;
-use policy::decide::{Case, Verdict};
+use policy::decide::{AttemptFacts, Verdict};
 use policy::rulings::RowCache;
 use serde::ser::{Serialize, SerializeMap, Serializer};
 use serde_json::Value;
@@ -19,7 +19,7 @@ mod facts;
 mod handle;
 mod refute;
 
-pub use facts::{FactAnswered, SentTo};
+pub use facts::{FactAnswered, StillSentTo};
 pub use handle::Accept;
 
 /// The answer to one bounce.
@@ -81,7 +81,7 @@ fn judge(
     } = bounce;
     let job = JobId { account, recipient };
     let id = job.key();
-    let case = Case {
+    let facts = AttemptFacts {
         job: &id,
         account: job.account.as_str(),
         stream: message.stream.as_deref(),
@@ -91,7 +91,7 @@ fn judge(
         last_delivery_there: None,
         confirm: Duration::ZERO,
     };
-    let (verdict, row) = rulings.judge(&case, &reply, now);
+    let (verdict, row) = rulings.judge(&facts, &reply, now);
     let purpose = match verdict {
         Verdict::RetryAfter(delay) | Verdict::Hold(delay) => Purpose::Retry(delay),
         Verdict::Retire { standing, .. } => Purpose::Retire(standing),

@@ -1,6 +1,6 @@
 //! Turns delivery reports into bounces: one for each recipient that failed. The message is
-//! identified by a return path that we signed. Without one, the original's envelope id identifies
-//! it, and without that its Message-ID.
+//! identified by a return path that we signed. Without one it is identified by the original's
+//! envelope id, and without that by its Message-ID.
 
 use std::sync::Arc;
 
@@ -23,8 +23,9 @@ use super::json::Refusal;
 /// How many jobs are looked up at once for one report.
 const LOOKUPS: usize = 16;
 
-/// How much later than its start a second ends, in ms. The date of a report is a whole second.
-const SECOND_ENDS_MS: i64 = 999;
+/// The last millisecond of a second. The date of a report is a whole second, and the report may
+/// have been written at any time within it.
+const LAST_MS_OF_SECOND: i64 = 999;
 
 /// Reads delivery reports, and accepts the bounces that they report.
 #[derive(Clone, Debug)]
@@ -32,7 +33,8 @@ pub struct Reports {
     accept: Accept,
     store: Store,
     verp: Option<Arc<Verp>>,
-    required: bool,
+    /// Whether a report must have been sent to a return path that we signed.
+    verp_required: bool,
 }
 
 /// What the caller knows about a report, apart from the mail itself.
@@ -67,7 +69,7 @@ impl Reports {
             accept,
             store,
             verp: config.verp.verp().map(Arc::new),
-            required: config.verp.required,
+            verp_required: config.verp.required,
         }
     }
 
@@ -82,7 +84,7 @@ impl Reports {
         let domain = address.rsplit_once('@').map_or("", |(_, domain)| domain);
         if !domain.eq_ignore_ascii_case(verp.domain()) {
             Err("the domain is not the one of our return paths")
-        } else if self.required && verp.decode(address, self.now()).is_none() {
+        } else if self.verp_required && verp.decode(address, self.now()).is_none() {
             Err("the address is not a return path of ours, or has expired")
         } else {
             Ok(())
@@ -189,7 +191,7 @@ impl Reports {
         token: Option<&Token>,
     ) -> Result<Address, Refusal> {
         let Some(token) = token else {
-            if self.required {
+            if self.verp_required {
                 return Err(Refusal::whole(
                     "the report was sent to no return path that was signed here",
                 ));
@@ -268,12 +270,12 @@ impl Reports {
     ) -> Bounce {
         let now = self.now();
         // The date of a report is by the clock of another machine. If the return path is ours, the
-        // report is about mail that has been sent, and the date is ignored. Otherwise the report
+        // report is about mail that has been sent, so the date is ignored. By its date, the report
         // could seem older than the delivery to the relay that it revokes.
         let written = report
             .dated
             .filter(|_| !signed)
-            .map(|at| Timestamp::from_ms(at.ms() + SECOND_ENDS_MS));
+            .map(|at| Timestamp::from_ms(at.ms() + LAST_MS_OF_SECOND));
         let occurred_at = written.map(|at| at.min(now));
         let message = Message {
             id,
@@ -336,8 +338,8 @@ impl ReportAnswer {
         })
     }
 
-    /// Returns the first refusal if no bounce was accepted. `None` if one was, or if none was
-    /// refused.
+    /// Returns the first refusal if no bounce was accepted. Returns `None` if a bounce was
+    /// accepted, or if nothing was refused.
     pub fn refusal(&self) -> Option<&str> {
         let is_bounce = |answer: &RecipientAnswer| matches!(answer, RecipientAnswer::Bounce(_));
         if self.answers.iter().any(is_bounce) {

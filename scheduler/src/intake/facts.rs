@@ -43,12 +43,14 @@ pub fn read(item: Value) -> Result<Fact, Refusal> {
     let kinds = || FactKind::ALL.map(FactKind::as_str).join(", ");
     let kind = Field::new("type", draft.kind.as_ref())
         .parse(|kind| FactKind::parse(kind).ok_or_else(|| format!("must be one of {}", kinds())))?
-        .ok_or_else(|| Refusal::of("type", None, format!("is required; use one of {}", kinds())))?;
+        .ok_or_else(|| {
+            Refusal::of_field("type", None, format!("is required; use one of {}", kinds()))
+        })?;
     let recipient = Field::new("recipient", draft.recipient.as_ref())
         .address()?
         .ok_or_else(|| {
             let reason = "is required; a message is found by its address, not by its id alone";
-            Refusal::of("recipient", None, reason)
+            Refusal::of_field("recipient", None, reason)
         })?;
     let account = Field::new("account", draft.account.as_ref())
         .parse(Account::parse)?

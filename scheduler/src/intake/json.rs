@@ -26,8 +26,8 @@ use unique::Parsed;
 /// How large a bounce's metadata may be, in bytes of JSON.
 const METADATA_MAX: usize = 4 << 10;
 
-/// How deep a bounce's metadata may be nested. Events contain it at a greater depth, and JSON is
-/// read only to a depth of 127.
+/// How deep a bounce's metadata may be nested. Events contain the metadata at a greater depth, and
+/// JSON is read only to a depth of 127.
 pub(super) const METADATA_DEPTH_MAX: usize = 32;
 
 /// All fields that a bounce may have.
@@ -97,7 +97,7 @@ impl Reader {
         Self { inline_max, routes }
     }
 
-    /// Reads one bounce. One without `occurred_at` bounced at `now`.
+    /// Reads one bounce. Without `occurred_at` it counts as bounced at `now`.
     ///
     /// # Errors
     /// If it is wrong. The refusal names the field and what is allowed.
@@ -106,7 +106,7 @@ impl Reader {
     }
 
     /// Reads the text of one bounce. Nearly all texts are right, so a text is read directly into a
-    /// draft. Only if that fails it is read field by field, to find out what is wrong.
+    /// draft. Only if that fails is it read field by field, to find out what is wrong.
     ///
     /// # Errors
     /// The same as those of [`Self::read`].
@@ -127,7 +127,7 @@ impl Reader {
                     "the route is not configured; configured are: {}",
                     self.routes.join(", ")
                 );
-                Err(Refusal::of(
+                Err(Refusal::of_field(
                     "route",
                     Some(&Value::from(route.as_str())),
                     reason,
@@ -138,8 +138,8 @@ impl Reader {
     }
 }
 
-/// Reads one bounce, with any route. One without `occurred_at` bounced at `now`. `inline_max`
-/// bounds inline content in bytes.
+/// Reads one bounce, with any route. Without `occurred_at` it counts as bounced at `now`.
+/// `inline_max` bounds inline content in bytes.
 ///
 /// # Errors
 /// If it is wrong. The refusal names the field and what is allowed.
@@ -256,7 +256,11 @@ fn metadata(map: Option<Map<String, Value>>) -> Result<Map<String, Value>, Refus
     } else {
         return Ok(map);
     };
-    Err(Refusal::of("metadata", Some(&Value::Object(map)), reason))
+    Err(Refusal::of_field(
+        "metadata",
+        Some(&Value::Object(map)),
+        reason,
+    ))
 }
 
 /// Whether a value has more than `levels` levels of arrays and objects.

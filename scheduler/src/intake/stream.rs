@@ -64,7 +64,7 @@ impl StreamReader {
 
     /// Reads until `stop` is cancelled. Finishes the entries that were read; entries that other
     /// readers left wait for the next reader. New entries and left entries are processed
-    /// concurrently, so that trouble with the ones does not delay the others.
+    /// concurrently, so that a failure with one kind does not delay the other.
     pub async fn run(self, stop: CancellationToken) {
         tokio::join!(self.read_new(&stop), self.take_over_left(&stop));
     }
@@ -175,8 +175,8 @@ impl StreamReader {
             .await
         };
         if processed.as_ref().is_err_and(StoreError::may_pass) && !ids.is_empty() {
-            // An error is ignored: if the stream cannot be reached either, no other reader counts
-            // meanwhile. At most this one time is counted too many.
+            // An error is ignored. If the stream cannot be reached either, no other reader gets the
+            // entries meanwhile, so at most this one time is counted too many.
             let _ = self.store.excuse_intake(&self.name, &ids, times).await;
         }
         processed
@@ -262,8 +262,8 @@ impl StreamReader {
                 reason,
                 "an entry of the intake stream was put aside"
             ),
-            // The entry stays in the stream, and is tried again after the idle time. The others of
-            // its batch continue.
+            // The entry stays in the stream, and is tried again after the idle time. The other
+            // entries of its batch are processed.
             Err(err) if !err.may_pass() => {
                 tracing::error!(
                     entry = entry.id,

@@ -1,6 +1,6 @@
-//! Webhooks of mail services. Each service has a file, which verifies its requests and reads its
-//! events as bounces and facts. They are in the wire format of the JSON adapters, which check every
-//! field again. An event that is sent twice is recognised by its id.
+//! Webhooks of mail services. Each service has a file, which verifies the requests and reads their
+//! events as bounces and facts. These are in the wire format of the JSON adapters, which check
+//! every field again. An event that is sent twice is recognised by its id.
 
 use std::sync::Arc;
 
@@ -17,6 +17,7 @@ mod event;
 pub mod fetch;
 mod form;
 mod kumomta;
+mod mail_service;
 mod mailgun;
 mod postmark;
 mod process;
@@ -34,19 +35,19 @@ mod tables;
 
 use counts::Counts;
 pub use event::{Event, EventMeaning};
-use fetch::Fetch;
+use fetch::{Fetch, Unreachable};
+use mail_service::MailServices;
 use process::Processor;
 pub use received::{ReceiveError, Received};
 use request::Verified;
 pub use request::{Denied, WebhookRequest};
-use sns::Sns;
 
 /// The webhooks of all services.
 #[derive(Clone, Debug)]
 pub struct Webhooks {
     hooks: Arc<Hooks>,
     store: Store,
-    sns: Arc<Sns>,
+    services: Arc<MailServices>,
     counts: Arc<Counts>,
     events_max: usize,
     processor: Processor,
@@ -55,9 +56,9 @@ pub struct Webhooks {
 /// Bounds on the events of a request.
 #[derive(Clone, Copy, Debug)]
 pub struct Bounds {
-    /// How many are handed to the store at a time.
+    /// How many events are handed to the store at a time.
     pub batch: usize,
-    /// How many one request may have.
+    /// How many events one request may have.
     pub events_max: usize,
 }
 
@@ -75,7 +76,7 @@ impl Webhooks {
         Self {
             hooks: Arc::new(hooks),
             store,
-            sns: Arc::new(Sns::new(fetch)),
+            services: Arc::new(MailServices::new(fetch)),
             counts,
             events_max: bounds.events_max,
             processor,
@@ -84,7 +85,7 @@ impl Webhooks {
 
     /// Returns the settings of a service's hook, if it is configured.
     pub fn hook(&self, service: Service) -> Option<&Hook> {
-        self.hooks.of(service)
+        self.hooks.get(service)
     }
 
     /// Returns the counts of each service since the process started.
@@ -121,22 +122,26 @@ impl Webhooks {
         self.processor.finish().await;
     }
 
-    /// Returns the events of a request after verifying it, and the id of the whole request, if it
-    /// has one.
+    /// Verifies a request. Returns its events, and the id of the whole request, if the service
+    /// gives it one.
     async fn verify_and_read(
         &self,
         service: Service,
         hook: &Hook,
         request: &WebhookRequest<'_>,
     ) -> Result<(Vec<Event>, Option<String>), Denied> {
-        let (body, request_id) = match self.verify(service, hook, request).await? {
+        let mail_service = self.services.get(service);
+        let now = self.store.clock().now();
+        let (body, request_id) = match mail_service.verify(hook, request, now).await? {
             Verified::Events { body, request_id } => (body, request_id),
             Verified::Handled(kind) => {
                 let meaning = EventMeaning::Ignored(kind);
                 return Ok((vec![Event { id: None, meaning }], None));
             }
         };
-        let events = read(service, hook, request.headers, &body).map_err(Denied::Unreadable)?;
+        let events = mail_service
+            .read(hook, request.headers, &body)
+            .map_err(Denied::Unreadable)?;
         if events.len() > self.events_max {
             return Err(Denied::Unreadable(format!(
                 "the request has {} events; at most {} are allowed",
@@ -146,25 +151,10 @@ impl Webhooks {
         }
         Ok((events, request_id))
     }
-
-    async fn verify(
-        &self,
-        service: Service,
-        hook: &Hook,
-        request: &WebhookRequest<'_>,
-    ) -> Result<Verified, Denied> {
-        let now = self.store.clock().now();
-        match service {
-            Service::Ses => self.sns.verify(hook, request, now).await,
-            Service::SendGrid => sendgrid::verify(hook, request, now),
-            Service::Mailgun => mailgun::verify(hook, request, now),
-            Service::Postmark | Service::SparkPost => authentication::verify_basic(hook, request),
-            Service::KumoMta => authentication::verify_bearer(hook, request),
-        }
-    }
 }
 
-/// Reads the events of a service. A body may contain one or many.
+/// Reads the events of a service's body, which may contain one or many. Needs no running scheduler,
+/// for tests and fuzzing.
 ///
 /// # Errors
 /// If the body is not in a form that the service sends. The text explains why.
@@ -174,12 +164,8 @@ pub fn read(
     headers: &HeaderMap,
     body: &[u8],
 ) -> Result<Vec<Event>, String> {
-    match service {
-        Service::Ses => ses::read(hook, body),
-        Service::SendGrid => sendgrid::read(hook, body),
-        Service::Mailgun => mailgun::read(hook, headers, body),
-        Service::Postmark => postmark::read(hook, body),
-        Service::SparkPost => sparkpost::read(hook, body),
-        Service::KumoMta => kumomta::read(hook, body),
-    }
+    let fetch = Arc::new(Unreachable("reading needs no requests".to_owned()));
+    MailServices::new(fetch)
+        .get(service)
+        .read(hook, headers, body)
 }

@@ -10,23 +10,24 @@ use domain::outcome::{Fault, Side};
 use futures::future::join_all;
 use placement::propose::MailHosts;
 use system::dns::{self, DnsError};
-use system::troubles::{News, Troubles};
+use system::troubles::{LogLine, Troubles};
 use tokio::sync::Semaphore;
 use tokio::time::{Instant, timeout, timeout_at};
 
 /// How many lookups in a row must fail before lookups pause.
 const FAILURES_MAX: u32 = 16;
 
-/// How long lookups pause, in time-outs. So intake spends only a small part of its time waiting.
+/// How long lookups pause, in time-outs. Long enough that intake spends only a small part of its
+/// time waiting for the DNS.
 const PAUSE_TIMEOUTS: u32 = 10;
 
-/// How long a lookup waits for its turn, in time-outs. If the DNS does not answer, no lookup waits
-/// that long, because lookups pause then.
+/// How long a lookup waits for its turn, in time-outs. If the DNS does not answer, lookups pause
+/// before any of them has waited that long.
 const QUEUE_TIMEOUTS: u32 = 5;
 
 /// How many answers are cached. A placement is kept for good, so a process looks up a domain only
 /// once or twice.
-const KEPT_MAX: u64 = 8_192;
+const CACHED_MAX: u64 = 8_192;
 
 /// Looks up mail hosts in the DNS.
 #[derive(Debug)]
@@ -52,13 +53,13 @@ impl Dns {
             lookups_max,
             ..
         } = settings;
-        let asked = dns::Settings {
+        let dns_settings = dns::Settings {
             nameservers,
             timeout: *timeout,
-            kept_max: KEPT_MAX,
+            kept_max: CACHED_MAX,
             at_once_max: *lookups_max,
         };
-        let dns = dns::Dns::new(asked).map_err(|why| {
+        let dns = dns::Dns::new(dns_settings).map_err(|why| {
             format!("{why}; set placement.nameservers, or set placement.mx = false")
         })?;
         let permits = Semaphore::new(settings.lookups_max);
@@ -125,18 +126,18 @@ impl Dns {
 
     /// Logs trouble with the DNS when it begins and when it is over.
     fn log(&self, fault: Option<&Fault>) {
-        for news in self
+        for line in self
             .troubles
             .note("dns", fault.map(|fault| fault.name), StdInstant::now())
         {
-            match (news, fault) {
-                (News::Begun, Some(fault)) => tracing::warn!(
+            match (line, fault) {
+                (LogLine::Begun, Some(fault)) => tracing::warn!(
                     %fault,
                     "mail hosts cannot be looked up in the DNS; \
                      new domains are placed under their own names, and stay there"
                 ),
-                (News::Begun, None) => {}
-                (News::Over { lasted, times }, _) => {
+                (LogLine::Begun, None) => {}
+                (LogLine::Over { lasted, times }, _) => {
                     tracing::info!(
                         lasted_s = lasted.as_secs(),
                         times,
@@ -165,8 +166,8 @@ impl Dns {
             .unwrap_or_else(PoisonError::into_inner) = Some(Instant::now() + pause);
     }
 
-    /// Whether lookups pause. After a pause, as many lookups as before must fail until the next
-    /// one.
+    /// Whether lookups pause. After a pause, as many lookups as before must fail until they pause
+    /// again.
     fn is_paused(&self) -> bool {
         let mut until = self
             .paused_until

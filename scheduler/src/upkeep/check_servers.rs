@@ -7,7 +7,8 @@ use store::server_checks::Severity;
 
 use super::Task;
 
-/// The task. It logs each finding, and writes an event when a finding appears and when it is gone.
+/// The upkeep task `check_servers`. It logs each finding, and writes an event when a finding
+/// appears and when it is gone.
 #[derive(Debug)]
 pub struct CheckServers;
 

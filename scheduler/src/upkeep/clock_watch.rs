@@ -1,6 +1,6 @@
 //! Detects that the clock of a Redis server was set, or that a server with another clock has taken
-//! over. Instants that were computed by the old clock must then be checked now, and not only when
-//! the new clock reaches them.
+//! over. Instants that were computed by the old clock must then be checked at once, and not only
+//! when the new clock reaches them.
 
 use std::time::Duration;
 
@@ -14,13 +14,14 @@ pub(super) const WATCH: Duration = Duration::from_secs(5);
 /// How far a clock may be off without counting as set, in ms.
 const TOLERANCE_MS: i64 = 1_000;
 
-/// For each shard, how far the clock of its server was ahead of this process's running time when it
-/// was last read.
+/// For each shard, how far the clock of its server was ahead of this process's running time when
+/// that clock was last read.
 #[derive(Debug, Default)]
 pub(super) struct ClockWatch(Vec<Option<Lead>>);
 
-/// The bounds of a lead, in ms. It is not exact, because the server read its clock at some time
-/// while we waited for the answer.
+/// How far a server's clock is ahead of this process's running time: the least and the most, in ms.
+/// It is not known exactly, because the server read its clock at some time while we waited for the
+/// answer.
 #[derive(Clone, Copy, Debug)]
 struct Lead {
     least: i64,
@@ -29,11 +30,11 @@ struct Lead {
 
 impl ClockWatch {
     /// Reads the clock of each shard's server. Returns by how many ms a clock was set since the
-    /// last time, or `None` if none was. If several were set, it is the largest step.
+    /// last call, or `None` if none was. If several were set, returns the largest step.
     ///
     /// # Errors
-    /// If a server did not answer, and no clock of the others was set.
-    pub(super) async fn look(&mut self, store: &Store) -> Result<Option<i64>, StoreError> {
+    /// If a server did not answer, and the clock of no other server was set.
+    pub(super) async fn find_step(&mut self, store: &Store) -> Result<Option<i64>, StoreError> {
         let mut answers = Vec::new();
         for shard in 0..store.shards() {
             let before = store.clock().monotonic();
@@ -44,7 +45,7 @@ impl ClockWatch {
     }
 
     /// Records the answers of the servers. A step is returned even if another server did not
-    /// answer, because the same step is not found again.
+    /// answer, because the next call would not find it again.
     fn record(
         &mut self,
         answers: Vec<Result<Lead, StoreError>>,
@@ -79,8 +80,8 @@ impl Lead {
         }
     }
 
-    /// Returns by how much the clock must at least have been set between these two leads. `None` if
-    /// it need not have been set.
+    /// Returns by how much the clock was set at least between these two leads. Returns `None` if
+    /// they can be explained without a step.
     fn step_to(self, later: Self) -> Option<i64> {
         let (ahead, back) = (later.least - self.most, self.least - later.most);
         match (ahead > TOLERANCE_MS, back > TOLERANCE_MS) {

@@ -14,7 +14,7 @@ use super::Task;
 /// logged.
 const NAMED_MAX: usize = 100;
 
-/// The task. It goes through the whole store, one shard after the other.
+/// The upkeep task `repair`. It goes through the whole store, one shard after the other.
 #[derive(Debug)]
 pub struct Repair;
 

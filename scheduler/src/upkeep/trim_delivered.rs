@@ -7,8 +7,8 @@ use store::handle::Store;
 
 use super::Task;
 
-/// The task. A delivery is remembered for at least a week. A late bounce that is reported after
-/// that counts as new.
+/// The upkeep task `trim_delivered`. A delivery is remembered for at least a week. A late bounce
+/// that is reported after that counts as new.
 #[derive(Debug)]
 pub struct TrimDelivered;
 

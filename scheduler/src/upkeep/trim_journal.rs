@@ -8,7 +8,7 @@ use store::handle::Store;
 
 use super::Task;
 
-/// The task.
+/// The upkeep task `trim_journal`.
 #[derive(Debug)]
 pub struct TrimJournal {
     /// How long events are kept.

@@ -8,17 +8,18 @@ use std::net::{IpAddr, Ipv4Addr};
 /// [`may_vary`]): one less than a UUID without hyphens.
 const PLAIN_MAX: usize = 31;
 
-/// The number of digits and marks of the longest number that has a meaning, such as a status.
+/// The length of the longest number that is kept unchecked because it may be a code or a status, in
+/// digits and marks.
 const SHORT_NUMBER_MAX: usize = 6;
 
 /// The smallest number of letters and digits in an id.
 const ID_MIN: usize = 8;
 
-/// How often an id changes between letters and digits, at least. Product names and error codes
-/// (`OFR006_102`) change less often.
+/// The smallest number of changes between letters and digits in an id. Product names and error
+/// codes (`OFR006_102`) have fewer.
 const ID_TURNS_MIN: usize = 3;
 
-/// From this number of digits on, a number has no meaning outside its mail.
+/// The smallest number of digits in a number that is replaced: it means nothing outside its mail.
 const NUMBER_MIN: usize = 7;
 
 /// How many levels of `a=b=c` are examined.
@@ -43,8 +44,8 @@ pub fn fingerprint(text: &str) -> String {
         if !result.is_empty() {
             result.push(' ');
         }
-        let number = word.bytes().all(|b| b.is_ascii_digit());
-        if number
+        let is_number = word.bytes().all(|b| b.is_ascii_digit());
+        if is_number
             && words
                 .peek()
                 .is_some_and(|next| is_unit(next.trim_end_matches(is_enclosing)))
@@ -72,10 +73,12 @@ fn push_word(result: &mut String, word: &str, depth: u8) {
     let colons = word.as_bytes().windows(2).any(|pair| pair == b"::");
     if !colons && !may_vary(bare) {
         result.push_str(word);
-    } else if let Some(token) =
-        token(bare).or_else(|| (bare.len() < word.len()).then(|| token(word)).flatten())
-    {
-        result.push_str(token);
+    } else if let Some(placeholder) = placeholder(bare).or_else(|| {
+        (bare.len() < word.len())
+            .then(|| placeholder(word))
+            .flatten()
+    }) {
+        result.push_str(placeholder);
     } else if word.contains("://") {
         push_parts(result, word, &['/', '?', '&', '#'], depth);
     } else if let Some((host, rest)) = host_and_ip(bare) {
@@ -110,10 +113,10 @@ fn push_parts(result: &mut String, word: &str, marks: &[char], depth: u8) {
             Some((name, value)) => {
                 result.push_str(name);
                 result.push('=');
-                result.push_str(token(value).unwrap_or(value));
+                result.push_str(placeholder(value).unwrap_or(value));
             }
             None if depth > 0 => push_word(result, value, DEPTH_MAX),
-            None => result.push_str(token(value).unwrap_or(value)),
+            None => result.push_str(placeholder(value).unwrap_or(value)),
         }
         result.push_str(&part[value.len()..]);
     }
@@ -160,7 +163,7 @@ fn may_vary(word: &str) -> bool {
 type KindTest = fn(&str) -> bool;
 
 /// Returns the placeholder for `word` if it is of a varying kind.
-fn token(word: &str) -> Option<&'static str> {
+fn placeholder(word: &str) -> Option<&'static str> {
     if word.is_empty() {
         return None;
     }
@@ -178,7 +181,7 @@ fn token(word: &str) -> Option<&'static str> {
     kinds
         .into_iter()
         .find(|(_, is)| is(word))
-        .map(|(token, _)| token)
+        .map(|(placeholder, _)| placeholder)
 }
 
 fn is_email(word: &str) -> bool {
@@ -318,7 +321,8 @@ fn is_base64(word: &str) -> bool {
     padding > 0 || (mixed && ups >= 2)
 }
 
-/// Whether a word is one host of many: a name of at least three parts, with a digit in it.
+/// Whether a word is probably one of many hosts: a name of at least three parts, with a digit in
+/// it.
 fn is_numbered_host(word: &str) -> bool {
     let mut labels = word.rsplit('.');
     let top = labels.next().unwrap_or_default();
@@ -343,15 +347,15 @@ fn is_id(word: &str) -> bool {
     let (mut letters, mut digits, mut turns) = (0, 0, 0);
     let mut last = None;
     for b in word.bytes() {
-        let digit = b.is_ascii_digit();
+        let is_digit = b.is_ascii_digit();
         match b {
             b'.' | b'-' | b'_' => continue,
-            _ if digit => digits += 1,
+            _ if is_digit => digits += 1,
             _ if b.is_ascii_alphabetic() => letters += 1,
             _ => return false,
         }
-        turns += usize::from(last.is_some_and(|last| last != digit));
-        last = Some(digit);
+        turns += usize::from(last.is_some_and(|last| last != is_digit));
+        last = Some(is_digit);
     }
     letters + digits >= ID_MIN && letters > 1 && digits > 1 && turns >= ID_TURNS_MIN
 }

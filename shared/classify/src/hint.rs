@@ -43,24 +43,24 @@ pub fn hint(text: &str) -> Option<Duration> {
     Some(Duration::from_secs(seconds))
 }
 
-/// The prefix of a span that the peer asked for outside its reply's text, in an HTTP header for
-/// example.
+/// The prefix of a span that the peer asked for outside its reply's text, for example in an HTTP
+/// header.
 const RETRY_AFTER: &str = "retry-after: ";
 
 /// The largest span that is recorded, in seconds. The limits of the policy are far below.
 const RETRY_AFTER_MAX_S: u64 = 999_999;
 
-/// Returns the reply's text with the span that the peer asked for separately, in seconds. The span
-/// comes first, because the text may contain other times. [`hint`] finds it too.
-pub fn asking(text: &str, retry_after_s: Option<u64>) -> String {
+/// Returns the reply's text with the span in seconds that the peer asked for outside it. The span
+/// comes first, because the text may contain other times. [`hint`] finds the span too.
+pub fn with_retry_after(text: &str, retry_after_s: Option<u64>) -> String {
     match retry_after_s {
         Some(seconds) => format!("{RETRY_AFTER}{}s; {text}", seconds.min(RETRY_AFTER_MAX_S)),
         None => text.to_owned(),
     }
 }
 
-/// Returns the span that the peer asked for separately, as [`asking`] has written it.
-pub fn asked(text: &str) -> Option<Duration> {
+/// Returns the span that the peer asked for outside the text, as [`with_retry_after`] wrote it.
+pub fn retry_after(text: &str) -> Option<Duration> {
     let (seconds, _) = text.strip_prefix(RETRY_AFTER)?.split_once("s; ")?;
     seconds.parse().ok().map(Duration::from_secs)
 }
@@ -97,13 +97,13 @@ mod tests {
 
     #[test]
     fn a_separate_retry_after_is_distinguished_from_a_hint_in_the_text() {
-        let both = asking("try again in 5 minutes", Some(90));
+        let both = with_retry_after("try again in 5 minutes", Some(90));
         assert_eq!(
-            (asked(&both), hint(&both)),
+            (retry_after(&both), hint(&both)),
             (Some(Duration::from_secs(90)), Some(Duration::from_secs(90)))
         );
         assert_eq!(
-            asked(&asking("", Some(u64::MAX))),
+            retry_after(&with_retry_after("", Some(u64::MAX))),
             Some(Duration::from_secs(RETRY_AFTER_MAX_S))
         );
         for text in [
@@ -112,7 +112,7 @@ mod tests {
             "retry-after: soon; ok",
             "",
         ] {
-            assert_eq!(asked(&asking(text, None)), None, "{text}");
+            assert_eq!(retry_after(&with_retry_after(text, None)), None, "{text}");
         }
     }
 }

@@ -126,8 +126,8 @@ impl Serialize for Reason {
 
 /// Returns why the mail failed, if the reply contains a reason. Pure, and linear in the text, which
 /// has at most 1 KiB.
-pub fn of(reply: &Reply) -> Option<Reason> {
-    Some(TABLE.of(reply)?.in_reply_to(reply))
+pub fn recognize(reply: &Reply) -> Option<Reason> {
+    Some(TABLE.row_for(reply)?.reason_for(reply))
 }
 
 /// Returns the example replies of all rows, in the order of the rows: for benches and tests.
@@ -184,7 +184,7 @@ impl Reasons {
     }
 
     /// Returns the first row that matches.
-    fn of(&self, reply: &Reply) -> Option<&Row> {
+    fn row_for(&self, reply: &Reply) -> Option<&Row> {
         let text = reply.text.to_ascii_lowercase();
         let text = text.as_bytes();
         let candidates = self.texts.candidates(text);
@@ -198,8 +198,9 @@ impl Reasons {
             rows &= rows - 1;
             let by_status =
                 row.status.is_empty() || row.status.iter().any(|status| status.matches(reply));
-            if by_status && (row.texts.is_empty() || self.texts.any(&row.texts, &candidates, text))
-            {
+            let by_text =
+                || row.texts.is_empty() || self.texts.any_matches(&row.texts, &candidates, text);
+            if by_status && by_text() {
                 return Some(row);
             }
         }
@@ -209,10 +210,10 @@ impl Reasons {
 
 impl Row {
     /// Returns the row's reason, corrected by the stage that the reply answered. In answer to the
-    /// sender, "unknown" is about the sender. In answer to the content, "unknown" is the word of a
+    /// sender, "unknown" is about the sender. In answer to the content, "unknown" comes from a
     /// content filter, because the recipient had been accepted before. The exceptions are a row
-    /// with `after_content`, and reasons that say that the mailbox exists.
-    fn in_reply_to(&self, reply: &Reply) -> Reason {
+    /// with `after_content`, and reasons that imply that the mailbox exists.
+    fn reason_for(&self, reply: &Reply) -> Reason {
         use Reason::{
             Filtered, HostUnknown, MailboxAbandoned, MailboxDisabled, Moved, NotAccepting,
             SenderRejected, UserUnknown,
@@ -226,7 +227,7 @@ impl Row {
         {
             return self.reason;
         }
-        match reply.answers() {
+        match reply.stage() {
             Some(Stage::Mail) => SenderRejected,
             Some(Stage::Content) if !mailbox_exists && !self.after_content => Filtered,
             _ => self.reason,
@@ -242,7 +243,7 @@ mod tests {
     fn every_example_has_the_reason_of_its_row() {
         let wrong: Vec<_> = load::examples(ROWS)
             .into_iter()
-            .map(|(reason, example)| (reason, of(&Reply::parse(&example)), example))
+            .map(|(reason, example)| (reason, recognize(&Reply::parse(&example)), example))
             .filter(|(reason, found, _)| *found != Some(*reason))
             .collect();
         assert!(wrong.is_empty(), "row, found, example: {wrong:#?}");
@@ -301,7 +302,7 @@ mod tests {
         ] {
             let raw = format!("{raw} (in reply to {in_reply_to} command)");
             assert_eq!(
-                of(&Reply::parse(&raw)).map(Reason::as_str),
+                recognize(&Reply::parse(&raw)).map(Reason::as_str),
                 Some(reason),
                 "{raw}"
             );
@@ -332,7 +333,7 @@ mod tests {
             "250 2.0.0 Ok",
             "Grüße",
         ] {
-            assert_eq!(of(&Reply::parse(raw)), None, "{raw:?}");
+            assert_eq!(recognize(&Reply::parse(raw)), None, "{raw:?}");
         }
     }
 }

@@ -12,9 +12,10 @@ const HOUR: Duration = Duration::from_secs(3_600);
 /// The limits on a scheduler's connections.
 #[derive(Clone, Debug, Default)]
 pub struct Connections {
-    /// How many connections may be open at once. If 0, the process's file descriptors decide.
+    /// How many connections may be open at once. If 0, the limit follows from the number of file
+    /// descriptors that the process may have.
     pub connections: usize,
-    /// How many connections one peer may have at once. If 0, a quarter of all.
+    /// How many connections one peer may have at once. If 0, a quarter of `connections`.
     pub connections_per_peer: usize,
     /// The networks of proxies that many clients come through. The limit per peer does not apply to
     /// them.

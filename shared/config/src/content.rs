@@ -75,8 +75,8 @@ impl Content {
         set(&mut self.max, section.size("max", 1 << 10..=1 << 30));
         set(&mut self.cache, section.size("cache", 0..=1 << 40));
         set(&mut self.memory, section.size("memory", 1 << 10..=1 << 40));
-        // While a content is read it needs up to 3 times its size: once as it came, and up to twice
-        // with every line end made CRLF.
+        // While a content is read, it needs up to 3 times its size in memory: once as it came, and
+        // up to twice as much after every line end has become CRLF.
         let least = self.cache.saturating_add(self.max.saturating_mul(3));
         if self.memory < least {
             section.fault(

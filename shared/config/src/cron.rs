@@ -6,8 +6,8 @@ use typed_toml::set::SECOND;
 /// The longest allowed time between two runs of a task, in seconds.
 const YEAR: u32 = 366 * 86_400;
 
-/// Reads a cron expression. One that fires less than once a year, such as 30 February, is reported
-/// as a mistake.
+/// Reads a cron expression. An expression that fires less than once a year, such as one for 30
+/// February, is a fault.
 pub(crate) fn read_cron<'a>(section: &mut Section<'a, '_>, key: &'static str) -> Option<&'a str> {
     let expression = section.text(key)?;
     match expression.parse::<cron::Schedule>() {

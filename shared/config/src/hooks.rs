@@ -41,14 +41,15 @@ pub struct Hook {
     pub account: Account,
     /// Whether a message that the service itself still retries starts a job.
     pub deferrals: bool,
-    /// SES: the accepted topics. One that ends with `*` accepts every topic with that beginning.
+    /// SES: the accepted topics. An entry that ends with `*` accepts every topic with that
+    /// beginning.
     pub topics: Vec<String>,
     /// Postmark, SparkPost: the user in basic authentication.
     pub user: Option<String>,
     /// The secret that proves the service's requests: a public key, a signing key, a password or a
     /// token.
     pub secret: Option<Secret>,
-    /// SES, SendGrid, Mailgun: how long after its signing a request is accepted.
+    /// SES, SendGrid, Mailgun: how long a request is accepted after it was signed.
     pub window: Duration,
 }
 
@@ -133,7 +134,7 @@ impl Default for Hook {
 
 impl Hooks {
     /// Returns the hook of a service, if it is configured.
-    pub fn of(&self, service: Service) -> Option<&Hook> {
+    pub fn get(&self, service: Service) -> Option<&Hook> {
         self.0.get(&service)
     }
 
@@ -155,7 +156,7 @@ impl Hooks {
         }
     }
 
-    /// Reports faults that only show once all layers are read.
+    /// Reports faults that can be found only after all layers are read.
     pub(crate) fn check(&self, faults: &mut Vec<SettingsFault>) {
         for (service, hook) in &self.0 {
             let is_incomplete = match service {
@@ -274,7 +275,7 @@ mod tests {
             &[("REDELIVER_INTAKE__HOOKS__POSTMARK__PASSWORD", "wachsam")],
         )
         .unwrap();
-        let mailgun = config.hooks.of(Service::Mailgun).unwrap();
+        let mailgun = config.hooks.get(Service::Mailgun).unwrap();
         assert_eq!(
             (
                 mailgun.account.as_str(),
@@ -282,7 +283,7 @@ mod tests {
             ),
             ("acme", "geheim")
         );
-        let postmark = config.hooks.of(Service::Postmark).unwrap();
+        let postmark = config.hooks.get(Service::Postmark).unwrap();
         assert_eq!(
             (
                 postmark.user.as_deref(),
@@ -290,7 +291,7 @@ mod tests {
             ),
             (Some("pm"), "wachsam")
         );
-        assert!(config.hooks.of(Service::Ses).is_none());
+        assert!(config.hooks.get(Service::Ses).is_none());
         assert!(
             !format!("{config:?}").contains("geheim") && !format!("{config:?}").contains("wachsam")
         );

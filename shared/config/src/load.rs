@@ -122,8 +122,8 @@ impl Config {
         }
     }
 
-    /// Checks settings that depend on each other. A value that could not be read would only cause
-    /// more faults, so most checks are left out then.
+    /// Checks settings that depend on each other. If a value could not be read, most checks are
+    /// left out, because it would only cause more faults.
     fn check(&self, faults: &mut Vec<SettingsFault>) {
         let are_routes_read = !faults.iter().any(|fault| fault.key.starts_with("route."));
         let is_route = |route: &Route| route.name == self.worker.route;
@@ -161,7 +161,7 @@ impl Config {
     }
 }
 
-/// A fault of a value that may come from any of the files.
+/// Returns a fault of a value that may come from any of the files.
 fn across_files(key: &str, text: String) -> SettingsFault {
     SettingsFault {
         file: "all files".to_owned(),

@@ -66,7 +66,7 @@ pub struct Config {
 /// `[policy]`
 #[derive(Clone, Debug, Default)]
 pub struct Policy {
-    /// The file whose rows replace or add to the built-in ones.
+    /// The file whose rows replace built-in rows, or are added to them.
     pub file: Option<PathBuf>,
 }
 
@@ -100,7 +100,7 @@ pub struct Scheduler {
     pub idle_max: Duration,
     /// How long a complaint waits for a worker to stop sending to its address.
     pub suppress_timeout: Duration,
-    /// How long running requests may continue after SIGTERM.
+    /// How long requests that are running may continue after SIGTERM.
     pub grace: Duration,
     /// The limits and timeouts of its connections.
     pub connections: Connections,
@@ -115,7 +115,7 @@ pub struct Job {
     pub record_max: usize,
     /// The maximum size of one message's inline content, in bytes.
     pub inline_max: usize,
-    /// How many lapses in a row put it into quarantine.
+    /// How many lapses in a row put a job into quarantine.
     pub max_lapses: u32,
 }
 
@@ -143,9 +143,9 @@ pub struct Worker {
     pub unproven_share: f64,
     /// How long a host may be silent until its attempt counts as waiting long.
     pub patience: Duration,
-    /// How long one attempt may take, including all messages that follow its probe.
+    /// How long one attempt may take, including all messages that follow the first one (the probe).
     pub attempt_max: Duration,
-    /// How long running attempts may continue after SIGTERM.
+    /// How long attempts that are running may continue after SIGTERM.
     pub grace: Duration,
     /// The route of messages that name none.
     pub route: String,
@@ -175,7 +175,7 @@ pub struct Placement {
     pub mx: bool,
     /// The DNS servers to use. If empty, those of the system are used.
     pub nameservers: Vec<SocketAddr>,
-    /// How long all lookups of one batch may take.
+    /// How long the lookup of one domain may take, after its turn has come.
     pub timeout: Duration,
     /// How many lookups run at once at most.
     pub lookups_max: usize,

@@ -13,8 +13,9 @@ const LOOKUP_SOCKETS: usize = 2;
 
 impl Config {
     /// Lowers the settings that open files, if together they exceed this limit. Of the files that
-    /// Redis leaves, half are for attempts. SMTP connections, including idle ones, get five
-    /// eighths, and lookups two eighths. Returns whether `worker.concurrency` was lowered.
+    /// Redis leaves, SMTP connections, including idle ones, may use five eighths, and lookups two
+    /// eighths. At most half as many attempts as there are such files run at once. Returns whether
+    /// `worker.concurrency` was lowered.
     pub fn fit_open_files(&mut self, limit: usize) -> bool {
         let left = limit.saturating_sub(RESERVED + self.redis.pool_max).max(8);
         let lookups = (left / 4 / LOOKUP_SOCKETS).max(1);

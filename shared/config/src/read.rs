@@ -320,9 +320,10 @@ impl Placement {
     }
 }
 
-/// Reads `REDELIVER_REDIS__URL=…` as `[redis] url = …`; more double underscores mean deeper
-/// sections. A value that is valid TOML is read as TOML, and any other value as text. Variables
-/// without a double underscore are ignored: Kubernetes sets some with our prefix.
+/// Reads the environment: `REDELIVER_REDIS__URL=…` is `[redis] url = …`, and more double
+/// underscores mean deeper sections. A value that is valid TOML is read as TOML, and any other
+/// value as text. Variables without a double underscore are ignored: Kubernetes sets some with our
+/// prefix.
 pub(crate) fn from_variables(variables: &[(String, String)]) -> Table {
     let mut table = Table::new();
     for (name, value) in variables {

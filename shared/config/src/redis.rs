@@ -40,7 +40,7 @@ pub struct Redis {
     pub response_timeout: Duration,
     /// Where a write must be stored before it counts.
     pub durability: Durability,
-    /// The time limit for that.
+    /// How long a write may take to be stored there.
     pub durability_timeout: Duration,
     /// Whether servers that may evict keys are accepted.
     pub allow_eviction: bool,
@@ -60,8 +60,8 @@ impl Redis {
             .with_sentinel_login(&self.sentinel_login)
     }
 
-    /// Uses a private server of this process instead. It is not shared, and it cannot persist
-    /// writes, so the durability becomes `memory`.
+    /// Replaces the configured servers with a private server of this process. That server is not
+    /// shared, and it cannot persist writes, so the durability becomes `memory`.
     ///
     /// # Panics
     /// If `url` is invalid.
@@ -127,7 +127,7 @@ impl Redis {
         }
     }
 
-    /// Reports faults that only show once all layers are read.
+    /// Reports faults that can be found only after all layers are read.
     pub(crate) fn check(&self, faults: &mut Vec<SettingsFault>) {
         let mut fault = |key: &str, text: &str| {
             let (file, key) = ("all files".to_owned(), format!("redis.{key}"));
@@ -236,7 +236,10 @@ impl Redis {
 fn read_sentinels(section: &mut Section<'_, '_>) -> Option<Sentinels> {
     let master = read_plain(section, "master").unwrap_or_default();
     if !section.has("master") {
-        section.fault("master", "the sentinels need the master by its name");
+        section.fault(
+            "master",
+            "is missing: set it to the name by which the sentinels know the master",
+        );
     }
     let nodes: Vec<ConnectionInfo> = read_nodes(section, "nodes");
     let tls = section
@@ -406,7 +409,7 @@ mod tests {
             (
                 "sentinel = { nodes = [\"redis://h\"] }",
                 "redis.sentinel.master",
-                "by its name",
+                "the name by which",
             ),
             (
                 "sentinel = { master = \"m\", nodes = [\"h\"] }",

@@ -18,9 +18,9 @@ mod characters;
 /// The longest local part, in octets (RFC 5321, section 4.5.3.1.1).
 pub const MAX_LOCAL: usize = 64;
 
-/// The longest address, in octets: a path has 256 with its angle brackets (RFC 5321, section
-/// 4.5.3.1.3). This is a tighter limit than the 255 octets that section 4.5.3.1.2 allows for a
-/// domain.
+/// The longest address, in octets. A path has at most 256, of which two are its angle brackets (RFC
+/// 5321, section 4.5.3.1.3). So a domain can never have the 255 octets that section 4.5.3.1.2
+/// allows.
 pub const MAX_ADDRESS: usize = 254;
 
 /// The longest text that is parsed at all, in bytes. It is larger than [`MAX_ADDRESS`] because a
@@ -32,18 +32,18 @@ const MAX_INPUT: usize = 1024;
 pub struct Address {
     text: Arc<str>,
     /// Byte position of the `@` between local part and domain. A quoted local part may contain
-    /// others.
+    /// more `@` characters.
     at: usize,
 }
 
 /// Why a text is not an [`Address`]. The messages never repeat the text.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum AddressError {
-    /// The text is empty, or its angle brackets are.
+    /// The text is empty, or there is nothing between its angle brackets.
     #[error("the address is empty: write local@domain")]
     Empty,
     /// It contains a control character, such as a line end, which could inject an SMTP command.
-    #[error("the address has a control character: none is allowed, nor a line break")]
+    #[error("the address has a control character, such as a line break: remove it")]
     ControlCharacter,
     /// It contains no `@`.
     #[error("the address has no @: write local@domain")]
@@ -216,9 +216,9 @@ fn is_dot_string(local: &str) -> bool {
         .all(|atom| !atom.is_empty() && atom.chars().all(is_atext))
 }
 
-/// Whether a domain is a host name that [`canonical_domain`] would not change, as nearly all are:
-/// labels of lower-case letters, digits and inner hyphens, no label in Punycode, and a last label
-/// that is not all digits.
+/// Whether a domain is a host name that [`canonical_domain`] would not change: labels of lower-case
+/// letters, digits and inner hyphens, no label in Punycode, and a last label that is not all
+/// digits. Nearly all domains are such names.
 fn is_plain_host(domain: &str) -> bool {
     let is_plain = |label: &str| {
         (1..=63).contains(&label.len())
@@ -229,11 +229,11 @@ fn is_plain_host(domain: &str) -> bool {
             && !label.ends_with('-')
             && !label.starts_with("xn--")
     };
-    let numeric = domain
+    let is_numeric = domain
         .rsplit('.')
         .next()
         .is_some_and(|last| last.bytes().all(|b| b.is_ascii_digit()));
-    domain.len() <= 253 && !numeric && domain.split('.').all(is_plain)
+    domain.len() <= 253 && !is_numeric && domain.split('.').all(is_plain)
 }
 
 /// Returns the host name in lower-case ASCII (UTS 46, non-transitional), without the root's dot.

@@ -27,7 +27,7 @@ impl Timestamp {
 
     /// Reads RFC 3339 text with any offset, to the millisecond. Returns `None` if it is not such an
     /// instant. Second 60 is allowed only at the end of a month in UTC, because leap seconds occur
-    /// only there (RFC 3339, appendix D). It is read as the second after it.
+    /// only there (RFC 3339, appendix D). A leap second is read as the second that follows.
     pub fn parse(text: &str) -> Option<Self> {
         let instant = DateTime::parse_from_rfc3339(text).ok()?.to_utc();
         // `chrono` represents a leap second as second 59 with more than a second of nanoseconds.
@@ -99,8 +99,8 @@ pub trait Clock: fmt::Debug + Send + Sync {
     /// clock.
     fn instant_for_scripts(&self) -> Option<Timestamp>;
 
-    /// Returns how much time has passed on this clock since a start of its own. It continues while
-    /// the machine is suspended, and setting the clock does not change it. Only the difference of
+    /// Returns how much time has passed on this clock since some fixed instant. Time while the
+    /// machine is suspended counts, and setting the clock changes nothing. Only the difference of
     /// two such values has a meaning.
     fn monotonic(&self) -> Duration;
 

@@ -49,7 +49,8 @@ pub enum EventKind {
     JobQuarantined,
     /// An operator took a job out of quarantine. It is due again.
     JobReinstated,
-    /// A job was in none of the sets, which no crash can cause. It is due again.
+    /// A job was neither waiting, nor leased, nor in quarantine, which no crash can cause. It is
+    /// due again.
     JobRecovered,
     /// An entry of the intake stream is not a bounce, and was set aside: reason.
     IntakeRefused,
@@ -190,13 +191,13 @@ pub struct Event {
     /// The new standing of the address.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub standing: Option<Standing>,
-    /// The reason: a word of [`DropReason`], or who or what caused the event.
+    /// The reason: a word of [`DropReason`], or what caused the event.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reason: Option<String>,
     /// The metadata that the platform sent with the message.
     #[serde(default, skip_serializing_if = "Map::is_empty")]
     pub metadata: Map<String, Value>,
-    /// Until when the state lasts, such as `unavailable`. Written by the scripts.
+    /// The end of the state that begins, such as `unavailable` or a hold. Written by the scripts.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub until: Option<i64>,
     /// The limits that an operator set for the destination. Written by the scripts.
@@ -244,14 +245,14 @@ impl DropReason {
 }
 
 /// The capacity reserved for one event, in bytes. Most events fit into it.
-const ROOM: usize = 512;
+const EVENT_CAPACITY: usize = 512;
 
 /// The JSON text of several events for the journal, joined by commas.
 #[derive(Clone, Debug, Default)]
 pub struct EventLines {
     text: String,
     /// The length of the last event in bytes, with the comma before it.
-    last: usize,
+    last_len: usize,
 }
 
 impl EventLines {
@@ -259,13 +260,13 @@ impl EventLines {
     pub fn push(&mut self, event: &Event) {
         let before = self.text.len();
         let mut text = mem::take(&mut self.text).into_bytes();
-        text.reserve(ROOM);
+        text.reserve(EVENT_CAPACITY);
         if before > 0 {
             text.push(b',');
         }
         event.write(&mut text);
         self.text = String::from_utf8(text).expect("JSON is UTF-8");
-        self.last = self.text.len() - before;
+        self.last_len = self.text.len() - before;
     }
 
     /// Whether there are no events.
@@ -280,7 +281,7 @@ impl EventLines {
 
     /// Returns the length of the last event in bytes, with the comma before it.
     pub fn last_len(&self) -> usize {
-        self.last
+        self.last_len
     }
 }
 
@@ -314,7 +315,8 @@ impl Event {
         Self::without_job(EventKind::IntakeRefused, reason)
     }
 
-    /// Returns an event about writes that Redis has lost. The reason is the word for the proof.
+    /// Returns an event about writes that Redis has lost. The reason is the word for what proves
+    /// it: `journal` or `serial`.
     pub fn writes_lost(reason: &str) -> Self {
         Self::without_job(EventKind::WritesLost, reason.to_owned())
     }
@@ -330,7 +332,7 @@ impl Event {
 
     /// Returns the event with the id and metadata of one message of the job.
     #[must_use]
-    pub fn of(mut self, message: &Message) -> Self {
+    pub fn with_message(mut self, message: &Message) -> Self {
         self.message = Some(message.id.clone());
         self.metadata.clone_from(&message.metadata);
         self
@@ -338,7 +340,7 @@ impl Event {
 
     /// Returns the event as the journal stores it: one line of JSON.
     pub fn line(&self) -> String {
-        let mut text = Vec::with_capacity(ROOM);
+        let mut text = Vec::with_capacity(EVENT_CAPACITY);
         self.write(&mut text);
         String::from_utf8(text).expect("JSON is UTF-8")
     }
@@ -348,8 +350,8 @@ impl Event {
             .expect("text, numbers and maps with text keys always serialize");
     }
 
-    /// Computes `due` from `delay` and `occurred`, and removes those two. `time` is the time of the
-    /// journal entry.
+    /// Returns the event with `due` computed from `delay` and `occurred`, and without those two.
+    /// `time` is the time of the journal entry.
     #[must_use]
     pub fn with_due(mut self, time: Timestamp) -> Self {
         if let Some(delay) = self.delay.take() {
@@ -398,7 +400,7 @@ mod tests {
     fn the_api_has_rfc_3339_text_for_the_journals_milliseconds() {
         let line = r#"{"type":"JobScheduled","job":"acme/jo@example.com","due":1000}"#;
         let event: Event = serde_json::from_str(line).unwrap();
-        assert_eq!(event.line(), line, "absent stays absent");
+        assert_eq!(event.line(), line, "a missing field stays missing");
         assert_eq!(
             event.to_wire("0:1-0:0", Timestamp::from_ms(0)),
             serde_json::json!({

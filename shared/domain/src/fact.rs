@@ -11,13 +11,13 @@ use crate::job::JobId;
 pub struct Fact {
     /// The tenant that the mail belongs to.
     pub account: Account,
-    /// The address that it is about.
+    /// The address that the fact is about.
     pub recipient: Address,
     /// What happened.
     pub kind: FactKind,
     /// When it happened, if known.
     pub occurred_at: Option<Timestamp>,
-    /// The message that it is about, if it is about one.
+    /// The message that the fact is about, if it is about a single message.
     pub message_id: Option<String>,
 }
 

@@ -1,10 +1,21 @@
 //! A job: all retries for one address of one account, with the messages that wait in it, and the
 //! record that Redis stores for it.
 //!
-//! The record is JSON lines: first the head, then one line per message, oldest first. A message
-//! that joins is one more line at the end. So the scripts can add a message without parsing the
-//! record. And the messages that joined during a lease are the bytes after those that the worker
-//! read.
+//! # The record
+//!
+//! ```text
+//! record  = head *( LF message )
+//! head    = {"v":1,"d":destination,"a":attempts,["s":status,]"p":row,"c":ms,["o":true,]"h":[try,…]}
+//! try     = {"a":attempt,"t":ms,"r":reply}
+//! message = {"i":id,"b":ms,[accepted,]…}          what follows is read by Rust only
+//! accepted = "y":{"a":attempt,"t":ms,"u":ms,"k":serial}
+//! ```
+//!
+//! Head and messages are JSON objects (RFC 8259) on one line each, with their fields in this order
+//! and no white space; the oldest message comes first. A message that joins is one more line at the
+//! end. So the scripts can add a message without parsing the record. And the messages that joined
+//! during a lease are the bytes after those that the worker read. The scripts rely on the order of
+//! `i`, `b` and `y`, and read `d`, `a`, `c` and `o` of a head.
 
 use std::fmt;
 use std::time::Duration;
@@ -24,7 +35,7 @@ use crate::status::EnhancedStatus;
 /// The version of the record's layout that this code writes.
 const RECORD_VERSION: u8 = 1;
 
-/// How many tries a record keeps. The oldest are removed first.
+/// How many failed attempts a record keeps. The oldest are removed first.
 const HISTORY_MAX: usize = 12;
 
 /// How much of each reply a record keeps, in characters.
@@ -94,7 +105,7 @@ pub struct Head {
     /// The layout of the record.
     #[serde(rename = "v")]
     version: u8,
-    /// Where its attempts go. The scripts read it too, for jobs whose lease lapsed.
+    /// The destination of its attempts. The scripts read it too, for jobs whose lease lapsed.
     #[serde(rename = "d")]
     pub destination: Destination,
     /// How many of our attempts have been settled. The platform's own attempt was 0.
@@ -109,12 +120,13 @@ pub struct Head {
     /// When the job was created.
     #[serde(rename = "c", with = "as_ms")]
     pub created: Timestamp,
-    /// Whether the last try failed for a reason outside the address's control, so it did not count.
+    /// Whether the last attempt failed for a reason outside the address's control, so it did not
+    /// count.
     #[serde(rename = "o", default, skip_serializing_if = "std::ops::Not::not")]
     pub held: bool,
-    /// The last tries, oldest first.
+    /// The last failed attempts, oldest first.
     #[serde(rename = "h")]
-    pub history: Vec<Try>,
+    pub history: Vec<FailedAttempt>,
 }
 
 /// What becomes of a job after an attempt.
@@ -127,8 +139,8 @@ pub enum End {
         /// The wait.
         delay: Duration,
     },
-    /// It ends, unless messages joined meanwhile. Then it starts again at once with those, with all
-    /// its attempts.
+    /// It ends. But if messages joined meanwhile, it starts again at once with those, and has all
+    /// its attempts again.
     Close,
     /// It ends, and the address leaves the active list.
     Retire {
@@ -141,10 +153,10 @@ pub enum End {
     },
 }
 
-/// One failed try in the history of a job.
+/// One failed attempt in the history of a job.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Try {
-    /// The number of the try. The platform's own was 0.
+pub struct FailedAttempt {
+    /// The number of the attempt. The platform's own was 0.
     #[serde(rename = "a")]
     pub attempt: u32,
     /// When it was settled.
@@ -207,8 +219,8 @@ pub struct Acceptance {
     /// The number of the attempt, as policy counts attempts.
     #[serde(rename = "a")]
     pub attempt: u32,
-    /// When the job was claimed for that attempt. A bounce from before this instant is about
-    /// another try.
+    /// When the job was claimed for that attempt. A bounce from before this instant is about an
+    /// earlier attempt.
     #[serde(rename = "t", with = "as_ms")]
     pub at: Timestamp,
     /// From this instant the message counts as delivered.
@@ -279,7 +291,8 @@ pub enum CorruptRecord {
     /// It is stored under a name that is not a job id.
     #[error("it is stored under a name that is not a job id: {0}")]
     Id(NotAJobId),
-    /// Its id is not UTF-8 text, so it could not be settled under the id that was read.
+    /// Its id is not UTF-8. Read as text, it is a different id, under which the job could not be
+    /// settled.
     #[error("its id has bytes that are not UTF-8")]
     NotText,
     /// A line cannot be parsed by this version.
@@ -317,12 +330,12 @@ impl Head {
             held: false,
             history: Vec::with_capacity(1),
         };
-        head.remember(0, &reply.to_string(), bounced_at);
+        head.record_failed_attempt(0, &reply.to_string(), bounced_at);
         head
     }
 
-    /// Returns the head for messages that joined while the job ended. They have all attempts before
-    /// them again.
+    /// Returns the head of a job that starts again with the messages that joined while it ended. It
+    /// has all its attempts again.
     #[must_use]
     pub fn renewed(self, now: Timestamp) -> Self {
         Self {
@@ -333,9 +346,9 @@ impl Head {
         }
     }
 
-    /// Adds a failed try to the history, within its limits. A try that did not count has the same
-    /// number as the next try, which then replaces it.
-    pub fn remember(&mut self, attempt: u32, reply: &str, at: Timestamp) {
+    /// Adds a failed attempt to the history, within its limits. An attempt that did not count has
+    /// the same number as the next attempt, which then replaces it.
+    pub fn record_failed_attempt(&mut self, attempt: u32, reply: &str, at: Timestamp) {
         self.history.pop_if(|last| last.attempt == attempt);
         if self.history.len() >= HISTORY_MAX {
             self.history.remove(0);
@@ -344,7 +357,7 @@ impl Head {
             .char_indices()
             .nth(HISTORY_REPLY_CHARS)
             .map_or(reply.len(), |(end, _)| end);
-        self.history.push(Try {
+        self.history.push(FailedAttempt {
             attempt,
             at,
             reply: reply[..end].to_owned(),
@@ -363,7 +376,8 @@ impl Message {
         to_line(self)
     }
 
-    /// Returns about how many bytes its line has: those of inline content and metadata, plus 512.
+    /// Returns the approximate length of the message's line in bytes: that of the inline content
+    /// and the metadata, plus 512.
     pub fn content_len(&self) -> usize {
         let content = match &self.content {
             Some(ContentRef::Inline(content)) => content.len(),
@@ -467,6 +481,38 @@ mod tests {
         }
     }
 
+    /// Scripts and other versions read this form, so a change of it is a change of the layout.
+    #[test]
+    fn a_record_has_the_form_that_the_scripts_rely_on() {
+        let mut job = job();
+        let at = Timestamp::from_ms(1_763_716_200_000);
+        job.head.created = at;
+        job.head.history.truncate(1);
+        job.head.history[0].at = at;
+        job.messages.truncate(1);
+        let message = &mut job.messages[0];
+        message.id = "<a\"1@example.org>".to_owned();
+        message.bounced_at = at;
+        message.accepted = Some(Acceptance {
+            attempt: 2,
+            at,
+            until: at,
+            serial: 7,
+        });
+        let record = job.record();
+        let (head, line) = record.split_once('\n').unwrap();
+        assert!(
+            line.starts_with(
+                "{\"i\":\"<a\\\"1@example.org>\",\"b\":1763716200000,\
+                 \"y\":{\"a\":2,\"t\":1763716200000,\"u\":1763716200000,\"k\":7}"
+            ),
+            "{line}"
+        );
+        let end = ",\"h\":[{\"a\":0,\"t\":1763716200000,\"r\":\"";
+        assert!(head.starts_with("{\"v\":1,\"d\":\"example.com\",\"a\":"), "{head}");
+        assert!(head.contains("\"c\":1763716200000") && head.contains(end), "{head}");
+    }
+
     #[test]
     fn a_record_is_read_back_as_it_was_written() {
         let job = job();
@@ -498,7 +544,7 @@ mod tests {
     fn history_is_bounded() {
         let mut head = job().head;
         for attempt in 1..100 {
-            head.remember(attempt, &"é".repeat(1_000), head.created);
+            head.record_failed_attempt(attempt, &"é".repeat(1_000), head.created);
         }
         assert_eq!(head.history.len(), HISTORY_MAX);
         assert_eq!(head.history.last().unwrap().attempt, 99);

@@ -85,8 +85,8 @@ impl Fault {
         }
     }
 
-    /// Whether this process, or this machine, can open no more files for now. That ends when others
-    /// are closed.
+    /// Whether the cause is that this process, or this machine, has too many files open. That ends
+    /// when some of them are closed.
     pub fn is_shortage(&self) -> bool {
         self.name
             .is_some_and(|name| ["EMFILE", "ENFILE"].contains(&name))

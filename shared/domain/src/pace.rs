@@ -39,8 +39,8 @@ pub struct Pace {
     /// How long an answer counts as recent.
     pub answered_within: Duration,
     /// The size up to which each success adds one to the window, as long as nothing has failed.
-    /// Above it, one is added after as many successes as the window has places. Failures of the
-    /// host or the route make the window smaller.
+    /// Above it, one is added after as many successes as the window is large. Failures of the host
+    /// or the route make the window smaller.
     pub window: u32,
     /// The smallest window that failures lead to. Also the window right after a breaker has closed.
     pub window_min: u32,
@@ -51,18 +51,18 @@ pub struct Pace {
 /// When the breaker of a destination opens, and for how long.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Breaker {
-    /// How many failures of the host in a row open it.
+    /// How many failures of the host in a row open the breaker.
     pub failures: u32,
     /// The share of failures that opens it, above 0 and at most 1. Counted over at least `samples`
     /// attempts within the time `over`.
     pub share: f64,
-    /// The least number of attempts for `share` to be judged.
+    /// The smallest number of attempts for which `share` is judged.
     pub samples: u32,
     /// The time over which `share` is counted.
     pub over: Duration,
-    /// How long it is open the first time. Doubled each further time in a row.
+    /// How long the breaker is open the first time. Doubled each further time in a row.
     pub open: Duration,
-    /// The longest time that it is open.
+    /// The longest time that the breaker is open.
     pub open_max: Duration,
 }
 
@@ -127,10 +127,10 @@ pub enum Feedback {
     Good,
     /// The host failed. The window gets smaller, and the breaker counts a failure.
     HostFailed,
-    /// Our route to it failed, for example because of our reputation there. The window gets
-    /// smaller.
+    /// Our route to the mail system failed, for example because of our reputation there. The window
+    /// gets smaller.
     RouteFailed,
-    /// It answered, but the answer shows nothing about how well it works.
+    /// The mail system answered, but the answer shows nothing about how well it works.
     Answered,
     /// No feedback: the trouble was on our side, or nothing was tried.
     Nothing,
@@ -184,7 +184,7 @@ pub struct DestinationRule {
     /// The name of a destination (`example.com`, `google`), or `*.example.com` for all domains
     /// below one, or `*`.
     pub name: String,
-    /// Their upper limits.
+    /// The upper limits of these destinations.
     pub limits: PaceLimits,
 }
 

@@ -66,7 +66,7 @@ impl Reply {
     pub fn parse(raw: &str) -> Self {
         let folded = fold(cut(raw, MAX_RAW));
         let whole = without_diagnostic_type(&folded).trim_start_matches(SEPARATORS);
-        let quoted = || Head::after_lead_in(whole).or_else(|| Head::in_midst(whole));
+        let quoted = || Head::after_lead_in(whole).or_else(|| Head::within(whole));
         let (head, is_quoted) = match Head::at_start(whole) {
             Some(head) => (head, false),
             None => quoted().map_or(
@@ -81,9 +81,7 @@ impl Reply {
                 |head| (head, true),
             ),
         };
-        let status = head
-            .status
-            .or_else(|| status_in_midst(head.rest, head.code));
+        let status = head.status.or_else(|| status_within(head.rest, head.code));
         let mut reply = Self {
             code: head.code,
             status,
@@ -145,22 +143,22 @@ struct Head<'a> {
 impl<'a> Head<'a> {
     /// Returns the head at the start of `text`.
     fn at_start(text: &'a str) -> Option<Self> {
-        let text = opened(text);
+        let text = without_openers(text);
         let Some((code, rest)) = code_at(text) else {
             let (status, rest) = status_at(text).filter(|(status, _)| is_in_use(*status))?;
             return Some(Self {
                 code: None,
                 status: Some(status),
-                rest: past_separators(rest),
+                rest: without_separators(rest),
             });
         };
-        let rest = past_separators(rest);
-        match status_at(opened(rest.trim_start_matches(SEPARATORS))) {
+        let rest = without_separators(rest);
+        match status_at(without_openers(rest.trim_start_matches(SEPARATORS))) {
             Some((status, rest)) if (status.class() == StatusClass::Success) == (code < 400) => {
                 Some(Self {
                     code: Some(code),
                     status: Some(status),
-                    rest: past_separators(rest),
+                    rest: without_separators(rest),
                 })
             }
             _ => Some(Self {
@@ -184,7 +182,7 @@ impl<'a> Head<'a> {
 
     /// Returns the first failure whose code and status are next to each other within other words:
     /// `returned '550 5.1.1 no such user'`.
-    fn in_midst(text: &'a str) -> Option<Self> {
+    fn within(text: &'a str) -> Option<Self> {
         statuses(text)
             .filter_map(|(at, _)| code_before(&text[..at]))
             .find(|(_, code)| *code >= 400 && *code != BAD_SEQUENCE)
@@ -192,10 +190,10 @@ impl<'a> Head<'a> {
     }
 }
 
-/// Returns the first status within `text` that can belong to this reply. It must be in use, since
-/// versions and dates look alike. It must be of the code's class. It must not follow a different
-/// code, because then it answers another command.
-fn status_in_midst(text: &str, code: Option<u16>) -> Option<EnhancedStatus> {
+/// Returns the first status within `text` that can belong to this reply. It must be in use, because
+/// versions and dates look like a status. It must be of the code's class. It must not follow a
+/// different code, because then it answers another command.
+fn status_within(text: &str, code: Option<u16>) -> Option<EnhancedStatus> {
     statuses(text)
         .filter(|(_, status)| is_in_use(*status))
         .filter(|(_, status)| match code {
@@ -210,9 +208,9 @@ fn status_in_midst(text: &str, code: Option<u16>) -> Option<EnhancedStatus> {
 fn statuses(text: &str) -> impl Iterator<Item = (usize, EnhancedStatus)> {
     text.match_indices(['2', '4', '5']).filter_map(|(at, _)| {
         let before = &text[..at];
-        let part_of_more =
+        let is_part_of_word =
             before.ends_with(|c| c == '.' || is_word(c)) && code_before(before).is_none();
-        if part_of_more || before.ends_with("version ") {
+        if is_part_of_word || before.ends_with("version ") {
             None
         } else {
             status_at(&text[at..]).map(|(status, _)| (at, status))
@@ -220,10 +218,10 @@ fn statuses(text: &str) -> impl Iterator<Item = (usize, EnhancedStatus)> {
     })
 }
 
-/// Returns `text` without the characters that may come before a code or a status. It removes at
-/// most four. So a long run of them costs no more than a short one, although the search starts
+/// Returns `text` without the characters that may come before a code or a status. At most four are
+/// removed. So a long run of them does not cost more per character, although the search starts
 /// again at each of them.
-fn opened(text: &str) -> &str {
+fn without_openers(text: &str) -> &str {
     (0..4).fold(text, |text, _| text.strip_prefix(OPENERS).unwrap_or(text))
 }
 
@@ -231,7 +229,7 @@ fn opened(text: &str) -> &str {
 /// part of the text: some servers write `550 <jo@example.com>: user unknown` without the address,
 /// and then the colon is the only sign of that. Two colons are kept because they begin an IPv6
 /// address.
-fn past_separators(text: &str) -> &str {
+fn without_separators(text: &str) -> &str {
     let past = text.trim_start_matches(SEPARATORS);
     let passed = &text[..text.len() - past.len()];
     if passed.ends_with(" : ") || passed.ends_with("::") {
@@ -260,10 +258,10 @@ fn code_at(text: &str) -> Option<(u16, &str)> {
         .parse()
         .ok()
         .filter(|code| all_digits && (200..600).contains(code))?;
-    let more = rest
+    let continues = rest
         .trim_start_matches('.')
         .starts_with(|c| c != '-' && is_word(c));
-    (!more).then_some((code, rest))
+    (!continues).then_some((code, rest))
 }
 
 /// Returns the code at the end of `before`, and its position.
@@ -315,18 +313,20 @@ fn without_diagnostic_type(text: &str) -> &str {
 /// reply repeats (RFC 5321, section 4.2.1) are removed: at the start of a line, and also within a
 /// line if lines were joined on the way.
 fn human_text(rest: &str, code: Option<u16>, status: Option<EnhancedStatus>) -> String {
-    let again = code.filter(|code| {
+    // The code, if it occurs again. The loop has no early exit, so that the compiler can process
+    // many bytes per step.
+    let repeated_code = code.filter(|code| {
         let digits = [code / 100, code / 10 % 10, code % 10]
             .map(|digit| b'0' + u8::try_from(digit).unwrap_or(0));
-        let is = |three: &[u8]| {
+        let is_code = |three: &[u8]| {
             (three[0] == digits[0]) & (three[1] == digits[1]) & (three[2] == digits[2])
         };
         rest.as_bytes()
             .windows(3)
-            .fold(false, |again, three| again | is(three))
+            .fold(false, |found, three| found | is_code(three))
     });
     let replaced;
-    let rest = match (again, status) {
+    let rest = match (repeated_code, status) {
         (Some(code), Some(status)) => {
             replaced = rest
                 .replace(&format!(" {code}-{status} "), "\n")

@@ -38,10 +38,10 @@ pub struct StandingRecord {
     /// The state.
     #[serde(rename = "s")]
     pub standing: Standing,
-    /// Since when.
+    /// Since when the address has this standing.
     #[serde(rename = "t", with = "as_ms")]
     pub since: Timestamp,
-    /// Until when, for `unavailable`.
+    /// When `unavailable` ends.
     #[serde(
         rename = "u",
         default,
@@ -49,7 +49,7 @@ pub struct StandingRecord {
         with = "optional_ms"
     )]
     pub until: Option<Timestamp>,
-    /// The policy row, the fact or the operator that put it there.
+    /// The policy row, the fact or the operator that set the standing.
     #[serde(rename = "r")]
     pub reason: String,
     /// How many times in a row the address became unavailable without a delivery in between.

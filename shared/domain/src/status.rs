@@ -22,7 +22,7 @@ pub enum StatusClass {
 
 impl StatusClass {
     /// Returns the class with this number, which is also the first digit of an SMTP code. Returns
-    /// `None` except for 2, 4 and 5.
+    /// `None` for all numbers except 2, 4 and 5.
     pub const fn from_digit(digit: u8) -> Option<Self> {
         match digit {
             2 => Some(Self::Success),
@@ -53,8 +53,9 @@ impl EnhancedStatus {
     /// Returns the status `class.subject.detail`. Use it for constants; text from outside is
     /// parsed.
     ///
-    /// # Panics If subject or detail is above [`Self::MAX_NUMBER`]. A constant with such a number
-    /// does not compile.
+    /// # Panics
+    /// If subject or detail is above [`Self::MAX_NUMBER`]. A constant with such a number does not
+    /// compile.
     pub const fn new(class: StatusClass, subject: u16, detail: u16) -> Self {
         assert!(
             subject <= Self::MAX_NUMBER && detail <= Self::MAX_NUMBER,

@@ -1,6 +1,6 @@
 //! Tallies: counts of the attempts at one destination on one day, grouped by result, status,
-//! attempt number, hour and waiting time. Settle counts an attempt in the same call that changes
-//! its job, so tallies and journal cannot disagree.
+//! attempt number, hour and waiting time. The store counts an attempt in the same call that settles
+//! it, so tallies and journal cannot disagree.
 
 use std::fmt;
 use std::str::FromStr;
@@ -27,14 +27,14 @@ pub enum TallyResult {
     /// A message was sent whole, but no reply came, so it may have been accepted or not. It counts
     /// here even if the job was then deferred or ended, but not if the address was retired.
     Unknown,
-    /// Not an attempt: no bounce came for a message that a relay had accepted, so it counts as
-    /// delivered.
+    /// Not an attempt: no bounce came for a message that a relay had accepted, so the message
+    /// counts as delivered.
     Confirmed,
     /// Not an attempt: a bounce came for a message that a relay had accepted.
     Refuted,
 }
 
-/// One field of a tally. Attempts with the same values in all of these are counted together.
+/// One group of a tally: attempts with the same values in all these fields are counted together.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Tally {
     /// How the attempt ended.
@@ -45,8 +45,8 @@ pub struct Tally {
     pub attempt: u32,
     /// The hour of the day, in UTC.
     pub hour: u8,
-    /// How long the job had existed: the smallest n for which that is at most 2^n hours, but at
-    /// most [`BUCKET_MAX`].
+    /// The age of the job: the smallest n such that the job was at most 2^n hours old, but at most
+    /// [`BUCKET_MAX`].
     pub bucket: u8,
 }
 

@@ -1,6 +1,6 @@
-//! A transcript: what one attempt showed on the wire. Which host it talked to, how far it got, and
-//! how long each phase took. Events and traces carry it next to the reply. It names hosts, never a
-//! mail address.
+//! A transcript of one attempt on the wire: which host it talked to, how far it got, and how long
+//! each phase took. Events and traces carry it next to the reply. It names hosts, never a mail
+//! address.
 
 use std::fmt;
 use std::time::Duration;
@@ -33,7 +33,7 @@ pub enum Phase {
     Dot,
 }
 
-/// What one attempt showed on the wire.
+/// What happened on the wire during one attempt.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Transcript {
     /// The last phase that was started.
@@ -147,7 +147,7 @@ mod tests {
     }
 
     #[test]
-    fn endless_retries_of_a_peer_make_no_endless_transcript() {
+    fn the_number_of_phases_in_a_transcript_is_bounded() {
         let mut transcript = Transcript::default();
         for _ in 0..1_000 {
             transcript.took(Phase::Connect, Duration::ZERO);

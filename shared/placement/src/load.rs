@@ -31,8 +31,9 @@ impl Providers {
         EMBEDDED.clone()
     }
 
-    /// Adds the `[[provider]]` sections of one layer of configuration. Each replaces the provider
-    /// with its name. Domains and hosts that it claims are taken from earlier providers.
+    /// Adds the `[[provider]]` sections of one layer of configuration. Each section replaces the
+    /// provider of the same name, and takes the domains and hosts that it claims from earlier
+    /// providers.
     pub fn read(&mut self, file: &str, sections: &[&Table], faults: &mut Vec<SettingsFault>) {
         self.add(read_sections(file, sections, faults));
     }
@@ -46,8 +47,8 @@ fn read_file(file: &str, table: &Table, faults: &mut Vec<SettingsFault>) -> Vec<
     read_sections(file, &tables, faults)
 }
 
-/// Reads the sections of one file. Two of them must not have the same name or claim the same
-/// domain.
+/// Reads the sections of one file. Two of them must not have the same name, or claim the same
+/// domain or host.
 fn read_sections(file: &str, tables: &[&Table], faults: &mut Vec<SettingsFault>) -> Vec<Provider> {
     let mut providers: Vec<Provider> = Vec::new();
     let mut claimed: HashMap<(&str, String), String> = HashMap::new();

@@ -8,7 +8,7 @@ use xxhash_rust::xxh3::xxh3_64;
 
 use crate::providers::Providers;
 
-/// The longest name of a site, in bytes. The name is part of Redis keys.
+/// The longest name of a site (a set of mail hosts), in bytes. The name is part of Redis keys.
 const SITE_MAX: usize = 160;
 
 /// The answer of the DNS about a domain's mail hosts.
@@ -30,7 +30,7 @@ pub enum Reason {
     Provider,
     /// Its mail hosts belong to a provider.
     ProviderHosts,
-    /// It has mail hosts of its own. Other domains with the same hosts belong to the same site.
+    /// Its mail hosts belong to no provider. All domains with the same hosts are one site.
     Site,
     /// It belongs to no provider and no site.
     OwnName,
@@ -57,13 +57,13 @@ impl MailHosts {
         let mut hosts = BTreeSet::new();
         for (preference, host) in records {
             let host = host.trim_end_matches('.').to_ascii_lowercase();
-            // The DNS can contain any byte. A name that is not a host name accepts no mail, and
+            // The DNS can contain any byte. A name that is not a host name cannot accept mail, and
             // must not get into keys and reports.
-            let usable = host
+            let is_usable = host
                 .bytes()
                 .all(|b| b.is_ascii_alphanumeric() || b"-_.".contains(&b))
                 && !host.is_empty();
-            if !usable || preference > best {
+            if !is_usable || preference > best {
                 continue;
             }
             if preference < best {
@@ -89,7 +89,8 @@ impl Reason {
 }
 
 impl Proposal {
-    /// Places a domain. A provider has priority over the mail hosts.
+    /// Proposes a destination for a domain. A provider of the domain has priority over its mail
+    /// hosts.
     pub fn new(providers: &Providers, domain: &str, hosts: &MailHosts) -> Self {
         let own = || Destination::own_name(domain);
         let (destination, reason) = match (providers.of_domain(domain), hosts) {
@@ -120,8 +121,8 @@ fn shared_provider(providers: &Providers, hosts: &BTreeSet<String>) -> Option<De
         .then(|| first.clone())
 }
 
-/// Returns the destination for a set of mail hosts. Its name is all hosts, or if that is too long,
-/// the first host and a hash of all.
+/// Returns the destination for a set of mail hosts. Its name lists all hosts. If that is too long,
+/// it consists of the first host and a hash of the whole list.
 fn site(hosts: &BTreeSet<String>) -> Destination {
     let first = hosts.first().map(String::as_str).unwrap_or_default();
     if hosts.len() == 1 && first.len() <= SITE_MAX {

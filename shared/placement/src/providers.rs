@@ -9,7 +9,7 @@ use domain::destination::Destination;
 /// One mail system that serves many domains.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Provider {
-    /// Its name, also of its destination: lower-case letters, digits and hyphens.
+    /// Its name, which is also that of its destination: lower-case letters, digits and hyphens.
     pub name: String,
     /// Its recipient domains: `example.com`, or `*.example.com` for all domains below it.
     pub domains: Vec<String>,
@@ -43,7 +43,7 @@ impl Providers {
         }
     }
 
-    /// Returns the providers. If two claim the same domain or host, it belongs to the later one.
+    /// Returns the providers. A domain or host that two of them claim belongs to the later one.
     pub fn list(&self) -> &[Provider] {
         &self.list
     }
@@ -71,6 +71,7 @@ impl fmt::Debug for Providers {
 #[derive(Clone, Default)]
 struct Index {
     exact: HashMap<String, Destination>,
+    /// The patterns, without their `*.`.
     below: HashMap<String, Destination>,
 }
 

@@ -1,9 +1,9 @@
-//! Decides what follows from a job and the outcome of an attempt. Intake uses it too, because a
-//! bounce is the outcome of attempt 0.
+//! Decides what to do about the outcome of an attempt. Intake uses it too, because a bounce is the
+//! outcome of attempt 0.
 
 use std::time::Duration;
 
-use classify::hint::{asked, asking, hint};
+use classify::hint::{hint, retry_after, with_retry_after};
 use domain::clock::Timestamp;
 use domain::outcome::{Fault, FaultKind, Outcome, Side};
 use domain::reply::Reply;
@@ -19,7 +19,7 @@ pub enum Verdict {
     Close,
     /// The job waits this long from now for its next attempt.
     RetryAfter(Duration),
-    /// This message is given up. The next one becomes the probe.
+    /// This message is given up. The next message of the job is tried.
     DropMessage,
     /// All messages are given up. The address keeps its standing.
     DropAll,
@@ -28,7 +28,7 @@ pub enum Verdict {
         /// The new standing of the address.
         standing: Standing,
         /// Whether no mail was delivered at that destination since the job was created. Then the
-        /// host is dead, and repeated unavailability must not make the address inactive.
+        /// host counts as dead, and repeated unavailability must not make the address inactive.
         host_down: bool,
     },
     /// A relay accepted the message. The job waits this long from now for a bounce. If none comes,
@@ -39,10 +39,10 @@ pub enum Verdict {
     Hold(Duration),
 }
 
-/// The facts about a job that policy needs.
+/// The facts about an attempt and its job that the policy needs.
 #[derive(Clone, Copy, Debug)]
-pub struct Case<'a> {
-    /// The job's id. The job's share of the jitter depends on it.
+pub struct AttemptFacts<'a> {
+    /// The job's id. The jitter depends on it.
     pub job: &'a str,
     /// The tenant.
     pub account: &'a str,
@@ -74,7 +74,7 @@ pub struct Decision<'t> {
 
 /// Decides about the outcome of one attempt. Pure: the same input always has the same verdict.
 pub fn decide<'t>(
-    case: &Case<'_>,
+    facts: &AttemptFacts<'_>,
     outcome: &Outcome,
     table: &'t Table,
     now: Timestamp,
@@ -85,8 +85,8 @@ pub fn decide<'t>(
         reply,
     };
     let reply = match outcome {
-        Outcome::Accepted(reply) if !case.confirm.is_zero() => {
-            return without_row(Verdict::Confirm(case.confirm), reply.clone());
+        Outcome::Accepted(reply) if !facts.confirm.is_zero() => {
+            return without_row(Verdict::Confirm(facts.confirm), reply.clone());
         }
         Outcome::Delivered(reply) | Outcome::Accepted(reply) => {
             return without_row(Verdict::Close, reply.clone());
@@ -114,14 +114,14 @@ pub fn decide<'t>(
     if is_ours && !is_unanswered {
         // A busy peer, such as our relay, may state how long to wait.
         let hold = bounded_hint(&reply, table).map_or(table.hold, |hint| hint.max(table.hold));
-        return without_row(hold_or_end(case, hold, Final::Message, table, now), reply);
+        return without_row(hold_or_end(facts, hold, Final::Message, table, now), reply);
     }
-    let row = table.row(&reply, case.account, case.stream, case.destination);
+    let row = table.row(&reply, facts.account, facts.stream, facts.destination);
     if is_ours {
-        // The relay may have accepted the message. So each such attempt counts, or the message
-        // could be sent without end. But the address is not blamed for it.
+        // The relay may have accepted the message. If such an attempt did not count, the message
+        // could be sent again without end. So it counts, but the address is not blamed for it.
         let verdict = match judge(
-            case,
+            facts,
             row,
             &reply,
             || bounded_hint(&reply, table),
@@ -138,7 +138,7 @@ pub fn decide<'t>(
         };
     }
     let verdict = judge(
-        case,
+        facts,
         row,
         &reply,
         || bounded_hint(&reply, table),
@@ -155,28 +155,28 @@ pub fn decide<'t>(
 /// Decides about a reply of the recipient's mail system whose row is known. `hint` returns the time
 /// that the reply asks for, within the limits.
 pub(crate) fn judge(
-    case: &Case<'_>,
+    facts: &AttemptFacts<'_>,
     row: &Row,
     reply: &Reply,
     hint: impl FnOnce() -> Option<Duration>,
     table: &Table,
     now: Timestamp,
 ) -> Verdict {
-    let step = usize::try_from(case.attempt).unwrap_or(usize::MAX);
+    let attempt = usize::try_from(facts.attempt).unwrap_or(usize::MAX);
     if row.hold {
-        let delay = row.delays[step.min(row.delays.len() - 1)];
+        let delay = row.delays[attempt.min(row.delays.len() - 1)];
         return hold_or_end(
-            case,
-            row.jitter.apply(delay, case.job, case.attempt),
+            facts,
+            row.jitter.apply(delay, facts.job, facts.attempt),
             row.end,
             table,
             now,
         );
     }
-    let overdue = now.since(case.created) >= table.max_age;
-    match row.delays.get(step).filter(|_| !overdue) {
+    let overdue = now.since(facts.created) >= table.max_age;
+    match row.delays.get(attempt).filter(|_| !overdue) {
         Some(&delay) => {
-            let hinted = if step == 0 {
+            let hinted = if attempt == 0 {
                 hinted(delay, row, hint)
             } else {
                 asked_for(delay, row, reply, table)
@@ -187,22 +187,23 @@ pub(crate) fn judge(
             } else {
                 row.jitter
             };
-            Verdict::RetryAfter(jitter.apply(hinted.unwrap_or(delay), case.job, case.attempt))
+            Verdict::RetryAfter(jitter.apply(hinted.unwrap_or(delay), facts.job, facts.attempt))
         }
         None if row.scope == Scope::Message => Verdict::DropMessage,
-        None => used_up(case, row),
+        None => used_up(facts, row),
     }
 }
 
-/// Holds the job, or ends it by its age: a wait that uses up no attempts would otherwise never end.
+/// Holds the job, or ends it if it is too old: otherwise a wait that uses up no attempts would
+/// never end.
 fn hold_or_end(
-    case: &Case<'_>,
+    facts: &AttemptFacts<'_>,
     delay: Duration,
     end: Final,
     table: &Table,
     now: Timestamp,
 ) -> Verdict {
-    match (now.since(case.created) < table.max_age, end) {
+    match (now.since(facts.created) < table.max_age, end) {
         (true, _) => Verdict::Hold(delay),
         (false, Final::Message) => Verdict::DropAll,
         (false, end) => Verdict::Retire {
@@ -212,7 +213,8 @@ fn hold_or_end(
     }
 }
 
-/// Returns the first delay that a hint in the reply asks for, if the row allows hints.
+/// Returns the delay before the first attempt that a hint in the reply asks for, if the row allows
+/// hints.
 fn hinted(delay: Duration, row: &Row, hint: impl FnOnce() -> Option<Duration>) -> Option<Duration> {
     match row.hint {
         HintUse::Ignore => None,
@@ -222,9 +224,9 @@ fn hinted(delay: Duration, row: &Row, hint: impl FnOnce() -> Option<Duration>) -
 }
 
 /// Returns the text for a fault. If the peer asked for a time outside its reply, that time stays at
-/// the front, where [`asked`] finds it.
+/// the front, where [`retry_after`] finds it.
 fn text_of(fault: &Fault) -> String {
-    let Some(span) = asked(&fault.text) else {
+    let Some(span) = retry_after(&fault.text) else {
         return fault.to_string();
     };
     let (_, rest) = fault.text.split_once("; ").unwrap_or_default();
@@ -232,15 +234,16 @@ fn text_of(fault: &Fault) -> String {
         text: rest.to_owned(),
         ..fault.clone()
     };
-    asking(&plain.to_string(), Some(span.as_secs()))
+    with_retry_after(&plain.to_string(), Some(span.as_secs()))
 }
 
-/// Returns a later delay that the peer asked for outside its reply's text, if the row allows hints.
-/// A time that is only in the text is ignored for later delays: a server that writes "in 5 minutes"
-/// each time does not mean it. A delay is never shorter than the schedule's.
+/// Returns the delay before a later attempt that the peer asked for outside its reply's text, if
+/// the row allows hints. A time that is only in the text is ignored for later attempts: a server
+/// that writes "in 5 minutes" each time does not mean it. A delay is never shorter than the
+/// schedule's.
 fn asked_for(delay: Duration, row: &Row, reply: &Reply, table: &Table) -> Option<Duration> {
     let allows_hints = row.hint != HintUse::Ignore;
-    let asked = asked(&reply.text)
+    let asked = retry_after(&reply.text)
         .filter(|_| allows_hints)
         .map(|asked| bounded(asked, table));
     asked.filter(|asked| *asked > delay)
@@ -255,9 +258,12 @@ fn bounded(span: Duration, table: &Table) -> Duration {
     span.clamp(least, most)
 }
 
-fn used_up(case: &Case<'_>, row: &Row) -> Verdict {
-    let host_down =
-        row.scope == Scope::Host && case.last_delivery_there.is_none_or(|at| at < case.created);
+/// Returns the verdict when the attempts that the row allows are used up.
+fn used_up(facts: &AttemptFacts<'_>, row: &Row) -> Verdict {
+    let host_down = row.scope == Scope::Host
+        && facts
+            .last_delivery_there
+            .is_none_or(|at| at < facts.created);
     match row.end {
         Final::Message => Verdict::DropAll,
         Final::Inactive if host_down => Verdict::Retire {

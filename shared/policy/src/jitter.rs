@@ -11,7 +11,7 @@ use xxhash_rust::xxh3::xxh3_64_with_seed;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Jitter {
     percent: u8,
-    early: bool,
+    may_be_early: bool,
 }
 
 /// Why a text is not a jitter.
@@ -23,7 +23,7 @@ impl Jitter {
     /// Returns the same jitter, but one that never shortens a delay.
     pub const fn never_early(self) -> Self {
         Self {
-            early: false,
+            may_be_early: false,
             ..self
         }
     }
@@ -34,7 +34,7 @@ impl Jitter {
         let hash = xxh3_64_with_seed(job.as_bytes(), u64::from(attempt)) >> 32;
         let uniform = hash as f64 / f64::from(u32::MAX);
         let share = f64::from(self.percent) / 100.0;
-        let factor = if self.early {
+        let factor = if self.may_be_early {
             1.0 + share * (2.0 * uniform - 1.0)
         } else {
             1.0 + share * uniform
@@ -48,7 +48,7 @@ impl FromStr for Jitter {
     type Err = NotAJitter;
 
     fn from_str(text: &str) -> Result<Self, NotAJitter> {
-        let (early, rest) = match text.strip_prefix('±') {
+        let (may_be_early, rest) = match text.strip_prefix('±') {
             Some(rest) => (true, rest),
             None => (false, text.strip_prefix('+').unwrap_or(text)),
         };
@@ -64,13 +64,16 @@ impl FromStr for Jitter {
         if !text.starts_with(['±', '+']) && percent != 0 {
             return Err(NotAJitter);
         }
-        Ok(Self { percent, early })
+        Ok(Self {
+            percent,
+            may_be_early,
+        })
     }
 }
 
 impl fmt::Display for Jitter {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let sign = match (self.percent, self.early) {
+        let sign = match (self.percent, self.may_be_early) {
             (0, _) => "",
             (_, true) => "±",
             (_, false) => "+",

@@ -1,5 +1,6 @@
-//! What a verdict about one message makes of its job. Pure. An attempt asks it for the outcome of a
-//! message, and intake asks it for a bounce of a message that a relay had accepted.
+//! Turns a verdict about one message into its consequences: what becomes of the message and its
+//! job, and which events describe that. Pure. An attempt uses it for the outcome of a message.
+//! Intake uses it for the bounce of a message that a relay had accepted.
 
 use std::time::Duration;
 
@@ -11,7 +12,7 @@ use serde_json::Map;
 
 use crate::decide::{Decision, Verdict};
 
-/// What becomes of a message and its job, with the events of that.
+/// What becomes of a message and its job, with the events that describe it.
 #[derive(Debug)]
 pub enum Conclusion {
     /// The message was delivered. The next one is tried.
@@ -40,8 +41,8 @@ pub struct Retirement {
     pub end: End,
 }
 
-/// Draws the conclusion from a verdict. `about` is an event about the message, with everything that
-/// is known of the try; its kind and reason are set here.
+/// Returns the consequences of a verdict. `about` is an event about the message, with all that is
+/// known about the attempt. Its kind and reason are set here.
 pub fn conclude(decision: &Decision<'_>, outcome: &Outcome, about: Event) -> Conclusion {
     let event = |about, kind, reason: Option<&str>| Event {
         kind,
@@ -92,7 +93,7 @@ pub fn conclude(decision: &Decision<'_>, outcome: &Outcome, about: Event) -> Con
 /// of the attempt. A failure that does not count leaves the status and the policy row as they are.
 pub fn record_failure(head: &mut Head, decision: &Decision<'_>, number: u32, now: Timestamp) {
     head.held = matches!(decision.verdict, Verdict::Hold(_));
-    head.remember(number, &decision.reply.to_string(), now);
+    head.record_failed_attempt(number, &decision.reply.to_string(), now);
     if head.held {
         return;
     }
@@ -102,7 +103,7 @@ pub fn record_failure(head: &mut Head, decision: &Decision<'_>, number: u32, now
     }
 }
 
-/// Whether it is unknown if the peer accepted the message.
+/// Whether the message was sent whole and no reply came, so that it may have been accepted.
 pub fn is_unanswered(outcome: &Outcome) -> bool {
     matches!(outcome, Outcome::Unreachable(fault) if fault.kind == FaultKind::Unanswered)
 }

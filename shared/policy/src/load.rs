@@ -24,7 +24,8 @@ const MINUTE: Duration = Duration::from_secs(60);
 /// The largest number of delays in a row.
 const DELAYS_MAX: usize = 32;
 
-/// The largest size of a row's compiled text pattern, in bytes. It limits what a file can cost us.
+/// The largest size of a row's compiled text pattern, in bytes. It limits the memory that a policy
+/// file can take.
 const TEXT_SIZE_MAX: usize = 1 << 20;
 
 /// The values of `[defaults]`. Each file overrides those of the files before it.
@@ -229,7 +230,10 @@ fn read_row(mut section: Section<'_, '_>, defaults: &Defaults) -> Option<Row> {
     let hint = section.choice("hint", &HINTS).unwrap_or(defaults.hint);
     let hold = section.switch("hold").unwrap_or(false);
     if hold && delays.is_empty() {
-        section.fault("hold", "a row that holds needs a delay to wait for");
+        section.fault(
+            "hold",
+            "hold = true needs at least one delay, which is the time to wait",
+        );
     }
     let end = section.choice("final", &FINALS);
     let declared_class = section.choice("class", &CLASSES);

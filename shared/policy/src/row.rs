@@ -77,7 +77,7 @@ pub struct Row {
     pub status: Vec<StatusPattern>,
     /// The regular expression that the reply's text must match.
     pub text: Option<Regex>,
-    /// The reasons that it is for. The reply must have one of them; if empty, any will do.
+    /// The reasons that it is for. The reply must have one of them. If empty, every reply matches.
     pub reason: Vec<Reason>,
     /// The account that it is for.
     pub account: Option<String>,
@@ -98,7 +98,7 @@ pub struct Row {
     pub hold: bool,
     /// What happens when all attempts are used up.
     pub end: Final,
-    /// The class that the table gives. If none, it follows from `delays` and `end`.
+    /// The class that the table sets. If `None`, the class follows from `delays` and `end`.
     pub declared_class: Option<Class>,
 }
 
@@ -147,7 +147,7 @@ impl Scope {
     }
 
     /// Returns what a failure of this scope means for the pace of its destination. A mail system
-    /// that rejects a mailbox or a message works.
+    /// that only rejects a mailbox or a message is working well.
     pub const fn feedback(self) -> Feedback {
         match self {
             Self::Host => Feedback::HostFailed,

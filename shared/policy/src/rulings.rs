@@ -8,11 +8,11 @@ use classify::reason::{self, Reason};
 use domain::clock::Timestamp;
 use domain::reply::Reply;
 
-use crate::decide::{Case, Verdict, bounded_hint, judge};
+use crate::decide::{AttemptFacts, Verdict, bounded_hint, judge};
 use crate::row::{HintUse, Row};
 use crate::table::Table;
 
-/// How many replies are remembered. If there are more, nearly all differ anyway.
+/// How many replies are remembered. In a batch with more different replies, few occur twice.
 const REPLIES_MAX: usize = 512;
 
 /// A table, with the replies that it was used for.
@@ -44,21 +44,31 @@ impl<'t> RowCache<'t> {
         }
     }
 
-    /// Decides about a bounce with this reply as [`crate::decide()`] does, and returns the row too.
-    pub fn judge(&mut self, case: &Case<'_>, reply: &Reply, now: Timestamp) -> (Verdict, &'t Row) {
-        let Ruling { row, hint, .. } = self.ruling(case, reply);
-        (judge(case, row, reply, || hint, self.table, now), row)
+    /// Decides about a bounce with this reply as [`decide`](crate::decide::decide) does, and
+    /// returns the row too.
+    pub fn judge(
+        &mut self,
+        facts: &AttemptFacts<'_>,
+        reply: &Reply,
+        now: Timestamp,
+    ) -> (Verdict, &'t Row) {
+        let Ruling { row, hint, .. } = self.ruling(facts, reply);
+        (judge(facts, row, reply, || hint, self.table, now), row)
     }
 
-    fn ruling(&mut self, case: &Case<'_>, reply: &Reply) -> Ruling<'t> {
+    fn ruling(&mut self, facts: &AttemptFacts<'_>, reply: &Reply) -> Ruling<'t> {
         let known = self.known.get(reply).copied();
         if let Some(known) = known.filter(|_| !self.has_conditions) {
             return known;
         }
-        let reason = known.map_or_else(|| reason::of(reply), |known| known.reason);
-        let row = self
-            .table
-            .row_for(reply, reason, case.account, case.stream, case.destination);
+        let reason = known.map_or_else(|| reason::recognize(reply), |known| known.reason);
+        let row = self.table.row_for(
+            reply,
+            reason,
+            facts.account,
+            facts.stream,
+            facts.destination,
+        );
         let hint = if row.hint == HintUse::Ignore {
             None
         } else {
@@ -109,7 +119,7 @@ final = "unavailable"
             let mut rulings = RowCache::new(&table);
             for reply in replies.concat().iter().map(|text| Reply::parse(text)) {
                 for account in ["default", "acme", "default"] {
-                    let case = Case {
+                    let facts = AttemptFacts {
                         job: "acme/jo@example.com",
                         account,
                         stream: None,
@@ -119,8 +129,8 @@ final = "unavailable"
                         last_delivery_there: None,
                         confirm: Duration::ZERO,
                     };
-                    let decision = decide(&case, &Outcome::Deferred(reply.clone()), &table, T0);
-                    let (verdict, row) = rulings.judge(&case, &reply, T0);
+                    let decision = decide(&facts, &Outcome::Deferred(reply.clone()), &table, T0);
+                    let (verdict, row) = rulings.judge(&facts, &reply, T0);
                     assert_eq!(
                         (verdict, &row.name),
                         (decision.verdict, &decision.row.unwrap().name),

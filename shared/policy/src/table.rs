@@ -41,10 +41,16 @@ impl Table {
         stream: Option<&str>,
         destination: &str,
     ) -> &Row {
-        self.row_for(reply, reason::of(reply), account, stream, destination)
+        self.row_for(
+            reply,
+            reason::recognize(reply),
+            account,
+            stream,
+            destination,
+        )
     }
 
-    /// The same for a reply whose reason is already known.
+    /// Like [`Self::row`], for a reply whose reason is already known.
     pub fn row_for(
         &self,
         reply: &Reply,

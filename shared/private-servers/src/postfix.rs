@@ -21,8 +21,8 @@ const PATH: &str = "/usr/sbin:/usr/local/sbin:/usr/bin:/bin";
 /// How long Postfix may take until it listens.
 const START_MAX: Duration = Duration::from_secs(60);
 
-/// The lines of `main.cf` that all have: Postfix accepts mail from loopback, and delivers nothing
-/// on this machine.
+/// The lines of `main.cf` that every private Postfix has: Postfix accepts mail from loopback, and
+/// delivers nothing on this machine.
 const MAIN: &str = "\
 compatibility_level = 3.6
 maillog_file = /dev/stdout
@@ -37,8 +37,8 @@ alias_database =
 local_recipient_maps =
 ";
 
-/// The services that all have (master(5)), without chroot. The queue manager scans the incoming
-/// queue each second: a message that was not complete at one scan waits for the next.
+/// The services that every private Postfix has (master(5)), without chroot. The queue manager scans
+/// the incoming queue each second: a message that was not complete at one scan waits for the next.
 const SERVICES: &str = "\
 pickup   unix n - n 60 1 pickup
 cleanup  unix n - n - 0 cleanup
@@ -75,12 +75,12 @@ pub enum PostfixError {
     /// Its folder cannot be made, or written to.
     #[error("cannot write Postfix's folder: {0}")]
     Folder(#[from] io::Error),
-    /// One of its tools failed, or it does not listen. Contains its log.
+    /// One of its tools failed, or it does not listen.
     #[error("{what} failed: {log}")]
     Failed {
         /// What failed.
         what: String,
-        /// Its log so far.
+        /// Postfix's log so far.
         log: String,
     },
 }
@@ -95,7 +95,7 @@ pub struct PrivatePostfix {
 /// How many messages are in the queue.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Queue {
-    /// Messages that wait for their next try.
+    /// Messages that wait for their next attempt.
     pub deferred: usize,
     /// All other messages.
     pub rest: usize,
@@ -103,7 +103,8 @@ pub struct Queue {
 
 impl PrivatePostfix {
     /// Starts a Postfix that accepts mail at `address`, and waits until it listens. The lines for
-    /// `main.cf` and `master.cf` (`main`, `services`) are added to those that all have.
+    /// `main.cf` and `master.cf` (`main`, `services`) are added to those that every private Postfix
+    /// has.
     pub async fn start(
         address: SocketAddr,
         main: &str,
@@ -159,23 +160,24 @@ impl PrivatePostfix {
         log_of(self.folder.path())
     }
 
-    /// Its folder, which is removed with it. Its processes can read a file in there if all users
-    /// are allowed to read it.
+    /// Returns its folder, which is removed with it. Its processes run as another user, so they can
+    /// read only those files in the folder that all users may read.
     pub fn folder(&self) -> &Path {
         self.folder.path()
     }
 
-    /// Replaces its own lines of `main.cf`. They take effect with `postfix reload`.
+    /// Replaces the lines of `main.cf` that [`Self::start`] was given. The new ones take effect
+    /// with `postfix reload`.
     pub fn write_main(&self, main: &str) -> Result<(), PostfixError> {
         Ok(write_main(self.folder.path(), main)?)
     }
 
-    /// Runs one of its tools on it.
+    /// Runs one of Postfix's tools on this server.
     pub async fn run(&self, name: &str, arguments: &[&str]) -> Result<(), PostfixError> {
         run(self.folder.path(), name, arguments).await
     }
 
-    /// How many messages are in its queue.
+    /// Returns how many messages are in its queue.
     pub fn queue(&self) -> Queue {
         let files = |name: &str| files(&self.folder.path().join("queue").join(name));
         Queue {
@@ -199,7 +201,7 @@ impl PrivatePostfix {
     }
 }
 
-/// Returns a command that runs one of Postfix's tools, also if the tool is not in `PATH`.
+/// Returns a command that runs one of Postfix's tools, even if the tool is not in `PATH`.
 pub fn tool(name: &str) -> Command {
     let path = std::env::var("PATH").unwrap_or_default();
     let mut command = Command::new(name);

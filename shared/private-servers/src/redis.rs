@@ -22,8 +22,8 @@ pub const PROGRAM_VARIABLE: &str = "REDELIVER_REDIS_SERVER";
 /// The server programs, in order of preference.
 pub const PROGRAMS: [&str; 2] = ["redis-server", "valkey-server"];
 
-/// The most entries of a sorted set that Redis stores as a list; each operation on such a list
-/// reads all of it. With the server's default of 128, intake costs a fifth more if many
+/// The largest number of entries of a sorted set that Redis stores as a list. Each operation on
+/// such a list reads all of it. With the server's default of 128, intake costs a fifth more if many
 /// destinations have some dozens of jobs each.
 const LISTPACK_ENTRIES_MAX: &str = "16";
 
@@ -73,7 +73,7 @@ pub enum PrivateRedisError {
 pub struct PrivateRedis {
     child: Child,
     socket: PathBuf,
-    // Both are kept for as long as the server runs. Other processes see by the lock that the folder
+    // Both are kept for as long as the server runs. The lock shows other processes that the folder
     // is in use. The temporary folder is removed when it is dropped.
     _lock: File,
     _temporary: Option<TempDir>,
@@ -98,12 +98,12 @@ impl PrivateRedis {
         Self::start(&folder, &["--appendonly", "no"], Some(temporary)).await
     }
 
-    /// The URL of the server.
+    /// Returns the URL of the server.
     pub fn url(&self) -> String {
         format!("redis+unix://{}", self.socket.display())
     }
 
-    /// The process id of the server, if it is running.
+    /// Returns the process id of the server, if it is running.
     pub fn process_id(&self) -> Option<u32> {
         self.child.id()
     }

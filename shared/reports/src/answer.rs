@@ -1,5 +1,5 @@
 //! Automatic replies of recipients' mail systems (RFC 3834): out of office, receipts, unsubscribing
-//! by mail. They show that the address is alive, and start nothing.
+//! by mail. They show that the address is alive, and are not bounces.
 
 use crate::bounded::begins_with;
 use crate::fields::groups;
@@ -39,11 +39,11 @@ const SUBJECTS: [&str; 14] = [
 /// Reads a request to unsubscribe that a mail program sends for a person. Returns `None` if the
 /// message is not one.
 pub(crate) fn unsubscribes(mail: &Mail<'_>) -> Option<Report> {
-    let automatic = mail
+    let is_automatic = mail
         .header("Auto-Submitted")
         .is_some_and(|value| begins_with(value, "auto-replied"));
-    let asks = automatic && mail.subject().trim().eq_ignore_ascii_case("unsubscribe");
-    asks.then(|| Report {
+    let is_request = is_automatic && mail.subject().trim().eq_ignore_ascii_case("unsubscribe");
+    is_request.then(|| Report {
         kind: Kind::Feedback,
         recipients: vec![Recipient::named(sender(mail).as_deref())],
         ..Report::default()
@@ -52,15 +52,15 @@ pub(crate) fn unsubscribes(mail: &Mail<'_>) -> Option<Report> {
 
 /// Reads an automatic reply. Returns `None` if the message is not one.
 pub(crate) fn read(mail: &Mail<'_>) -> Option<Report> {
-    let field = || {
+    let has_field = || {
         FIELDS.iter().any(|(name, value)| {
             mail.header(name)
                 .is_some_and(|found| begins_with(found, value))
         })
     };
     let subject = mail.subject().trim().to_lowercase();
-    let automatic = SUBJECTS.iter().any(|opening| subject.starts_with(opening)) || field();
-    automatic.then(|| Report {
+    let is_automatic = SUBJECTS.iter().any(|opening| subject.starts_with(opening)) || has_field();
+    is_automatic.then(|| Report {
         kind: Kind::AutoReply,
         recipients: vec![Recipient::named(sender(mail).as_deref())],
         ..Report::default()

@@ -30,8 +30,8 @@ pub(crate) fn name(text: &str) -> Option<String> {
     (!name.is_empty()).then_some(name)
 }
 
-/// Whether an id was readable text. Ids with other bytes would all look the same, so they identify
-/// nothing.
+/// Whether an id was readable text. Bytes that are not text become the same replacement character,
+/// so an id with such bytes identifies nothing.
 pub(crate) fn is_readable(id: &str) -> bool {
     !id.contains(char::REPLACEMENT_CHARACTER)
 }

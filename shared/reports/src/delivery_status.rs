@@ -23,12 +23,12 @@ const MAX_WITHOUT_DIAGNOSTIC: usize = 16;
 /// than this.
 const MAX_FIELDS: usize = 64;
 
-/// A mail system that tried at least this long has tried for long: a temporary refusal then counts
-/// as permanent. Our own schedule for a user who is unknown for now takes as long.
+/// How long a mail system must have tried for its last temporary refusal to count as permanent. Our
+/// own schedule for a user who is unknown for now takes as long.
 const TRIED_LONG: Duration = Duration::from_secs(4 * 86_400);
 
-/// The note for that, after the text of the reply. It contains no number, which would look like a
-/// retry hint.
+/// The note about that, which is appended to the text of the reply. It contains no number, because
+/// a number would look like a retry hint.
 const TRIED: &str = " (tried for days)";
 
 /// Reads the delivery status of a report. Returns `None` if it contains no recipient.
@@ -114,8 +114,8 @@ fn from_fields(text: &str, dated: Option<Timestamp>) -> Option<Report> {
     })
 }
 
-/// Returns one group per recipient. Splits groups if blank lines are missing, and joins them if
-/// there are too many.
+/// Returns one group per recipient. Splits groups if blank lines are missing, and joins groups if
+/// there are too many blank lines.
 fn by_recipient(groups: &mut Vec<Group>) -> Vec<Group> {
     let is_address = |field: &Field| {
         matches!(
@@ -174,8 +174,8 @@ fn recipient(group: &Group) -> Recipient {
     }
 }
 
-/// Adds a note to the reply that the mail system had tried for long before it gave up, if the last
-/// refusal was temporary.
+/// If the last refusal was temporary, adds the note to the reply that the mail system had tried for
+/// days before it gave up.
 fn note_tried(recipient: &mut Recipient) {
     let reply = &mut recipient.reply;
     let is_transient = reply.class() == Some(StatusClass::Transient);
@@ -245,8 +245,8 @@ fn without_type(diagnostic: &str) -> &str {
     }
 }
 
-/// Returns the address in a recipient field. Some mail systems have other names than addresses;
-/// these are returned unchanged.
+/// Returns the address in a recipient field. Some mail systems write a name that is not an address;
+/// it is returned unchanged.
 fn mailbox(value: &str) -> Option<String> {
     let inner = value
         .split_once('<')

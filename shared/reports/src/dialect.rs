@@ -20,8 +20,11 @@ pub(crate) struct Dialect {
     /// The name of the family. Its fixture has the same name.
     #[cfg(test)]
     pub(crate) name: String,
+    /// Words that only these mail systems write. Empty for the dialect of all others.
     phrases: Vec<String>,
+    /// Recipients follow after a line with one of these. If empty, they may be anywhere.
     after: Vec<String>,
+    /// The shapes of lines that name a recipient.
     recipient: Vec<Regex>,
     /// Whether the text about a recipient may come before it.
     pub(crate) before: bool,
@@ -75,7 +78,7 @@ impl Dialect {
         self.phrases.is_empty()
     }
 
-    /// Whether recipients follow after this line, given in lower case.
+    /// Whether recipients can follow after this line, given in lower case.
     pub(crate) fn opens(&self, line: &str) -> bool {
         self.after.is_empty() || self.after.iter().any(|words| line.contains(words.as_str()))
     }

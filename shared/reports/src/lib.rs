@@ -1,6 +1,6 @@
 //! Reads reports about delivery that arrive as mail: delivery status notifications (RFC 3464, RFC
-//! 6533), reports in the words of mail systems that do not write those, feedback reports (RFC 5965)
-//! and automatic replies (RFC 3834). Reading never fails, because bad mail is data. What to do
+//! 6533), reports of mail systems that use only words of their own, feedback reports (RFC 5965) and
+//! automatic replies (RFC 3834). Reading never fails, because bad mail is data. What to do
 //! about a report is decided in the crate `policy`.
 
 pub mod bounds;

@@ -1,6 +1,6 @@
 //! Finds the parts of a message that are about delivery. Headers and encodings are read with
 //! `mail-parser`. Its tree of parts is not used, because a sender can make it as deep and broad as
-//! they like. And the content of returned mail is not part of the report.
+//! they like, and because the content of returned mail is not part of the report.
 
 use std::mem;
 use std::sync::LazyLock;
@@ -87,8 +87,8 @@ impl<'m> Mail<'m> {
         mail
     }
 
-    /// Whether a person forwarded a mail that they had received. An answer to a report quotes it
-    /// too, but that means nothing.
+    /// Whether a person forwarded a mail that they had received. An answer to a report may also
+    /// quote it, but is not a forwarded report.
     pub(crate) fn is_forwarded(&self) -> bool {
         let subject = self.subject().trim_start();
         let is_answer = ["In-Reply-To", "Auto-Submitted"]

@@ -26,7 +26,10 @@ pub(crate) fn read(mail: &Mail<'_>) -> Option<Report> {
         .as_str()
         .or_else(|| notice["eventType"].as_str())?;
     let report = match kind {
-        "Bounce" => Report::about(each(&notice["bounce"]["bouncedRecipients"], bounced)),
+        "Bounce" => {
+            let bounced = &notice["bounce"]["bouncedRecipients"];
+            Report::about(read_each(bounced, bounced_recipient))
+        }
         "Delivery" => {
             let response = notice["delivery"]["smtpResponse"]
                 .as_str()
@@ -36,11 +39,11 @@ pub(crate) fn read(mail: &Mail<'_>) -> Option<Report> {
                 let address = to.as_str()?;
                 Some(recipient(address, Action::Delivered, response, "", host))
             };
-            Report::about(each(&notice["delivery"]["recipients"], delivered))
+            Report::about(read_each(&notice["delivery"]["recipients"], delivered))
         }
         "Complaint" => {
             let named = |to: &Value| Some(Recipient::named(Some(to["emailAddress"].as_str()?)));
-            let recipients = each(&notice["complaint"]["complainedRecipients"], named);
+            let recipients = read_each(&notice["complaint"]["complainedRecipients"], named);
             Report {
                 kind: Kind::Feedback,
                 recipients,
@@ -49,14 +52,14 @@ pub(crate) fn read(mail: &Mail<'_>) -> Option<Report> {
         }
         _ => return None,
     };
-    let headers = notice["mail"]["commonHeaders"]["messageId"].as_str();
+    let message_id = notice["mail"]["commonHeaders"]["messageId"].as_str();
     Some(Report {
-        message_id: headers.and_then(|id| name(id.trim_matches(['<', '>']))),
+        message_id: message_id.and_then(|id| name(id.trim_matches(['<', '>']))),
         ..report
     })
 }
 
-fn each(list: &Value, read: impl Fn(&Value) -> Option<Recipient>) -> Vec<Recipient> {
+fn read_each(list: &Value, read: impl Fn(&Value) -> Option<Recipient>) -> Vec<Recipient> {
     list.as_array()
         .into_iter()
         .flatten()
@@ -65,7 +68,7 @@ fn each(list: &Value, read: impl Fn(&Value) -> Option<Recipient>) -> Vec<Recipie
         .collect()
 }
 
-fn bounced(to: &Value) -> Option<Recipient> {
+fn bounced_recipient(to: &Value) -> Option<Recipient> {
     let text = |name: &str| to[name].as_str().unwrap_or_default();
     let action = Action::from_name(text("action")).unwrap_or(Action::Failed);
     Some(recipient(

@@ -105,7 +105,7 @@ impl Recipient {
         self.original.as_deref().or(self.last.as_deref())
     }
 
-    /// Whether this is a failure that needs an action.
+    /// Whether the mail system has given up delivery to this recipient.
     pub fn has_failed(&self) -> bool {
         self.action == Some(Action::Failed)
     }

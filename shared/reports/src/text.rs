@@ -1,6 +1,6 @@
-//! Reports in the words of mail systems that do not write RFC 3464. The words are in
-//! `dialects.toml`. This file reads them: the text before the returned mail, line by line, and for
-//! each recipient the text about it.
+//! Reports of mail systems that do not follow RFC 3464 and use only words of their own. Those words
+//! are in `dialects.toml`. This file reads the text before the returned mail line by line, and
+//! finds the recipients, each with the text about it.
 
 use domain::reply::{MAX_TEXT, Reply, stage};
 
@@ -12,11 +12,11 @@ use crate::mime::Mail;
 use crate::report::{Action, Recipient, Report, without_success};
 use crate::sentence::{self, DAEMONS};
 
-/// How much of the words of a report is read, in bytes. The longest reports are in natural language
+/// How much of a report's own text is read, in bytes. The longest reports are in natural language
 /// and have several parts.
 const MAX_WORDS: usize = 64 * 1024;
 
-/// The largest number of recipients that are read from words.
+/// The largest number of recipients that are read from a report's own text.
 const MAX_BLOCKS: usize = 64;
 
 /// How much of a line is read, in bytes.
@@ -130,8 +130,8 @@ pub(crate) fn read(mail: &Mail<'_>) -> Option<Report> {
     if blocks.is_empty() {
         // A person's answer to a report may quote its sentence, so only a mail system's own report
         // counts.
-        let is_its_own = is_from_daemon(mail) || has_null_path(mail);
-        let address = sentence::recipient(mail, &words).filter(|_| is_its_own);
+        let is_own_report = is_from_daemon(mail) || has_null_path(mail);
+        let address = sentence::recipient(mail, &words).filter(|_| is_own_report);
         let recipient = with_reply(Recipient::named(address), action, &whole);
         return Some(Report::about(vec![recipient]));
     }
@@ -143,7 +143,8 @@ pub(crate) fn read(mail: &Mail<'_>) -> Option<Report> {
     }
     let mut recipients: Vec<Recipient> = Vec::new();
     let mut next = whole;
-    // Backwards, because the text about a list of recipients follows after the last of them.
+    // From the last to the first, because the text about a list of recipients follows after the
+    // last of them.
     for block in blocks.into_iter().rev() {
         if !block.text.trim().is_empty() {
             next = block.text;
@@ -181,8 +182,8 @@ fn blocks(dialect: &Dialect, words: &str) -> Vec<Block> {
                     });
                     continue;
                 }
-                // The address is named again. If it is the last recipient so far, the line is part
-                // of its text anyway. If it is an earlier one, the line belongs to that one.
+                // The address is named again. If it is the last recipient so far, the line becomes
+                // part of its text below. If it is an earlier recipient, the line belongs to that.
                 Some(at) if at + 1 < blocks.len() => {
                     blocks[at].push(line);
                     continue;
@@ -231,7 +232,8 @@ pub(crate) fn about(words: &str, mail: &Mail<'_>, address: &str) -> (Reply, Stri
         Action::Failed,
         own.map_or(words, |block| &block.text),
     );
-    // The whole text is kept: words of a program on the way come before the code made from them.
+    // The whole text is kept: a program on the way may write its words first, and only then the
+    // code that it made from them.
     let text = cut(&recipient.diagnostic, MAX_TEXT).to_owned();
     let reply = Reply {
         text,
@@ -285,8 +287,8 @@ fn without_repeated(text: &str) -> String {
         .collect()
 }
 
-/// Returns the subject's own words. After a colon, or in quotes, comes the subject of the returned
-/// mail.
+/// Returns the report's own words in the subject: those before a colon or a quotation mark, after
+/// which the subject of the returned mail follows.
 fn own_subject<'m>(mail: &'m Mail<'_>) -> &'m str {
     mail.subject()
         .split([':', '：', '"', '“', '«'])
@@ -318,21 +320,21 @@ fn has_null_path(mail: &Mail<'_>) -> bool {
 
 fn is_from_daemon(mail: &Mail<'_>) -> bool {
     let from = mail.header("From").unwrap_or_default().to_lowercase();
-    let daemon = answer::sender(mail)
+    let is_daemon = answer::sender(mail)
         .map_or(from.clone(), |sender| sender.to_lowercase())
         .split('@')
         .next()
         .is_some_and(|local| DAEMONS.iter().any(|daemon| local.contains(daemon)));
-    let named = [
+    let names = [
         "mail delivery",
         "mailer-daemon",
         "mail administrator",
         "system administrator",
     ];
-    daemon || named.iter().any(|name| from.contains(name))
+    is_daemon || names.iter().any(|name| from.contains(name))
 }
 
-/// Returns the words of a message before the mail that it returns.
+/// Returns the message's own text: everything before the mail that it returns.
 pub(crate) fn words(mail: &Mail<'_>) -> String {
     let mut words = String::new();
     for part in mail.texts() {

@@ -1,6 +1,6 @@
 //! Replies and reports that sound as if the recipient did not exist, but are about us, the message
-//! or the moment. To retire a live address is the worse mistake. So none of them may retire it at
-//! once, even if the status means an unknown user.
+//! or the moment. Retiring a live address is worse than keeping a dead one. So none of them may
+//! retire the address at once, even if the status means an unknown user.
 
 #![allow(clippy::unwrap_used, reason = "a panic is a failed test")]
 
@@ -159,7 +159,11 @@ fn a_bare_failure_notice_retires_the_address_only_for_a_time() {
          Failed address(es): jo@example.com",
         "The mail was undeliverable to the following: jo@example.com",
     ];
-    assert_eq!(hard(&dead), dead, "it means that the address is dead");
+    assert_eq!(
+        hard(&dead),
+        dead,
+        "a bare notice means that the address is dead"
+    );
     let ends = dead.map(|raw| Table::embedded().row(&Reply::parse(raw), "", None, "").end);
     assert_eq!(ends, [Final::Unavailable; 4]);
 }

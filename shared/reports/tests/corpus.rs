@@ -1,6 +1,6 @@
-//! Reports that others recorded, if the acceptance corpus is next to the repository. Statuses must
-//! be exactly right, and a report that is not a failure must not count as one. Without the corpus
-//! nothing is measured, and the test prints that.
+//! Reads reports that others recorded, if the acceptance corpus is next to the repository. Statuses
+//! must be exactly right, and a report that is not about a failure must not count as one. Without
+//! the corpus nothing is measured, and the test prints that.
 
 #![allow(clippy::disallowed_methods, reason = "the corpus is in files")]
 
@@ -50,7 +50,7 @@ fn recorded_reports_are_read_as_recorded() {
         .map(|line| serde_json::from_str::<Value>(line).unwrap());
     let mut statuses: BTreeMap<String, (usize, usize)> = BTreeMap::new();
     let (mut agree, mut all) = (0, 0);
-    let (mut alive, mut killed) = (0, 0);
+    let (mut alive, mut called_dead) = (0, 0);
     let (mut by_reason, mut all_by_reason) = (0, 0);
     for pair in pairs.filter(|pair| pair["kind"] == "dsn") {
         let index = usize::try_from(pair["index"].as_u64().unwrap_or(1)).unwrap();
@@ -69,14 +69,14 @@ fn recorded_reports_are_read_as_recorded() {
         let hard = recipient.is_some_and(|one| is_hard(one, &table));
         all += 1;
         agree += usize::from(hard == (pair["expected_class"] == "hard"));
-        // Without a recorded reason, "hard" only means that the report had given up.
+        // Without a recorded reason, "hard" only means that the mail system had given up.
         let has_reason = pair["expected_reason"].is_string();
         by_reason += usize::from(has_reason && hard == (pair["expected_class"] == "hard"));
         all_by_reason += usize::from(has_reason);
         alive += usize::from(pair["expected_class"] == "soft");
-        killed += usize::from(pair["expected_class"] == "soft" && hard);
-        // A report that is not a failure must not count as one, if the recorders agree that it is
-        // none.
+        called_dead += usize::from(pair["expected_class"] == "soft" && hard);
+        // A report that is not about a failure must not count as one, if all who recorded it agree
+        // that it is not.
         if pair["expected_class"] == "none" && pair["index"].is_u64() {
             assert!(
                 recipient.is_none_or(|one| !one.has_failed()),
@@ -100,10 +100,13 @@ fn recorded_reports_are_read_as_recorded() {
         by_reason * 100 >= all_by_reason * 93,
         "{by_reason} of {all_by_reason} with a reason"
     );
-    assert!(killed * 100 <= alive, "{killed} of {alive} that are alive");
+    assert!(
+        called_dead * 100 <= alive,
+        "{called_dead} of {alive} that are alive"
+    );
 }
 
-/// How many in a hundred must agree. It depends more on the policy's rows than on reading. The rest
-/// are mostly full mailboxes, expired queues and loops, which do not show whether the recipient
-/// exists.
+/// How many in a hundred must agree. This depends more on the policy's rows than on reading. The
+/// rest are mostly full mailboxes, expired queues and loops, which do not show whether the
+/// recipient exists.
 const AGREE_AT_LEAST: usize = 93;

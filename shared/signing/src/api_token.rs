@@ -57,7 +57,8 @@ impl Scope {
 
     /// Reads a list of words separated by commas.
     ///
-    /// # Errors If a word is not a scope, or there is no word. The text names the allowed words.
+    /// # Errors
+    /// If a word is not a scope, or there is no word. The text names the allowed words.
     pub fn parse_list(text: &str) -> Result<Vec<Self>, String> {
         let scope = |word: &str| {
             let found = Self::ALL.into_iter().find(|scope| scope.as_str() == word);
@@ -108,8 +109,9 @@ impl Grant {
     /// Reads one line: `name scopes hash`, with `rate=n` at the end if the token has a limit of its
     /// own.
     ///
-    /// # Errors If the line is not valid. The text describes the fault, but never repeats the line,
-    /// which may contain a token by mistake.
+    /// # Errors
+    /// If the line is not valid. The text describes the fault, but never repeats the line, which
+    /// may contain a token by mistake.
     pub fn parse(line: &str) -> Result<Self, String> {
         let words: Vec<&str> = line.split_whitespace().collect();
         let [name, scopes, hash, rest @ ..] = words.as_slice() else {
@@ -147,7 +149,8 @@ impl Grant {
 
     /// Reads a file of lines. Blank lines and lines that start with `#` are skipped.
     ///
-    /// # Errors A description of the fault of each invalid line, with its number.
+    /// # Errors
+    /// A description of the fault of each invalid line, with its number.
     pub fn parse_all(text: &str) -> Result<Vec<Self>, Vec<String>> {
         let lines = text
             .lines()

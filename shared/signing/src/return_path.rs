@@ -1,11 +1,13 @@
 //! Variable envelope return paths (VERP). Our own senders put one on every message. If a report is
 //! delivered to it, the report is about that message, even if its text is unclear.
 //!
-//! A local part has 64 octets (RFC 5321, section 4.5.3.1.1). That is too little for an account, an
-//! address and a message id. So the token contains the account, and a hash of each of the other
-//! two. The recipient that a report names is compared with its hash, and the message is searched
-//! among those that wait for that address. The token is signed, so that a bounce cannot be forged
-//! for mail that was never sent.
+//! A local part has at most 64 octets (RFC 5321, section 4.5.3.1.1). That is too little for an
+//! account, an address and a message id. So the token contains the account, and a hash of each of
+//! the other two. The recipient that a report names is compared with its hash. The message is found
+//! by its hash among the messages that wait for that address. The token is signed, so that a bounce
+//! cannot be forged for mail that was never sent.
+//!
+//! The layout, with the number of octets of each field:
 //!
 //! ```text
 //! rd-  base32( octets )
@@ -145,8 +147,8 @@ impl Verp {
         let mut octets = Vec::with_capacity(HEAD + account.len() + MAC);
         octets.push(VERSION);
         octets.extend_from_slice(&day(now).to_be_bytes());
-        octets.extend_from_slice(&of_recipient(&job.recipient));
-        octets.extend_from_slice(&of_message(message_id));
+        octets.extend_from_slice(&hash_of_recipient(&job.recipient));
+        octets.extend_from_slice(&hash_of_message(message_id));
         octets.extend_from_slice(account);
         let mac = hmac::sign(&self.key, &octets);
         octets.extend_from_slice(&mac.as_ref()[..MAC]);
@@ -169,12 +171,12 @@ impl Token {
     /// Whether the mail was for this address. Two different addresses match with a chance of 1 in
     /// 10¹².
     pub fn is_for(&self, recipient: &Address) -> bool {
-        self.recipient == of_recipient(recipient)
+        self.recipient == hash_of_recipient(recipient)
     }
 
     /// Whether the token is about this message.
     pub fn names(&self, message_id: &str) -> bool {
-        self.message == of_message(message_id)
+        self.message == hash_of_message(message_id)
     }
 
     /// Returns a name for the message, for use when its id is no longer known. It is the same in
@@ -203,16 +205,16 @@ fn day(now: Timestamp) -> u16 {
     u16::try_from(now.ms() / DAY_MS).unwrap_or_default()
 }
 
-fn of_recipient(recipient: &Address) -> [u8; RECIPIENT] {
+fn hash_of_recipient(recipient: &Address) -> [u8; RECIPIENT] {
     // Mail systems change the case of local parts, although only the recipient's host may do so.
-    first(xxh3_64(recipient.as_str().to_lowercase().as_bytes()))
+    first_octets(xxh3_64(recipient.as_str().to_lowercase().as_bytes()))
 }
 
-fn of_message(message_id: &str) -> [u8; MESSAGE] {
-    first(xxh3_64(message_id.trim_matches(['<', '>']).as_bytes()))
+fn hash_of_message(message_id: &str) -> [u8; MESSAGE] {
+    first_octets(xxh3_64(message_id.trim_matches(['<', '>']).as_bytes()))
 }
 
-fn first<const N: usize>(hash: u64) -> [u8; N] {
+fn first_octets<const N: usize>(hash: u64) -> [u8; N] {
     let bytes = hash.to_be_bytes();
     std::array::from_fn(|n| bytes[n])
 }

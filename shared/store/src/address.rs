@@ -176,7 +176,8 @@ impl Store {
             HashMap<Text, Text>,
         );
         let mut call = self.call(&LOOK_UP, shard);
-        call.arg(&field).arg(destination.as_str());
+        call.arg("id", &field)
+            .arg("destination", destination.as_str());
         let (_, standing, record, due, quarantined, pace): Found =
             self.connections.script(&call).await?;
         let pace = raw::texts(pace);

@@ -112,13 +112,13 @@ impl Store {
     /// never returns a job before it is due by Redis's clock.
     pub async fn claim(&self, shard: u16, bounds: ClaimBounds) -> Result<Claimed, StoreError> {
         let mut call = self.call(&CLAIM, shard);
-        call.arg(bounds.batch.min(BATCH_MAX))
-            .arg(bounds.share.max(1))
-            .arg(ms(bounds.lease));
         let (seen, known) = self.history.serials(shard);
-        call.arg(format!("{:016x}", LeaseToken::new_nonce()?))
-            .arg(seen);
-        call.arg(bounds.unproven.min(BATCH_MAX));
+        call.arg("batch", bounds.batch.min(BATCH_MAX))
+            .arg("share", bounds.share.max(1))
+            .arg("lease_ms", ms(bounds.lease))
+            .arg("nonce", format!("{:016x}", LeaseToken::new_nonce()?))
+            .arg("seen", seen)
+            .arg("unproven_left", bounds.unproven.min(BATCH_MAX));
         let reply: Vec<Value> = self.connections.script(&call).await?;
         let (claimed, last_serial) = read_claim(shard, reply)
             .ok_or_else(|| StoreError::Refused("unexpected reply of claim".to_owned()))?;

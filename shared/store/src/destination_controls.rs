@@ -165,9 +165,9 @@ impl Store {
     ) -> Result<(), StoreError> {
         let mut call = self.call(&HOLD, destination.shard(self.shards()));
         let reason = serde_json::Value::from(reason).to_string();
-        call.arg(destination.as_str())
-            .arg(until.map_or(-1, Timestamp::ms))
-            .arg(reason);
+        call.arg("destination", destination.as_str())
+            .arg("hold_until", until.map_or(-1, Timestamp::ms))
+            .arg("reason", reason);
         let _: Vec<i64> = self.connections.script(&call).await?;
         Ok(())
     }
@@ -175,7 +175,7 @@ impl Store {
     /// Lets attempts through again at once. Returns whether the destination was held.
     pub async fn unhold(&self, destination: &Destination) -> Result<bool, StoreError> {
         let mut call = self.call(&UNHOLD, destination.shard(self.shards()));
-        call.arg(destination.as_str());
+        call.arg("destination", destination.as_str());
         let (_, held): (i64, u8) = self.connections.script(&call).await?;
         Ok(held == 1)
     }
@@ -187,8 +187,9 @@ impl Store {
         limits: Option<PaceLimits>,
     ) -> Result<(), StoreError> {
         let mut call = self.call(&OVERRIDE, destination.shard(self.shards()));
-        call.arg(destination.as_str())
-            .arg(limits.map(|limits| limits.to_string()).unwrap_or_default());
+        let limits = limits.map(|limits| limits.to_string());
+        call.arg("destination", destination.as_str())
+            .arg("limits", limits.unwrap_or_default());
         let _: Vec<i64> = self.connections.script(&call).await?;
         Ok(())
     }
@@ -259,7 +260,7 @@ impl Store {
     /// Returns what waits at a destination.
     pub async fn waiting(&self, destination: &Destination) -> Result<Waiting, StoreError> {
         let mut call = self.call(&WAITING, destination.shard(self.shards()));
-        call.arg(destination.as_str());
+        call.arg("destination", destination.as_str());
         let (_, jobs, first): (i64, u64, Option<f64>) = self.connections.script(&call).await?;
         Ok(Waiting {
             jobs,

@@ -117,18 +117,15 @@ impl Store {
                 message_id,
             } in places.iter().map(|place| &facts[**place])
             {
+                let occurred = occurred_at.map(|at| at.ms().to_string());
                 let message = message_id
                     .as_ref()
                     .map(|id| serde_json::Value::from(id.as_str()).to_string());
-                call.arg(job.key())
-                    .arg(destination.as_str())
-                    .arg(what.as_argument())
-                    .arg(
-                        occurred_at
-                            .map(|at| at.ms().to_string())
-                            .unwrap_or_default(),
-                    )
-                    .arg(message.unwrap_or_default());
+                call.arg("id", job.key())
+                    .arg("destination", destination.as_str())
+                    .arg("what", what.as_argument())
+                    .arg("occurred", occurred.unwrap_or_default())
+                    .arg("message", message.unwrap_or_default());
             }
             let barrier = self.keys.shard(shard).barrier();
             let mut reply: Vec<Text> = self.connections.durable_script(&call, &barrier).await?;

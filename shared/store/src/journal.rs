@@ -74,7 +74,7 @@ impl Store {
     /// shard.
     pub async fn note(&self, event: &Event) -> Result<(), StoreError> {
         let mut call = self.call(&NOTE, 0);
-        call.arg(event.line());
+        call.arg("event", event.line());
         let _: i64 = self.connections.script(&call).await?;
         Ok(())
     }

@@ -50,12 +50,12 @@ impl Store {
         for (shard, leases) in self.by_shard(leases, |lease| lease.shard) {
             let mut call = self.call(&RELEASE, shard);
             for lease in leases {
-                call.arg(&*lease.job)
-                    .arg(lease.token)
-                    .arg(lease.number)
-                    .arg(lease.destination.as_str())
-                    .arg(lease.due.ms())
-                    .arg(&reason);
+                call.arg("id", &*lease.job)
+                    .arg("token", lease.token)
+                    .arg("number", lease.number)
+                    .arg("destination", lease.destination.as_str())
+                    .arg("due", lease.due.ms())
+                    .arg("why", &reason);
             }
             let reply: Vec<i64> = self.connections.script(&call).await?;
             released += reply.iter().skip(1).filter(|done| **done == 1).count();
@@ -71,9 +71,9 @@ impl Store {
         let mut answers = vec![Extended::Unknown; leases.len()];
         for (shard, places) in self.by_shard(&places, |place| leases[*place].shard) {
             let mut call = self.call(&EXTEND, shard);
-            call.arg(ms(length));
+            call.arg("length", ms(length));
             for lease in places.iter().map(|place| &leases[**place]) {
-                call.arg(lease.token);
+                call.arg("token", lease.token);
             }
             match self
                 .connections
@@ -117,7 +117,8 @@ impl Store {
         for batch in waiting.chunks(BATCH_MAX) {
             let mut call = self.call(&SILENT, shard);
             for (destination, waited) in batch {
-                call.arg(destination.as_str()).arg(ms(*waited));
+                call.arg("destination", destination.as_str())
+                    .arg("waited", ms(*waited));
             }
             let reply: Vec<i64> = self.connections.script(&call).await?;
             silent.extend(reply.into_iter().skip(1).map(|is_silent| is_silent == 1));

@@ -32,6 +32,7 @@ mod raw;
 pub mod refute;
 pub mod repair;
 pub mod schedule;
+mod script_arguments;
 mod script_call;
 pub mod scripts;
 pub mod seen_webhooks;

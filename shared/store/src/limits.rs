@@ -43,8 +43,9 @@ impl Store {
                 let mut call = self.call(&LIMIT, shard);
                 for (Text(destination), _) in destinations {
                     let limits = limits_for(&self.rules, destination);
-                    call.arg(destination)
-                        .arg(limits.map(|limits| limits.to_string()).unwrap_or_default());
+                    let limits = limits.map(|limits| limits.to_string());
+                    call.arg("destination", destination)
+                        .arg("limits", limits.unwrap_or_default());
                 }
                 let (_, of_batch): (i64, u64) = self.connections.script(&call).await?;
                 changed += of_batch;

@@ -159,7 +159,7 @@ impl Store {
     ) -> Result<HistoryState, StoreError> {
         let mut call = self.call(&HISTORY, shard);
         for id in entries {
-            call.arg(id.to_string());
+            call.arg("entry_id", id.to_string());
         }
         let (_, server, serial, letters, first, before): (
             i64,

@@ -219,7 +219,7 @@ impl Store {
             "serial"
         });
         let mut call = self.call(&NOTE, incident.shard);
-        call.arg(event.line());
+        call.arg("event", event.line());
         let _: i64 = self.connections.script(&call).await?;
         Ok(())
     }

@@ -147,7 +147,8 @@ impl Store {
     pub async fn put_back(&self, id: &JobId) -> Result<bool, StoreError> {
         let destination = self.destinations(&[id.recipient.domain()]).await?.remove(0);
         let mut call = self.call(&PUT_BACK, destination.shard(self.shards()));
-        call.arg(id.key()).arg(destination.as_str());
+        call.arg("id", id.key())
+            .arg("destination", destination.as_str());
         let (_, was_there): (i64, u8) = self.connections.script(&call).await?;
         Ok(was_there == 1)
     }

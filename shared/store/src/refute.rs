@@ -78,16 +78,16 @@ impl Store {
             ),
         };
         let mut call = self.call(&REFUTE, shard);
-        call.arg(seen.id.key())
-            .arg(destination.as_str())
-            .arg(*record)
-            .arg(op)
-            .arg(argument);
-        call.arg(new_record)
-            .arg(events.as_str())
-            .arg(tally.to_string())
-            .arg(feedback.mark())
-            .arg(*serial);
+        call.arg("id", seen.id.key())
+            .arg("destination", destination.as_str())
+            .arg("seen", *record)
+            .arg("op", op)
+            .arg("argument", argument)
+            .arg("record", new_record)
+            .arg("its_events", events.as_str())
+            .arg("tally", tally.to_string())
+            .arg("mark", feedback.mark())
+            .arg("serial", *serial);
         let barrier = self.keys.shard(shard).barrier();
         let (_, letter, Text(detail)): (i64, String, Text) =
             self.connections.durable_script(&call, &barrier).await?;

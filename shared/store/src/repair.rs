@@ -7,14 +7,13 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use deadpool_redis::redis::Script;
 use domain::destination::Destination;
 
 use crate::batch::{BATCH_BYTES_MAX, BATCH_MAX};
 use crate::error::StoreError;
 use crate::handle::Store;
 use crate::raw::Text;
-use crate::scripts::{RECOUNT, REPAIR, SWEEP, TRIM_MARKS, TRIM_TROUBLE};
+use crate::scripts::{KnownScript, RECOUNT, REPAIR, SWEEP, TRIM_MARKS, TRIM_TROUBLE};
 
 /// How many jobs the first page of a shard has. Later pages are sized to have about
 /// [`BATCH_BYTES_MAX`] bytes, and at most [`PAGE_MAX`] jobs.
@@ -62,7 +61,7 @@ impl Store {
         let (mut cursor, mut page) = ("0".to_owned(), FIRST_PAGE);
         loop {
             let mut call = self.call(&REPAIR, shard);
-            call.arg(&cursor).arg(page);
+            call.arg("page_from", &cursor).arg("page_size", page);
             let (_, next, bytes, recovered, woken, under_way): Page =
                 self.connections.script(&call).await?;
             for (Text(destination), jobs) in recovered {
@@ -95,7 +94,10 @@ impl Store {
         destinations: &[String],
     ) -> Result<Vec<Recount>, StoreError> {
         let mut call = self.call(&RECOUNT, shard);
-        call.arg(COUNTED_MAX).arg(destinations);
+        call.arg("most", COUNTED_MAX);
+        for destination in destinations {
+            call.arg("destination", destination.as_str());
+        }
         let (_, _, corrected): (i64, u8, Vec<(Text, i64, i64)>) =
             self.connections.script(&call).await?;
         let read = |(Text(name), said, counted)| Recount {
@@ -119,11 +121,11 @@ impl Store {
     }
 
     /// Runs a script on page after page. Returns the sum of the numbers that it replies.
-    async fn page_through(&self, script: &Script, shard: u16) -> Result<u64, StoreError> {
+    async fn page_through(&self, script: &KnownScript, shard: u16) -> Result<u64, StoreError> {
         let (mut sum, mut cursor) = (0, "0".to_owned());
         loop {
             let mut call = self.call(script, shard);
-            call.arg(&cursor).arg(BATCH_MAX);
+            call.arg("page_from", &cursor).arg("page_size", BATCH_MAX);
             let (_, next, of_page): (i64, String, u64) = self.connections.script(&call).await?;
             sum += of_page;
             if next == "0" {

@@ -188,35 +188,36 @@ impl Store {
         let limited: Vec<(&str, PaceLimits)> = destinations()
             .filter_map(|(name, _)| Some((name, limits_for(&self.rules, name)?)))
             .collect();
-        call.arg(events)
-            .arg(lengths)
-            .arg(u8::from(distinct))
-            .arg(places.len())
-            .arg(by_destination.len())
-            .arg(limited.len());
+        call.arg("EVENTS", events)
+            .arg("LENGTHS", lengths)
+            .arg("DISTINCT", u8::from(distinct))
+            .arg("N", places.len())
+            .arg("G", by_destination.len())
+            .arg("M", limited.len());
         for (destination, limits) in limited {
-            call.arg(destination).arg(limits.to_string());
+            call.arg("limited_destination", destination)
+                .arg("limits", limits.to_string());
         }
         for (destination, count) in destinations() {
-            call.arg(destination).arg(count);
+            call.arg("destination", destination).arg("bounces", count);
         }
         for key in &keys {
-            call.arg(key);
+            call.arg("id", key);
         }
         for Arrival { head, message, .. } in batch() {
-            call.arg(first_record(head, message));
+            call.arg("record", first_record(head, message));
         }
         for Arrival { head, purpose, .. } in batch() {
             match purpose {
-                Purpose::Retry(delay) => call.arg(ms(*delay)),
+                Purpose::Retry(delay) => call.arg("verdict", ms(*delay)),
                 Purpose::Retire(standing) => {
-                    call.arg(format!("{} {}", standing.as_str(), head.policy))
+                    call.arg("verdict", format!("{} {}", standing.as_str(), head.policy))
                 }
-                Purpose::Drop => call.arg("drop"),
+                Purpose::Drop => call.arg("verdict", "drop"),
             };
         }
         for Arrival { occurred_at, .. } in batch() {
-            call.arg(optional_ms(*occurred_at));
+            call.arg("occurred", optional_ms(*occurred_at));
         }
         let mut reply: Vec<Text> = self
             .connections
@@ -407,7 +408,7 @@ mod tests {
                 job.key(),
                 &arrival.head.destination,
             )
-            .of(&arrival.message);
+            .with_message(&arrival.message);
             (event.attempt, event.status) = (Some(0), arrival.reply.status);
             (event.policy, event.reply) = (
                 Some("system-full".to_owned()),

@@ -4,6 +4,8 @@ use std::sync::LazyLock;
 
 use deadpool_redis::redis::Script;
 
+use crate::script_arguments::Arguments;
+
 /// What a script does when memory is full: when Redis uses more than `maxmemory`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum WhenFull {
@@ -47,34 +49,52 @@ macro_rules! text {
 }
 
 /// Returns what Redis gets of a script: its code without indentation and without lines that are
-/// only a comment. These are a third of the text. The other lines keep their numbers.
-fn code(text: &str) -> String {
+/// only a comment. These are a third of the text. The declarations of its arguments come where
+/// their lists are. The other lines keep their numbers.
+fn code(text: &str, arguments: &Arguments) -> String {
     let lines = text.lines().map(str::trim_start);
     let code = lines.map(|line| if line.starts_with("--") { "" } else { line });
-    code.collect::<Vec<_>>().join("\n")
+    let mut code: Vec<&str> = code.collect();
+    let declarations = arguments.declarations();
+    for (line, declaration) in &declarations {
+        code[*line] = declaration;
+    }
+    code.join("\n")
 }
 
-/// A script, its verb, and what it does when memory is full.
-struct KnownScript {
-    verb: &'static str,
-    when_full: WhenFull,
-    text: &'static str,
-    script: &'static LazyLock<Script>,
+/// A script, its verb, what it takes, and what it does when memory is full.
+pub(crate) struct KnownScript {
+    pub(crate) verb: &'static str,
+    pub(crate) when_full: WhenFull,
+    pub(crate) arguments: Arguments,
+    pub(crate) script: Script,
+    code: String,
+}
+
+impl KnownScript {
+    fn new(verb: &'static str, when_full: WhenFull, text: &'static str) -> Self {
+        let arguments = Arguments::read(text);
+        let code = code(text, &arguments);
+        Self {
+            verb,
+            when_full,
+            arguments,
+            script: Script::new(&code),
+            code,
+        }
+    }
 }
 
 /// Each script as a static of its own, and all of them as one list. Each entry declares what the
 /// script does when memory is full.
 macro_rules! scripts {
     ($($name:ident = $verb:literal $when_full:ident $(after $($part:literal),+)?;)+) => {
-        $(pub(crate) static $name: LazyLock<Script> =
-            LazyLock::new(|| Script::new(&code(text!($when_full, $verb, $($($part),+)?))));)+
+        $(pub(crate) static $name: LazyLock<KnownScript> = LazyLock::new(|| {
+            let text = text!($when_full, $verb, $($($part),+)?);
+            KnownScript::new($verb, WhenFull::$when_full, text)
+        });)+
 
-        static ALL: &[KnownScript] = &[$(KnownScript {
-            verb: $verb,
-            when_full: WhenFull::$when_full,
-            text: text!($when_full, $verb, $($($part),+)?),
-            script: &$name,
-        }),+];
+        static ALL: &[&LazyLock<KnownScript>] = &[$(&$name),+];
     };
 }
 
@@ -114,12 +134,22 @@ pub(crate) fn ms(span: std::time::Duration) -> u64 {
     span.as_millis().try_into().unwrap_or(u64::MAX)
 }
 
+fn known(hash: &str) -> Option<&'static KnownScript> {
+    ALL.iter()
+        .map(|known| &***known)
+        .find(|known| known.script.get_hash() == hash)
+}
+
 /// Returns the verb of the script that Redis knows by this hash, for readers of the traffic to
 /// Redis.
 pub fn verb_of(hash: &str) -> Option<&'static str> {
-    hashes()
-        .find(|(_, known)| *known == hash)
-        .map(|(verb, _)| verb)
+    known(hash).map(|known| known.verb)
+}
+
+/// Returns the name of each value of a call of the script with this hash, for readers of the
+/// traffic to Redis. `None` if the script does not take these values.
+pub fn names_of(hash: &str, values: &[String]) -> Option<Vec<&'static str>> {
+    known(hash)?.arguments.names_of(values)
 }
 
 /// Returns each script's verb, and the hash that Redis knows it by.
@@ -129,10 +159,8 @@ pub fn hashes() -> impl Iterator<Item = (&'static str, &'static str)> {
 }
 
 /// Returns the code that Redis gets of the script with this hash.
-pub(crate) fn text_of(hash: &str) -> Option<String> {
-    ALL.iter()
-        .find(|known| known.script.get_hash() == hash)
-        .map(|known| code(known.text))
+pub(crate) fn text_of(hash: &str) -> Option<&'static str> {
+    known(hash).map(|known| known.code.as_str())
 }
 
 /// Returns each script's verb, and what it does when the server's memory is full.
@@ -165,7 +193,37 @@ mod tests {
     #[test]
     fn comments_are_left_out_and_lines_keep_their_numbers() {
         let text = "#!lua\n-- Why.\nlocal a = 1 -- b\n    return a\n";
-        assert_eq!(code(text), "#!lua\n\nlocal a = 1 -- b\nreturn a");
+        let code = code(text, &Arguments::read(text));
+        assert_eq!(code, "#!lua\n\nlocal a = 1 -- b\nreturn a");
+    }
+
+    /// Lines of a script that give names to the values of an item must use those of its list.
+    #[test]
+    fn values_of_an_item_have_the_names_of_their_list() {
+        let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/src/lua");
+        let mut named = 0;
+        for (verb, _) in when_full() {
+            let text = std::fs::read_to_string(format!("{folder}/{verb}.lua")).unwrap();
+            for line in text.lines() {
+                let Some((names, rest)) = line.trim().split_once(" = unpack(ARGV, i, i + ") else {
+                    continue;
+                };
+                named += 1;
+                let item = rest.strip_suffix("_WIDTH - 1)").expect(line);
+                let list = text
+                    .split(&format!("-- Takes for each {item}"))
+                    .nth(1)
+                    .expect(line);
+                let listed: Vec<&str> = list
+                    .lines()
+                    .skip(1)
+                    .map_while(|line| line.strip_prefix("--   "))
+                    .filter_map(|line| line.split(' ').next().filter(|name| !name.is_empty()))
+                    .collect();
+                assert_eq!(names, format!("local {}", listed.join(", ")), "{verb}.lua");
+            }
+        }
+        assert!(named > 4, "{named}");
     }
 
     #[test]

@@ -61,7 +61,8 @@ impl Store {
     pub async fn release_request(&self, claim: &RequestClaim) -> Result<bool, StoreError> {
         let RequestClaim { digest, owner } = claim;
         let mut call = self.call(&RELEASE_REQUEST, self.shard_of(*digest));
-        call.arg(format!("{digest:032x}")).arg(owner.to_string());
+        call.arg("digest", format!("{digest:032x}"))
+            .arg("owner", owner.to_string());
         let (_, was_its_own): (i64, u8) = self.connections.script(&call).await?;
         Ok(was_its_own == 1)
     }

@@ -289,9 +289,8 @@ impl Store {
             .collect();
         let mut call = self.call(&NOTE_FINDINGS, 0);
         for (name, text) in &findings {
-            call.arg(name)
-                .arg(text)
-                .arg(serde_json::Value::from(text.as_str()).to_string());
+            let json = serde_json::Value::from(text.as_str()).to_string();
+            call.arg("name", name).arg("found", text).arg("json", json);
         }
         let (_, written): (i64, u64) = self.connections.script(&call).await?;
         Ok(written)

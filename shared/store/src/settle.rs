@@ -153,12 +153,12 @@ impl Store {
     ) -> Result<Acknowledged<(Vec<Settled>, bool)>, StoreError> {
         let mut call = self.call(&SETTLE, shard);
         let events = EventTexts::of(batch);
-        call.arg(name)
-            .arg(ms(ANSWER_KEPT))
-            .arg(&events.array)
-            .arg(&events.lengths);
+        call.arg("CALL", name)
+            .arg("KEEP", ms(ANSWER_KEPT))
+            .arg("EVENTS", &events.array)
+            .arg("LENGTHS", &events.lengths);
         let groups = || batch.chunk_by(|a, b| GroupKey::of(a) == GroupKey::of(b));
-        call.arg(batch.len()).arg(groups().count());
+        call.arg("N", batch.len()).arg("G", groups().count());
         for group in groups() {
             let GroupKey {
                 token,
@@ -169,34 +169,31 @@ impl Store {
                 tally,
             } = GroupKey::of(group[0]);
             let delivered = if delivered { "d" } else { "" };
-            call.arg(token)
-                .arg(destination)
-                .arg(op)
-                .arg(format!("{delivered}{feedback}"))
-                .arg(tally.to_string())
-                .arg(numbers(group));
+            call.arg("token", token)
+                .arg("destination", destination)
+                .arg("op", op)
+                .arg("results", format!("{delivered}{feedback}"))
+                .arg("tally", tally.to_string())
+                .arg("numbers", numbers(group));
         }
         for settlement in batch {
-            call.arg(&*settlement.lease.job);
+            call.arg("id", &*settlement.lease.job);
         }
         for settlement in batch {
             match &settlement.end {
                 End::Close => {}
                 End::Retry { job, delay } => {
-                    call.arg(ms(*delay)).arg(job.record());
+                    call.arg("argument", ms(*delay)).arg("record", job.record());
                 }
                 End::Retire {
                     standing,
                     policy,
                     host_down,
                 } => {
-                    call.arg(retire_argument(
-                        *standing,
-                        policy,
-                        *host_down,
-                        &settlement.events,
-                    ));
-                    call.arg(settlement.events.as_str());
+                    let events = &settlement.events;
+                    let argument = retire_argument(*standing, policy, *host_down, events);
+                    call.arg("argument", argument)
+                        .arg("record", events.as_str());
                 }
             }
         }

@@ -23,7 +23,7 @@ impl Store {
         let asked = batches.into_iter().map(async |(shard, jobs)| {
             let mut call = self.call(&UNDER_WAY, shard);
             for (job, _) in jobs {
-                call.arg(job.key());
+                call.arg("id", job.key());
             }
             let (_, found): (i64, Vec<Text>) = self.connections.script(&call).await?;
             Ok::<_, StoreError>(found.into_iter().map(|Text(id)| id))

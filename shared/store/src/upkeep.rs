@@ -32,7 +32,7 @@ impl Store {
         let mut lifted = 0;
         loop {
             let mut call = self.call(&REINSTATE, shard);
-            call.arg(BATCH_MAX);
+            call.arg("most", BATCH_MAX);
             let (_, of_batch): (i64, u64) = self.connections.script(&call).await?;
             lifted += of_batch;
             if of_batch < BATCH_MAX as u64 {
@@ -107,7 +107,9 @@ impl Store {
     ) -> Result<bool, StoreError> {
         // All claims are in one shard: there are few, and each is kept for a short time only.
         let mut call = self.call(&CLAIM_OCCURRENCE, 0);
-        call.arg(task).arg(occurrence.ms()).arg(ms(keep).max(1));
+        call.arg("task", task)
+            .arg("occurrence", occurrence.ms())
+            .arg("keep", ms(keep).max(1));
         let (_, won): (i64, u8) = self.connections.script(&call).await?;
         Ok(won == 1)
     }

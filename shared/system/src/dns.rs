@@ -22,7 +22,7 @@ use tokio::time::sleep;
 
 use crate::whose_fault::{Cause, Unusable, own_error, response_code};
 
-/// How many servers are asked one by one, after the common query failed.
+/// How many servers are asked one by one, after the query to all of them together has failed.
 const SERVERS_MAX: usize = 3;
 
 /// The name of the failure if no server could be asked.
@@ -42,7 +42,7 @@ pub struct Settings<'a> {
     pub timeout: Duration,
     /// How many answers are cached. Each is cached for its time to live in DNS.
     pub kept_max: u64,
-    /// How many queries are under way at once. Each may need a few sockets.
+    /// How many queries may be under way at once. Each may need a few sockets.
     pub at_once_max: usize,
 }
 
@@ -147,8 +147,9 @@ impl Dns {
         Ok(records.collect())
     }
 
-    /// Returns the IPv4 and IPv6 addresses of a host. One kind is enough. If both kinds fail, an
-    /// error on our side is returned first, because the host may have addresses all the same.
+    /// Returns the IPv4 and IPv6 addresses of a host. One kind is enough. If both lookups fail, an
+    /// error on our side is returned in preference to the other, because then the host may have
+    /// addresses all the same.
     ///
     /// # Errors
     /// If it has no address, or if there is no usable answer.
@@ -159,11 +160,7 @@ impl Dns {
             self.look_up(name, RecordType::AAAA),
         );
         match join(four, six).await {
-            (Err(four), Err(six)) => Err(if six.weight() > four.weight() {
-                six
-            } else {
-                four
-            }),
+            (Err(four), Err(six)) => Err(if six.rank() > four.rank() { six } else { four }),
             (four, six) => {
                 let found = [four, six].into_iter().flatten();
                 let records = found.flat_map(|lookup| lookup.answers().to_vec());
@@ -200,7 +197,7 @@ impl Dns {
             .all
             .lookup(name.clone(), kind)
             .await
-            .map_err(|err| sort(&err))
+            .map_err(|err| dns_error(&err))
         {
             Err(DnsError::Failed(fault)) => fault,
             answer => return answer,
@@ -209,7 +206,7 @@ impl Dns {
             match server
                 .lookup(name.clone(), kind)
                 .await
-                .map_err(|err| sort(&err))
+                .map_err(|err| dns_error(&err))
             {
                 Err(DnsError::Failed(fault)) if fault.side == Side::Theirs => failed = fault,
                 Err(DnsError::Failed(_)) => {}
@@ -223,8 +220,8 @@ impl Dns {
         ))
     }
 
-    /// Returns the system's error when a socket to the first server is opened. The resolver does
-    /// not report this error.
+    /// Opens a socket to the first server, and returns the system's error if that fails. The
+    /// resolver does not report this error.
     fn why_unasked(&self) -> Option<Fault> {
         let server = self.servers.first()?;
         let err = open_to(*server).err()?;
@@ -235,8 +232,8 @@ impl Dns {
     }
 }
 
-/// Whether a query was not sent for a reason that may soon be over: too few sockets. The resolver
-/// does not always report that as such.
+/// Whether a query was not sent, perhaps because of a shortage of sockets, which may soon be over.
+/// The resolver does not always report a shortage as such.
 fn may_pass(fault: &Fault) -> bool {
     fault.is_shortage() || fault.name == UNASKED
 }
@@ -252,8 +249,8 @@ fn open_to(server: SocketAddr) -> io::Result<()> {
 }
 
 impl DnsError {
-    /// Ranks failures: of two, the one with the higher weight is reported.
-    fn weight(&self) -> u8 {
+    /// Returns the rank of a failure. Of two failures, the one with the higher rank is reported.
+    fn rank(&self) -> u8 {
         match self {
             Self::Failed(Fault {
                 side: Side::Ours, ..
@@ -293,8 +290,8 @@ fn resolver(config: ResolverConfig, options: ResolverOpts) -> Result<TokioResolv
 /// qualified, so that no search list is applied.
 fn host_name(text: &str) -> Result<Name, DnsError> {
     let bare = text.strip_suffix('.').unwrap_or(text);
-    let is_of_hosts = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_');
-    let is_label = |label: &str| !label.is_empty() && label.bytes().all(is_of_hosts);
+    let is_allowed = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_');
+    let is_label = |label: &str| !label.is_empty() && label.bytes().all(is_allowed);
     let name = bare
         .split('.')
         .all(is_label)
@@ -310,7 +307,7 @@ fn host_name(text: &str) -> Result<Name, DnsError> {
     Ok(name)
 }
 
-fn sort(err: &NetError) -> DnsError {
+fn dns_error(err: &NetError) -> DnsError {
     match err {
         NetError::Dns(hickory_resolver::net::DnsError::NoRecordsFound(none)) => {
             match none.response_code {
@@ -390,7 +387,7 @@ mod tests {
             (NetError::Truncated, Side::Theirs),
             (NetError::Proto("rdata ends too early".into()), Side::Theirs),
         ] {
-            let DnsError::Failed(fault) = sort(&err) else {
+            let DnsError::Failed(fault) = dns_error(&err) else {
                 panic!("{err} must be a failure")
             };
             assert_eq!(fault.side, side, "{err}");
@@ -402,7 +399,7 @@ mod tests {
         use hickory_resolver::net::NoRecords;
         use hickory_resolver::proto::op::Query;
 
-        let none = |code| sort(&NetError::from(NoRecords::new(Query::default(), code)));
+        let none = |code| dns_error(&NetError::from(NoRecords::new(Query::default(), code)));
         assert_eq!(none(ResponseCode::NXDomain), DnsError::NoName);
         assert_eq!(none(ResponseCode::NoError), DnsError::NoRecords);
         let DnsError::Failed(fault) = none(ResponseCode::Unknown(4_000)) else {

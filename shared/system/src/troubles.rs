@@ -22,12 +22,12 @@ struct Trouble<K> {
     times: u64,
 }
 
-/// What to log about a trouble.
+/// A line to log about a trouble.
 #[derive(Debug, PartialEq, Eq)]
-pub enum News {
+pub enum LogLine {
     /// The trouble has just begun.
     Begun,
-    /// The trouble has been over for [`QUIET`].
+    /// The trouble is over: it has not occurred for [`QUIET`].
     Over {
         /// The time from its first to its last occurrence.
         lasted: Duration,
@@ -43,9 +43,9 @@ impl<K> Default for Troubles<K> {
 }
 
 impl<K: Copy + PartialEq> Troubles<K> {
-    /// Records that a trouble occurred at a place, or, with `None`, a success there. Returns what
-    /// to log.
-    pub fn note(&self, place: &str, trouble: Option<K>, now: Instant) -> Vec<News> {
+    /// Records that a trouble occurred at a place, or, with `None`, a success there. Returns the
+    /// lines to log.
+    pub fn note(&self, place: &str, trouble: Option<K>, now: Instant) -> Vec<LogLine> {
         let mut places = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let Some(kind) = trouble else {
             let Some(troubles) = places.get_mut(place) else {
@@ -70,13 +70,13 @@ impl<K: Copy + PartialEq> Troubles<K> {
             last: now,
             times: 1,
         });
-        vec![News::Begun]
+        vec![LogLine::Begun]
     }
 }
 
 impl<K> Trouble<K> {
-    fn over(self) -> News {
-        News::Over {
+    fn over(self) -> LogLine {
+        LogLine::Over {
             lasted: self.last.duration_since(self.began),
             times: self.times,
         }
@@ -91,13 +91,13 @@ mod tests {
     fn a_trouble_is_logged_when_it_begins_and_when_it_is_over() {
         let (troubles, start) = (Troubles::default(), Instant::now());
         let over = |lasted_s, times| {
-            vec![News::Over {
+            vec![LogLine::Over {
                 lasted: Duration::from_secs(lasted_s),
                 times,
             }]
         };
-        let (nothing, begun) = (Vec::new, || vec![News::Begun]);
-        for (at_s, place, trouble, news) in [
+        let (nothing, begun) = (Vec::new, || vec![LogLine::Begun]);
+        for (at_s, place, trouble, lines) in [
             (0, "relay", None, nothing()),
             (1, "relay", Some("lost"), begun()),
             (2, "relay", Some("lost"), nothing()),
@@ -124,7 +124,7 @@ mod tests {
         ] {
             assert_eq!(
                 troubles.note(place, trouble, start + Duration::from_secs(at_s)),
-                news,
+                lines,
                 "{at_s} s"
             );
         }

@@ -26,7 +26,7 @@ pub struct Cause {
     pub name: &'static str,
     /// Whose fault it is.
     pub side: Side,
-    /// What an operator can do about it. Empty if it is the other side's fault.
+    /// What an operator can do about the error. Empty if it is the other side's fault.
     pub advice: &'static str,
 }
 
@@ -115,7 +115,7 @@ macro_rules! response {
 /// the same number can mean an ICMP message of a router on the way (Linux: `icmp_err_convert`). So
 /// `EHOSTUNREACH` and `ENETUNREACH` have two sides. `EACCES` has too: with ICMPv6 it can mean a
 /// firewall in front of the peer. If a gateway of ours is down, the error is the same as for a dead
-/// host, and it counts as one.
+/// host, and counts as the error of a dead host.
 #[rustfmt::skip]
 const NETWORK: [NetworkRow; 27] = [
     network!(EMFILE,        Ours,   Ours,   OPEN_FILES),
@@ -271,7 +271,7 @@ impl Cause {
         }
     }
 
-    /// Returns it as a fault of this kind. `what` describes what happened.
+    /// Returns the cause as a fault of this kind. `what` describes what happened.
     pub fn fault(self, kind: FaultKind, what: &str) -> Fault {
         Fault {
             kind,
@@ -281,8 +281,8 @@ impl Cause {
         }
     }
 
-    /// Whether this process, or this machine, cannot open more files now. That ends when other
-    /// files are closed.
+    /// Whether the cause is that this process, or this machine, has too many files open. That ends
+    /// when some of them are closed.
     pub fn is_shortage(&self) -> bool {
         ["EMFILE", "ENFILE"].contains(&self.name)
     }

@@ -14,7 +14,8 @@ const FILE_MAX: u64 = 4 << 20;
 /// Returns the content of a file.
 ///
 /// # Errors
-/// If it cannot be read, is not a regular file, or is larger than 4 MiB. The text says which.
+/// If it cannot be read, is not a regular file, or is larger than 4 MiB. The error text gives
+/// the reason.
 pub fn read_bytes(path: &Path) -> Result<Vec<u8>, String> {
     // Without O_NONBLOCK, opening a named pipe waits for a process that writes to it.
     let opened = OpenOptions::new()
@@ -22,13 +23,13 @@ pub fn read_bytes(path: &Path) -> Result<Vec<u8>, String> {
         .custom_flags(O_NONBLOCK)
         .open(path);
     let file = opened.map_err(|err| format!("cannot be read: {err}"))?;
-    let about = file
+    let metadata = file
         .metadata()
         .map_err(|err| format!("cannot be read: {err}"))?;
-    if !about.is_file() {
+    if !metadata.is_file() {
         return Err(format!(
             "is {}; name a regular file",
-            kind(about.file_type())
+            kind(metadata.file_type())
         ));
     }
     let mut bytes = Vec::new();

@@ -12,7 +12,9 @@ use crate::section::Section;
 /// are not ASCII.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct HostRule {
+    /// The host, or the name that the hosts are below.
     host: String,
+    /// Whether the rule is for all hosts below the name.
     below: bool,
 }
 

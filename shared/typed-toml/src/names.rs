@@ -91,7 +91,7 @@ pub fn is_this_machine(url: &Url) -> bool {
     }
 }
 
-/// Parses an address with its port. Without a port, it is the port of DNS, 53.
+/// Parses an IP address with its port. If the text has no port, the port is 53, that of DNS.
 pub fn nameserver(text: &str) -> Option<SocketAddr> {
     const DNS_PORT: u16 = 53;
     text.parse().ok().or_else(|| {

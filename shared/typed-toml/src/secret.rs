@@ -1,5 +1,5 @@
-//! Keys, passwords and tokens of the configuration. They are read in one way, from the
-//! configuration or from a separate file, and they are never shown.
+//! Keys, passwords and tokens of the configuration. Each can be in the configuration itself or in a
+//! separate file. They are never shown.
 
 use std::borrow::Cow;
 use std::fmt;

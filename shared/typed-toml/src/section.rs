@@ -14,7 +14,7 @@ pub struct Section<'a, 'f> {
     file: &'a str,
     path: String,
     table: &'a Table,
-    asked: BTreeSet<&'static str>,
+    read_keys: BTreeSet<&'static str>,
     faults: &'f mut Vec<SettingsFault>,
 }
 
@@ -30,12 +30,12 @@ impl<'a, 'f> Section<'a, 'f> {
             file,
             path: path.into(),
             table,
-            asked: BTreeSet::new(),
+            read_keys: BTreeSet::new(),
             faults,
         }
     }
 
-    /// Records a fault of `key`, and its reason.
+    /// Records a fault of `key`, described by `text`.
     pub fn fault(&mut self, key: &str, text: impl Into<String>) {
         let key = if self.path.is_empty() {
             key.to_owned()
@@ -55,11 +55,11 @@ impl<'a, 'f> Section<'a, 'f> {
     }
 
     fn value(&mut self, key: &'static str) -> Option<&'a Value> {
-        self.asked.insert(key);
+        self.read_keys.insert(key);
         self.table.get(key)
     }
 
-    /// Reads the table at `key`, if it exists. Its keys are named below this section.
+    /// Reads the table at `key`, if it exists. Faults name its keys with the path of this section.
     pub fn within<T>(
         &mut self,
         key: &'static str,
@@ -87,7 +87,8 @@ impl<'a, 'f> Section<'a, 'f> {
             self.fault(
                 key,
                 format!(
-                    "it is of type {kind}; text has quotes, also in the environment: KEY='\"…\"'"
+                    "it is of type {kind}, not text; text needs quotes, also in the environment: \
+                     KEY='\"…\"'"
                 ),
             );
         }
@@ -108,7 +109,7 @@ impl<'a, 'f> Section<'a, 'f> {
             self.fault(
                 key,
                 format!(
-                    "it is of type {}, not text and not a list of texts",
+                    "it is of type {}, neither text nor a list of texts",
                     value.type_str()
                 ),
             );
@@ -261,10 +262,15 @@ impl<'a, 'f> Section<'a, 'f> {
         let unknown: Vec<_> = self
             .table
             .keys()
-            .filter(|key| !self.asked.contains(key.as_str()))
+            .filter(|key| !self.read_keys.contains(key.as_str()))
             .cloned()
             .collect();
-        let known = self.asked.iter().copied().collect::<Vec<_>>().join(", ");
+        let known = self
+            .read_keys
+            .iter()
+            .copied()
+            .collect::<Vec<_>>()
+            .join(", ");
         for key in unknown {
             self.fault(&key, format!("there is no such key; allowed here: {known}"));
         }

@@ -1,4 +1,4 @@
-//! Replaces defaults by values that were read.
+//! Replaces default values with values that were read.
 
 use std::time::Duration;
 
@@ -15,7 +15,7 @@ pub fn set<T>(target: &mut T, value: Option<T>) {
     }
 }
 
-/// Sets `target` if there is a number and it fits into the type.
+/// Sets `target` if there is a number that fits into the type.
 pub fn set_number<T: TryFrom<u64>>(target: &mut T, value: Option<u64>) {
     set(target, value.and_then(|number| T::try_from(number).ok()));
 }

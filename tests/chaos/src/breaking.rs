@@ -21,8 +21,8 @@ use crate::record::{Ended, Fault, Ms, now_ms};
 use crate::resolver::{BROKEN, Behavior};
 use crate::world::World;
 
-/// How late a slow answer comes. This is less than the time limits of the processes, so it is no
-/// excuse for a violation.
+/// How late a slow answer comes. It is less than the time limits of the processes, so slow answers
+/// excuse no violation.
 const SLOW: Duration = Duration::from_millis(400);
 
 /// How long the clients of a replaced server may need at most to find the new one.
@@ -33,14 +33,14 @@ const RESTARTED_MS: Ms = 3_000;
 
 /// How long servers may take to begin a failover that they have agreed on. They carry it out even
 /// if the master continues meanwhile.
-const AGREED: Duration = Duration::from_secs(3);
+const FAILOVER_BEGINS_MAX: Duration = Duration::from_secs(3);
 
 /// How long before the loss of its master a write may be missing at the replica.
 const LAG_MS: Ms = 1_000;
 
 /// A target that can have one fault at a time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-enum Place {
+enum Target {
     Process(usize),
     Servers,
     Network,
@@ -48,7 +48,7 @@ enum Place {
 }
 
 /// The targets that have a fault now.
-type Busy = Arc<Mutex<HashSet<Place>>>;
+type Busy = Arc<Mutex<HashSet<Target>>>;
 
 /// Carries out all these faults, one after the other, and waits until the last one is over. Returns
 /// how many were skipped because their target already had a fault.
@@ -58,11 +58,11 @@ pub(crate) async fn break_all(world: &Arc<World>, faults: &[NextFault]) -> usize
     for fault in faults {
         sleep(fault.after).await;
         restart_ended(world, &busy).await;
-        let place = place_of(world, fault);
+        let target = target_of(world, fault);
         if !busy
             .lock()
             .expect("no task panics while it holds the lock")
-            .insert(place)
+            .insert(target)
         {
             skipped += 1;
             continue;
@@ -78,7 +78,7 @@ pub(crate) async fn break_all(world: &Arc<World>, faults: &[NextFault]) -> usize
             }
             busy.lock()
                 .expect("no task panics while it holds the lock")
-                .remove(&place);
+                .remove(&target);
         });
         while tasks.try_join_next().is_some() {}
     }
@@ -92,7 +92,7 @@ async fn restart_ended(world: &World, busy: &Busy) {
         let is_busy = busy
             .lock()
             .expect("no task panics while it holds the lock")
-            .contains(&Place::Process(number));
+            .contains(&Target::Process(number));
         if !is_busy {
             restart_if_ended(world, process).await;
         }
@@ -121,35 +121,35 @@ pub(crate) async fn restart_if_ended(world: &World, process: &Process) {
     }
 }
 
-fn place_of(world: &World, fault: &NextFault) -> Place {
+fn target_of(world: &World, fault: &NextFault) -> Target {
     match fault.kind {
-        Kind::NoRoute => Place::Network,
-        Kind::Resolver => Place::Resolver,
-        Kind::DiskFull => Place::Process(fault.target % world.schedulers.len()),
-        kind if kind.is_of_process() => Place::Process(fault.target % world.processes().count()),
-        _ => Place::Servers,
+        Kind::NoRoute => Target::Network,
+        Kind::Resolver => Target::Resolver,
+        Kind::DiskFull => Target::Process(fault.target % world.schedulers.len()),
+        kind if kind.is_of_process() => Target::Process(fault.target % world.processes().count()),
+        _ => Target::Servers,
     }
 }
 
 async fn carry_out(world: &World, fault: &NextFault) -> anyhow::Result<()> {
-    match place_of(world, fault) {
-        Place::Process(number) => break_process(world, world.process(number), fault).await,
-        Place::Servers => break_servers(world, fault).await,
-        Place::Network => break_network(world, fault).await,
-        Place::Resolver => {
+    match target_of(world, fault) {
+        Target::Process(number) => break_process(world, world.process(number), fault).await,
+        Target::Servers => break_servers(world, fault).await,
+        Target::Network => break_network(world, fault).await,
+        Target::Resolver => {
             let at = now_ms();
             world
                 .resolver
                 .set_behavior(BROKEN[fault.target % BROKEN.len()]);
             sleep(fault.lasts).await;
             world.resolver.set_behavior(Behavior::Helpful);
-            note(world, fault.kind, at, None, None);
+            record_fault(world, fault.kind, at, None, None);
             Ok(())
         }
     }
 }
 
-fn note(world: &World, kind: Kind, at: Ms, life: Option<String>, lost_since: Option<Ms>) {
+fn record_fault(world: &World, kind: Kind, at: Ms, life: Option<String>, lost_since: Option<Ms>) {
     world.recorder.faults.push(Fault {
         at,
         until: now_ms(),
@@ -199,7 +199,7 @@ async fn break_process(world: &World, process: &Process, fault: &NextFault) -> a
         }
         _ => break_link(world, process, fault).await?,
     }
-    note(world, fault.kind, at, Some(life), None);
+    record_fault(world, fault.kind, at, Some(life), None);
     Ok(())
 }
 
@@ -230,23 +230,23 @@ async fn break_link(world: &World, process: &Process, fault: &NextFault) -> anyh
             link.cut();
             return Ok(());
         }
-        Kind::Slow => link.chance(|_| Some(LinkFault::Late(SLOW))),
+        Kind::Slow => link.choose_faults(|_| Some(LinkFault::Late(SLOW))),
         Kind::Silent => link.fall_silent(),
         _ => {
             let mut random = Random::from_seed(world.seed ^ fault.target as u64);
-            let torn = [
-                LinkFault::Unheard,
-                LinkFault::Unanswered,
+            let kinds = [
+                LinkFault::RequestLost,
+                LinkFault::AnswerLost,
                 LinkFault::Torn,
                 LinkFault::Hung,
             ];
-            link.chance(move |_| (random.below(8) == 0).then(|| random.of(&torn)));
+            link.choose_faults(move |_| (random.below(8) == 0).then(|| random.of(&kinds)));
         }
     }
     sleep(fault.lasts).await;
-    link.chance(|_| None);
+    link.choose_faults(|_| None);
     link.let_through();
-    // Requests that hung or were late would never be answered.
+    // Without this, requests that hang would never be answered.
     link.cut();
     Ok(())
 }
@@ -260,7 +260,7 @@ async fn break_network(world: &World, fault: &NextFault) -> anyhow::Result<()> {
     world.network.remove_route(peer)?;
     sleep(fault.lasts).await;
     world.network.restore(peer)?;
-    note(world, fault.kind, at, None, None);
+    record_fault(world, fault.kind, at, None, None);
     Ok(())
 }
 
@@ -287,14 +287,14 @@ async fn break_servers(world: &World, fault: &NextFault) -> anyhow::Result<()> {
             store.signal(port, "-CONT");
             resumed = Some(now_ms());
             if !shape.has_links() {
-                sleep(AGREED).await;
+                sleep(FAILOVER_BEGINS_MAX).await;
             }
         }
         Kind::Failover => store.fail_over(fault.target).await?,
         Kind::Full => {
             store.set_full(port, true).await?;
             sleep(fault.lasts).await;
-            // This also applies if another server is the master by now.
+            // This is needed even if another server is the master by now.
             store.set_full(port, false).await?;
         }
         Kind::Flush => store.flush_scripts(port).await?,

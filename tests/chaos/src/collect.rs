@@ -15,7 +15,7 @@ use crate::world::World;
 /// How long reading the journal through the API may take.
 const READ_MAX: Duration = Duration::from_secs(90);
 
-/// Keys that must not exist when all work is done. These are the parts of their names after the
+/// The keys that must not exist when all work is done. Of each name, this is the part after the
 /// shard.
 const GONE: [&str; 9] = [
     "agenda",
@@ -167,7 +167,7 @@ async fn describe(world: &World, port: u16, key: &str) -> String {
     text.join(" ").chars().take(300).collect()
 }
 
-/// Ends all processes with SIGTERM.
+/// Ends all processes with SIGTERM, and records how they end.
 async fn stop(world: &World) -> anyhow::Result<()> {
     for process in world.processes() {
         let (life, at) = (process.life().await, now_ms());

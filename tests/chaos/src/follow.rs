@@ -40,8 +40,8 @@ pub(crate) async fn follow(world: Arc<World>) {
     }
 }
 
-/// Reads the whole journal from its start, with a new connection after every silence. `enough`
-/// decides from the number of events whether that is all.
+/// Reads the journal from its start until it has `enough` events, or until `limit` has passed.
+/// Connects anew whenever the stream ends or is silent.
 pub(crate) async fn read_all(
     world: &World,
     enough: usize,
@@ -59,12 +59,13 @@ pub(crate) async fn read_all(
             }
         }
     };
-    // Events that have not come by then are missed, and the verdict reports them.
+    // The verdict reports the events that have not come by then.
     let _ = timeout(limit, reading).await;
     events.iter().map(read_event).collect()
 }
 
-/// Reads after `place`, and updates it, until the stream ends or is silent.
+/// Reads the events after `place` until the stream ends or is silent. Updates `place` with each
+/// event.
 async fn read_on(
     world: &World,
     scheduler: usize,
@@ -99,7 +100,8 @@ async fn read_on(
     }
 }
 
-/// The position and the event of one message. None if it only keeps the connection alive.
+/// The position and the event of one message. `None` if the message only keeps the connection
+/// alive.
 fn read_message(message: &str) -> anyhow::Result<Option<(String, Value)>> {
     let field = |name: &str| {
         message

@@ -1,5 +1,5 @@
-//! Sends the inputs, each at its time and in its way. If anything fails, each input is sent again
-//! until it is answered, and the answer is recorded.
+//! Sends the inputs, each at its time and in its way. An input is sent again until it is answered.
+//! The answer is recorded.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -31,7 +31,7 @@ const REQUEST_MAX: Duration = Duration::from_secs(15);
 const PAUSE: Duration = Duration::from_millis(200);
 
 /// Sends all inputs, and waits until all of them are answered or the run is closing.
-pub(crate) async fn put_in(world: &Arc<World>, inputs: Vec<Input>) {
+pub(crate) async fn send_all(world: &Arc<World>, inputs: Vec<Input>) {
     let started = Instant::now();
     let (permits, mut sending) = (Arc::new(Semaphore::new(AT_ONCE)), JoinSet::new());
     for input in inputs {
@@ -43,18 +43,18 @@ pub(crate) async fn put_in(world: &Arc<World>, inputs: Vec<Input>) {
         sending.spawn(async move {
             let _permit = permit;
             let closing = world.closing.clone();
-            closing.run_until_cancelled(put_in_one(&world, input)).await;
+            closing.run_until_cancelled(send_one(&world, input)).await;
         });
         while sending.try_join_next().is_some() {}
     }
     while sending.join_next().await.is_some() {}
 }
 
-async fn put_in_one(world: &World, input: Input) {
+async fn send_one(world: &World, input: Input) {
     match input.what {
         What::Bounces(way, bounces) => bounces::send(world, input.scheduler, way, &bounces).await,
         What::Fact(fact, recipient, message) => {
-            tell(world, input.scheduler, fact, &recipient, message).await;
+            report_fact(world, input.scheduler, fact, &recipient, message).await;
         }
         What::Hold(destination, span) => hold(world, input.scheduler, destination, span).await,
     }
@@ -82,8 +82,8 @@ impl Tries {
     }
 }
 
-/// Sends a request. `None` if it must be sent again. Any answer that is neither a success nor a
-/// request to retry is recorded as wrong.
+/// Sends a request. Returns the answer if its status is in `answers`, or `None` if the request must
+/// be sent again. An answer with any other status is recorded as wrong, unless it asks for a retry.
 async fn request(
     world: &World,
     scheduler: usize,
@@ -99,11 +99,11 @@ async fn request(
         .timeout(REQUEST_MAX);
     let response = build(request).send().await.ok()?;
     let status = response.status().as_u16();
-    // An incomplete answer counts as none.
+    // An incomplete answer counts as no answer.
     let text = response.text().await.ok()?;
     match status {
         status if answers.contains(&status) => Some((status, text)),
-        // 503 means later. 507 means later too, because a disk is full.
+        // These ask for a retry. 507 means that a disk is full.
         429 | 503 | 507 => None,
         _ => {
             let text: String = text.chars().take(200).collect();
@@ -116,7 +116,7 @@ async fn request(
     }
 }
 
-async fn tell(
+async fn report_fact(
     world: &World,
     scheduler: usize,
     fact: &'static str,
@@ -174,7 +174,7 @@ async fn hold(world: &World, scheduler: usize, destination: String, span: Durati
 async fn release(world: &World, scheduler: usize, destination: &str) {
     let path = format!("/v1/destinations/{destination}/hold");
     let mut tries = Tries::from(scheduler);
-    // 404 means that an earlier try had released it, or that the servers have lost the hold.
+    // 404 means that an earlier try has released it, or that the servers have lost the hold.
     while request(
         world,
         tries.next().await,
@@ -188,7 +188,7 @@ async fn release(world: &World, scheduler: usize, destination: &str) {
     {}
 }
 
-/// Releases all destinations that were held.
+/// Releases all destinations that were held during the run.
 pub(crate) async fn release_all(world: &World) {
     for held in world.recorder.held.all() {
         release(world, 0, &held.destination).await;
@@ -196,7 +196,7 @@ pub(crate) async fn release_all(world: &World) {
 }
 
 /// Records the answers to bounces.
-fn note(
+fn record_answers(
     world: &World,
     way: Way,
     bounces: &[Bounce],

@@ -1,4 +1,4 @@
-//! The verdict: compares the promises with the records. It is pure, so the same evidence always
+//! The verdict: checks the promises against the records. It is pure, so the same evidence always
 //! gets the same verdict.
 
 use std::collections::{BTreeMap, HashMap};
@@ -68,8 +68,8 @@ fn place(id: &str) -> (u64, u64, u64) {
 /// The facts that were reported about each job.
 type Facts<'a> = HashMap<&'a str, Vec<&'a ReportedFact>>;
 
-/// The event with the time that the clock of this machine showed. The due time that it contains is
-/// unchanged.
+/// Replaces the event's time, which is by the server's clock, with the time by the clock of this
+/// machine. The due time in the event is unchanged.
 fn in_our_time(event: &Event, excuses: &Excuses<'_>) -> Event {
     Event {
         at: excuses.our_time(event.at),

@@ -69,9 +69,9 @@ fn start(options: &Options) -> anyhow::Result<ExitCode> {
 
 /// The program to run: the one that was named, or the one that was built next to this one.
 fn program(options: &Options) -> anyhow::Result<PathBuf> {
-    let beside =
+    let next_to_this =
         || -> anyhow::Result<PathBuf> { Ok(env::current_exe()?.with_file_name("redeliver")) };
-    let program = options.program.clone().map_or_else(beside, Ok)?;
+    let program = options.program.clone().map_or_else(next_to_this, Ok)?;
     fs::canonicalize(&program).with_context(|| {
         format!(
             "{} is missing: run `cargo build --bin redeliver`",

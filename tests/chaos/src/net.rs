@@ -1,5 +1,5 @@
-//! The network of a run. In separate namespaces the run has addresses that it can remove and
-//! folders that it can fill. It harms nothing else on the machine, and leaves no process behind.
+//! The network of a run. In separate namespaces the run can remove addresses and fill folders
+//! without harm to the rest of the machine, and it leaves no process behind.
 
 use std::env;
 use std::net::{IpAddr, Ipv4Addr};
@@ -27,12 +27,12 @@ const NAMESPACES: [&str; 6] = [
 pub(crate) enum Isolation {
     /// The run has separate namespaces.
     Full,
-    /// The run has none, for this reason. Faults that need them are left out.
+    /// The run has no separate namespaces, for this reason. Faults that need them are left out.
     None(String),
 }
 
 /// Starts this program again in separate namespaces and waits for its end. The error is the reason
-/// why there are none.
+/// why there can be no separate namespaces.
 pub(crate) fn run_isolated() -> Result<ExitCode, String> {
     let mut arguments: Vec<&str> = Vec::new();
     if !is_root() {
@@ -101,8 +101,8 @@ impl Network {
     /// The address of a peer.
     pub(crate) fn peer(&self, number: usize) -> IpAddr {
         let last = number as u8 + 1;
-        // An address of 127.0.0.0/8 can always be reached. Another address can be reached only
-        // while it is ours.
+        // An address in 127.0.0.0/8 can always be reached. An address in 10.99.0.0/24 can be
+        // reached only while the loopback device has it.
         IpAddr::V4(if self.is_own() {
             Ipv4Addr::new(10, 99, 0, last)
         } else {
@@ -182,9 +182,9 @@ pub(crate) fn cut_connections(process: u32, ports: &[u16]) -> anyhow::Result<()>
     let listed = run("ss", &["--tcp", "--numeric", "--processes", "--no-header"])?;
     let owner = format!("pid={process},");
     for line in listed.lines().filter(|line| line.contains(&owner)) {
-        let places: Vec<&str> = line.split_whitespace().skip(3).take(2).collect();
+        let ends: Vec<&str> = line.split_whitespace().skip(3).take(2).collect();
         let [Some(own), Some(peer)] =
-            [0, 1].map(|n| places.get(n).and_then(|place| place.rsplit_once(':')))
+            [0, 1].map(|n| ends.get(n).and_then(|end| end.rsplit_once(':')))
         else {
             continue;
         };

@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 
 /// Runs a fleet of real processes, breaks what can break, and checks every promise afterwards.
 ///
-/// docs/guides/chaos.md says what is broken, what is checked, and how to read a violation.
+/// docs/guides/chaos.md explains what is broken, what is checked, and how to read a violation.
 #[derive(Clone, Debug, Parser)]
 #[command(max_term_width = 100)]
 pub(crate) struct Options {
@@ -98,12 +98,12 @@ impl Shape {
         }
     }
 
-    /// Whether a fault of this shape can make the servers lose writes that they had carried out.
+    /// Whether a fault can make servers of this shape lose writes that they had carried out.
     pub(crate) fn can_lose_writes(self) -> bool {
         self != Self::Single
     }
 
-    /// Whether a fault of this shape can lose an acknowledged write.
+    /// Whether a fault can make servers of this shape lose an acknowledged write.
     pub(crate) fn can_lose_acknowledged(self) -> bool {
         self == Self::Snapshot
     }

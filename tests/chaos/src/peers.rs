@@ -25,7 +25,7 @@ mod session;
 /// The port of all peers. The `direct` route works with this port only.
 pub(crate) const PORT: u16 = 25;
 
-/// The port if the system does not allow the other one.
+/// The port if the system does not allow [`PORT`].
 const PORT_FOR_USERS: u16 = 2_525;
 
 /// A report that a relay will send.
@@ -40,7 +40,7 @@ pub(crate) struct Report {
 /// The shared records of all peers.
 pub(crate) struct Book {
     seed: u64,
-    /// In how many tries of a recipient a relay may have a problem.
+    /// A relay may have a problem only in this many first tries of a recipient.
     trouble_tries: u32,
     recorder: Arc<Recorder>,
     reports: UnboundedSender<Report>,
@@ -111,7 +111,8 @@ impl Book {
             .expect("no peer panics while it holds the lock");
         let tries = state.tries.entry(recipient.to_owned()).or_default();
         *tries += 1;
-        // At a mail host this is a failure like any other.
+        // Problems of a mail host are ordinary failures, after which a job does not wait for a
+        // minute, so they have no limit here.
         let trouble_tries = if route == "direct" {
             u32::MAX
         } else {
@@ -192,7 +193,7 @@ impl Book {
         };
         if let Some(reply) = script::report(self.seed, message, number) {
             let (return_path, recipient) = (return_path.to_owned(), transaction.recipient.clone());
-            // The reporter ends before the peers only when the run is over.
+            // While the run lasts, a task receives these reports.
             let _ = self.reports.send(Report {
                 return_path,
                 recipient,
@@ -229,7 +230,7 @@ impl Peers {
         let secure = ROUTES
             .iter()
             .position(|route| *route == "secure")
-            .context("there is a route with TLS")?;
+            .context("no route is called `secure`")?;
         let certificates = Certificates::make_for(folder, &network.peer(secure).to_string());
         let mut addresses = Vec::new();
         for (number, route) in ROUTES.iter().enumerate() {

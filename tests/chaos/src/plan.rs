@@ -12,11 +12,11 @@ use crate::record::Way;
 /// The account that all mail of a run belongs to.
 pub(crate) const ACCOUNT: &str = "chaos";
 
-/// The maximum of attempts at once at each of `*.narrow.test`.
+/// How many attempts may be in flight at once at each destination in `*.narrow.test`.
 pub(crate) const NARROW: usize = 2;
 
-/// For each of `*.rated.test`: attempts per second, how many can be saved up, and how many may be
-/// in flight.
+/// For each destination in `*.rated.test`: attempts per second, how many attempts can be saved up,
+/// and how many may be in flight.
 pub(crate) const RATED: (usize, usize, usize) = (4, 4, 4);
 
 /// Replies of a first attempt that failed temporarily.
@@ -31,7 +31,7 @@ const SOFT: [(usize, &str); 5] = [
 /// The reply of an attempt that failed permanently.
 pub(crate) const UNKNOWN_USER: &str = "550 5.1.1 user unknown";
 
-/// The ways in, with their weights.
+/// The ways in which bounces come in, with their weights.
 const WAYS: [(usize, Way); 6] = [
     (20, Way::Object),
     (15, Way::Array),
@@ -220,7 +220,7 @@ fn draw_fact(random: &mut Random, sent: &[Bounce]) -> What {
         (2, "complaint"),
         (1, "unsubscribe"),
     ]);
-    // One of the last hundred, so that many facts are about a job that still waits.
+    // One of the last hundred bounces, so that many facts are about a job that still waits.
     let recent = &sent[sent.len().saturating_sub(100)..];
     let bounce = &recent[random.below(recent.len())];
     let names_message = fact == "delivered" || (fact == "engaged" && random.below(2) == 0);
@@ -232,7 +232,8 @@ fn draw_fact(random: &mut Random, sent: &[Bounce]) -> What {
 }
 
 fn draw_faults(seed: u64, span: Duration, options: &Options) -> Vec<NextFault> {
-    // Separate random numbers, so that another rate of bounces does not change the faults.
+    // The faults have their own random numbers, so that another rate of bounces does not change
+    // them.
     let mut random = Random::from_seed(seed ^ 0x6661_756c_7473);
     let mut kinds = Kind::of(options.shape);
     kinds.retain(|(_, kind)| !(options.quick && kind.is_own_trouble()));
@@ -308,7 +309,7 @@ mod tests {
             );
             assert!(
                 plan.bounces() >= 20 * 60 * 30,
-                "{name} has as many bounces as its rate says"
+                "{name} has as many bounces as its rate requires"
             );
         }
     }

@@ -80,14 +80,14 @@ pub(crate) struct Held {
     pub(crate) until: Ms,
 }
 
-/// A recipient that a peer was asked for.
+/// A recipient that a client has named to a peer (RCPT).
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub(crate) struct Asked {
     pub(crate) at: Ms,
     pub(crate) job: String,
-    /// The life of the worker that asked, from its HELO name.
+    /// The life of the worker, from its HELO name.
     pub(crate) life: String,
-    /// False if the same connection had asked for the same recipient just before: this message
+    /// False if the previous transaction of the connection had the same recipient: this message
     /// follows a probe.
     pub(crate) begins: bool,
 }
@@ -115,7 +115,7 @@ pub(crate) struct Crowd {
     pub(crate) lives: Vec<(String, Ms)>,
 }
 
-/// A report that a message which a relay had accepted was not delivered.
+/// A relay's report that it could not deliver a message that it had accepted.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub(crate) struct Refuted {
     /// When it was sent first.
@@ -138,7 +138,7 @@ pub(crate) struct Fault {
     pub(crate) lost_since: Option<Ms>,
 }
 
-/// The end of a process's life that was not killed.
+/// The end of a life of a process, unless chaos killed it.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub(crate) struct Ended {
     pub(crate) at: Ms,
@@ -178,7 +178,7 @@ impl Event {
     }
 }
 
-/// From when the server's clock was ahead of the machine's, and by how much.
+/// Since when the server's clock is ahead of the machine's clock, and by how much.
 #[derive(Clone, Copy, Debug, Serialize, Deserialize)]
 pub(crate) struct Skew {
     pub(crate) at: Ms,
@@ -188,7 +188,7 @@ pub(crate) struct Skew {
 /// Other findings at the end of a run.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub(crate) struct Rest {
-    /// Ids of the events that the client saw, in their order. That client follows the stream
+    /// Ids of the events in the order in which they came to the client that follows the stream
     /// through all faults.
     pub(crate) followed: Vec<String>,
     /// Ids of the events that the servers have.
@@ -217,7 +217,7 @@ pub(crate) struct Run {
     pub(crate) minutes: f64,
 }
 
-/// Everything by which a run is judged.
+/// Everything that a run is judged by.
 #[derive(Clone, Debug)]
 pub(crate) struct Evidence {
     pub(crate) run: Run,

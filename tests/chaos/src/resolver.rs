@@ -25,7 +25,7 @@ pub(crate) enum Behavior {
     Helpful,
     /// With this code, to every question.
     Failing(ResponseCode),
-    /// Not at all.
+    /// It does not answer.
     Silent,
 }
 
@@ -63,7 +63,7 @@ impl Resolver {
 async fn serve(socket: Arc<UdpSocket>, mail_host: IpAddr, behavior: watch::Receiver<Behavior>) {
     let mut buffer = [0; 4_096];
     loop {
-        // On some systems a receive fails after the previous client has gone. The server continues.
+        // On some systems this fails after the previous client has gone. The server continues.
         let Ok((len, client)) = socket.recv_from(&mut buffer).await else {
             continue;
         };

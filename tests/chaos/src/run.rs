@@ -21,14 +21,14 @@ use crate::{breaking, collect, follow, input, report, upkeep};
 /// How long the fleet may take to be ready.
 const READY_MAX: Duration = Duration::from_secs(60);
 
-/// How long nothing may wait before the run counts as drained. Leases that are never settled end in
-/// that time.
+/// For how long no work may wait before the run counts as drained. It is longer than a lease, so
+/// that jobs of leases that are never settled come back within it.
 const QUIET: Duration = Duration::from_millis(LEASE_MS.unsigned_abs() + 2_000);
 
 /// How long the client of the stream may take to see the remaining events.
 const CAUGHT_UP_MAX: Duration = Duration::from_secs(15);
 
-/// Runs everything. Whether nothing was wrong.
+/// Runs everything. Returns whether nothing was wrong.
 pub(crate) async fn run(
     options: &Options,
     isolation: Isolation,
@@ -53,19 +53,19 @@ pub(crate) async fn run(
     let (world, reports) =
         World::start(options, seed, isolation, &folder, program, sets_clock).await?;
     until_ready(&world).await?;
-    let beside = [
+    let background = [
         tokio::spawn(follow::follow(world.clone())),
         tokio::spawn(upkeep::check_repeatedly(world.clone())),
         tokio::spawn(input::report_all(world.clone(), reports)),
     ];
     let inputs = {
         let world = world.clone();
-        tokio::spawn(async move { input::put_in(&world, plan.inputs).await })
+        tokio::spawn(async move { input::send_all(&world, plan.inputs).await })
     };
     let skipped = breaking::break_all(&world, &plan.faults).await;
     let calm = Instant::now();
     let deadline = calm + Duration::from_secs(options.drain);
-    // An input that is not answered by then is given up when the run is closing.
+    // An input that is not answered by the deadline is given up when the run is closing.
     let _ = tokio::time::timeout_at(deadline, inputs).await;
     // If servers have lost the release of a hold, the hold is there again.
     let _ = tokio::time::timeout_at(deadline, input::release_all(&world)).await;
@@ -78,7 +78,7 @@ pub(crate) async fn run(
     };
     caught_up(&world).await;
     world.closing.cancel();
-    for task in beside {
+    for task in background {
         task.await.context("a task of the run has panicked")?;
     }
     let evidence = collect::collect(&world, run, drained_ms).await?;
@@ -151,7 +151,7 @@ async fn until_ready(world: &World) -> anyhow::Result<()> {
         .context("the schedulers are not ready after a minute; their logs are in the folder")
 }
 
-/// Waits until no work is left and none comes back.
+/// Waits until no work is left and none has come back for [`QUIET`].
 async fn drain(world: &Arc<World>, deadline: Instant) {
     let mut quiet_since = None;
     while Instant::now() < deadline {

@@ -3,7 +3,7 @@
 
 use harness::random::Random;
 
-/// After this many tries of a recipient everything is accepted, so that a run ends.
+/// After this many tries of a recipient every message is accepted, so that a run ends.
 const TROUBLE_TRIES: u32 = 6;
 
 /// The moment of a transaction at which the act happens.
@@ -26,7 +26,7 @@ pub(crate) enum Act {
     TakeAndClose,
     /// Accepts the message, after an answer to RCPT that comes byte by byte.
     Drip,
-    /// Gives this answer.
+    /// Sends this answer.
     Say(Phase, &'static str),
     /// Does not answer any more.
     Hang(Phase),
@@ -75,7 +75,8 @@ pub(crate) fn act(seed: u64, recipient: &str, number: u32, trouble_tries: u32) -
     if is_trouble && number > trouble_tries {
         return Act::Take;
     }
-    // If windows and rates are counted, both sides must know that a transaction has ended.
+    // At destinations whose window or rate is checked, both sides must know when a transaction has
+    // ended.
     let is_counted = recipient.ends_with(".narrow.test") || recipient.ends_with(".rated.test");
     match act {
         Act::Hang(_) | Act::Reset(_) | Act::TakeAndClose if is_counted => Act::Take,
@@ -84,7 +85,7 @@ pub(crate) fn act(seed: u64, recipient: &str, number: u32, trouble_tries: u32) -
 }
 
 /// The report that a relay sends later about a message that it accepted for the `number`-th time.
-/// None if the message is delivered.
+/// `None` if the relay delivers the message.
 pub(crate) fn report(seed: u64, message: &str, number: u32) -> Option<&'static str> {
     if number > 2 {
         return None;

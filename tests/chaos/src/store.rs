@@ -30,8 +30,8 @@ const DURABLE: [&str; 3] = [
     "maxmemory-policy noeviction",
 ];
 
-/// The same for servers with replicas: a master that lost its replica, for example because it was
-/// replaced, accepts no writes (docs/guides/deployment.md).
+/// The same for servers with replicas. In addition, a master without a replica accepts no writes.
+/// This stops a master that was replaced and does not know it yet (docs/guides/deployment.md).
 const REPLICATED: [&str; 5] = [
     DURABLE[0],
     DURABLE[1],
@@ -74,12 +74,14 @@ impl Store {
                     .to_string_lossy()
                     .into_owned();
                 let listens = format!("unixsocket {socket}");
-                let keeps: &[&str] = if shape == Shape::Single {
+                let durability: &[&str] = if shape == Shape::Single {
                     &DURABLE
                 } else {
                     &DURABLE[2..]
                 };
-                servers.start_on(port, &[keeps, &[&listens]].concat()).await;
+                servers
+                    .start_on(port, &[durability, &[&listens]].concat())
+                    .await;
                 Running::One(servers, port)
             }
             Shape::Sentinel => Running::Sentinel(Sentinel::start(&program, &REPLICATED).await),
@@ -98,8 +100,8 @@ impl Store {
         format!("redis+unix://{}", self.socket)
     }
 
-    /// The lines of `[redis]` with the addresses of the servers, for a process with this link or
-    /// none.
+    /// The lines of `[redis]` with the addresses of the servers. A process with a link gets the
+    /// address of the link instead.
     pub(crate) fn section(&self, link: Option<&str>) -> String {
         match &self.servers {
             Running::One(..) => format!("url = \"{}\"", link.unwrap_or(&self.socket_url())),
@@ -206,8 +208,8 @@ impl Store {
         Some(shards)
     }
 
-    /// How many jobs and how many entries of the intake stream there are. `None` if some server
-    /// could not be asked.
+    /// The number of jobs plus the number of entries of the intake stream. `None` if a server does
+    /// not answer.
     pub(crate) async fn waiting(&self) -> Option<usize> {
         let mut waiting = 0;
         for (shard, port) in self.shards().await?.into_iter().enumerate() {
@@ -232,8 +234,8 @@ impl Store {
         None
     }
 
-    /// Adds to a key, and waits until the write has the durability of the run. Only then the write
-    /// counts.
+    /// Adds to a key, and waits until the write has the durability of the run. Fails if it may not
+    /// have it.
     pub(crate) async fn add_durably(&self, command_words: &[&str]) -> anyhow::Result<()> {
         let wait: &[&str] = match self.shape {
             // With `appendfsync always` the answer comes after the write is on the disk.

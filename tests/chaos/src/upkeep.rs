@@ -15,8 +15,8 @@ use crate::record::now_ms;
 use crate::store::SHARDS;
 use crate::world::World;
 
-/// The pause between two checks.
-const LOOK: Duration = Duration::from_millis(500);
+/// The pause between two checks of windows and leases.
+const CHECK: Duration = Duration::from_millis(500);
 
 /// The pause between two snapshots, so that a kill loses some of the writes since the last one.
 const SNAPSHOT: Duration = Duration::from_secs(3);
@@ -24,13 +24,13 @@ const SNAPSHOT: Duration = Duration::from_secs(3);
 /// The pause between two lines of progress.
 const PROGRESS: Duration = Duration::from_secs(15);
 
-/// Checks again and again until the run is closing.
+/// Runs all these tasks until the run is closing.
 pub(crate) async fn check_repeatedly(world: Arc<World>) {
-    let looking = async {
+    let checking = async {
         loop {
             check_windows(&world).await;
             check_leases(&world).await;
-            sleep(LOOK).await;
+            sleep(CHECK).await;
         }
     };
     let releasing = async {
@@ -53,7 +53,7 @@ pub(crate) async fn check_repeatedly(world: Arc<World>) {
             }
         }
     };
-    let telling = async {
+    let printing = async {
         loop {
             sleep(PROGRESS).await;
             let recorder = &world.recorder;
@@ -66,7 +66,7 @@ pub(crate) async fn check_repeatedly(world: Arc<World>) {
             );
         }
     };
-    let all = async { tokio::join!(looking, releasing, saving, telling) };
+    let all = async { tokio::join!(checking, releasing, saving, printing) };
     world.closing.run_until_cancelled(all).await;
 }
 
@@ -111,7 +111,7 @@ async fn check_leases(world: &World) {
                 .arg(&key)
                 .query_async(&mut connection)
                 .await;
-            for job in leased.ok().iter().flat_map(held_twice) {
+            for job in leased.ok().iter().flat_map(jobs_in_two_leases) {
                 world
                     .recorder
                     .leased_twice
@@ -121,9 +121,9 @@ async fn check_leases(world: &World) {
     }
 }
 
-/// The jobs that are in two leases. A lease has a mark for each of its jobs, which is `1` while the
-/// job is in it. The ids of the jobs are in a separate field.
-fn held_twice(leased: &HashMap<String, String>) -> Vec<String> {
+/// The jobs that are in two leases. A lease has a mark for each of its jobs: `1` while the job is
+/// in the lease. The ids of the jobs are in a separate field.
+fn jobs_in_two_leases(leased: &HashMap<String, String>) -> Vec<String> {
     let mut held: HashMap<&str, usize> = HashMap::new();
     for (token, marks) in leased {
         let Some(ids) = leased.get(&format!("{token} ids")) else {
@@ -180,7 +180,7 @@ mod tests {
                 .map(|(field, value)| (field.to_owned(), value.to_owned()))
                 .collect()
         };
-        assert_eq!(held_twice(&leased("01")), Vec::<String>::new());
-        assert_eq!(held_twice(&leased("11")), ["b"]);
+        assert_eq!(jobs_in_two_leases(&leased("01")), Vec::<String>::new());
+        assert_eq!(jobs_in_two_leases(&leased("11")), ["b"]);
     }
 }

@@ -40,8 +40,8 @@ pub(crate) struct World {
 }
 
 impl World {
-    /// Starts everything. The server's clock can be set if `sets_clock`. Also returns the reports
-    /// that relays will send.
+    /// Starts everything. With `sets_clock`, the server gets a clock that can be set. Also returns
+    /// a channel with the reports that relays will send.
     pub(crate) async fn start(
         options: &Options,
         seed: u64,
@@ -58,7 +58,7 @@ impl World {
         let direct = ROUTES
             .iter()
             .position(|route| *route == "direct")
-            .context("there is a direct route")?;
+            .context("no route is called `direct`")?;
         let resolver = Resolver::start(network.peer(direct)).await?;
         let policy = policy_file(folder);
         std::fs::write(&policy, config::policy())
@@ -112,7 +112,7 @@ impl World {
         self.schedulers.iter().chain(&self.workers)
     }
 
-    /// One of the processes.
+    /// One of the processes. `target` decides which.
     pub(crate) fn process(&self, target: usize) -> &Process {
         let number = target % (self.schedulers.len() + self.workers.len());
         self.schedulers

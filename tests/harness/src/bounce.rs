@@ -25,7 +25,7 @@ pub const TOO_BIG: &str = "552 5.3.4 Message too big for system";
 /// The reply to a delivered message.
 pub const OK: &str = "250 2.0.0 Ok";
 
-/// Not a reply: the relay that mail leaves by cannot be reached. The recipient is not at fault.
+/// Not a reply: it means that our own relay cannot be reached. The recipient is not at fault.
 pub const AWAY: &str = "the relay is away";
 
 /// Returns a bounce in the wire format. A test adds the fields that it needs.

@@ -32,7 +32,8 @@ impl Certificates {
         let paths = ["ca.pem", "own.pem", "own.key"].map(|name| folder.join(name));
         let authority_key = rcgen::KeyPair::generate().expect("ring makes keys");
         let mut parameters = rcgen::CertificateParams::default();
-        // With the same name, the other certificate would look like one that signed itself.
+        // With the default name, which the other certificate has, that certificate would look
+        // self-signed.
         parameters
             .distinguished_name
             .push(rcgen::DnType::CommonName, "authority");
@@ -63,7 +64,7 @@ impl Certificates {
     }
 
     /// Like [`Self::acceptor`], but clients must present a certificate of this authority.
-    pub fn acceptor_for_known(&self) -> TlsAcceptor {
+    pub fn acceptor_for_known_clients(&self) -> TlsAcceptor {
         let mut roots = RootCertStore::empty();
         roots
             .add(certificate(&self.authority))

@@ -42,9 +42,9 @@ pub enum Behavior {
     /// With SERVFAIL to every query.
     Failing,
     /// With this response code to every query.
-    Saying(ResponseCode),
+    Code(ResponseCode),
     /// With an answer that is cut off in the middle of a record.
-    NotSmtp,
+    CutOff,
     /// It does not answer.
     Silent,
 }
@@ -140,7 +140,7 @@ async fn serve(socket: UdpSocket, zone: Arc<Mutex<Zone>>) {
         };
         if let Some(answer) = answer {
             let mut bytes = answer.to_vec().expect("the answer can be written");
-            if behavior == Behavior::NotSmtp {
+            if behavior == Behavior::CutOff {
                 bytes.truncate(bytes.len() - 1);
             }
             // The client may have stopped waiting, which is not an error here.
@@ -173,11 +173,11 @@ impl Zone {
                 answer.metadata.response_code = ResponseCode::ServFail;
                 return Some(answer);
             }
-            Behavior::Saying(code) => {
+            Behavior::Code(code) => {
                 answer.metadata.response_code = code;
                 return Some(answer);
             }
-            Behavior::NotSmtp => Some(vec![exchange(&(10, "mx1.example.com.".to_owned()))]),
+            Behavior::CutOff => Some(vec![exchange(&(10, "mx1.example.com.".to_owned()))]),
             Behavior::Helpful => self.records(&domain, asked.query_type),
         };
         if data.is_none() {

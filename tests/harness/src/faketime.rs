@@ -44,8 +44,8 @@ impl FakeClock {
     /// If libfaketime is not installed.
     pub fn environment(&self) -> Vec<(&'static str, OsString)> {
         vec![
-            // The C library comes first, so that its allocator is used and not jemalloc: jemalloc
-            // reads the clock while it is being set up.
+            // The C library comes before the program's own allocator, jemalloc, so that jemalloc is
+            // not used: it reads the clock while it is being set up.
             (
                 "LD_PRELOAD",
                 format!("{}:libc.so.6", library().display()).into(),

@@ -3,9 +3,9 @@
 
 use crate::servers::Servers;
 
-/// The server. It writes to disk only when [`SnapshotRedis::remember`] is called.
+/// The server. It writes to disk only when [`SnapshotRedis::take_snapshot`] is called.
 pub struct SnapshotRedis {
-    /// The server, and other servers that the test starts.
+    /// The server, and any other servers that the test starts.
     pub servers: Servers,
     /// The port of the server.
     pub port: u16,
@@ -28,13 +28,13 @@ impl SnapshotRedis {
     ///
     /// # Panics
     /// If the server cannot write the snapshot.
-    pub fn remember(&self) {
+    pub fn take_snapshot(&self) {
         assert_eq!(self.ask(&["SAVE"]), "OK");
     }
 
     /// Loses all writes since the last snapshot, like a server that crashes before they are on
     /// disk.
-    pub async fn forget(&self) {
+    pub async fn lose_last_writes(&self) {
         self.servers.kill(self.port);
         self.servers.start_on(self.port, &[]).await;
     }

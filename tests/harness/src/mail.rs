@@ -14,14 +14,15 @@ use crate::wait::in_time;
 
 type Script = Box<dyn FnMut(&Attempt) -> Outcome + Send>;
 
-/// Answers by a script, and records the messages it was sent. It can be held, so that attempts stay
-/// in flight.
+/// Answers by a script, and records the messages that it was sent. A test can make it hold its
+/// answers, so that attempts stay in flight.
 pub struct MailSystem {
     script: Mutex<Script>,
     tried: watch::Sender<Vec<Tried>>,
-    /// How many messages are answered. The messages after them stay in flight.
+    /// How many messages are answered, counted from the first one that was tried. All later
+    /// messages stay in flight.
     answered: watch::Sender<usize>,
-    /// The recipient whose attempts panic, as if its message met a bug in the sender.
+    /// The recipient whose attempts panic, as if the sender had a bug.
     panicking: watch::Sender<Option<String>>,
 }
 
@@ -72,31 +73,31 @@ impl MailSystem {
     }
 
     /// From now on, an attempt for this recipient panics. Attempts for other recipients do not.
-    pub fn panics_at(&self, recipient: &str) {
+    pub fn panic_for(&self, recipient: &str) {
         let recipient = recipient.to_owned();
         self.panicking.send_replace(Some(recipient));
     }
 
-    /// From now on, messages stay in flight, until [`Self::let_go`].
+    /// From now on, messages stay in flight, until [`Self::release_held`].
     pub fn hold(&self) {
         self.hold_after(0);
     }
 
     /// Answers the next `count` messages. The messages after them stay in flight, until
-    /// [`Self::let_go`].
+    /// [`Self::release_held`].
     pub fn hold_after(&self, count: usize) {
         self.answered
             .send_replace(self.tried.borrow().len() + count);
     }
 
-    /// Answers the first `count` of all messages that were tried. The others stay in flight, until
-    /// [`Self::let_go`].
+    /// Answers the first `count` messages, counted from the first one that was ever tried. The
+    /// others stay in flight, until [`Self::release_held`].
     pub fn answer_first(&self, count: usize) {
         self.answered.send_replace(count);
     }
 
     /// Answers all messages in flight, and from now on every message at once.
-    pub fn let_go(&self) {
+    pub fn release_held(&self) {
         self.answered.send_replace(usize::MAX);
     }
 

@@ -1,5 +1,5 @@
-//! An object store on loopback. It supports only what it takes to get an object: `GET /bucket/key`,
-//! which is the same for S3, Google Cloud Storage and Azure. It records the requests.
+//! An object store on loopback. It supports only reading an object: `GET /bucket/key`, which is the
+//! same for S3, Google Cloud Storage and Azure. It records the requests.
 
 use std::collections::HashMap;
 use std::net::SocketAddr;

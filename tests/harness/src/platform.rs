@@ -37,16 +37,16 @@ pub struct Posted {
 }
 
 /// What the platform does with a request.
-pub enum Say {
+pub enum Action {
     /// Answers with a status, a header if one is given, and a body.
     Answer(u16, Option<(&'static str, &'static str)>, String),
     /// Answers with a status, and cuts the connection in the middle of the body.
-    BreaksOff(u16),
+    BreakOff(u16),
     /// Never answers.
-    Nothing,
+    NeverAnswer,
 }
 
-type Script = dyn Fn(&Posted) -> Say + Send + Sync;
+type Script = dyn Fn(&Posted) -> Action + Send + Sync;
 
 struct Shared {
     script: Box<Script>,
@@ -63,7 +63,7 @@ pub struct Platform {
 
 impl Platform {
     /// Starts a platform that follows `script`.
-    pub async fn start(script: impl Fn(&Posted) -> Say + Send + Sync + 'static) -> Self {
+    pub async fn start(script: impl Fn(&Posted) -> Action + Send + Sync + 'static) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0")
             .await
             .expect("a port is free");
@@ -74,7 +74,7 @@ impl Platform {
     /// Like [`Self::start`], but over TLS, with this certificate.
     pub async fn start_with_tls(
         files: &Certificates,
-        script: impl Fn(&Posted) -> Say + Send + Sync + 'static,
+        script: impl Fn(&Posted) -> Action + Send + Sync + 'static,
     ) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0")
             .await
@@ -93,7 +93,7 @@ impl Platform {
     fn serve<L: Listener>(
         listener: L,
         address: SocketAddr,
-        script: impl Fn(&Posted) -> Say + Send + Sync + 'static,
+        script: impl Fn(&Posted) -> Action + Send + Sync + 'static,
     ) -> Self
     where
         L::Addr: std::fmt::Debug,
@@ -158,7 +158,7 @@ async fn take(State(shared): State<Arc<Shared>>, request: Request) -> Response {
         .expect("no script panics")
         .push(posted.clone());
     match (shared.script)(&posted) {
-        Say::Answer(status, header, body) => {
+        Action::Answer(status, header, body) => {
             let answer = Response::builder().status(status);
             let answer = header
                 .into_iter()
@@ -167,7 +167,7 @@ async fn take(State(shared): State<Arc<Shared>>, request: Request) -> Response {
                 .body(Body::from(body))
                 .expect("the script's answer is valid")
         }
-        Say::BreaksOff(status) => {
+        Action::BreakOff(status) => {
             let cut = async {
                 // After this pause, the first part of the body has been sent.
                 sleep(Duration::from_millis(50)).await;
@@ -179,11 +179,11 @@ async fn take(State(shared): State<Arc<Shared>>, request: Request) -> Response {
                 .body(Body::from_stream(body))
                 .expect("the script's answer is valid")
         }
-        Say::Nothing => std::future::pending().await,
+        Action::NeverAnswer => std::future::pending().await,
     }
 }
 
-/// Decodes a JSON string in base64.
+/// Decodes a JSON string that is base64.
 ///
 /// # Panics
 /// If it is not base64.

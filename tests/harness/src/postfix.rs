@@ -41,8 +41,8 @@ pub struct Postfix {
     private: PrivatePostfix,
 }
 
-/// The lines of `main.cf` that all tests have: mail goes where the transports send it, and a failed
-/// delivery is tried again soon.
+/// The lines of `main.cf` that all tests have: only the transports decide where mail goes, and a
+/// failed delivery is tried again soon.
 const MAIN: &str = "\
 myhostname = out.example.net
 default_transport = error:5.4.4 the test names no transport for this domain
@@ -125,7 +125,7 @@ impl Postfix {
     }
 
     /// Waits until its log contains `words`.
-    pub async fn logs(&self, words: &str) {
+    pub async fn wait_for_log(&self, words: &str) {
         eventually(words, async || self.log().contains(words).then_some(())).await;
     }
 }

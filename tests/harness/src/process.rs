@@ -66,7 +66,7 @@ impl Redeliver {
         fs::write(&file, config).expect("the folder can be written to");
         let program = program();
         let mut words = runner.iter().map(OsStr::new).chain([program.as_os_str()]);
-        let child = Command::new(words.next().expect("the program itself is one"))
+        let child = Command::new(words.next().expect("there is at least the program itself"))
             .args(words)
             .args(arguments)
             .arg("--config")

@@ -5,7 +5,7 @@
 use std::collections::VecDeque;
 use std::io;
 use std::path::PathBuf;
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
 use tempfile::TempDir;
@@ -27,9 +27,9 @@ use resp::{Frames, name_of};
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Fault {
     /// The connection is cut before the request reaches Redis.
-    Unheard,
+    RequestLost,
     /// Redis executes the request, and the connection is cut before the answer.
-    Unanswered,
+    AnswerLost,
     /// Redis executes the request, and the connection is cut in the middle of the answer.
     Torn,
     /// Redis executes the request, and the answer never comes. The connection stays open.
@@ -49,7 +49,8 @@ enum Mode {
     Closed,
 }
 
-type Chance = Box<dyn FnMut(&str) -> Option<Fault> + Send>;
+/// Returns the fault of a request with this name, if it is to have one.
+type Choice = Box<dyn FnMut(&str) -> Option<Fault> + Send>;
 
 /// A proxy on its own socket. It stops when this is dropped.
 pub struct RedisProxy {
@@ -63,13 +64,15 @@ struct Shared {
     mode: watch::Sender<Mode>,
     /// The faults of the next requests, by the name of the request.
     planned: Mutex<VecDeque<(String, Fault)>>,
-    /// Chooses a fault for any other request.
-    chance: Mutex<Chance>,
+    /// Chooses the fault of each request that has no planned one.
+    choice: Mutex<Choice>,
     /// The faults that have happened, as request and fault.
-    met: watch::Sender<Vec<(String, Fault)>>,
+    happened: watch::Sender<Vec<(String, Fault)>>,
     connections: watch::Sender<Connections>,
     /// Cancelled to cut all current connections.
     cut: Mutex<CancellationToken>,
+    /// What has been recorded. `None` until recording begins.
+    exchanges: Mutex<Option<Vec<Exchange>>>,
 }
 
 /// How many connections there are.
@@ -85,6 +88,17 @@ pub struct Connections {
 struct Asked {
     name: String,
     fault: Option<Fault>,
+    /// The request itself, if it is to be recorded.
+    request: Option<Vec<u8>>,
+}
+
+/// A request and its answer, as they went over the wire.
+#[derive(Clone, Debug)]
+pub struct Exchange {
+    /// The request.
+    pub request: Vec<u8>,
+    /// The answer.
+    pub answer: Vec<u8>,
 }
 
 impl RedisProxy {
@@ -96,10 +110,11 @@ impl RedisProxy {
             server: PathBuf::from(url.trim_start_matches("redis+unix://")),
             mode: watch::Sender::new(Mode::Open),
             planned: Mutex::default(),
-            chance: Mutex::new(Box::new(|_| None)),
-            met: watch::Sender::default(),
+            choice: Mutex::new(Box::new(|_| None)),
+            happened: watch::Sender::default(),
             connections: watch::Sender::default(),
             cut: Mutex::default(),
+            exchanges: Mutex::default(),
         });
         let stop = CancellationToken::new();
         let listener = UnixListener::bind(socket_in(&folder)).expect("the folder is new");
@@ -122,7 +137,7 @@ impl RedisProxy {
     /// Plans `fault` for the next request with this name. The name of a script is its verb, for
     /// example `claim`; the name of a command is for example `PING`. Several faults for one name
     /// happen one after another.
-    pub fn next(&self, name: &str, fault: Fault) {
+    pub fn plan(&self, name: &str, fault: Fault) {
         self.shared
             .planned
             .lock()
@@ -130,9 +145,10 @@ impl RedisProxy {
             .push_back((name.to_owned(), fault));
     }
 
-    /// From now on, `chance` chooses the fault of any request by its name.
-    pub fn chance(&self, chance: impl FnMut(&str) -> Option<Fault> + Send + 'static) {
-        *self.shared.chance.lock().expect("no chance panics") = Box::new(chance);
+    /// From now on, `choose` returns the fault of each request, by the request's name. `None` means
+    /// no fault.
+    pub fn choose_faults(&self, choose: impl FnMut(&str) -> Option<Fault> + Send + 'static) {
+        *self.shared.choice.lock().expect("no test's choice panics") = Box::new(choose);
     }
 
     /// Cuts all current connections. New connections are accepted.
@@ -163,9 +179,19 @@ impl RedisProxy {
         self.shared.mode.send_replace(Mode::Open);
     }
 
+    /// From now on, keeps all requests with their answers.
+    pub fn record_exchanges(&self) {
+        *self.shared.exchanges() = Some(Vec::new());
+    }
+
+    /// Returns what was recorded, in the order of the answers.
+    pub fn exchanges(&self) -> Vec<Exchange> {
+        self.shared.exchanges().clone().unwrap_or_default()
+    }
+
     /// Returns the faults that have happened so far, in order.
-    pub fn met(&self) -> Vec<(String, Fault)> {
-        self.shared.met.borrow().clone()
+    pub fn happened(&self) -> Vec<(String, Fault)> {
+        self.shared.happened.borrow().clone()
     }
 
     /// Waits until `count` faults have happened.
@@ -173,9 +199,9 @@ impl RedisProxy {
         in_time(
             "a fault to happen",
             self.shared
-                .met
+                .happened
                 .subscribe()
-                .wait_for(|met| met.len() >= count),
+                .wait_for(|happened| happened.len() >= count),
         )
         .await
         .expect("the watch channel is open as long as this value exists");
@@ -187,13 +213,13 @@ impl RedisProxy {
     }
 
     /// Waits until `count` connections are open.
-    pub async fn has_open(&self, count: usize) {
+    pub async fn wait_for_open(&self, count: usize) {
         self.connections_are(|connections| connections.open == count)
             .await;
     }
 
     /// Waits until `count` connections have been made.
-    pub async fn has_made(&self, count: usize) {
+    pub async fn wait_for_made(&self, count: usize) {
         self.connections_are(|connections| connections.made >= count)
             .await;
     }
@@ -209,7 +235,7 @@ impl RedisProxy {
 }
 
 impl Shared {
-    /// Returns the fault of the next request with this name: a planned one, or one by chance.
+    /// Returns the fault of a request with this name: the next planned one, or the chosen one.
     fn fault_of(&self, name: &str) -> Option<Fault> {
         let mut planned = self
             .planned
@@ -218,13 +244,19 @@ impl Shared {
         if let Some(place) = planned.iter().position(|(of, _)| of == name) {
             return planned.remove(place).map(|(_, fault)| fault);
         }
-        (self.chance.lock().expect("no chance panics"))(name)
+        (self.choice.lock().expect("no test's choice panics"))(name)
+    }
+
+    fn exchanges(&self) -> MutexGuard<'_, Option<Vec<Exchange>>> {
+        self.exchanges
+            .lock()
+            .expect("no task panics while it holds this lock")
     }
 
     /// Records a fault that has happened.
     fn record(&self, name: &str, fault: Fault) {
-        self.met
-            .send_modify(|met| met.push((name.to_owned(), fault)));
+        self.happened
+            .send_modify(|happened| happened.push((name.to_owned(), fault)));
     }
 
     /// Waits while the proxy passes nothing on.
@@ -277,7 +309,7 @@ async fn relay(client: UnixStream, shared: Arc<Shared>) {
         .send_modify(|connections| connections.open -= 1);
 }
 
-/// Passes requests on. Returns when the connection is to be cut.
+/// Passes requests on to Redis. Returns when the connection must be cut.
 async fn pass_requests(
     mut client: OwnedReadHalf,
     mut server: OwnedWriteHalf,
@@ -289,17 +321,22 @@ async fn pass_requests(
         let request = frames.next(&mut client).await?;
         let name = name_of(&request);
         let fault = shared.fault_of(&name);
-        if fault == Some(Fault::Unheard) {
-            shared.record(&name, Fault::Unheard);
+        if fault == Some(Fault::RequestLost) {
+            shared.record(&name, Fault::RequestLost);
             return Ok(());
         }
         shared.wait_while_silent().await;
-        let _ = asked.send(Asked { name, fault });
+        let is_recorded = shared.exchanges().is_some();
+        let _ = asked.send(Asked {
+            name,
+            fault,
+            request: is_recorded.then(|| request.clone()),
+        });
         server.write_all(&request).await?;
     }
 }
 
-/// Passes answers on. Returns when the connection is to be cut.
+/// Passes answers on to the client. Returns when the connection must be cut.
 async fn pass_answers(
     mut server: OwnedReadHalf,
     mut client: OwnedWriteHalf,
@@ -307,11 +344,20 @@ async fn pass_answers(
     shared: &Shared,
 ) -> io::Result<()> {
     let mut frames = Frames::default();
-    while let Some(Asked { name, fault }) = to_answer.recv().await {
+    while let Some(Asked {
+        name,
+        fault,
+        request,
+    }) = to_answer.recv().await
+    {
         let answer = frames.next(&mut server).await?;
+        if let (Some(request), Some(exchanges)) = (request, &mut *shared.exchanges()) {
+            let answer = answer.clone();
+            exchanges.push(Exchange { request, answer });
+        }
         match fault {
             // Redis does not know the script yet, and has executed nothing. The client repeats the
-            // request at once, so the fault is planned for that one.
+            // request at once, so the fault is planned for the repetition.
             Some(fault) if answer.starts_with(b"-NOSCRIPT") => {
                 shared
                     .planned
@@ -319,7 +365,7 @@ async fn pass_answers(
                     .expect("no task panics while it holds this lock")
                     .push_front((name, fault));
             }
-            Some(fault @ (Fault::Unanswered | Fault::Unheard)) => {
+            Some(fault @ (Fault::AnswerLost | Fault::RequestLost)) => {
                 shared.record(&name, fault);
                 return Ok(());
             }

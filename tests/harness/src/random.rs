@@ -7,7 +7,7 @@ use std::ops::Range;
 pub struct Random(u64);
 
 impl Random {
-    /// Starts the numbers of this seed.
+    /// Returns a generator that starts with the first number of this seed.
     pub fn from_seed(seed: u64) -> Self {
         Self(seed)
     }

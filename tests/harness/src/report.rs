@@ -32,11 +32,11 @@ pub struct DeliveryReport {
 impl DeliveryReport {
     /// A report that delivery to one recipient failed with this reply.
     pub fn failed(recipient: &str, reply: &str) -> Self {
-        Self::default().and(recipient, "failed", reply)
+        Self::default().with_recipient(recipient, "failed", reply)
     }
 
     /// Adds another recipient, with its action and reply.
-    pub fn and(mut self, recipient: &str, action: &str, reply: &str) -> Self {
+    pub fn with_recipient(mut self, recipient: &str, action: &str, reply: &str) -> Self {
         let status = reply.split(' ').nth(1).unwrap_or("5.0.0");
         self.recipients.push(format!(
             "Final-Recipient: rfc822; {recipient}\r\nAction: {action}\r\nStatus: {status}\r\n\
@@ -46,19 +46,19 @@ impl DeliveryReport {
     }
 
     /// Sets the address that the report came to.
-    pub fn to(mut self, address: &str) -> Self {
+    pub fn delivered_to(mut self, address: &str) -> Self {
         self.fields.push(format!("Delivered-To: {address}"));
         self
     }
 
     /// Sets the envelope id of the message that the report is about.
-    pub fn of_envelope(mut self, id: &str) -> Self {
+    pub fn with_envelope_id(mut self, id: &str) -> Self {
         self.about.push(format!("Original-Envelope-Id: {id}"));
         self
     }
 
     /// Adds a header field of the original message.
-    pub fn of(mut self, field: &str) -> Self {
+    pub fn with_original_field(mut self, field: &str) -> Self {
         self.original.push(field.to_owned());
         self
     }

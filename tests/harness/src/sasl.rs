@@ -43,7 +43,7 @@ impl Logins {
 
     /// Returns the lines of `main.cf` that make Postfix use this server, and reject clients that
     /// have not logged in.
-    pub fn main(&self) -> Vec<String> {
+    pub fn main_cf(&self) -> Vec<String> {
         vec![
             "smtpd_sasl_auth_enable = yes".to_owned(),
             "smtpd_sasl_type = dovecot".to_owned(),

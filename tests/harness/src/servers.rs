@@ -100,7 +100,7 @@ impl Servers {
 
     /// An empty set of Redis servers whose wall clock is `clock`. Valkey does not start with
     /// libfaketime.
-    pub fn by_clock(clock: &FakeClock) -> Self {
+    pub fn with_clock(clock: &FakeClock) -> Self {
         let mut servers = Self::new("redis-server");
         servers.environment = clock.environment();
         servers

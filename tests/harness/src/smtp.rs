@@ -22,8 +22,8 @@ pub enum Act {
     Say(&'static str),
     /// Sends a reply, and closes the connection.
     ReplyAndClose(&'static str),
-    /// Sends a reply as soon as the test calls [`SmtpPeer::say_it`].
-    SayLater(&'static str),
+    /// Sends a reply, but only after the test has called [`SmtpPeer::release_replies`].
+    SayWhenReleased(&'static str),
     /// Sends nothing any more.
     Hang,
     /// Closes the connection.
@@ -48,13 +48,22 @@ pub struct Received {
     pub command: String,
 }
 
+impl Received {
+    /// Whether the command starts with `command`. An empty `command` means that the connection was
+    /// made.
+    pub fn is(&self, command: &str) -> bool {
+        self.command.starts_with(command) && (!command.is_empty() || self.command.is_empty())
+    }
+}
+
 /// A server on loopback. It stops when this is dropped.
 pub struct SmtpPeer {
     /// The address that it listens on.
     pub address: SocketAddr,
     received: watch::Sender<Vec<Received>>,
     contents: Arc<Mutex<Vec<Bytes>>>,
-    says_it: watch::Sender<bool>,
+    /// Whether the test has called [`Self::release_replies`].
+    released: watch::Sender<bool>,
     _stop: DropGuard,
 }
 
@@ -64,6 +73,12 @@ impl SmtpPeer {
     /// Starts a peer that accepts everything.
     pub async fn agreeable() -> Self {
         Self::start(|received| agree(&received.command)).await
+    }
+
+    /// Starts a peer that does `act` after each command that starts with `command`, and otherwise
+    /// accepts everything.
+    pub async fn agreeable_except(command: &'static str, act: Act) -> Self {
+        Self::start(agree_except(command, act)).await
     }
 
     /// Starts a peer that follows `script`. [`agree`] returns the usual answers.
@@ -98,23 +113,22 @@ impl SmtpPeer {
         let listener = TcpListener::bind(at).await.expect("the port is free");
         let address = listener.local_addr().expect("the socket is bound");
         let received = watch::Sender::new(Vec::new());
-        let (says_it, stop) = (watch::Sender::new(false), CancellationToken::new());
+        let (released, stop) = (watch::Sender::new(false), CancellationToken::new());
         let contents = Arc::new(Mutex::default());
-        let says = says_it.subscribe();
         let listening = listen(
             listener,
             (tls, encrypted),
             Arc::new(script),
             received.clone(),
             Arc::clone(&contents),
-            says,
+            released.subscribe(),
         );
         tokio::spawn(stop.clone().run_until_cancelled_owned(listening));
         Self {
             address,
             received,
             contents,
-            says_it,
+            released,
             _stop: stop.drop_guard(),
         }
     }
@@ -132,9 +146,9 @@ impl SmtpPeer {
             .clone()
     }
 
-    /// Lets it send the replies of [`Act::SayLater`], now and from now on.
-    pub fn send_held_replies(&self) {
-        self.says_it.send_replace(true);
+    /// Sends the replies of [`Act::SayWhenReleased`] that wait, and from now on each at once.
+    pub fn release_replies(&self) {
+        self.released.send_replace(true);
     }
 
     /// Returns the connections on which a command with this start was received.
@@ -162,7 +176,7 @@ impl SmtpPeer {
     }
 }
 
-/// Returns the answers of a server that accepts all mail.
+/// Returns how a server that accepts all mail answers `command`.
 pub fn agree(command: &str) -> Act {
     match command.split([' ', ':']).next().unwrap_or_default() {
         "" => Act::Say("220 peer.example ESMTP"),
@@ -170,6 +184,21 @@ pub fn agree(command: &str) -> Act {
         "DATA" => Act::Say("354 go on"),
         "QUIT" => Act::ReplyAndClose("221 2.0.0 bye"),
         _ => Act::Say("250 2.0.0 ok"),
+    }
+}
+
+/// Returns a script that does `act` after each command that starts with `command`, and otherwise
+/// accepts everything. An empty `command` means that the connection was made.
+pub fn agree_except(
+    command: &'static str,
+    act: Act,
+) -> impl Fn(&Received) -> Act + Copy + Send + Sync + 'static {
+    move |received| {
+        if received.is(command) {
+            act
+        } else {
+            agree(&received.command)
+        }
     }
 }
 
@@ -182,7 +211,7 @@ async fn listen(
     script: Arc<Script>,
     received: watch::Sender<Vec<Received>>,
     contents: Arc<Mutex<Vec<Bytes>>>,
-    says: watch::Receiver<bool>,
+    released: watch::Receiver<bool>,
 ) {
     for connection in 1.. {
         let Ok((stream, _)) = listener.accept().await else {
@@ -196,7 +225,7 @@ async fn listen(
             script.clone(),
             received,
             contents,
-            says.clone(),
+            released.clone(),
         ));
     }
 }
@@ -209,7 +238,7 @@ async fn converse(
     script: Arc<Script>,
     received: watch::Sender<Vec<Received>>,
     contents: Arc<Mutex<Vec<Bytes>>>,
-    mut says: watch::Receiver<bool>,
+    mut released: watch::Receiver<bool>,
 ) -> Option<()> {
     let stream = match &tls {
         Some(tls) if encrypted => Either::Right(Box::new(tls.accept(stream).await.ok()?)),
@@ -226,8 +255,8 @@ async fn converse(
         received.send_modify(|received| received.push(now));
         let reply = match act {
             Act::Say(reply) | Act::ReplyAndClose(reply) | Act::Encrypt(reply) => reply,
-            Act::SayLater(reply) => {
-                says.wait_for(|says| *says).await.ok()?;
+            Act::SayWhenReleased(reply) => {
+                released.wait_for(|released| *released).await.ok()?;
                 reply
             }
             Act::Begin(part) => {
@@ -294,8 +323,8 @@ async fn read_line(lines: &mut Lines) -> Option<String> {
     Some(line.trim_end_matches(['\r', '\n']).to_owned())
 }
 
-/// Reads lines up to a line with only a dot. Removes the dot that was added to each line that
-/// starts with one (RFC 5321, section 4.5.2).
+/// Reads lines up to a line with only a dot. A client adds a dot to each line that starts with a
+/// dot (RFC 5321, section 4.5.2); this removes it.
 async fn read_content(lines: &mut Lines) -> Option<Bytes> {
     let mut content = Vec::new();
     loop {

@@ -85,11 +85,11 @@ impl World {
 
     /// Processes one bounce by the intake that all bounces use. Returns the answer.
     pub async fn post_bounce(&self, bounce: Value) -> Answer {
-        self.try_take_in(bounce).await.expect("Redis answers")
+        self.try_post_bounce(bounce).await.expect("Redis answers")
     }
 
-    /// Like [`Self::take_in`], but Redis may be unavailable.
-    pub async fn try_take_in(&self, bounce: Value) -> Result<Answer, StoreError> {
+    /// Like [`Self::post_bounce`], but Redis may be unavailable.
+    pub async fn try_post_bounce(&self, bounce: Value) -> Result<Answer, StoreError> {
         let bounce = json::read(bounce, self.now(), 64 << 10).expect("the test's bounce is valid");
         let mut answered = self.accept.accept(vec![bounce]).await?;
         Ok(answered.remove(0).answer)
@@ -140,8 +140,8 @@ impl World {
     }
 
     /// Processes `count` bounces of different addresses at one domain, `user0` and so on. Moves the
-    /// clock to a time when all their jobs are due.
-    pub async fn with_due(&self, domain: &str, count: usize) {
+    /// clock to a time at which all their jobs are due.
+    pub async fn post_due_jobs(&self, domain: &str, count: usize) {
         let read = |n| {
             let posted = bounce(&format!("user{n}@{domain}"), "m1", FULL);
             json::read(posted, self.now(), 64 << 10).expect("the bounce is valid")
@@ -216,7 +216,7 @@ impl World {
     }
 
     /// From now on, mail is sent by this sender.
-    pub fn sends_by(&mut self, sender: Arc<dyn Sender>) {
+    pub fn set_sender(&mut self, sender: Arc<dyn Sender>) {
         self.attempter = open::attempter(sender, self.settings.confirm, &self.clock);
     }
 
@@ -232,7 +232,7 @@ impl World {
 
     /// Runs the attempts of leased jobs, with `reply` as the answer to all their messages. Settles
     /// each attempt in a separate call.
-    pub async fn end(&self, jobs: impl IntoIterator<Item = LeasedJob>, reply: &str) {
+    pub async fn attempt_and_settle(&self, jobs: impl IntoIterator<Item = LeasedJob>, reply: &str) {
         self.mail.reply_with(reply);
         for leased in jobs {
             let settlement = self.attempt(leased).await;

@@ -1,5 +1,5 @@
 //! Every route of the API requires a known token with the scope of that route. A request without
-//! one reads nothing and changes nothing.
+//! such a token reads nothing and changes nothing.
 
 use std::fs;
 use std::net::SocketAddr;
@@ -19,8 +19,7 @@ use signing::api_token::{Grant, Scope, TokenHash};
 
 const JO: &str = "jo@example.com";
 
-/// Every route with the scope that it requires. None of them answers 404 with the records that the
-/// test creates before.
+/// Every route with the scope that it requires.
 const ROUTES: [(&str, &str, Scope); 18] = [
     ("POST", "/v1/bounces", Scope::Ingest),
     ("POST", "/v1/dsn", Scope::Ingest),
@@ -64,7 +63,7 @@ fn grant(name: &str, scopes: &[Scope]) -> Grant {
 }
 
 /// A configuration with these grants. The token of each grant is its name.
-fn with(tokens: Vec<Grant>) -> Config {
+fn config_with(tokens: Vec<Grant>) -> Config {
     let mut config = Config::embedded();
     config.access.tokens = tokens;
     config
@@ -81,7 +80,7 @@ fn request(http: &Http, method: &str, path: &str) -> RequestBuilder {
 async fn every_route_requires_a_token_with_its_scope() {
     let world = World::new().await;
     let grants = Scope::ALL.map(|scope| grant(scope.as_str(), &[scope]));
-    let http = Http::serve_with(&world, &with(grants.to_vec())).await;
+    let http = Http::serve_with(&world, &config_with(grants.to_vec())).await;
     for (method, path, scope) in ROUTES {
         let response = request(&http, method, path).send().await.unwrap();
         assert!(
@@ -112,18 +111,18 @@ async fn every_route_requires_a_token_with_its_scope() {
             401,
         )
         .await;
-        for has in Scope::ALL {
+        for granted in Scope::ALL {
             let response = request(&http, method, path)
-                .bearer_auth(has.as_str())
+                .bearer_auth(granted.as_str())
                 .send()
                 .await
                 .unwrap();
             let let_through = !matches!(response.status().as_u16(), 401 | 403);
             assert_eq!(
                 let_through,
-                has == scope,
+                granted == scope,
                 "{method} {path} with {}",
-                has.as_str()
+                granted.as_str()
             );
             if !let_through {
                 let why = problem(response, 403).await;
@@ -146,7 +145,7 @@ async fn every_route_requires_a_token_with_its_scope() {
 #[tokio::test]
 async fn a_request_without_the_required_scope_changes_nothing() {
     let world = World::new().await;
-    let http = Http::serve_with(&world, &with(vec![grant("reader", &[Scope::Read])])).await;
+    let http = Http::serve_with(&world, &config_with(vec![grant("reader", &[Scope::Read])])).await;
     let bounces = http.post("/v1/bounces").json(&bounce(JO, "m1", FULL));
     let hold = http
         .put("/v1/destinations/google/hold")
@@ -165,13 +164,17 @@ async fn a_request_without_the_required_scope_changes_nothing() {
 }
 
 #[tokio::test]
-async fn each_token_has_its_own_rate_limit_and_a_429_says_when_to_retry() {
+async fn each_token_has_its_own_rate_limit_and_a_429_contains_the_time_to_wait() {
     let world = World::new().await;
     let slow = Grant {
         rate: Some(0.5),
         ..grant("slow", &[Scope::Read])
     };
-    let http = Http::serve_with(&world, &with(vec![slow, grant("other", &[Scope::Read])])).await;
+    let http = Http::serve_with(
+        &world,
+        &config_with(vec![slow, grant("other", &[Scope::Read])]),
+    )
+    .await;
     let ask = async |token: &str| {
         http.get("/v1/quarantine")
             .bearer_auth(token)

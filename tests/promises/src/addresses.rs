@@ -22,7 +22,7 @@ async fn a_campaign_can_check_which_of_its_addresses_to_leave_out() {
         .post_bounce(bounce("waits@example.com", "m1", FULL))
         .await;
 
-    // In the platform's own spelling, which need not be ours.
+    // In the spelling of the platform, which may differ from ours.
     let addresses = [
         "Jo@Example.com",
         "jo@EXAMPLE.com",
@@ -187,7 +187,7 @@ async fn an_unavailable_address_is_not_reinstated_before_its_time_is_over() {
     );
 }
 
-/// Lets every try of the schedule for 4.3.2 fail.
+/// Lets every try of the schedule for 4.3.2 fail, so that the address is retired.
 async fn retire_as_unavailable(world: &World, address: &str) {
     world.post_bounce(bounce(address, "m1", MAINTENANCE)).await;
     world.mail.reply_with(MAINTENANCE);

@@ -1,4 +1,4 @@
-//! NDJSON is processed in batches. All requests together have at most `scheduler.batches` of them
+//! NDJSON is processed in batches. All requests together have at most `scheduler.batches` batches
 //! in progress. After a batch has failed, the later lines of its request are not processed.
 
 use std::time::Duration;
@@ -14,10 +14,11 @@ use tokio::time::timeout;
 
 const JO: &str = "jo@example.com";
 
-/// How long an answer may take that waits for nothing.
+/// How long an answer may take if it waits for nothing.
 const SOON: Duration = Duration::from_millis(500);
 
-/// Longer than any test, so that Redis may be silent for as long as it likes.
+/// The time limit of a call to Redis. It is longer than any test, so that no call fails because
+/// Redis is silent.
 const PATIENCE: Duration = Duration::from_secs(60);
 
 /// A scheduler with this configuration, and the proxy between the scheduler and its Redis.
@@ -76,7 +77,7 @@ async fn lines_after_a_failed_batch_are_not_processed() {
         .map(|recipient| bounce(recipient, "m1", FULL).to_string())
         .collect();
 
-    proxy.next("schedule", Fault::Unheard);
+    proxy.plan("schedule", Fault::RequestLost);
     problem(http.post_lines(lines.join("\n")).await, 503).await;
     assert_eq!(
         http.post_lines(bounce(JO, "m1", FULL).to_string())

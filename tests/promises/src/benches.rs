@@ -1,10 +1,10 @@
-//! The benchmarks print for machines the same figures that they print for people: a line of JSON
-//! for each mode, with a figure for each measurement.
+//! With `--json` the benchmarks print their figures for programs: a line of JSON for each mode,
+//! with a figure for each measurement.
 
 use harness::process::run;
 use serde_json::Value;
 
-/// Modes that need no Postfix and take less than minutes.
+/// The modes that need no Postfix and do not take minutes.
 const MODES: [&str; 9] = [
     "ingest",
     "ingest-spread",

@@ -70,7 +70,7 @@ async fn a_document_with_more_items_than_allowed_is_rejected_as_a_whole() {
     let document = problem(http.post_json(&items).await, 413).await;
     assert!(
         document["detail"].as_str().unwrap().contains(NDJSON),
-        "the error says what to do instead: {document}"
+        "the error explains what to do instead: {document}"
     );
     assert!(world.job_if_any(JO).await.is_none());
 }
@@ -98,7 +98,7 @@ async fn an_attempt_whose_outcome_redis_refuses_to_record_is_settled_later_and_n
         503,
     )
     .await;
-    world.mail.let_go();
+    world.mail.release_held();
     eventually("the attempt has ended", async || {
         (world.mail.in_flight() == 0).then_some(())
     })
@@ -182,7 +182,7 @@ async fn an_unreadable_job_record_does_not_stop_the_work_on_other_jobs() {
         let claimed = world.store.claim(shard, bounds).await.unwrap();
         corrupt += claimed.corrupt.len();
         delivered += claimed.jobs.len();
-        world.end(claimed.jobs, OK).await;
+        world.attempt_and_settle(claimed.jobs, OK).await;
         world.clock.advance(LEASE);
     }
     assert_eq!((corrupt, delivered), (5, 1));

@@ -1,5 +1,5 @@
 //! Clocks may be changed while processes run, and a process may be suspended while time passes. No
-//! mail is lost, nothing waits for the length of the change, and only attempts in flight are
+//! mail is lost, no work waits for as long as a clock was wrong, and only attempts in flight are
 //! repeated.
 
 use domain::clock::{Clock, Timestamp};

@@ -29,7 +29,7 @@ fn accepted() -> Outcome {
 
 /// A world whose mail leaves by a relay. The relay accepts every message, and may report a bounce
 /// for a day.
-async fn with_relay() -> World {
+async fn world_with_relay() -> World {
     let world = World::with(Settings {
         confirm: DAY,
         ..Settings::default()
@@ -39,9 +39,9 @@ async fn with_relay() -> World {
     world
 }
 
-/// The same, after the relay has accepted these messages.
-async fn with_accepted(messages: &[&str]) -> World {
-    let world = with_relay().await;
+/// A world with that relay, after the relay has accepted the first of these messages.
+async fn world_with_accepted(messages: &[&str]) -> World {
+    let world = world_with_relay().await;
     for message in messages {
         world.post_bounce(bounce(JO, message, FULL)).await;
     }
@@ -61,20 +61,20 @@ fn report_to(address: &str, message: &str, reply: &str, world: &World) -> Value 
     report
 }
 
-async fn to_due(world: &World) {
+async fn advance_to_due(world: &World) {
     world.clock.set(world.job(JO).await.due.unwrap());
 }
 
 fn assert_within(wait: Duration, delay: Duration) {
     assert!(
         wait >= delay && wait <= delay.mul_f64(1.1),
-        "{wait:?} is {delay:?}"
+        "{wait:?} is not {delay:?} plus at most a tenth"
     );
 }
 
 #[tokio::test]
 async fn a_message_counts_as_delivered_if_no_bounce_comes_in_time() {
-    let world = with_accepted(&["m1"]).await;
+    let world = world_with_accepted(&["m1"]).await;
     let job = world.job(JO).await;
     assert_eq!(job.due, Some(world.now().plus(DAY)));
     assert_eq!(job.job.head.attempt, 1);
@@ -106,7 +106,7 @@ async fn a_message_counts_as_delivered_if_no_bounce_comes_in_time() {
 
 #[tokio::test]
 async fn a_bounce_in_time_counts_as_the_failure_of_that_attempt() {
-    let world = with_accepted(&["m1"]).await;
+    let world = world_with_accepted(&["m1"]).await;
     world.clock.advance(HOUR);
     let Answer::Deferred { due: Some(due) } = world.post_bounce(report("m1", FULL, &world)).await
     else {
@@ -134,7 +134,7 @@ async fn a_bounce_in_time_counts_as_the_failure_of_that_attempt() {
 
 #[tokio::test]
 async fn a_bounce_of_the_last_attempt_retires_the_address() {
-    let world = with_accepted(&["m1"]).await;
+    let world = world_with_accepted(&["m1"]).await;
     for delay in [2 * DAY, 3 * DAY, 7 * DAY] {
         let Answer::Deferred { due: Some(due) } =
             world.post_bounce(report("m1", FULL, &world)).await
@@ -161,7 +161,7 @@ async fn a_bounce_of_the_last_attempt_retires_the_address() {
 
 #[tokio::test]
 async fn a_permanent_bounce_retires_the_address_and_a_failure_of_one_message_drops_only_it() {
-    let world = with_accepted(&["m1", "m2"]).await;
+    let world = world_with_accepted(&["m1", "m2"]).await;
     assert_eq!(
         world.post_bounce(report("m1", TOO_BIG, &world)).await,
         Answer::Dropped
@@ -187,7 +187,7 @@ async fn a_permanent_bounce_retires_the_address_and_a_failure_of_one_message_dro
 
 #[tokio::test]
 async fn a_repeated_report_of_an_earlier_bounce_changes_nothing() {
-    let world = with_relay().await;
+    let world = world_with_relay().await;
     let mut first = bounce(JO, "m1", FULL);
     first["occurred_at"] = json!(world.now());
     world.post_and_wait_until_due(first.clone()).await;
@@ -202,13 +202,13 @@ async fn a_repeated_report_of_an_earlier_bounce_changes_nothing() {
 
 #[tokio::test]
 async fn only_the_probe_waits_for_a_bounce_and_the_other_messages_follow_if_none_comes() {
-    let world = with_accepted(&["m1", "m2", "m3"]).await;
+    let world = world_with_accepted(&["m1", "m2", "m3"]).await;
     assert_eq!(world.mail.messages(), ["m1"]);
     assert!(matches!(
         world.post_bounce(bounce(JO, "m4", FULL)).await,
         Answer::Joined { due: Some(_) }
     ));
-    to_due(&world).await;
+    advance_to_due(&world).await;
     world.work().await;
     assert_eq!(world.mail.messages(), ["m1", "m2", "m3", "m4"]);
     assert_eq!(world.final_events().await.len(), 1);
@@ -232,7 +232,7 @@ async fn only_the_probe_waits_for_a_bounce_and_the_other_messages_follow_if_none
         ["m2", "m4"],
         "the others still wait for a bounce"
     );
-    to_due(&world).await;
+    advance_to_due(&world).await;
     world.work().await;
     let mut finals: Vec<String> = world
         .final_events()
@@ -278,8 +278,8 @@ impl Clock for SkewedClock {
 #[tokio::test]
 async fn the_wait_for_a_bounce_ends_in_time_even_if_the_clocks_of_scheduler_and_redis_differ() {
     for is_ahead in [false, true] {
-        let mut world = with_accepted(&["m1", "m2", "m3"]).await;
-        to_due(&world).await;
+        let mut world = world_with_accepted(&["m1", "m2", "m3"]).await;
+        advance_to_due(&world).await;
         assert_eq!(
             world.work().await,
             1,
@@ -288,7 +288,7 @@ async fn the_wait_for_a_bounce_ends_in_time_even_if_the_clocks_of_scheduler_and_
         let silence = world.job(JO).await.due;
         let redis = world.clock.clone();
         world
-            .take_in_by(Arc::new(SkewedClock { redis, is_ahead }))
+            .set_intake_clock(Arc::new(SkewedClock { redis, is_ahead }))
             .await;
         assert_eq!(
             world.post_bounce(report("m2", TOO_BIG, &world)).await,
@@ -301,8 +301,8 @@ async fn the_wait_for_a_bounce_ends_in_time_even_if_the_clocks_of_scheduler_and_
 
 #[tokio::test]
 async fn a_bounce_for_a_job_that_a_worker_has_leased_is_not_lost() {
-    let world = with_accepted(&["m1"]).await;
-    to_due(&world).await;
+    let world = world_with_accepted(&["m1"]).await;
+    advance_to_due(&world).await;
     let leased = world.claim_one().await;
     // The worker has just found that no bounce came: the message counts as delivered.
     assert_eq!(
@@ -393,7 +393,7 @@ async fn late_bounces_of_messages_accepted_before_a_window_was_narrowed_do_not_n
             .await;
         world.work().await;
     }
-    let refused = async |address: &str| {
+    let window_after_report = async |address: &str| {
         let mut report = report("m1", MAINTENANCE, &world);
         report["recipient"] = json!(address);
         assert!(
@@ -402,7 +402,7 @@ async fn late_bounces_of_messages_accepted_before_a_window_was_narrowed_do_not_n
         );
         world.pace("example.com").await.window.unwrap()
     };
-    let narrowed = refused(early[0]).await;
+    let narrowed = window_after_report(early[0]).await;
     assert!(narrowed < f64::from(Settings::default().pace.window));
     for (n, address) in early[1..].iter().enumerate() {
         // Other attempts continue meanwhile.
@@ -410,14 +410,14 @@ async fn late_bounces_of_messages_accepted_before_a_window_was_narrowed_do_not_n
             .post_and_wait_until_due(bounce(&format!("later{n}@example.com"), "m1", MAINTENANCE))
             .await;
         world.work().await;
-        let window = refused(address).await;
+        let window = window_after_report(address).await;
         assert!(
             (window - narrowed).abs() < 1e-9,
             "{address}: {window} after {narrowed}"
         );
     }
     assert!(
-        refused("later0@example.com").await < narrowed,
+        window_after_report("later0@example.com").await < narrowed,
         "a message accepted since then counts"
     );
 }
@@ -430,21 +430,22 @@ const ADDRESSES: [&str; 4] = [
     "jo@third.example",
 ];
 
-/// The operations are random. Every message gets one final event, and no job waits for ever.
 #[tokio::test]
-async fn whatever_happens_every_message_has_exactly_one_final_event() {
+async fn with_random_operations_every_message_has_exactly_one_final_event() {
     for seed in 0..6 {
         run_at_random(seed, Deployment::default()).await;
     }
 }
 
 #[tokio::test]
-async fn in_a_cluster_too_every_message_has_exactly_one_final_event() {
+async fn with_random_operations_in_a_cluster_every_message_has_exactly_one_final_event() {
     for seed in 6..9 {
         run_at_random(seed, Deployment::Cluster).await;
     }
 }
 
+/// Runs random operations, and then all jobs to their end. Every message must have one final event,
+/// and no job may wait for ever.
 async fn run_at_random(seed: u64, redis: Deployment) {
     let world = World::with(Settings {
         confirm: DAY,

@@ -6,8 +6,8 @@ use std::time::Duration;
 use bytes::Bytes;
 use harness::dns::{Behavior, DnsServer};
 use harness::mail::MailSystem;
-use harness::platform::{Platform, Say};
-use harness::smtp::{Act, SmtpPeer, agree};
+use harness::platform::{Action, Platform};
+use harness::smtp::{Act, SmtpPeer};
 use senders::attempt::Attempt;
 use senders::conformance::{Subject, conforms, ends_in_time};
 use senders::log::LogSender;
@@ -24,10 +24,20 @@ use crate::senders::{PATIENT, Program, http};
 #[allow(dead_code, reason = "its worker is not run")]
 mod custom_sender;
 
+/// A sender to check, whose time limit is [`PATIENT`].
+fn subject(sender: &dyn Sender, takes_utf8: bool) -> Subject<'_> {
+    Subject {
+        sender,
+        limit: PATIENT,
+        takes_utf8,
+    }
+}
+
 #[tokio::test]
 async fn the_http_sender_meets_the_requirements_of_a_sender() {
     let platform =
-        Platform::start(|_| Say::Answer(200, None, r#"{"outcome":"accepted"}"#.to_owned())).await;
+        Platform::start(|_| Action::Answer(200, None, r#"{"outcome":"accepted"}"#.to_owned()))
+            .await;
     let sender = http(&platform, PATIENT);
     let received = async || {
         let decoded =
@@ -40,15 +50,7 @@ async fn the_http_sender_meets_the_requirements_of_a_sender() {
                 });
         decoded.collect()
     };
-    conforms(
-        &Subject {
-            sender: &sender,
-            limit: PATIENT,
-            takes_utf8: true,
-        },
-        received,
-    )
-    .await;
+    conforms(&subject(&sender, true), received).await;
 }
 
 #[tokio::test]
@@ -61,15 +63,7 @@ async fn the_command_sender_meets_the_requirements_of_a_sender() {
             .map(|file| std::fs::read(file.unwrap().path()).unwrap().into())
             .collect()
     };
-    conforms(
-        &Subject {
-            sender: &sender,
-            limit: PATIENT,
-            takes_utf8: true,
-        },
-        received,
-    )
-    .await;
+    conforms(&subject(&sender, true), received).await;
 }
 
 fn smtp(peer: &SmtpPeer, limit: Duration) -> SmtpSender {
@@ -83,27 +77,14 @@ async fn the_smtp_sender_meets_the_requirements_of_a_sender() {
     let peer = SmtpPeer::agreeable().await;
     let sender = smtp(&peer, PATIENT);
     let received = async || peer.contents();
-    conforms(
-        &Subject {
-            sender: &sender,
-            limit: PATIENT,
-            takes_utf8: false,
-        },
-        received,
-    )
-    .await;
+    conforms(&subject(&sender, false), received).await;
 }
 
 /// A server that accepts every mail, with every extension.
 async fn capable() -> SmtpPeer {
-    SmtpPeer::start(|received| match received.command.starts_with("EHLO") {
-        true => Act::Say(
-            "250-peer.example\r\n250-PIPELINING\r\n250-SIZE 0\r\n250-DSN\r\n\
-            250-8BITMIME\r\n250 SMTPUTF8",
-        ),
-        false => agree(&received.command),
-    })
-    .await
+    const OFFERS: &str = "250-peer.example\r\n250-PIPELINING\r\n250-SIZE 0\r\n250-DSN\r\n\
+                          250-8BITMIME\r\n250 SMTPUTF8";
+    SmtpPeer::agreeable_except("EHLO", Act::Say(OFFERS)).await
 }
 
 /// Checks that no message has added a command of its own to ours. Its id is sent as ENVID if the
@@ -140,15 +121,7 @@ async fn the_smtp_sender_meets_the_requirements_of_a_sender_with_every_extension
     let peer = capable().await;
     let sender = smtp(&peer, PATIENT);
     let received = async || peer.contents();
-    conforms(
-        &Subject {
-            sender: &sender,
-            limit: PATIENT,
-            takes_utf8: true,
-        },
-        received,
-    )
-    .await;
+    conforms(&subject(&sender, true), received).await;
     received_no_foreign_command(&peer);
 }
 
@@ -173,47 +146,32 @@ async fn the_mx_sender_meets_the_requirements_of_a_sender() {
     let (dns, peer) = (DnsServer::start().await, capable().await);
     let sender = mx(&dns, &peer, PATIENT);
     let received = async || peer.contents();
-    conforms(
-        &Subject {
-            sender: &sender,
-            limit: PATIENT,
-            takes_utf8: true,
-        },
-        received,
-    )
-    .await;
+    conforms(&subject(&sender, true), received).await;
     received_no_foreign_command(&peer);
 }
 
 #[tokio::test]
 async fn every_sender_returns_an_outcome_within_its_time_limit_if_the_server_hangs() {
     const SHORT: Duration = Duration::from_millis(200);
-    let platform = Platform::start(|_| Say::Nothing).await;
+    let platform = Platform::start(|_| Action::NeverAnswer).await;
     let silent = SmtpPeer::start(|_| Act::Hang).await;
-    let mute = SmtpPeer::start(|received| {
-        if received.command == "." {
-            Act::Hang
-        } else {
-            agree(&received.command)
-        }
-    })
-    .await;
+    let mute = SmtpPeer::agreeable_except(".", Act::Hang).await;
     let (dns, program) = (DnsServer::start().await, Program::new("sleep 60"));
-    let asked = DnsServer::start().await;
+    let silent_dns = DnsServer::start().await;
     let (by_http, by_command) = (http(&platform, SHORT), program.sender(SHORT));
     let (to_relay, to_host) = (
         [smtp(&silent, SHORT), smtp(&mute, SHORT)],
         mx(&dns, &mute, SHORT),
     );
-    let to_nobody = mx(&asked, &mute, SHORT);
-    asked.set_behavior(Behavior::Silent);
+    let without_dns = mx(&silent_dns, &mute, SHORT);
+    silent_dns.set_behavior(Behavior::Silent);
     let senders: [(&str, &dyn Sender); 6] = [
         ("http", &by_http),
         ("command", &by_command),
         ("smtp, silent", &to_relay[0]),
         ("smtp, mute", &to_relay[1]),
         ("mx", &to_host),
-        ("mx, no DNS", &to_nobody),
+        ("mx, no DNS", &without_dns),
     ];
     for (name, sender) in senders {
         ends_in_time(
@@ -228,7 +186,8 @@ async fn every_sender_returns_an_outcome_within_its_time_limit_if_the_server_han
     }
 }
 
-/// Checks a sender whose output cannot be read. The suite checks everything but the bytes.
+/// Checks a sender whose output the test cannot read. All requirements are checked except those
+/// about the bytes that are sent.
 async fn conforms_without_bytes(sender: &dyn Sender) {
     let wanted = Unsent(sender);
     conforms(
@@ -242,6 +201,7 @@ async fn conforms_without_bytes(sender: &dyn Sender) {
     .await;
 }
 
+/// A sender to which the suite gives no content, so that it compares no bytes.
 struct Unsent<'a>(&'a dyn Sender);
 
 #[async_trait::async_trait]

@@ -53,7 +53,7 @@ impl Scheduler {
         scheduler
     }
 
-    /// The status of `/readyz`, or none if no answer comes soon.
+    /// The status of `/readyz`. `None` if no answer comes soon.
     async fn ready(&self) -> Option<StatusCode> {
         let request = self
             .client
@@ -62,8 +62,8 @@ impl Scheduler {
         Some(request.timeout(SOON).send().await.ok()?.status())
     }
 
-    /// The status of the answer to a bounce, and whether the answer says when to retry. None if no
-    /// answer comes soon.
+    /// The status of the answer to a bounce, and whether the answer contains a retry time. `None`
+    /// if no answer comes soon.
     async fn post(&self) -> Option<(StatusCode, bool)> {
         let request = self
             .client
@@ -134,7 +134,8 @@ impl Scheduler {
     }
 }
 
-/// Waits until the other side has closed the connection. Whether it sent nothing more before.
+/// Waits until the other side has closed the connection. Returns whether it sent nothing before
+/// that.
 async fn is_closed(connection: &mut TcpStream) -> bool {
     let mut rest = Vec::new();
     in_time("the end of a connection", connection.read_to_end(&mut rest))
@@ -210,7 +211,7 @@ async fn if_all_connections_are_busy_health_checks_are_answered_and_other_client
         .write_all(b"not JSON\n")
         .await
         .expect("the connection is open");
-    eventually("room", async || {
+    eventually("a free connection", async || {
         scheduler
             .post()
             .await

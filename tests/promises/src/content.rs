@@ -1,5 +1,5 @@
 //! Content at URLs is read from web servers and object stores, once for all messages that share it.
-//! Content that is missing drops its message, and content that cannot be read for now is retried.
+//! If content is missing, its message is dropped. If it cannot be read for now, its message waits.
 
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -12,7 +12,7 @@ use domain::standing::Standing;
 use futures::future::join_all;
 use harness::bounce::{FULL, bounce};
 use harness::objects::Objects;
-use harness::platform::{Platform, Say};
+use harness::platform::{Action, Platform};
 use harness::world::World;
 use policy::table::Table;
 use senders::lease_end::LeaseEnd;
@@ -28,19 +28,24 @@ use worker::routes::Routes;
 /// The key of a service account. It is of no use outside these tests.
 const GOOGLE_KEY: &str = include_str!("../fixtures/sns-key.pem");
 
-/// How long content waits for room when the test expects that the wait fails.
+/// How long content waits for free memory in the test that expects the wait to fail.
 const SHORT: Duration = Duration::from_secs(2);
 
-#[tokio::test]
-async fn content_that_many_messages_share_is_read_once() {
-    let server =
-        Platform::start(|_| Say::Answer(200, None, "Subject: hello\n\nbye\n".to_owned())).await;
-    let base = format!("http://{}/mail/", server.address);
+/// A reader of content at URLs below `base`.
+fn contents_below(base: &str) -> Contents {
     let settings = Content {
         stores: vec![base.parse().unwrap()],
         ..Config::embedded().content
     };
-    let contents = Contents::from_config(&settings).unwrap();
+    Contents::from_config(&settings).unwrap()
+}
+
+#[tokio::test]
+async fn content_that_many_messages_share_is_read_once() {
+    let server =
+        Platform::start(|_| Action::Answer(200, None, "Subject: hello\n\nbye\n".to_owned())).await;
+    let base = format!("http://{}/mail/", server.address);
+    let contents = contents_below(&base);
     let shared = ContentRef::Url(format!("{base}c42.eml"));
     for content in join_all((0..50).map(|_| contents.read(&shared))).await {
         assert_eq!(&content.unwrap()[..], b"Subject: hello\r\n\r\nbye\r\n");
@@ -56,26 +61,18 @@ async fn content_that_many_messages_share_is_read_once() {
 
 #[tokio::test]
 async fn missing_content_drops_its_message_and_unreadable_content_makes_it_wait() {
-    let server = Platform::start(|_| Say::Answer(404, None, String::new())).await;
+    let server = Platform::start(|_| Action::Answer(404, None, String::new())).await;
     let base = format!("http://{}/", server.address);
-    let settings = Content {
-        stores: vec![base.parse().unwrap()],
-        ..Config::embedded().content
-    };
+    let contents = contents_below(&base);
     let gone = ContentRef::Url(format!("{base}c42.eml"));
-    let contents = Contents::from_config(&settings).unwrap();
     assert!(matches!(
         contents.read(&gone).await,
         Err(ContentError::Missing(_))
     ));
 
-    let denied = Platform::start(|_| Say::Answer(403, None, String::new())).await;
+    let denied = Platform::start(|_| Action::Answer(403, None, String::new())).await;
     let base = format!("http://{}/", denied.address);
-    let settings = Content {
-        stores: vec![base.parse().unwrap()],
-        ..Config::embedded().content
-    };
-    let contents = Contents::from_config(&settings).unwrap();
+    let contents = contents_below(&base);
     let denied = ContentRef::Url(format!("{base}c42.eml"));
     assert!(
         matches!(contents.read(&denied).await, Err(ContentError::Unread(_))),
@@ -183,20 +180,17 @@ async fn an_object_is_read_with_our_signature_and_content_without_an_object_coun
 #[tokio::test]
 async fn a_redirect_of_a_content_server_is_not_followed() {
     let elsewhere =
-        Platform::start(|_| Say::Answer(200, None, "Subject: secret\n\n".to_owned())).await;
+        Platform::start(|_| Action::Answer(200, None, "Subject: secret\n\n".to_owned())).await;
     let there = format!("http://{}/secret", elsewhere.address);
     let there: &'static str = Box::leak(there.into_boxed_str());
     for status in [301, 302, 303, 307, 308] {
-        let open =
-            Platform::start(move |_| Say::Answer(status, Some(("location", there)), String::new()))
-                .await;
+        let open = Platform::start(move |_| {
+            Action::Answer(status, Some(("location", there)), String::new())
+        })
+        .await;
         let base = format!("http://{}/mail/", open.address);
-        let settings = Content {
-            stores: vec![base.parse().unwrap()],
-            ..Config::embedded().content
-        };
         let web = (
-            Contents::from_config(&settings).unwrap(),
+            contents_below(&base),
             ContentRef::Url(format!("{base}c42.eml")),
         );
         let bucket = (

@@ -43,7 +43,7 @@ use slots::{each_shard_has_one_slot, every_script_has_run};
 /// The password of the user that the documents name.
 const PASSWORD: &str = "geheim";
 
-/// Enough addresses that each shard has some.
+/// How many addresses are used. Each shard has some of them.
 const ADDRESSES: usize = 16;
 
 /// How many bounces have to be acknowledged before a failover, and how many after it.
@@ -202,12 +202,12 @@ async fn use_every_verb(world: &World) {
         Answer::Dropped
     );
     use_every_verb_of_operators(world, due).await;
-    let there = Destination::named("d9.example.com");
-    let shard = there.shard(world.store.shards());
+    let destination = Destination::named("d9.example.com");
+    let shard = destination.shard(world.store.shards());
     assert_eq!(
         world
             .store
-            .note_silence(shard, &[(there, DAY)])
+            .note_silence(shard, &[(destination, DAY)])
             .await
             .unwrap(),
         [true]
@@ -216,13 +216,13 @@ async fn use_every_verb(world: &World) {
 }
 
 async fn use_every_verb_of_operators(world: &World, tried: Timestamp) {
-    let (store, there) = (&world.store, Destination::named("d3.example.com"));
-    store.hold(&there, None, "they asked").await.unwrap();
+    let (store, destination) = (&world.store, Destination::named("d3.example.com"));
+    store.hold(&destination, None, "they asked").await.unwrap();
     assert_eq!(
         store.destinations_after(None, 1).await.unwrap().0[0].destination,
-        there
+        destination
     );
-    assert!(store.unhold(&there).await.unwrap());
+    assert!(store.unhold(&destination).await.unwrap());
     for limits in [
         Some(PaceLimits {
             rate: 1.0,
@@ -231,12 +231,15 @@ async fn use_every_verb_of_operators(world: &World, tried: Timestamp) {
         }),
         None,
     ] {
-        store.override_limits(&there, limits).await.unwrap();
-        assert_eq!(store.pace(&there).await.unwrap().override_limits, limits);
+        store.override_limits(&destination, limits).await.unwrap();
+        assert_eq!(
+            store.pace(&destination).await.unwrap().override_limits,
+            limits
+        );
     }
-    store.waiting(&there).await.unwrap();
-    assert!(store.knows(&there).await.unwrap());
-    assert!(!store.tally(&there, tried).await.unwrap().is_empty());
+    store.waiting(&destination).await.unwrap();
+    assert!(store.knows(&destination).await.unwrap());
+    assert!(!store.tally(&destination, tried).await.unwrap().is_empty());
     assert!(!store.put_back(&id("jo@d3.example.com")).await.unwrap());
     assert_eq!(store.quarantine(None, 10).await.unwrap(), []);
     assert_eq!(store.limit().await.unwrap(), 0);
@@ -319,7 +322,7 @@ async fn use_the_verbs_for_reports(redis: &str) {
         .unwrap();
 }
 
-/// Opens the store of `world` with another number of shards, and checks the error.
+/// Checks that the store of `world` cannot be opened with another number of shards.
 async fn refuses_other_shards(world: &World, connections: Connections) {
     let limits = Config::embedded().limits(&Table::embedded());
     let opened = Store::open(
@@ -339,7 +342,8 @@ async fn refuses_other_shards(world: &World, connections: Connections) {
     );
 }
 
-/// Posts bounces until `ACKNOWLEDGED` more are acknowledged. Those that are not are posted again.
+/// Posts bounces until `ACKNOWLEDGED` more are acknowledged. A bounce without an acknowledgement is
+/// posted again.
 async fn acknowledge(world: &World, acknowledged: &mut Vec<String>) {
     let goal = acknowledged.len() + ACKNOWLEDGED;
     while acknowledged.len() < goal {
@@ -349,13 +353,17 @@ async fn acknowledge(world: &World, acknowledged: &mut Vec<String>) {
             acknowledged.len() % ADDRESSES
         );
         eventually("a bounce is acknowledged", async || {
-            world.try_take_in(bounce(&address, "m1", FULL)).await.ok()
+            world
+                .try_post_bounce(bounce(&address, "m1", FULL))
+                .await
+                .ok()
         })
         .await;
         acknowledged.push(address);
     }
 }
 
+/// Checks that each acknowledged bounce has its message, and started exactly one job.
 async fn all_are_there(world: &World, acknowledged: &[String]) {
     for address in acknowledged {
         assert_eq!(
@@ -440,12 +448,12 @@ async fn a_wrong_password_stops_the_start_but_a_running_process_waits_for_the_ri
         servers
             .cli(port, &["CLIENT", "KILL", "USER", "redeliver"])
             .unwrap();
-        let away = async || {
+        let is_refused = async || {
             matches!(right.info("server").await,
             Err(StoreError::Unavailable(why)) if why.starts_with("WRONGPASS: "))
         };
         eventually("the connection is refused", async || {
-            away().await.then_some(())
+            is_refused().await.then_some(())
         })
         .await;
         set_password(&format!(">{PASSWORD}"));
@@ -549,7 +557,7 @@ async fn a_write_to_a_master_that_was_replaced_while_it_was_suspended_is_not_ack
         servers.signal(sentinel.master, "-CONT");
     };
     let (answer, ()) = join(
-        world.try_take_in(bounce("late@d0.example.com", "m1", FULL)),
+        world.try_post_bounce(bounce("late@d0.example.com", "m1", FULL)),
         thaw,
     )
     .await;
@@ -614,7 +622,7 @@ async fn in_a_cluster_each_shard_has_one_slot_and_a_failover_loses_nothing_a_rep
 
         let world = world_on(&format!("{redis}durability = \"replicas:1\"\n")).await;
         in_time("all verbs", use_every_verb(&world)).await;
-        in_time("the rest of them", use_the_verbs_for_reports(&redis)).await;
+        in_time("the verbs for reports", use_the_verbs_for_reports(&redis)).await;
         every_script_has_run(&cluster);
         each_shard_has_one_slot(&cluster, &world.prefix);
 

@@ -1,5 +1,5 @@
-//! An operator sees which destinations have problems and which have work, however many there are
-//! and on however many servers.
+//! An operator can list the destinations with problems and the destinations with work, however many
+//! destinations and servers there are.
 
 use domain::destination::Destination;
 use domain::pace::{Breaker, Pace};
@@ -60,9 +60,9 @@ async fn destinations_with_problems_are_listed_first_and_then_those_that_are_due
         http.get_json("/v1/destinations").await,
         json!({"destinations": [], "next": null})
     );
-    world.with_due("down.example", 3).await;
+    world.post_due_jobs("down.example", 3).await;
     world
-        .end(world.claim_near("down.example", 1).await.jobs, MAINTENANCE)
+        .attempt_and_settle(world.claim_near("down.example", 1).await.jobs, MAINTENANCE)
         .await;
     world.clock.advance(MS);
     hold(&world, "idle.example").await;
@@ -110,10 +110,10 @@ async fn destinations_with_problems_are_listed_first_and_then_those_that_are_due
 async fn a_destination_without_problems_is_listed_only_while_it_has_work() {
     let world = world_on(Deployment::default()).await;
     let http = Http::serve(&world).await;
-    world.with_due("down.example", 3).await;
+    world.post_due_jobs("down.example", 3).await;
     hold(&world, "idle.example").await;
     world
-        .end(world.claim_near("down.example", 1).await.jobs, MAINTENANCE)
+        .attempt_and_settle(world.claim_near("down.example", 1).await.jobs, MAINTENANCE)
         .await;
     hold(&world, "down.example").await;
     assert_eq!(
@@ -156,7 +156,7 @@ async fn a_destination_without_problems_is_listed_only_while_it_has_work() {
         (probe.len(), listed(&http).await),
         (1, vec!["down.example".to_owned()])
     );
-    world.end(probe, OK).await;
+    world.attempt_and_settle(probe, OK).await;
     assert_eq!(
         trouble(&world).await,
         ["brief.example"],
@@ -188,8 +188,8 @@ async fn the_pages_of_the_list_contain_each_destination_once_on_one_server_and_i
         let world = world_on(redis).await;
         let http = Http::serve(&world).await;
         let due: Vec<String> = (0..20).map(|n| format!("work{n}.example")).collect();
-        // Some of the holds end at the same instant. Some are already over: those destinations are
-        // read, and not listed.
+        // Half of the holds end at the same instant, and are over when the list is read. Their
+        // destinations are not listed.
         let end = world.now().plus(SECOND);
         for n in 0..30 {
             let until = (n % 2 == 0).then_some(end);
@@ -251,9 +251,9 @@ async fn upkeep_removes_holds_that_are_over_from_the_list_and_keeps_the_others()
     let world = world_on(Deployment::default()).await;
     let named = Destination::named;
     let end = world.now().plus(SECOND);
-    world.with_due("down.example", 1).await;
+    world.post_due_jobs("down.example", 1).await;
     world
-        .end(world.claim_near("down.example", 1).await.jobs, MAINTENANCE)
+        .attempt_and_settle(world.claim_near("down.example", 1).await.jobs, MAINTENANCE)
         .await;
     for (name, until) in [
         ("over.example", Some(end)),
@@ -267,16 +267,16 @@ async fn upkeep_removes_holds_that_are_over_from_the_list_and_keeps_the_others()
             .unwrap();
     }
     world.clock.advance(2 * SECOND);
-    let mut forgotten = 0;
+    let mut removed = 0;
     for shard in 0..world.store.shards() {
-        forgotten += world.store.trim_trouble(shard).await.unwrap();
+        removed += world.store.trim_trouble(shard).await.unwrap();
         assert_eq!(
             world.store.trim_trouble(shard).await.unwrap(),
             0,
             "nothing is left to remove"
         );
     }
-    assert_eq!(forgotten, 1);
+    assert_eq!(removed, 1);
 
     // A destination that is held again is listed from that time on.
     world.clock.advance(MS);
@@ -287,7 +287,7 @@ async fn upkeep_removes_holds_that_are_over_from_the_list_and_keeps_the_others()
     // When a breaker closes, a hold that is over is removed with it.
     world.clock.advance(2 * HOUR);
     world
-        .end(world.claim_near("down.example", 1).await.jobs, OK)
+        .attempt_and_settle(world.claim_near("down.example", 1).await.jobs, OK)
         .await;
     for shard in 0..world.store.shards() {
         assert_eq!(
@@ -299,7 +299,7 @@ async fn upkeep_removes_holds_that_are_over_from_the_list_and_keeps_the_others()
 }
 
 #[tokio::test]
-async fn a_list_is_bounded_and_a_wrong_parameter_is_refused_by_name() {
+async fn a_list_is_bounded_and_an_error_names_the_wrong_parameter() {
     let world = World::new().await;
     let http = Http::serve(&world).await;
     for (query, field) in [

@@ -1,5 +1,5 @@
-//! A worker that is stopped takes no new jobs, lets running attempts finish within the grace
-//! period, gives the other jobs back and loses none. While an attempt runs, its lease is extended.
+//! A worker that is stopped takes no new jobs. Running attempts may finish within the grace period,
+//! and the worker gives back all other jobs. While an attempt runs, its lease is extended.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -7,7 +7,7 @@ use std::time::Duration;
 use domain::event::EventKind;
 use domain::tally::TallyResult;
 use harness::bounce::{FULL, UNKNOWN, bounce};
-use harness::smtp::{Act, Received, SmtpPeer, agree};
+use harness::smtp::{Act, SmtpPeer};
 use harness::wait::eventually;
 use harness::world::{LEASE, MS, World};
 use policy::table::Table;
@@ -37,7 +37,7 @@ async fn a_stopping_worker_finishes_its_attempts_in_flight_and_claims_nothing_mo
     world
         .post_and_wait_until_due(bounce("sam@example.com", "m1", FULL))
         .await;
-    world.mail.let_go();
+    world.mail.release_held();
     stopped.await.unwrap();
     assert!(
         world.job_if_any(JO).await.is_none(),
@@ -74,7 +74,7 @@ async fn a_job_not_finished_within_the_grace_period_is_given_back_as_untried() {
     assert_eq!(world.waiting(JO).await, ["m1", "m2"]);
     assert_eq!(world.final_events().await, []);
 
-    world.mail.let_go();
+    world.mail.release_held();
     assert_eq!(world.work().await, 1, "another worker gets the job at once");
     assert_eq!(world.final_events().await.len(), 2);
 }
@@ -94,7 +94,7 @@ async fn a_message_delivered_before_its_attempt_was_stopped_is_not_sent_again() 
     );
     assert_eq!(world.waiting(JO).await, ["m2"]);
 
-    world.mail.let_go();
+    world.mail.release_held();
     assert_eq!(
         world.work().await,
         1,
@@ -116,7 +116,7 @@ async fn a_message_delivered_by_an_attempt_that_then_takes_too_long_is_not_sent_
         [(EventKind::MessageDelivered, "m1".to_owned(), None)]
     );
     assert_eq!(world.waiting(JO).await, ["m2"]);
-    world.mail.let_go();
+    world.mail.release_held();
     eventually("the end of the job", async || {
         world.job_if_any(JO).await.is_none().then_some(())
     })
@@ -134,7 +134,7 @@ async fn a_message_delivered_by_an_attempt_that_then_takes_too_long_is_not_sent_
 }
 
 /// A world with two messages that are due, and an attempter that sends mail to `peer`.
-async fn with_relay(peer: &SmtpPeer, after_dot: AfterDot) -> (World, Attempter) {
+async fn world_and_attempter(peer: &SmtpPeer, after_dot: AfterDot) -> (World, Attempter) {
     let world = World::new().await;
     let mut settings = SmtpSettings::new(peer.address.ip().to_string(), peer.address.port());
     settings.session.after_dot = after_dot;
@@ -177,15 +177,8 @@ async fn stop_at(
 
 #[tokio::test]
 async fn a_message_sent_completely_before_its_attempt_is_stopped_still_gets_its_answer() {
-    let slow = |received: &Received| {
-        if received.command == "." {
-            Act::Drip("250 2.0.0 ok", 10)
-        } else {
-            agree(&received.command)
-        }
-    };
-    let peer = SmtpPeer::start(slow).await;
-    let (world, attempter) = with_relay(&peer, AfterDot::Resend).await;
+    let peer = SmtpPeer::agreeable_except(".", Act::Drip("250 2.0.0 ok", 10)).await;
+    let (world, attempter) = world_and_attempter(&peer, AfterDot::Resend).await;
     let settlement = stop_at(".", &peer, &world, &attempter)
         .await
         .expect("one message was delivered");
@@ -215,15 +208,8 @@ async fn the_setting_after_dot_decides_about_a_sent_but_unanswered_message_of_a_
             EventKind::MessageDelivered,
         ),
     ] {
-        let hangs = |received: &Received| {
-            if received.command == "." {
-                Act::Hang
-            } else {
-                agree(&received.command)
-            }
-        };
-        let peer = SmtpPeer::start(hangs).await;
-        let (world, attempter) = with_relay(&peer, after_dot).await;
+        let peer = SmtpPeer::agreeable_except(".", Act::Hang).await;
+        let (world, attempter) = world_and_attempter(&peer, after_dot).await;
         let settlement = stop_at(".", &peer, &world, &attempter)
             .await
             .expect("the message may have been delivered");
@@ -252,12 +238,8 @@ async fn the_setting_after_dot_decides_about_a_sent_but_unanswered_message_of_a_
 #[tokio::test]
 async fn a_message_not_yet_sent_completely_when_its_attempt_is_stopped_counts_as_not_tried() {
     for command in ["MAIL", "RCPT", "DATA"] {
-        let hangs = move |received: &Received| match received.command.starts_with(command) {
-            true => Act::Hang,
-            false => agree(&received.command),
-        };
-        let peer = SmtpPeer::start(hangs).await;
-        let (world, attempter) = with_relay(&peer, AfterDot::AssumeDelivered).await;
+        let peer = SmtpPeer::agreeable_except(command, Act::Hang).await;
+        let (world, attempter) = world_and_attempter(&peer, AfterDot::AssumeDelivered).await;
         assert!(
             stop_at(command, &peer, &world, &attempter).await.is_none(),
             "{command}"
@@ -278,7 +260,7 @@ async fn an_attempt_that_lost_its_lease_is_stopped_and_sends_nothing_more() {
         (world.mail.in_flight() == 0).then_some(())
     })
     .await;
-    world.mail.let_go();
+    world.mail.release_held();
     worker.stopped().await;
     assert_eq!(world.mail.messages(), ["m1"]);
     assert_eq!(
@@ -307,7 +289,7 @@ async fn a_lease_on_jobs_that_no_longer_exist_is_not_extended() {
             .then_some(())
     })
     .await;
-    world.mail.let_go();
+    world.mail.release_held();
     worker.stopped().await;
 }
 
@@ -327,7 +309,7 @@ async fn the_lease_of_a_long_attempt_is_extended_until_the_attempt_ends() {
         .await;
         assert_eq!(world.claim().await.len(), 0, "no other claim gets the job");
     }
-    world.mail.let_go();
+    world.mail.release_held();
     eventually("the end of the job", async || {
         world.job_if_any(JO).await.is_none().then_some(())
     })

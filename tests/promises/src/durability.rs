@@ -18,7 +18,7 @@ use crate::deployments::connections;
 const JO: &str = "jo@example.com";
 
 #[tokio::test]
-async fn without_its_replica_intake_answers_503_and_settling_reports_what_it_did_not_reach() {
+async fn without_its_replica_intake_answers_503_and_settling_reports_the_missing_durability() {
     for program in programs() {
         let servers = Servers::new(&program);
         let master = servers.start(&[]).await;
@@ -32,10 +32,11 @@ async fn without_its_replica_intake_answers_503_and_settling_reports_what_it_did
         let settlement = world.attempt(world.claim_one().await).await;
 
         servers.signal(replica, "-STOP");
-        // The repeated call finds the bounce recorded and writes nothing. Still it must not report
-        // success.
+        // The second call finds that the bounce is recorded, and writes nothing. It must not report
+        // success either.
         for _ in 0..2 {
-            let Err(StoreError::Unavailable(why)) = world.try_take_in(bounce(JO, "m1", FULL)).await
+            let Err(StoreError::Unavailable(why)) =
+                world.try_post_bounce(bounce(JO, "m1", FULL)).await
             else {
                 panic!()
             };
@@ -56,7 +57,7 @@ async fn without_its_replica_intake_answers_503_and_settling_reports_what_it_did
 
         servers.signal(replica, "-CONT");
         let answer = eventually("an acknowledgement", async || {
-            world.try_take_in(bounce(JO, "m1", FULL)).await.ok()
+            world.try_post_bounce(bounce(JO, "m1", FULL)).await.ok()
         })
         .await;
         assert_eq!(answer, Answer::Duplicate);
@@ -154,7 +155,8 @@ async fn a_bounce_acknowledged_with_durability_aof_survives_a_crash() {
             servers
                 .cli(port, &["CONFIG", "SET", "appendfsync", "no"])
                 .unwrap();
-            let Err(StoreError::Unavailable(why)) = world.try_take_in(bounce(JO, "m2", FULL)).await
+            let Err(StoreError::Unavailable(why)) =
+                world.try_post_bounce(bounce(JO, "m2", FULL)).await
             else {
                 panic!()
             };
@@ -163,7 +165,7 @@ async fn a_bounce_acknowledged_with_durability_aof_survives_a_crash() {
                 .cli(port, &["CONFIG", "SET", "appendfsync", "always"])
                 .unwrap();
             let answer = eventually("an acknowledgement", async || {
-                world.try_take_in(bounce(JO, "m2", FULL)).await.ok()
+                world.try_post_bounce(bounce(JO, "m2", FULL)).await.ok()
             })
             .await;
             assert_eq!(answer, Answer::Duplicate);

@@ -91,7 +91,7 @@ fn parse(frame: &str) -> Option<Sent> {
 }
 
 /// A world whose journal contains 40 events on all shards, in entries of several events.
-async fn with_forty_events() -> (World, Http) {
+async fn world_with_forty_events() -> (World, Http) {
     let world = World::new().await;
     let http = Http::serve(&world).await;
     for batch in 0..4 {
@@ -105,7 +105,7 @@ async fn with_forty_events() -> (World, Http) {
 
 #[tokio::test]
 async fn a_stream_resumed_after_any_event_continues_with_the_next_event() {
-    let (world, http) = with_forty_events().await;
+    let (world, http) = world_with_forty_events().await;
     let all = read(&http, "?after=start", None, 40).await;
     let mut jobs: Vec<&Value> = all.iter().map(|sent| &sent.event["job"]).collect();
     jobs.sort_by_key(ToString::to_string);
@@ -127,7 +127,7 @@ async fn a_stream_resumed_after_any_event_continues_with_the_next_event() {
 
 #[tokio::test]
 async fn events_during_a_disconnection_are_sent_after_the_client_reconnects() {
-    let (world, http) = with_forty_events().await;
+    let (world, http) = world_with_forty_events().await;
     let last_seen = read(&http, "?after=start", None, 40)
         .await
         .pop()
@@ -145,7 +145,7 @@ async fn events_during_a_disconnection_are_sent_after_the_client_reconnects() {
 
 #[tokio::test]
 async fn a_client_that_gives_no_position_gets_events_from_now_on() {
-    let (world, http) = with_forty_events().await;
+    let (world, http) = world_with_forty_events().await;
     let mut reading = Reading::open(&http, "", None).await;
     world
         .post_bounce(bounce("gone@example.com", "m1", UNKNOWN))
@@ -159,7 +159,7 @@ async fn a_client_that_gives_no_position_gets_events_from_now_on() {
 
 #[tokio::test]
 async fn a_client_gets_only_the_event_types_that_it_asks_for() {
-    let (world, http) = with_forty_events().await;
+    let (world, http) = world_with_forty_events().await;
     world
         .post_bounce(bounce("gone@example.com", "m1", UNKNOWN))
         .await;
@@ -180,7 +180,7 @@ async fn a_client_gets_only_the_event_types_that_it_asks_for() {
 
 #[tokio::test]
 async fn an_event_contains_what_happened_to_which_message_and_when() {
-    let (_, http) = with_forty_events().await;
+    let (_, http) = world_with_forty_events().await;
     let sent = read(&http, "?after=start", None, 1).await.remove(0);
     assert_eq!(sent.kind, "JobScheduled");
     let event = sent.event;
@@ -204,15 +204,15 @@ async fn an_event_contains_what_happened_to_which_message_and_when() {
 
 #[tokio::test]
 async fn an_event_about_a_destination_has_no_job_and_can_be_selected_and_resumed_after() {
-    let (world, http) = with_forty_events().await;
-    let there = Destination::named("google");
+    let (world, http) = world_with_forty_events().await;
+    let destination = Destination::named("google");
     let until = world.now().plus(HOUR);
     world
         .store
-        .hold(&there, Some(until), "their \"abuse desk\" asked")
+        .hold(&destination, Some(until), "their \"abuse desk\" asked")
         .await
         .unwrap();
-    world.store.unhold(&there).await.unwrap();
+    world.store.unhold(&destination).await.unwrap();
     let query = "?after=start&types=DestinationHeld,DestinationReleased";
     let sent = read(&http, query, None, 2).await;
     let mut held = sent[0].event.clone();
@@ -241,15 +241,19 @@ async fn an_event_about_a_destination_has_no_job_and_can_be_selected_and_resumed
 
 #[tokio::test]
 async fn setting_limits_for_a_destination_is_one_event_and_so_is_removing_them() {
-    let (world, http) = with_forty_events().await;
-    let there = Destination::named("google");
+    let (world, http) = world_with_forty_events().await;
+    let destination = Destination::named("google");
     let limits = PaceLimits {
         rate: 0.5,
         burst: 10.0,
         window: 1_000,
     };
     for limits in [None, Some(limits), Some(limits), None, None] {
-        world.store.override_limits(&there, limits).await.unwrap();
+        world
+            .store
+            .override_limits(&destination, limits)
+            .await
+            .unwrap();
     }
     assert_eq!(
         world.events_of(EventKind::DestinationLimited).await.len(),
@@ -271,7 +275,7 @@ async fn setting_limits_for_a_destination_is_one_event_and_so_is_removing_them()
 
 #[tokio::test]
 async fn a_wrong_position_or_event_type_is_refused_with_the_name_of_the_parameter() {
-    let (_, http) = with_forty_events().await;
+    let (_, http) = world_with_forty_events().await;
     for (query, field) in [
         ("?after=yesterday", Some("after")),
         ("?after=0-0", Some("after")),
@@ -294,6 +298,12 @@ async fn a_wrong_position_or_event_type_is_refused_with_the_name_of_the_paramete
     }
 }
 
+/// Posts a bounce for this user of example.com, which adds one event to the journal.
+async fn post_for(world: &World, user: &str) {
+    let bounce = bounce(&format!("{user}@example.com"), "m1", FULL);
+    world.post_bounce(bounce).await;
+}
+
 #[tokio::test]
 async fn a_client_whose_position_is_gone_gets_an_event_about_the_gap_and_continues() {
     for program in programs() {
@@ -305,21 +315,14 @@ async fn a_client_whose_position_is_gone_gets_an_event_about_the_gap_and_continu
             )
             .await;
             let http = Http::serve(&world).await;
-            let take_in = async |name: &str| {
-                drop(
-                    world
-                        .post_bounce(bounce(&format!("{name}@example.com"), "m1", FULL))
-                        .await,
-                );
-            };
-            take_in("first").await;
-            redis.remember();
-            take_in("second").await;
+            post_for(&world, "first").await;
+            redis.take_snapshot();
+            post_for(&world, "second").await;
             let mut live = Reading::open(&http, "?after=start", None).await;
             let seen = live.next(2).await;
 
             if reason == "lost" {
-                redis.forget().await;
+                redis.lose_last_writes().await;
                 eventually("the store", async || world.store.ping().await.ok()).await;
                 // The scheduler records the loss by itself.
                 eventually("the event", async || {
@@ -331,7 +334,7 @@ async fn a_client_whose_position_is_gone_gets_an_event_about_the_gap_and_continu
                 let journal = format!("{}:{{{journal}}}:journal", world.prefix);
                 assert_eq!(redis.ask(&["XTRIM", &journal, "MAXLEN", "0"]), "2");
             }
-            take_in("third").await;
+            post_for(&world, "third").await;
             // The event about the gap is sent for any selection of types, because events of the
             // selection may be missing.
             let wanted = "?types=JobScheduled";
@@ -351,8 +354,8 @@ async fn a_client_whose_position_is_gone_gets_an_event_about_the_gap_and_continu
             );
             let again = read(&http, wanted, Some(&resumed[0].cursor), 1).await;
             assert_eq!(again[0], resumed[1], "{reason}: the gap is reported once");
-            let job = |sent: &Sent| sent.event["job"] == json!("default/third@example.com");
-            while !live.next(1).await.iter().any(job) {}
+            let is_third = |sent: &Sent| sent.event["job"] == json!("default/third@example.com");
+            while !live.next(1).await.iter().any(is_third) {}
         }
     }
 }
@@ -366,23 +369,17 @@ async fn a_connected_client_learns_of_lost_events_even_before_the_loss_is_notice
     )
     .await;
     let http = Http::serve(&world).await;
-    let take_in = async |name: &str| {
-        drop(
-            world
-                .post_bounce(bounce(&format!("{name}@example.com"), "m1", FULL))
-                .await,
-        );
-    };
-    take_in("first").await;
-    take_in("second").await;
+    post_for(&world, "first").await;
+    post_for(&world, "second").await;
     let mut live = Reading::open(&http, "?after=start", None).await;
     live.next(2).await;
-    // As if the server had come back without the entry, and no process had noticed yet.
+    // This simulates a server that came back without its last entry, which no process has noticed
+    // yet.
     let journal = Destination::named("example.com").shard(world.store.shards());
     let last = world.store.journal_ends().await.unwrap()[usize::from(journal)];
     let journal = format!("{}:{{{journal}}}:journal", world.prefix);
     assert_eq!(redis.ask(&["XDEL", &journal, &last.to_string()]), "1");
-    take_in("third").await;
+    post_for(&world, "third").await;
     let next = in_time("the event about the gap", live.next(2)).await;
     assert_eq!(
         (&*next[0].kind, &next[0].event["reason"]),

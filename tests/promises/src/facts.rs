@@ -20,24 +20,24 @@ fn fact(kind: &str) -> Value {
     json!({"type": kind, "recipient": JO})
 }
 
-fn about(kind: &str, message: &str) -> Value {
+fn fact_about(kind: &str, message: &str) -> Value {
     json!({"type": kind, "recipient": JO, "message_id": message})
 }
 
-fn at(mut item: Value, occurred: Timestamp) -> Value {
+fn occurring_at(mut item: Value, occurred: Timestamp) -> Value {
     item["occurred_at"] = occurred.to_string().into();
     item
 }
 
-/// A short form of the final events so far.
-async fn ended(world: &World) -> Vec<(EventKind, String, String)> {
+/// The final events so far, as kind, message and reason. The reason is empty if there is none.
+async fn final_events(world: &World) -> Vec<(EventKind, String, String)> {
     let events = world.final_events().await.into_iter();
     events
         .map(|(kind, message, reason)| (kind, message, reason.unwrap_or_default()))
         .collect()
 }
 
-fn end(kind: EventKind, message: &str, reason: &str) -> (EventKind, String, String) {
+fn final_event(kind: EventKind, message: &str, reason: &str) -> (EventKind, String, String) {
     (kind, message.to_owned(), reason.to_owned())
 }
 
@@ -45,8 +45,8 @@ fn end(kind: EventKind, message: &str, reason: &str) -> (EventKind, String, Stri
 async fn a_reported_delivery_ends_the_job_and_nothing_is_sent() {
     for reported in [
         fact("delivered"),
-        about("delivered", "m1"),
-        about("engaged", "m1"),
+        fact_about("delivered", "m1"),
+        fact_about("engaged", "m1"),
     ] {
         let world = World::new().await;
         world.post_and_wait_until_due(bounce(JO, "m1", FULL)).await;
@@ -56,8 +56,8 @@ async fn a_reported_delivery_ends_the_job_and_nothing_is_sent() {
             "{reported}"
         );
         assert_eq!(
-            ended(&world).await,
-            [end(EventKind::MessageDelivered, "m1", "reported")]
+            final_events(&world).await,
+            [final_event(EventKind::MessageDelivered, "m1", "reported")]
         );
         assert_eq!(world.events_of(EventKind::JobClosed).await.len(), 1);
         assert!(world.job_if_any(JO).await.is_none());
@@ -67,16 +67,16 @@ async fn a_reported_delivery_ends_the_job_and_nothing_is_sent() {
             FactAnswer::Noted,
             "{reported}: again"
         );
-        assert_eq!(ended(&world).await.len(), 1);
+        assert_eq!(final_events(&world).await.len(), 1);
     }
 }
 
 #[tokio::test]
 async fn after_a_sign_of_life_the_other_waiting_messages_are_tried_at_once_with_a_full_schedule() {
     for (reported, waiting) in [
-        (about("delivered", "m1"), vec!["m2", "m3"]),
-        (about("delivered", "m2"), vec!["m1", "m3"]),
-        (about("engaged", "m3"), vec!["m1", "m2"]),
+        (fact_about("delivered", "m1"), vec!["m2", "m3"]),
+        (fact_about("delivered", "m2"), vec!["m1", "m3"]),
+        (fact_about("engaged", "m3"), vec!["m1", "m2"]),
         (fact("engaged"), vec!["m1", "m2", "m3"]),
     ] {
         let world = World::new().await;
@@ -101,7 +101,11 @@ async fn after_a_sign_of_life_the_other_waiting_messages_are_tried_at_once_with_
         assert_eq!(world.waiting(JO).await, waiting, "{reported}");
         world.mail.reply_with(OK);
         assert_eq!(world.work().await, 1);
-        assert_eq!(ended(&world).await.len(), 3, "{reported}: one per message");
+        assert_eq!(
+            final_events(&world).await.len(),
+            3,
+            "{reported}: one per message"
+        );
     }
 }
 
@@ -114,7 +118,7 @@ async fn a_fact_soon_after_a_failed_try_ends_its_message_and_does_not_bring_the_
         }
         let due = world.job(JO).await.due;
         assert_eq!(
-            world.report_fact(about(kind, "m1")).await,
+            world.report_fact(fact_about(kind, "m1")).await,
             FactAnswer::Ended,
             "{kind}"
         );
@@ -123,9 +127,9 @@ async fn a_fact_soon_after_a_failed_try_ends_its_message_and_does_not_bring_the_
             (due, vec!["m2".to_owned()]),
             "{kind}"
         );
-        assert_eq!(ended(&world).await.len(), 1, "{kind}");
+        assert_eq!(final_events(&world).await.len(), 1, "{kind}");
         assert_eq!(
-            world.report_fact(about(kind, "m1")).await,
+            world.report_fact(fact_about(kind, "m1")).await,
             FactAnswer::Noted,
             "{kind}: again"
         );
@@ -142,7 +146,9 @@ async fn a_fact_about_a_message_that_does_not_wait_brings_nothing_forward() {
         world.clock.advance(2 * HOUR);
         let due = world.job(JO).await.due;
         assert_eq!(
-            world.report_fact(about(kind, "m1 by another name")).await,
+            world
+                .report_fact(fact_about(kind, "m1 by another name"))
+                .await,
             FactAnswer::Noted,
             "{kind}"
         );
@@ -150,16 +156,16 @@ async fn a_fact_about_a_message_that_does_not_wait_brings_nothing_forward() {
         assert_eq!(
             (job.due, job.job.head.attempt),
             (due, 1),
-            "{kind}: it may be a waiting message, which must not be sent twice"
+            "{kind}: the message may be waiting under another id, and must not be sent twice"
         );
         assert_eq!(
             world.waiting(JO).await,
             ["m1"],
             "{kind}: the message is not lost"
         );
-        assert_eq!(ended(&world).await, []);
+        assert_eq!(final_events(&world).await, []);
 
-        let stale = at(
+        let stale = occurring_at(
             bounce(JO, "m2", FULL),
             Timestamp::from_ms(world.now().ms() - 1),
         );
@@ -171,7 +177,7 @@ async fn a_fact_about_a_message_that_does_not_wait_brings_nothing_forward() {
         assert_eq!(
             world.post_bounce(stale).await,
             expected,
-            "a delivery is remembered anyway"
+            "{kind}: the time of a delivery is recorded anyway"
         );
     }
 }
@@ -211,11 +217,11 @@ async fn a_sign_of_life_from_before_the_last_failure_is_stale() {
     let before = world.now();
     world.clock.advance(HOUR);
     world
-        .post_bounce(at(bounce(JO, "m1", FULL), world.now()))
+        .post_bounce(occurring_at(bounce(JO, "m1", FULL), world.now()))
         .await;
     for kind in ["delivered", "engaged"] {
         assert_eq!(
-            world.report_fact(at(fact(kind), before)).await,
+            world.report_fact(occurring_at(fact(kind), before)).await,
             FactAnswer::Stale,
             "{kind}"
         );
@@ -226,13 +232,15 @@ async fn a_sign_of_life_from_before_the_last_failure_is_stale() {
     let retired = world.now();
     world.clock.advance(HOUR);
     assert_eq!(
-        world.report_fact(at(fact("engaged"), before)).await,
+        world
+            .report_fact(occurring_at(fact("engaged"), before))
+            .await,
         FactAnswer::Stale
     );
     assert_eq!(world.standing(JO).await, Standing::Inactive);
     assert_eq!(
         world
-            .report_fact(at(fact("engaged"), retired.plus(MS)))
+            .report_fact(occurring_at(fact("engaged"), retired.plus(MS)))
             .await,
         FactAnswer::Reinstated
     );
@@ -277,22 +285,26 @@ async fn a_bounce_from_before_a_reported_delivery_is_stale() {
     let delivered = world.now();
     world.clock.advance(HOUR);
     assert_eq!(
-        world.report_fact(at(fact("delivered"), delivered)).await,
+        world
+            .report_fact(occurring_at(fact("delivered"), delivered))
+            .await,
         FactAnswer::Noted
     );
     let earlier = Timestamp::from_ms(delivered.ms() - 1);
     assert_eq!(
-        world.report_fact(at(fact("delivered"), earlier)).await,
+        world
+            .report_fact(occurring_at(fact("delivered"), earlier))
+            .await,
         FactAnswer::Noted,
         "reported late"
     );
     assert_eq!(
         world
-            .post_bounce(at(bounce(JO, "m1", FULL), delivered))
+            .post_bounce(occurring_at(bounce(JO, "m1", FULL), delivered))
             .await,
         Answer::Stale
     );
-    let later = at(bounce(JO, "m1", FULL), delivered.plus(MS));
+    let later = occurring_at(bounce(JO, "m1", FULL), delivered.plus(MS));
     assert!(matches!(
         world.post_bounce(later).await,
         Answer::Scheduled { .. }
@@ -300,7 +312,7 @@ async fn a_bounce_from_before_a_reported_delivery_is_stale() {
 
     let other = World::new().await;
     other.report_fact(fact("engaged")).await;
-    let bounced = at(bounce(JO, "m1", FULL), other.now());
+    let bounced = occurring_at(bounce(JO, "m1", FULL), other.now());
     assert!(
         matches!(other.post_bounce(bounced).await, Answer::Scheduled { .. }),
         "reading old mail is not a delivery"
@@ -308,7 +320,7 @@ async fn a_bounce_from_before_a_reported_delivery_is_stale() {
 }
 
 #[tokio::test]
-async fn an_address_that_complains_or_unsubscribes_gets_none_of_its_waiting_messages_due_or_not() {
+async fn an_address_that_complains_or_unsubscribes_gets_no_waiting_message_even_if_it_is_due() {
     for kind in ["complaint", "unsubscribe"] {
         for due in [false, true] {
             let world = World::new().await;
@@ -326,8 +338,8 @@ async fn an_address_that_complains_or_unsubscribes_gets_none_of_its_waiting_mess
                 (record.standing, record.since, record.reason.as_str()),
                 (Standing::Suppressed, world.now(), kind)
             );
-            let dropped = |message| end(EventKind::MessageDropped, message, "suppressed");
-            assert_eq!(ended(&world).await, [dropped("m1"), dropped("m2")]);
+            let dropped = |message| final_event(EventKind::MessageDropped, message, "suppressed");
+            assert_eq!(final_events(&world).await, [dropped("m1"), dropped("m2")]);
             assert_eq!(world.events_of(EventKind::AddressSuppressed).await.len(), 1);
 
             world.clock.advance(DAY);
@@ -336,7 +348,7 @@ async fn an_address_that_complains_or_unsubscribes_gets_none_of_its_waiting_mess
                     FactAnswer::Suppressed(again) if again == record));
             assert!(matches!(world.post_bounce(bounce(JO, "m3", FULL)).await,
                     Answer::Retired(known) if known == record));
-            assert_eq!(ended(&world).await.len(), 2);
+            assert_eq!(final_events(&world).await.len(), 2);
             assert_eq!(world.events_of(EventKind::AddressSuppressed).await.len(), 1);
         }
     }
@@ -404,7 +416,7 @@ async fn only_an_operator_ends_a_suppression() {
 async fn a_repeated_complaint_does_not_suppress_an_address_again_that_an_operator_reinstated() {
     let world = World::new().await;
     let http = Http::serve(&world).await;
-    let complaint = at(fact("complaint"), world.now());
+    let complaint = occurring_at(fact("complaint"), world.now());
     world.report_fact(complaint.clone()).await;
     world.clock.advance(HOUR);
     http.post(&format!("/v1/addresses/{JO}/reinstate"))
@@ -416,7 +428,9 @@ async fn a_repeated_complaint_does_not_suppress_an_address_again_that_an_operato
     world.clock.advance(MS);
     assert!(
         matches!(
-            world.report_fact(at(fact("complaint"), world.now())).await,
+            world
+                .report_fact(occurring_at(fact("complaint"), world.now()))
+                .await,
             FactAnswer::Suppressed(_)
         ),
         "a new complaint"
@@ -432,7 +446,7 @@ async fn the_lease_of_a_suppressed_address_is_void() {
         world.post_bounce(bounce(JO, "m2", FULL)).await;
         world.report_fact(fact("unsubscribe")).await;
         assert_eq!(
-            ended(&world).await.len(),
+            final_events(&world).await.len(),
             2,
             "also for the message that joined meanwhile"
         );
@@ -440,7 +454,11 @@ async fn the_lease_of_a_suppressed_address_is_void() {
         let settlement = world.attempt(leased).await;
         assert_eq!(world.settle(&settlement).await, Settled::Void, "{reply}");
         assert_eq!(world.standing(JO).await, Standing::Suppressed);
-        assert_eq!(ended(&world).await.len(), 2, "{reply}: one per message");
+        assert_eq!(
+            final_events(&world).await.len(),
+            2,
+            "{reply}: one per message"
+        );
         assert_eq!(world.pace("example.com").await.in_flight, 0);
         world.clock.advance(LEASE);
         assert_eq!(world.work().await, 0);
@@ -467,14 +485,14 @@ async fn a_worker_starts_no_further_message_after_its_address_was_suppressed_dur
         (world.mail.in_flight() == 0).then_some(())
     })
     .await;
-    world.mail.let_go();
+    world.mail.release_held();
     worker.stopped().await;
     assert_eq!(
         world.mail.messages(),
         ["m1"],
         "the message in flight when the complaint came"
     );
-    assert_eq!(ended(&world).await.len(), 2);
+    assert_eq!(final_events(&world).await.len(), 2);
 }
 
 #[tokio::test]
@@ -483,14 +501,14 @@ async fn a_delivery_reported_during_an_attempt_ends_the_job_if_no_other_message_
     world.post_and_wait_until_due(bounce(JO, "m1", FULL)).await;
     let leased = world.claim_one().await;
     assert_eq!(
-        world.report_fact(about("delivered", "m1")).await,
+        world.report_fact(fact_about("delivered", "m1")).await,
         FactAnswer::Closed
     );
     let settlement = world.attempt(leased).await;
     assert_eq!(world.settle(&settlement).await, Settled::Void);
     assert_eq!(
-        ended(&world).await,
-        [end(EventKind::MessageDelivered, "m1", "reported")]
+        final_events(&world).await,
+        [final_event(EventKind::MessageDelivered, "m1", "reported")]
     );
 
     world.clock.advance(MS);
@@ -499,13 +517,13 @@ async fn a_delivery_reported_during_an_attempt_ends_the_job_if_no_other_message_
     let leased = world.claim_one().await;
     world.clock.advance(MS);
     assert_eq!(
-        world.report_fact(about("delivered", "m2")).await,
+        world.report_fact(fact_about("delivered", "m2")).await,
         FactAnswer::Noted,
         "its worker is trying it"
     );
     let settlement = world.attempt(leased).await;
     assert_eq!(world.settle(&settlement).await, Settled::Done);
-    assert_eq!(ended(&world).await.len(), 3, "one per message");
+    assert_eq!(final_events(&world).await.len(), 3, "one per message");
 }
 
 #[tokio::test]
@@ -515,7 +533,7 @@ async fn facts_take_effect_on_a_job_in_quarantine() {
         ..Settings::default()
     })
     .await;
-    for (reported, left) in [(about("delivered", "m1"), 1), (fact("complaint"), 0)] {
+    for (reported, left) in [(fact_about("delivered", "m1"), 1), (fact("complaint"), 0)] {
         if world.job_if_any(JO).await.is_none() {
             world.post_and_wait_until_due(bounce(JO, "m1", FULL)).await;
             world.post_bounce(bounce(JO, "m2", FULL)).await;
@@ -532,7 +550,7 @@ async fn facts_take_effect_on_a_job_in_quarantine() {
             "a job with messages stays in quarantine"
         );
     }
-    assert_eq!(ended(&world).await.len(), 2);
+    assert_eq!(final_events(&world).await.len(), 2);
 }
 
 #[tokio::test]
@@ -542,7 +560,7 @@ async fn facts_are_accepted_as_an_object_or_an_array_or_lines_and_each_has_its_o
     world.post_bounce(bounce(JO, "m1", FULL)).await;
     let one = http
         .post("/v1/facts")
-        .json(&about("delivered", "m1"))
+        .json(&fact_about("delivered", "m1"))
         .send()
         .await
         .unwrap();

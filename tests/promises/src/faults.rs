@@ -30,7 +30,7 @@ const JO: &str = "jo@example.com";
 const TIMEOUT: Duration = Duration::from_millis(300);
 
 /// What can happen to the answer after Redis has done its work.
-const ANSWER_LOST: [Fault; 3] = [Fault::Unanswered, Fault::Torn, Fault::Hung];
+const ANSWER_LOST: [Fault; 3] = [Fault::AnswerLost, Fault::Torn, Fault::Hung];
 
 /// A world, and a second connection to its store through a proxy that injects faults. The test
 /// itself uses the connection without the proxy.
@@ -56,7 +56,7 @@ impl Faulty {
         }
     }
 
-    /// With Jo's job. Its first attempt has failed and the second is due.
+    /// Like [`Self::new`], with a job for Jo. Its first attempt has failed and the second is due.
     async fn with_a_second_attempt_due() -> Self {
         let faulty = Self::new().await;
         let world = &faulty.world;
@@ -94,7 +94,7 @@ impl Faulty {
     }
 }
 
-fn is_away<T>(answer: &Result<T, StoreError>) -> bool {
+fn is_unavailable<T>(answer: &Result<T, StoreError>) -> bool {
     matches!(answer, Err(StoreError::Unavailable(_)))
 }
 
@@ -103,9 +103,9 @@ async fn a_job_whose_claim_was_lost_comes_back_after_its_lease_with_an_exact_cou
     for fault in ANSWER_LOST {
         let faulty = Faulty::with_a_second_attempt_due().await;
         let world = &faulty.world;
-        faulty.proxy.next("claim", fault);
-        assert!(is_away(&faulty.claim().await), "{fault:?}");
-        assert_eq!(faulty.proxy.met(), [("claim".to_owned(), fault)]);
+        faulty.proxy.plan("claim", fault);
+        assert!(is_unavailable(&faulty.claim().await), "{fault:?}");
+        assert_eq!(faulty.proxy.happened(), [("claim".to_owned(), fault)]);
 
         world.clock.advance(LEASE - MS);
         assert_eq!(
@@ -127,8 +127,8 @@ async fn a_job_whose_claim_was_lost_comes_back_after_its_lease_with_an_exact_cou
 #[tokio::test]
 async fn a_claim_that_never_reached_redis_leaves_the_job_due() {
     let faulty = Faulty::with_a_second_attempt_due().await;
-    faulty.proxy.next("claim", Fault::Unheard);
-    assert!(is_away(&faulty.claim().await));
+    faulty.proxy.plan("claim", Fault::RequestLost);
+    assert!(is_unavailable(&faulty.claim().await));
     assert_eq!(
         faulty.claim().await.unwrap().jobs.len(),
         1,
@@ -145,7 +145,7 @@ async fn a_worker_that_lost_the_answer_to_a_claim_tries_the_job_once_after_the_l
         // Other shards have nothing to claim, so any of these claims could be the one for Jo's
         // shard.
         for _ in 0..world.store.shards() {
-            faulty.proxy.next("claim", fault);
+            faulty.proxy.plan("claim", fault);
         }
         let worker = world.start_worker_on(&faulty.store, |_| {});
         faulty
@@ -186,8 +186,8 @@ async fn all_jobs_of_a_claim_whose_answer_was_cut_off_come_back() {
         world.post_bounce(bounce).await;
     }
     world.clock.advance(LEASE * 60 * 48);
-    faulty.proxy.next("claim", Fault::Torn);
-    assert!(is_away(&faulty.claim().await));
+    faulty.proxy.plan("claim", Fault::Torn);
+    assert!(is_unavailable(&faulty.claim().await));
     assert_eq!(world.claim().await.len(), 0, "all are leased");
     world.clock.advance(LEASE);
     let jobs = world.claim().await;
@@ -215,7 +215,12 @@ async fn a_worker_repeats_a_settle_call_until_it_is_answered_and_the_call_takes_
             EventKind::AddressRetired,
         ],
     };
-    let faults = [Fault::Unheard, Fault::Unanswered, Fault::Torn, Fault::Hung];
+    let faults = [
+        Fault::RequestLost,
+        Fault::AnswerLost,
+        Fault::Torn,
+        Fault::Hung,
+    ];
     let cases = [OK, FULL, UNKNOWN]
         .into_iter()
         .flat_map(|reply| faults.map(|fault| (reply, fault)));
@@ -225,8 +230,8 @@ async fn a_worker_repeats_a_settle_call_until_it_is_answered_and_the_call_takes_
         world.post_and_wait_until_due(bounce(JO, "m1", FULL)).await;
         world.mail.reply_with(reply);
         // Twice, so that the repeated call gets no answer either.
-        faulty.proxy.next("settle", fault);
-        faulty.proxy.next("settle", fault);
+        faulty.proxy.plan("settle", fault);
+        faulty.proxy.plan("settle", fault);
         let worker = world.start_worker_on(&faulty.store, |_| {});
         faulty.proxy.wait_for_faults(2).await;
         worker.stopped().await;
@@ -251,9 +256,11 @@ async fn a_repeated_settle_call_gets_the_answer_of_the_first_call() {
         world.post_and_wait_until_due(bounce(JO, "m1", FULL)).await;
         world.mail.reply_with(reply);
         let settlement = [world.attempt(world.claim_one().await).await];
-        faulty.proxy.next("settle", Fault::Unanswered);
+        faulty.proxy.plan("settle", Fault::AnswerLost);
         let call = SettleCall::unique();
-        assert!(is_away(&faulty.store.settle(call, &settlement).await));
+        assert!(is_unavailable(
+            &faulty.store.settle(call, &settlement).await
+        ));
         let history = faulty.history().await;
         for _ in 0..2 {
             let report = faulty.store.settle(call, &settlement).await.unwrap();
@@ -273,17 +280,25 @@ async fn a_bounce_whose_answer_from_redis_was_lost_gets_503_and_then_counts_as_a
         let faulty = Faulty::new().await;
         let (world, proxy) = (&faulty.world, &faulty.proxy);
         let http = Http::serve_on(&faulty.store, &Config::embedded()).await;
-        let lose = async |bounce: &Value| {
-            proxy.next("schedule", fault);
+        let post_with_lost_answer = async |bounce: &Value| {
+            proxy.plan("schedule", fault);
             problem(http.post_json(bounce).await, 503).await;
             json(http.post_json(bounce).await).await
         };
 
         let started = bounce(JO, "m1", FULL);
-        assert_eq!(lose(&started).await["answer"], "duplicate", "{fault:?}");
+        assert_eq!(
+            post_with_lost_answer(&started).await["answer"],
+            "duplicate",
+            "{fault:?}"
+        );
         let due = world.job(JO).await.due;
         let joined = bounce(JO, "m2", FULL);
-        assert_eq!(lose(&joined).await["answer"], "duplicate", "{fault:?}");
+        assert_eq!(
+            post_with_lost_answer(&joined).await["answer"],
+            "duplicate",
+            "{fault:?}"
+        );
         assert_eq!(world.waiting(JO).await, ["m1", "m2"]);
         assert_eq!(world.job(JO).await.due, due);
         assert_eq!(
@@ -291,7 +306,7 @@ async fn a_bounce_whose_answer_from_redis_was_lost_gets_503_and_then_counts_as_a
             [EventKind::JobScheduled, EventKind::MessageJoined]
         );
 
-        let retired = lose(&bounce(JO, "m3", UNKNOWN)).await;
+        let retired = post_with_lost_answer(&bounce(JO, "m3", UNKNOWN)).await;
         assert_eq!(
             (retired["answer"].as_str(), retired["standing"].as_str()),
             (Some("retired"), Some("inactive"))
@@ -310,10 +325,10 @@ async fn a_release_whose_answer_was_lost_has_given_the_job_back() {
         world.mail.hold();
         let worker = world.start_worker_on(&faulty.store, |settings| settings.grace = MS);
         world.mail.wait_for_attempts(2).await;
-        faulty.proxy.next("release", fault);
+        faulty.proxy.plan("release", fault);
         worker.stopped().await;
 
-        assert_eq!(faulty.proxy.met(), [("release".to_owned(), fault)]);
+        assert_eq!(faulty.proxy.happened(), [("release".to_owned(), fault)]);
         let job = world.job(JO).await;
         assert_eq!(
             (job.due, job.leased_until, job.job.head.attempt),
@@ -344,10 +359,10 @@ async fn a_stopping_worker_gives_every_job_back_even_if_connections_are_cut() {
     world.mail.hold();
     let worker = world.start_worker_on(&faulty.store, |settings| settings.grace = MS);
     world.mail.wait_for_attempts(addresses.len()).await;
-    faulty.proxy.next("release", Fault::Unheard);
-    faulty.proxy.next("release", Fault::Unanswered);
+    faulty.proxy.plan("release", Fault::RequestLost);
+    faulty.proxy.plan("release", Fault::AnswerLost);
     worker.stopped().await;
-    assert_eq!(faulty.proxy.met().len(), 2);
+    assert_eq!(faulty.proxy.happened().len(), 2);
     assert_eq!(world.store.leased(100).await.unwrap(), [""; 0]);
     assert_eq!(
         world.claim().await.len(),
@@ -358,8 +373,13 @@ async fn a_stopping_worker_gives_every_job_back_even_if_connections_are_cut() {
 }
 
 #[tokio::test]
-async fn a_lost_extension_of_a_lease_is_made_up_by_the_next_one() {
-    let faults = [Fault::Unheard, Fault::Unanswered, Fault::Torn, Fault::Hung];
+async fn a_lost_extension_of_a_lease_is_replaced_by_the_next_extension() {
+    let faults = [
+        Fault::RequestLost,
+        Fault::AnswerLost,
+        Fault::Torn,
+        Fault::Hung,
+    ];
     let runs = faults.map(async |fault| {
         let faulty = Faulty::with_a_second_attempt_due().await;
         let (world, proxy) = (&faulty.world, &faulty.proxy);
@@ -371,7 +391,7 @@ async fn a_lost_extension_of_a_lease_is_made_up_by_the_next_one() {
             // The clock moves after the first extension is lost, so the other extensions ask for a
             // new deadline.
             for _ in 0..3 {
-                proxy.next("extend", fault);
+                proxy.plan("extend", fault);
             }
             proxy.wait_for_faults(3 * round - 2).await;
             world.clock.advance(LEASE - MS);
@@ -383,7 +403,7 @@ async fn a_lost_extension_of_a_lease_is_made_up_by_the_next_one() {
             proxy.wait_for_faults(3 * round).await;
             assert_eq!(world.claim().await.len(), 0, "no other claim gets the job");
         }
-        world.mail.let_go();
+        world.mail.release_held();
         eventually("the end of the job", async || {
             world.job_if_any(JO).await.is_none().then_some(())
         })
@@ -404,7 +424,7 @@ async fn late_answers_within_the_time_limit_have_no_effect() {
     let late = Fault::Late(TIMEOUT / 10);
     faulty
         .proxy
-        .chance(move |name| (name != "CLIENT").then_some(late));
+        .choose_faults(move |name| (name != "CLIENT").then_some(late));
     let http = Http::serve_on(&faulty.store, &Config::embedded()).await;
     let bounces = (0..JOBS)
         .map(|n| bounce(&format!("user{n}@host{}.example", n % 5), "m1", FULL))
@@ -429,7 +449,7 @@ async fn late_answers_within_the_time_limit_have_no_effect() {
     );
     assert_eq!(world.events_of(EventKind::JobLapsed).await, []);
     assert!(
-        faulty.proxy.met().len() > JOBS / 10,
+        faulty.proxy.happened().len() > JOBS / 10,
         "some answers came late"
     );
 }
@@ -446,12 +466,12 @@ async fn leases_of_other_attempts_are_extended_while_a_settle_call_is_not_answer
     world.mail.hold_after(1);
     faulty
         .proxy
-        .chance(|name| (name == "settle").then_some(Fault::Unheard));
+        .choose_faults(|name| (name == "settle").then_some(Fault::RequestLost));
     let worker = world.start_worker_on(&faulty.store, |_| {});
     world.mail.wait_for_attempts(2).await;
     let slow = world.mail.tried()[1].recipient.clone();
     eventually("a settle call that does not arrive", async || {
-        (!faulty.proxy.met().is_empty()).then_some(())
+        (!faulty.proxy.happened().is_empty()).then_some(())
     })
     .await;
     for _ in 0..3 {
@@ -462,8 +482,8 @@ async fn leases_of_other_attempts_are_extended_while_a_settle_call_is_not_answer
         })
         .await;
     }
-    faulty.proxy.chance(|_| None);
-    world.mail.let_go();
+    faulty.proxy.choose_faults(|_| None);
+    world.mail.release_held();
     eventually("both deliveries", async || {
         (world.final_events().await.len() == 2).then_some(())
     })
@@ -481,18 +501,18 @@ async fn a_lease_that_was_not_extended_in_time_does_not_block_its_shard() {
     world.mail.hold();
     faulty
         .proxy
-        .chance(|name| (name == "extend").then_some(Fault::Hung));
+        .choose_faults(|name| (name == "extend").then_some(Fault::Hung));
     let worker = world.start_worker_on(&faulty.store, |_| {});
     world.mail.wait_for_attempts(1).await;
     faulty.proxy.wait_for_faults(1).await;
     // The attempt is settled before the worker learns that the extension failed. A lost answer
     // cannot be noticed any earlier.
-    world.mail.let_go();
+    world.mail.release_held();
     eventually("the delivery", async || {
         (world.final_events().await.len() == 1).then_some(())
     })
     .await;
-    faulty.proxy.chance(|_| None);
+    faulty.proxy.choose_faults(|_| None);
     tokio::time::sleep(2 * TIMEOUT).await;
     world.post_and_wait_until_due(bounce(JO, "m2", FULL)).await;
     world.mail.wait_for_attempts(2).await;

@@ -1,5 +1,5 @@
-//! A job has at most one valid lease. A call with a stale token changes nothing and gets an answer
-//! that says so.
+//! A job has at most one valid lease. A call with a stale token changes nothing and is answered as
+//! stale.
 
 use std::collections::HashSet;
 
@@ -229,7 +229,7 @@ async fn workers_that_claim_at_the_same_time_never_get_the_same_job() {
     );
 }
 
-/// A copy of the lease, for a worker that does not know yet that it lapsed.
+/// A copy of a leased job, for a worker that does not know yet that its lease has lapsed.
 fn copy_of(leased: &LeasedJob) -> LeasedJob {
     LeasedJob {
         job: leased.job.clone(),

@@ -40,8 +40,8 @@ const ADDRESSES: [&str; 12] = [
     "l@three.example",
 ];
 
-/// The replies in bounces and in retries, with their weights. Addresses must not end too soon,
-/// because then little would happen.
+/// The replies in bounces and in retries, with their weights. Replies that retire an address are
+/// rare, because little happens with the address after that.
 const BOUNCES: [(usize, &str); 5] = [
     (8, FULL),
     (8, MAINTENANCE),
@@ -69,14 +69,14 @@ const FACTS: [(usize, &str); 4] = [
 ];
 
 #[tokio::test]
-async fn whatever_happens_every_message_ends_exactly_once() {
+async fn after_random_operations_every_message_has_ended_exactly_once() {
     for seed in seeds(8) {
         run(seed, Deployment::default()).await;
     }
 }
 
 #[tokio::test]
-async fn whatever_happens_in_a_cluster_every_message_ends_exactly_once() {
+async fn after_random_operations_in_a_cluster_every_message_has_ended_exactly_once() {
     for seed in seeds(3) {
         let prefix = run(seed, Deployment::Cluster).await;
         assert!(
@@ -126,7 +126,7 @@ impl Run {
     async fn operate(&mut self) {
         self.world.clock.advance(MS);
         match self.random.below(23) {
-            0..7 => self.take_in_a_bounce().await,
+            0..7 => self.post_a_bounce().await,
             7..10 => self.claim().await,
             10..14 => self.finish_an_attempt().await,
             14 => self.release().await,
@@ -165,7 +165,7 @@ impl Run {
         }
     }
 
-    async fn take_in_a_bounce(&mut self) {
+    async fn post_a_bounce(&mut self) {
         let address = self.random.of(&ADDRESSES);
         let message = format!("m{}", self.random.below(9));
         let reply = self.random.weighted(&BOUNCES);
@@ -176,7 +176,7 @@ impl Run {
         let answer = self.world.post_bounce(posted).await;
         let expected = self
             .model
-            .take_in(address, &message, reply, occurred, self.world.now());
+            .post(address, &message, reply, occurred, self.world.now());
         assert_eq!(
             answer_name(&answer),
             expected,
@@ -320,11 +320,11 @@ impl Run {
                 until: had.until,
                 strikes: had.strikes,
             });
-            assert_eq!(had.as_ref(), self.model.gone.get(address), "{address}");
+            assert_eq!(had.as_ref(), self.model.standings.get(address), "{address}");
         }
     }
 
-    /// From now on every mail is delivered, until no job is left. Then all messages are counted.
+    /// Delivers every message until no job is left. Then counts how often each message has ended.
     async fn end_everything(&mut self) {
         self.world.mail.reply_with(OK);
         self.leases.clear();

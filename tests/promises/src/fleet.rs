@@ -18,7 +18,7 @@ use worker::rendezvous::{Turn, round};
 /// How long Redis may take to answer.
 const PATIENCE: Duration = Duration::from_secs(20);
 
-/// A worker that only heartbeats wake, and a counter of its calls to Redis.
+/// A worker that only its heartbeats wake, and a counter of its claims.
 struct Sleeper {
     worker: RunningWorker,
     id: WorkerId,
@@ -32,7 +32,7 @@ impl Sleeper {
         let proxy = RedisProxy::before(&redis::url());
         let claims = Arc::new(AtomicUsize::new(0));
         let counted = claims.clone();
-        proxy.chance(move |name| {
+        proxy.choose_faults(move |name| {
             counted.fetch_add(usize::from(name == "claim"), Ordering::Relaxed);
             None
         });
@@ -67,8 +67,8 @@ impl Sleeper {
     }
 }
 
-/// Waits until each of these workers knows all others: its third heartbeat is answered after it has
-/// read the first.
+/// Waits until each of these workers has sent three heartbeats. By then it has read an answer that
+/// names all the others.
 async fn know_each_other(world: &World, ids: &[WorkerId]) {
     for _ in 0..3 {
         let before = world.store.workers().await.unwrap();
@@ -85,10 +85,10 @@ async fn know_each_other(world: &World, ids: &[WorkerId]) {
     }
 }
 
-fn own(world: &World, me: WorkerId, live: &[WorkerId]) -> Vec<u16> {
+fn own_shards(world: &World, me: WorkerId, live: &[WorkerId]) -> Vec<u16> {
     let turns = round(me, live, world.store.shards()).into_iter();
     turns
-        .filter(|turn| turn.own)
+        .filter(|turn| turn.is_own)
         .map(|Turn { shard, .. }| shard)
         .collect()
 }
@@ -102,12 +102,12 @@ async fn the_remaining_worker_takes_over_the_shards_of_a_killed_worker() {
     // The worker that has the shard of this domain is killed.
     let shard = Destination::named("example.com").shard(world.store.shards());
     let [first, second] = sleepers;
-    let (killed, left) = if own(&world, ids[0], &ids).contains(&shard) {
+    let (killed, left) = if own_shards(&world, ids[0], &ids).contains(&shard) {
         (first, second)
     } else {
         (second, first)
     };
-    let orphans = own(&world, killed.id, &ids);
+    let orphans = own_shards(&world, killed.id, &ids);
     let before = (killed.claims(), left.claims());
 
     world.mail.reply_with(OK);
@@ -139,19 +139,19 @@ async fn the_remaining_worker_takes_over_the_shards_of_a_killed_worker() {
 }
 
 #[tokio::test]
-async fn the_shards_of_a_worker_that_stops_in_order_are_taken_over_at_once() {
+async fn the_shards_of_a_worker_that_stops_cleanly_are_taken_over_at_once() {
     let world = World::new().await;
     let [first, second] = [Sleeper::start(&world).await, Sleeper::start(&world).await];
     let ids = [first.id, second.id];
     know_each_other(&world, &ids).await;
-    let (orphans, before) = (own(&world, first.id, &ids), second.claims());
+    let (orphans, before) = (own_shards(&world, first.id, &ids), second.claims());
     first.worker.stopped().await;
     let live = world.store.workers().await.unwrap();
     assert_eq!(
         live.into_iter().map(|(id, _)| id).collect::<Vec<_>>(),
         [second.id]
     );
-    eventually("a visit to each", async || {
+    eventually("a visit to each of its shards", async || {
         (second.claims() == before + orphans.len()).then_some(())
     })
     .await;

@@ -1,5 +1,5 @@
 //! The cost of a claim does not depend on how many jobs are due. No Lua script handles more values
-//! than Lua allows, and none keeps Redis from other calls for long.
+//! than Lua allows, and no script blocks other calls to Redis for long.
 
 use std::collections::HashSet;
 use std::ops::Range;
@@ -31,7 +31,7 @@ const CLAIMS: usize = 8;
 /// How much of Redis's time one script may take.
 const SCRIPT_MAX: Duration = Duration::from_millis(100);
 
-/// One of this many calls may take longer, because the machine paused Redis for something else.
+/// One of this many calls may take longer, because the machine may pause Redis for other work.
 const STALLED_ONE_OF: usize = 8;
 
 /// A flooded shard, on a separate Redis.
@@ -129,7 +129,7 @@ impl Flood {
         self.ask(&["CONFIG", "RESETSTAT"]).await;
     }
 
-    async fn no_script_was_slow(&self) {
+    async fn check_no_script_was_slow(&self) {
         let slow = self.number(&["SLOWLOG", "LEN"]).await;
         let calls = self.calls_of("evalsha").await;
         assert!(
@@ -236,18 +236,18 @@ async fn a_claim_takes_the_same_time_with_a_thousand_and_a_million_due_or_lapsed
         with_a_million_lapsed < most,
         "{with_few:?} with {FEW} due, {with_a_million_lapsed:?} with {MILLION} lapsed"
     );
-    let reaped = world.events_of(EventKind::JobLapsed).await.len() - lapsed_before;
+    let lapsed = world.events_of(EventKind::JobLapsed).await.len() - lapsed_before;
     assert_eq!(
-        reaped,
+        lapsed,
         CLAIMS * BATCH,
-        "each claim reaps as many lapsed jobs as it may take"
+        "each claim makes as many lapsed jobs due as it may lease"
     );
     assert_eq!(
         flood.count("ZCARD", &due).await,
         0,
-        "each claim took as many jobs"
+        "each claim leased as many jobs as it made due"
     );
-    flood.no_script_was_slow().await;
+    flood.check_no_script_was_slow().await;
 }
 
 #[tokio::test]
@@ -275,7 +275,7 @@ async fn tens_of_thousands_of_due_destinations_are_visited_in_bounded_portions()
     }
     assert_eq!(visited.len(), DESTINATIONS, "each was visited once");
     assert_eq!(flood.claim().await.len(), 0);
-    flood.no_script_was_slow().await;
+    flood.check_no_script_was_slow().await;
 }
 
 #[tokio::test]

@@ -64,7 +64,8 @@ async fn while_scripts_are_flushed_all_requests_are_answered_and_attempts_settle
     }
 }
 
-/// Flushes scripts without a pause, over a separate connection. Returns how often.
+/// Flushes the scripts again and again, over a separate connection, until `stop` is set. Returns
+/// how often.
 fn flush_until(stop: &AtomicBool, port: u16) -> usize {
     use std::io::{Read, Write};
     let mut connection = std::net::TcpStream::connect(("127.0.0.1", port)).unwrap();

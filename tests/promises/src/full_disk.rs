@@ -13,7 +13,8 @@ use harness::wait::eventually;
 use harness::world::World;
 use tempfile::TempDir;
 
-/// So many lines that their answers fit neither into memory nor on the disks of these tests.
+/// So many lines that their answers fit neither into the memory for answers nor on the disks of
+/// these tests.
 const LINES: usize = 2_000;
 
 fn lines() -> String {
@@ -51,7 +52,7 @@ async fn scheduler(world: &World, shell: &str, keys: &str) -> (Redeliver, String
 struct SmallDisk(TempDir);
 
 impl SmallDisk {
-    /// None if only root may mount a disk.
+    /// `None` if only root may mount a disk.
     fn mount() -> Option<Self> {
         let folder = TempDir::new().expect("a folder can be made");
         let mounted = Command::new("mount")

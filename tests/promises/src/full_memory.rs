@@ -3,369 +3,26 @@
 //! continues, and each message has been sent once.
 
 use std::collections::HashMap;
-use std::time::Duration;
 
-use domain::clock::{Clock, Timestamp};
-use domain::destination::Destination;
-use domain::event::{Event, EventKind, EventLines};
-use domain::fact::FactKind;
-use domain::job::End;
-use domain::outcome::Outcome;
-use domain::pace::{DestinationRule, Feedback, PaceLimits};
-use domain::reply::Reply;
-use domain::tally::{Tally, TallyResult};
-use harness::bounce::{FULL, FULL_FOR_GOOD, OK, bounce};
+use domain::event::EventKind;
+use harness::bounce::{FULL, bounce};
 use harness::http::{Http, problem};
 use harness::process::Redeliver;
-use harness::servers::{Servers, programs};
-use harness::smtp::{Act, SmtpPeer, agree};
+use harness::servers::programs;
+use harness::smtp::{Act, SmtpPeer};
 use harness::wait::eventually;
-use harness::world::{DAY, HOUR, LEASE, Settings, World, id};
+use harness::world::{DAY, Settings, World};
 use scheduler::upkeep::Task;
 use scheduler::upkeep::trim_journal::TrimJournal;
 use serde_json::json;
-use store::claim::{ClaimBounds, Lease, LeasedJob};
 use store::error::StoreError;
-use store::facts::{FactOrCommand, ReportedFact};
 use store::keys::Keys;
-use store::lease::{Extended, ReleaseReason};
-use store::refute::Refutation;
-use store::repair::Repaired;
 use store::scripts::{self, WhenFull};
-use store::seen_webhooks::RequestClaim;
-use store::server_checks::{Finding, ServerReport, Severity};
-use store::settle::{SettleCall, Settled, Settlement};
-use system::clock::SystemClock;
 
 use crate::deployments::connections;
-
-/// The address's attempt has ended and is not settled.
-const ENDED: &str = "ended@example.com";
-/// The job is leased.
-const LEASED: &str = "leased@example.com";
-/// The job's lease has run out.
-const LAPSED: &str = "lapsed@example.com";
-/// The job is due.
-const DUE: &str = "due@example.com";
-/// The job is in quarantine.
-const KEPT: &str = "kept@example.com";
-/// The job is in no set at all.
-const LOST: &str = "lost@example.com";
-/// A relay has accepted the job's message.
-const ACCEPTED: &str = "accepted@example.com";
-/// The address is unavailable, and that time is over.
-const UNAVAILABLE: &str = "unavailable@example.com";
-
-/// The domain of all these addresses.
-const THERE: &str = "example.com";
-
-/// How long no bounce may come until a message that a relay accepted counts as delivered.
-const CONFIRM: Duration = Duration::from_secs(20 * 86_400);
-
-/// A server whose memory can be full.
-struct Server {
-    servers: Servers,
-    port: u16,
-}
-
-impl Server {
-    async fn start(program: &str) -> Self {
-        let servers = Servers::new(program);
-        let port = servers.start(&["maxmemory-policy noeviction"]).await;
-        Self { servers, port }
-    }
-
-    fn has_memory(&self, has: bool) {
-        assert_eq!(
-            self.cli(&["CONFIG", "SET", "maxmemory", if has { "0" } else { "1" }]),
-            "OK"
-        );
-    }
-
-    fn cli(&self, facts_or_commands: &[&str]) -> String {
-        self.servers
-            .cli(self.port, facts_or_commands)
-            .expect("the server answers")
-    }
-
-    /// A digest of all data in the server.
-    fn digest(&self) -> String {
-        self.cli(&["DEBUG", "DIGEST"])
-    }
-
-    fn redis(&self) -> String {
-        format!("url = \"redis://127.0.0.1:{}\"\n", self.port)
-    }
-}
-
-/// A world in which every script has work to do.
-struct Prepared {
-    world: World,
-    settlement: Settlement,
-    leased: Lease,
-    request_claim: RequestClaim,
-}
-
-impl Prepared {
-    async fn on(server: &Server) -> Self {
-        let settings = Settings {
-            max_lapses: 1,
-            confirm: CONFIRM,
-            ..Settings::default()
-        };
-        let world = World::on(connections(&server.redis()), settings).await;
-        world
-            .post_bounce(bounce(UNAVAILABLE, "m1", FULL_FOR_GOOD))
-            .await;
-        world.clock.advance(400 * DAY);
-
-        world
-            .post_and_wait_until_due(bounce(ACCEPTED, "m1", FULL))
-            .await;
-        world
-            .mail
-            .set_script(|_| Outcome::Accepted(Reply::parse("250 2.0.0 queued")));
-        assert_eq!(world.work().await, 1);
-        world.mail.reply_with(OK);
-
-        let kept = lease(&world, KEPT).await;
-        assert!(world.crash(&kept.lease).await);
-        let ended = lease(&world, ENDED).await;
-        let settlement = world.attempt(ended).await;
-        extend_for_long(&world, &settlement.lease).await;
-        let leased = lease(&world, LEASED).await.lease;
-        extend_for_long(&world, &leased).await;
-        lease(&world, LAPSED).await;
-        world.clock.advance(LEASE);
-        world.post_bounce(bounce(LOST, "m1", FULL)).await;
-        world.post_and_wait_until_due(bounce(DUE, "m1", FULL)).await;
-
-        // A state that only an error or a different time leaves behind, for upkeep to find.
-        let keys = Keys::new(&world.prefix, world.store.shards());
-        let keys = keys.shard(shard(&world));
-        server.cli(&["ZREM", &keys.due(THERE), &id(LOST).key()]);
-        server.cli(&["HSET", &keys.pace(THERE), "in_flight", "70"]);
-        server.cli(&["ZADD", &keys.trouble(), "1", "well.example"]);
-        server.cli(&["HSET", keys.meanwhile(), "default/gone@example.com", "1 0"]);
-        server.cli(&["HSET", keys.leased(), "999-0000000000000000", "1"]);
-        let request_claim = world
-            .store
-            .claim_request("an event")
-            .await
-            .unwrap()
-            .expect("the request is new");
-        Self {
-            world,
-            settlement,
-            leased,
-            request_claim,
-        }
-    }
-
-    /// Runs one script.
-    async fn run(&self, verb: &str) -> Result<(), StoreError> {
-        let Self {
-            world,
-            settlement,
-            leased,
-            request_claim,
-        } = self;
-        let (store, there) = (&world.store, Destination::named(THERE));
-        match verb {
-            "schedule" => drop(
-                world
-                    .try_take_in(bounce("new@example.com", "m1", FULL))
-                    .await?,
-            ),
-            "claim" => {
-                let bounds = ClaimBounds {
-                    batch: 9,
-                    share: 9,
-                    lease: LEASE,
-                    unproven: 9,
-                };
-                drop(store.claim(shard(world), bounds).await?);
-            }
-            "settle" => {
-                let settled = store
-                    .settle(SettleCall::unique(), std::slice::from_ref(settlement))
-                    .await?
-                    .settled;
-                assert_eq!(settled, [Settled::Done]);
-            }
-            "refute" => {
-                let seen = world.job(ACCEPTED).await.job;
-                let tally = Tally::new(
-                    TallyResult::Refuted,
-                    None,
-                    1,
-                    seen.head.created,
-                    world.now(),
-                );
-                let (end, feedback, events) =
-                    (End::Close, Feedback::Nothing, EventLines::default());
-                let record = seen.record();
-                let serial = settlement.lease.token.serial;
-                let refutation = Refutation {
-                    seen: &seen,
-                    record: &record,
-                    end,
-                    tally,
-                    feedback,
-                    serial,
-                    events,
-                };
-                drop(store.refute(&refutation).await?);
-            }
-            "release" => assert_eq!(
-                store
-                    .release(std::slice::from_ref(leased), ReleaseReason::Untried)
-                    .await?,
-                1
-            ),
-            "silent" => drop(store.note_silence(shard(world), &[(there, DAY)]).await?),
-            "facts" => {
-                let what = FactOrCommand::Fact(FactKind::Complaint);
-                let fact = ReportedFact {
-                    job: id(DUE),
-                    destination: there,
-                    what,
-                    occurred_at: None,
-                    message_id: None,
-                };
-                drop(store.record_facts(&[fact]).await?);
-            }
-            "extend" => {
-                let answers = store.extend(&[leased.key()], 19 * DAY).await;
-                assert_eq!(answers, [Extended::Yes(Vec::new())]);
-            }
-            "under_way" => assert!(store.under_way(&[(&id(ENDED), &there)]).await?.is_empty()),
-            "hold" => store.hold(&there, None, "they asked").await?,
-            "unhold" => assert!(!store.unhold(&there).await?),
-            "override" => {
-                store
-                    .override_limits(
-                        &there,
-                        Some(PaceLimits {
-                            rate: 1.0,
-                            burst: 2.0,
-                            window: 3,
-                        }),
-                    )
-                    .await?;
-            }
-            "limit" => {
-                let limits = PaceLimits {
-                    rate: 900.0,
-                    burst: 900.0,
-                    window: 90,
-                };
-                let rule = DestinationRule {
-                    name: THERE.to_owned(),
-                    limits,
-                };
-                assert_eq!(store.clone().with_rules(&[rule]).limit().await?, 1);
-            }
-            "note" => {
-                store
-                    .note(&Event::intake_refused("no bounce".to_owned()))
-                    .await?;
-            }
-            "note_findings" => {
-                let finding = Finding {
-                    check: "maxmemory-policy",
-                    server: "here".to_owned(),
-                    found: "allkeys-lru".to_owned(),
-                    means: "jobs are lost",
-                    remedy: "change it",
-                    severity: Severity::Warn,
-                };
-                let report = ServerReport {
-                    findings: vec![finding],
-                    ..ServerReport::default()
-                };
-                assert_eq!(store.note_findings(&report).await?, 1);
-            }
-            "release_request" => assert!(store.release_request(request_claim).await?),
-            "claim_occurrence" => assert!(store.claim_occurrence("task", world.now(), DAY).await?),
-            "put_back" => assert!(store.put_back(&id(KEPT)).await?),
-            "reinstate" => drop(store.reinstate().await?),
-            "repair" | "recount" | "sweep" => {
-                let Repaired {
-                    recovered,
-                    recounted,
-                    swept,
-                    ..
-                } = store.repair(shard(world)).await?;
-                assert_eq!(
-                    (recovered.get(&there), recounted.len(), swept),
-                    (Some(&1), 1, 1)
-                );
-            }
-            "clock" => assert_eq!(store.clock_of(shard(world)).await?, world.now()),
-            "history" => assert!(!store.check_for_lost_writes(shard(world)).await?.is_proof()),
-            "look_up" => assert!(store.address(&id(DUE)).await?.job.is_some()),
-            "waiting" => assert_eq!(store.waiting(&there).await?.jobs, 2),
-            "trim_marks" => assert_eq!(store.trim_marks(shard(world)).await?, 1),
-            "trim_trouble" => assert_eq!(store.trim_trouble(shard(world)).await?, 1),
-            other => {
-                panic!("add here how {other} is run, and what it must do when memory is full")
-            }
-        }
-        Ok(())
-    }
-
-    /// Works until no job is left.
-    async fn work_to_the_end(&self) {
-        let Self {
-            world,
-            settlement,
-            leased,
-            ..
-        } = self;
-        let store = &world.store;
-        store
-            .settle(SettleCall::unique(), std::slice::from_ref(settlement))
-            .await
-            .unwrap();
-        store
-            .release(std::slice::from_ref(leased), ReleaseReason::Untried)
-            .await
-            .unwrap();
-        store.unhold(&Destination::named(THERE)).await.unwrap();
-        store
-            .override_limits(&Destination::named(THERE), None)
-            .await
-            .unwrap();
-        for _ in 0..4 {
-            store.repair(shard(world)).await.unwrap();
-            for kept in store.quarantine(None, 9).await.unwrap() {
-                assert!(store.put_back(&kept.job).await.unwrap());
-            }
-            world.work().await;
-            world.clock.advance(30 * HOUR);
-        }
-        world.clock.advance(CONFIRM);
-        world.work().await;
-    }
-}
-
-async fn lease(world: &World, address: &str) -> LeasedJob {
-    world
-        .post_and_wait_until_due(bounce(address, "m1", FULL))
-        .await;
-    world.claim_one().await
-}
-
-/// Extends a lease for longer than the test takes.
-async fn extend_for_long(world: &World, lease: &Lease) {
-    let lengthened = world.store.extend(&[lease.key()], 9 * DAY).await;
-    assert_eq!(lengthened, [Extended::Yes(Vec::new())]);
-}
-
-fn shard(world: &World) -> u16 {
-    Destination::named(THERE).shard(world.store.shards())
-}
+use crate::every_script::{
+    ACCEPTED, DUE, ENDED, LAPSED, LEASED, LOST, Prepared, QUARANTINED, Server, shard,
+};
 
 fn key(world: &World, name: &str) -> String {
     format!(
@@ -392,9 +49,9 @@ async fn with_full_memory_each_operation_works_or_changes_nothing_and_is_possibl
         for (verb, when_full) in scripts::when_full() {
             let prepared = Prepared::on(&server).await;
             let before = server.digest();
-            server.has_memory(false);
+            server.set_full(true);
             let ran = prepared.run(verb).await;
-            server.has_memory(true);
+            server.set_full(false);
             match when_full {
                 WhenFull::Runs => assert!(ran.is_ok(), "{verb}: {ran:?}"),
                 WhenFull::Reads => {
@@ -414,7 +71,7 @@ async fn with_full_memory_each_operation_works_or_changes_nothing_and_is_possibl
             }
             prepared.work_to_the_end().await;
             let world = &prepared.world;
-            let jobs = [ENDED, LEASED, LAPSED, DUE, KEPT, LOST, ACCEPTED];
+            let jobs = [ENDED, LEASED, LAPSED, DUE, QUARANTINED, LOST, ACCEPTED];
             let once = jobs.map(|address| (address.to_owned(), 1));
             assert_eq!(
                 copies(world),
@@ -434,18 +91,9 @@ const IN_FLIGHT: usize = 10;
 /// How many messages there are.
 const MESSAGES: usize = 30;
 
-/// A world whose present is days ago, so that its jobs are long due by the clock of a real worker.
-async fn days_ago(server: &Server) -> World {
-    let epoch = Timestamp::default();
-    let start = epoch.plus(SystemClock.now().since(epoch) - 3 * DAY);
-    World::on(
-        connections(&server.redis()),
-        Settings {
-            start,
-            ..Settings::default()
-        },
-    )
-    .await
+/// A world whose clock is days behind, so that its jobs are due by the clock of a real worker.
+async fn world_days_behind(server: &Server) -> World {
+    World::on(connections(&server.redis()), Settings::days_behind()).await
 }
 
 /// A worker with five permits and a short lease. It sends all mail to `peer`.
@@ -480,7 +128,7 @@ fn accepted(peer: &SmtpPeer) -> HashMap<String, usize> {
 async fn mail_in_flight_when_memory_becomes_full_is_sent_once() {
     for program in programs() {
         let server = Server::start(&program).await;
-        let world = days_ago(&server).await;
+        let world = world_days_behind(&server).await;
         for n in 0..MESSAGES {
             let mut bounce = bounce(
                 &format!("user{n}@host{}.example", n % 10),
@@ -492,17 +140,13 @@ async fn mail_in_flight_when_memory_becomes_full_is_sent_once() {
             world.post_bounce(bounce).await;
         }
         // The lease would end three times between the final dot and the end of the answer.
-        let peer = SmtpPeer::start(|received| match received.command.as_str() {
-            "." => Act::Drip("250 2.0.0 ok", 250),
-            command => agree(command),
-        })
-        .await;
+        let peer = SmtpPeer::agreeable_except(".", Act::Drip("250 2.0.0 ok", 250)).await;
         let workers = [
             start_worker(&server, &world, &peer),
             start_worker(&server, &world, &peer),
         ];
         peer.wait_for_command(".", IN_FLIGHT).await;
-        server.has_memory(false);
+        server.set_full(true);
         let leases = |world: &World| {
             let keys = Keys::new(&world.prefix, world.store.shards());
             let of_shard = |n| server.cli(&["ZCARD", keys.shard(n).leases()]);
@@ -557,8 +201,8 @@ async fn mail_in_flight_when_memory_becomes_full_is_sent_once() {
             .await
             .expect("upkeep continues, because it frees memory");
 
-        server.has_memory(true);
-        eventually("the rest", async || {
+        server.set_full(false);
+        eventually("all deliveries", async || {
             (world.events_of(EventKind::MessageDelivered).await.len() == MESSAGES).then_some(())
         })
         .await;

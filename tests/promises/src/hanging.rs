@@ -1,7 +1,7 @@
 //! A mail host that accepts connections and then never answers delays no other mail beyond a
 //! bounded share of a worker's attempts.
 
-// A real worker sends to SMTP servers. Time is that of the machine.
+// A real worker sends to SMTP servers. It uses the machine's clock.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -37,8 +37,7 @@ const SOON: Duration = Duration::from_secs(20);
 /// Attempts at once.
 const PERMITS: usize = 8;
 
-/// A healthy mail host, a mail host that hangs when the test wants it, and a worker that sends to
-/// them.
+/// A healthy mail host, a mail host that a test can make hang, and a worker that sends to both.
 struct Internet {
     world: World,
     hanging: Arc<AtomicBool>,
@@ -51,7 +50,7 @@ struct Internet {
 
 impl Internet {
     /// `good0.example` and so on are at the healthy host. `bad0.example` and so on are at the other
-    /// host, which answers until a recipient is named.
+    /// host, which does not answer RCPT while it hangs.
     async fn new(is_hanging: bool) -> Self {
         let hanging = Arc::new(AtomicBool::new(is_hanging));
         let healthy_host = SmtpPeer::agreeable().await;
@@ -99,7 +98,7 @@ impl Internet {
     }
 
     /// Posts `count` bounces for each of these domains. Their jobs are due at once.
-    async fn due_now(&self, domains: &[String], count: usize) {
+    async fn post_due(&self, domains: &[String], count: usize) {
         let now = SystemClock.now();
         self.world.clock.set(now);
         let long_ago = Timestamp::from_ms(now.ms() - (2 * DAY).as_millis() as i64).to_string();
@@ -128,14 +127,14 @@ impl Internet {
             .collect()
     }
 
-    async fn has_delivered(&self, domains: &str, count: usize) {
+    async fn wait_for_deliveries(&self, domains: &str, count: usize) {
         eventually("deliveries", async || {
             (self.delivered(domains).await.len() == count).then_some(())
         })
         .await;
     }
 
-    async fn stopped(self) {
+    async fn stop(self) {
         self.stop.cancel();
         // Waiting for attempts that hang would take long.
         self.worker.abort();
@@ -150,16 +149,16 @@ fn domains(name: &str, count: usize) -> Vec<String> {
 async fn new_destinations_that_hang_do_not_delay_other_mail() {
     let internet = Internet::new(true).await;
     // More destinations than attempts at once, and they are due first.
-    internet.due_now(&domains("bad", 2 * PERMITS), 3).await;
+    internet.post_due(&domains("bad", 2 * PERMITS), 3).await;
     internet
         .hanging_host
         .wait_for_command("RCPT", PERMITS / 2)
         .await;
     let started = Instant::now();
-    internet.due_now(&domains("good", 10), 5).await;
-    internet.has_delivered("good", 50).await;
+    internet.post_due(&domains("good", 10), 5).await;
+    internet.wait_for_deliveries("good", 50).await;
     assert!(started.elapsed() < SOON, "it took {:?}", started.elapsed());
-    // An attempt that was given up leaves no trace on its job.
+    // An attempt that was given up changes nothing for its job.
     let opened = internet.world.events_of(EventKind::BreakerOpened).await;
     assert!(!opened.is_empty(), "some attempts had to be given up");
     for kind in [
@@ -170,34 +169,34 @@ async fn new_destinations_that_hang_do_not_delay_other_mail() {
     ] {
         assert_eq!(internet.world.events_of(kind).await, [], "{kind:?}");
     }
-    internet.stopped().await;
+    internet.stop().await;
 }
 
 #[tokio::test]
 async fn known_destinations_that_begin_to_hang_do_not_delay_other_mail() {
     let internet = Internet::new(false).await;
-    internet.due_now(&domains("bad", 4), 20).await;
-    internet.has_delivered("bad", 80).await;
+    internet.post_due(&domains("bad", 4), 20).await;
+    internet.wait_for_deliveries("bad", 80).await;
     internet.hanging.store(true, Ordering::Relaxed);
-    internet.due_now(&domains("bad", 4), 20).await;
+    internet.post_due(&domains("bad", 4), 20).await;
     internet
         .hanging_host
         .wait_for_command("RCPT", 80 + PERMITS / 2)
         .await;
     let started = Instant::now();
-    internet.due_now(&domains("good", 10), 5).await;
-    internet.has_delivered("good", 50).await;
+    internet.post_due(&domains("good", 10), 5).await;
+    internet.wait_for_deliveries("good", 50).await;
     assert!(started.elapsed() < SOON, "it took {:?}", started.elapsed());
-    internet.stopped().await;
+    internet.stop().await;
 }
 
 #[tokio::test]
 async fn a_slow_attempt_is_not_given_up_while_no_other_attempt_needs_its_place() {
     let internet = Internet::new(true).await;
-    internet.due_now(&domains("bad", 1), 1).await;
+    internet.post_due(&domains("bad", 1), 1).await;
     internet.hanging_host.wait_for_command("RCPT", 1).await;
-    internet.due_now(&domains("good", 1), 20).await;
-    internet.has_delivered("good", 20).await;
+    internet.post_due(&domains("good", 1), 20).await;
+    internet.wait_for_deliveries("good", 20).await;
     let started = Instant::now();
     eventually("its host to be silent for long", async || {
         let pace = internet.world.pace("bad0.example").await;
@@ -211,5 +210,5 @@ async fn a_slow_attempt_is_not_given_up_while_no_other_attempt_needs_its_place()
     );
     assert_eq!(internet.world.events_of(EventKind::BreakerOpened).await, []);
     assert_eq!(internet.healthy_host.connections_of(".").len(), 20);
-    internet.stopped().await;
+    internet.stop().await;
 }

@@ -7,44 +7,44 @@ use harness::bounce::OK;
 use harness::world::{HOUR, MS, World};
 use store::destination_controls::Hold;
 
-const THERE: &str = "one.example";
+const DESTINATION: &str = "one.example";
 
 #[tokio::test]
 async fn a_held_destination_gets_no_attempts_until_it_is_released() {
     let world = World::new().await;
-    let there = Destination::named(THERE);
-    world.with_due(THERE, 30).await;
-    let under_way = world.claim_near(THERE, 5).await.jobs;
+    let destination = Destination::named(DESTINATION);
+    world.post_due_jobs(DESTINATION, 30).await;
+    let under_way = world.claim_near(DESTINATION, 5).await.jobs;
     world
         .store
-        .hold(&there, None, "their \"abuse desk\" asked")
+        .hold(&destination, None, "their \"abuse desk\" asked")
         .await
         .unwrap();
     let hold = Hold {
         until: None,
         reason: "their \"abuse desk\" asked".to_owned(),
     };
-    assert_eq!(world.pace(THERE).await.hold, Some(hold.clone()));
-    world.end(under_way, OK).await;
-    let before = world.job(&format!("user29@{THERE}")).await;
+    assert_eq!(world.pace(DESTINATION).await.hold, Some(hold.clone()));
+    world.attempt_and_settle(under_way, OK).await;
+    let before = world.job(&format!("user29@{DESTINATION}")).await;
     for _ in 0..5 {
         world.clock.advance(HOUR);
-        assert_eq!(world.claim_near(THERE, 100).await.jobs.len(), 0);
+        assert_eq!(world.claim_near(DESTINATION, 100).await.jobs.len(), 0);
     }
-    let after = world.job(&format!("user29@{THERE}")).await;
+    let after = world.job(&format!("user29@{DESTINATION}")).await;
     assert_eq!((after.job, after.due), (before.job, before.due));
 
-    assert!(world.store.unhold(&there).await.unwrap());
+    assert!(world.store.unhold(&destination).await.unwrap());
     assert_eq!(
-        world.claim_near(THERE, 100).await.jobs.len(),
+        world.claim_near(DESTINATION, 100).await.jobs.len(),
         20,
         "at once, as its window allows"
     );
     assert!(
-        !world.store.unhold(&there).await.unwrap(),
+        !world.store.unhold(&destination).await.unwrap(),
         "the destination is no longer held"
     );
-    assert_eq!(world.pace(THERE).await.hold, None);
+    assert_eq!(world.pace(DESTINATION).await.hold, None);
 
     let held = world.events_of(EventKind::DestinationHeld).await;
     assert_eq!(held.len(), 1);
@@ -54,7 +54,7 @@ async fn a_held_destination_gets_no_attempts_until_it_is_released() {
     );
     assert_eq!(
         (&*held[0].job, held[0].destination.as_ref()),
-        ("", Some(&there))
+        ("", Some(&destination))
     );
     assert_eq!(
         world.events_of(EventKind::DestinationReleased).await.len(),
@@ -65,35 +65,35 @@ async fn a_held_destination_gets_no_attempts_until_it_is_released() {
 #[tokio::test]
 async fn a_hold_with_an_end_ends_by_itself_and_its_jobs_are_tried_at_once() {
     let world = World::new().await;
-    let there = Destination::named(THERE);
-    world.with_due(THERE, 3).await;
+    let destination = Destination::named(DESTINATION);
+    world.post_due_jobs(DESTINATION, 3).await;
     let until = world.now().plus(5 * HOUR);
     world
         .store
-        .hold(&there, Some(until), "maintenance")
+        .hold(&destination, Some(until), "maintenance")
         .await
         .unwrap();
-    let claimed = world.claim_near(THERE, 100).await;
+    let claimed = world.claim_near(DESTINATION, 100).await;
     assert_eq!((claimed.jobs.len(), claimed.next_visit), (0, Some(until)));
     // The operator expects that the work there ends earlier than first planned.
     let until = world.now().plus(HOUR);
     world
         .store
-        .hold(&there, Some(until), "maintenance")
+        .hold(&destination, Some(until), "maintenance")
         .await
         .unwrap();
-    let claimed = world.claim_near(THERE, 100).await;
+    let claimed = world.claim_near(DESTINATION, 100).await;
     assert_eq!((claimed.jobs.len(), claimed.next_visit), (0, Some(until)));
     assert_eq!(
         world.events_of(EventKind::DestinationHeld).await[1].until,
         Some(until.ms())
     );
     world.clock.advance(HOUR - MS);
-    assert_eq!(world.claim_near(THERE, 100).await.jobs.len(), 0);
+    assert_eq!(world.claim_near(DESTINATION, 100).await.jobs.len(), 0);
     world.clock.advance(MS);
-    assert_eq!(world.claim_near(THERE, 100).await.jobs.len(), 3);
+    assert_eq!(world.claim_near(DESTINATION, 100).await.jobs.len(), 3);
     assert!(
-        !world.store.unhold(&there).await.unwrap(),
+        !world.store.unhold(&destination).await.unwrap(),
         "the hold had ended"
     );
 }

@@ -62,7 +62,7 @@ async fn send(request: RequestBuilder) -> Response {
     request.send().await.expect("the scheduler answers")
 }
 
-/// The body of an answer with status 200 or 202.
+/// The body of an answer, which must have status 200.
 async fn accepted(response: Response) -> Value {
     assert_eq!(response.status(), 200);
     json(response).await
@@ -94,6 +94,12 @@ fn mailgun(key: &str, signed: Timestamp, token: &str, event: &Value) -> Value {
         "event-data": event})
 }
 
+/// A request with an event from Mailgun, signed now with this token.
+fn mailgun_request(http: &Http, world: &World, token: &str, event: &Value) -> RequestBuilder {
+    http.post("/v1/hooks/mailgun")
+        .json(&mailgun(KEY, world.now(), token, event))
+}
+
 fn deferred(at: Timestamp) -> Value {
     json!({
         "event": "failed", "severity": "temporary", "recipient": JO,
@@ -109,9 +115,7 @@ async fn a_signed_mailgun_event_is_accepted_and_its_last_try_counts_as_attempt_0
     let world = World::new().await;
     let http = serve(&world, Service::Mailgun, secret(KEY)).await;
     let tried = Timestamp::from_ms(world.now().ms() - 600_000);
-    let request =
-        http.post("/v1/hooks/mailgun")
-            .json(&mailgun(KEY, world.now(), "t1", &deferred(tried)));
+    let request = mailgun_request(&http, &world, "t1", &deferred(tried));
     let wire = accepted(send(request).await).await;
     assert_eq!(answer_names(&wire), ["scheduled"], "{wire}");
     let job = world.job(JO).await;
@@ -133,9 +137,7 @@ async fn a_signed_mailgun_event_is_accepted_and_its_last_try_counts_as_attempt_0
     let delivered = json!({"event": "delivered", "recipient": JO,
         "timestamp": world.now().ms() as f64 / 1_000.0,
         "message": {"headers": {"message-id": "m1@example.org"}}});
-    let request = http
-        .post("/v1/hooks/mailgun")
-        .json(&mailgun(KEY, world.now(), "t2", &delivered));
+    let request = mailgun_request(&http, &world, "t2", &delivered);
     assert_eq!(
         answer_names(&accepted(send(request).await).await),
         ["closed"],
@@ -179,15 +181,13 @@ async fn a_mailgun_event_without_a_valid_and_recent_signature_changes_nothing() 
 }
 
 #[tokio::test]
-async fn a_mailgun_token_is_valid_for_one_request_whatever_its_event_is() {
+async fn a_mailgun_token_is_valid_for_one_request_even_if_another_has_a_different_event() {
     let world = World::new().await;
     let http = serve(&world, Service::Mailgun, secret(KEY)).await;
     let opened = json!({"event": "opened", "recipient": "sam@example.com"});
     let complained = json!({"event": "complained", "recipient": JO});
     for (event, answers, replayed) in [(&opened, 1, 0), (&opened, 0, 1), (&complained, 0, 1)] {
-        let request = http
-            .post("/v1/hooks/mailgun")
-            .json(&mailgun(KEY, world.now(), "t1", event));
+        let request = mailgun_request(&http, &world, "t1", event);
         let wire = accepted(send(request).await).await;
         assert_eq!(
             (answer_names(&wire).len(), &wire["replayed"]),
@@ -211,13 +211,8 @@ async fn a_mailgun_token_that_comes_many_times_at_once_is_valid_for_one_request_
         .collect::<Vec<_>>();
     let post = async |address: &String| {
         let complained = json!({"event": "complained", "recipient": address});
-        send(
-            http.post("/v1/hooks/mailgun")
-                .json(&mailgun(KEY, world.now(), "t1", &complained)),
-        )
-        .await
-        .status()
-        .as_u16()
+        let request = mailgun_request(&http, &world, "t1", &complained);
+        send(request).await.status().as_u16()
     };
     let statuses = join_all(addresses.iter().map(post)).await;
     assert!(
@@ -279,7 +274,7 @@ async fn webhooks_in_the_older_form_of_mailgun_are_understood_too() {
     let signed = mailgun(KEY, world.now(), "t1", &Value::Null)["signature"].clone();
     let part = |key: &str| signed[key].as_str().unwrap().to_owned();
     for (key, status) in [("signature", 200), ("token", 401)] {
-        // The token in place of the signature proves nothing.
+        // The second request has the token in place of the signature, which is not valid.
         let fields = [
             ("event", "complained".to_owned()),
             ("recipient", JO.to_owned()),
@@ -374,7 +369,7 @@ async fn a_sendgrid_request_with_many_events_is_accepted_and_a_replay_changes_no
         (&json!(1), &json!({"teleported": 1}))
     );
 
-    // The job ends without an effect on the address. Still the replay starts no other job.
+    // The job of `a` has ended, and `c` is active again. The replay changes neither.
     assert!(world.job_if_any("a@example.com").await.is_some());
     world
         .report_fact(json!({"type": "delivered", "recipient": "a@example.com",
@@ -537,11 +532,11 @@ async fn a_repeated_webhook_with_a_valid_password_or_token_changes_nothing() {
         let http = serve(&world, service, hook).await;
         let post = async |body: &Value| {
             let request = http.post(&path).json(body);
-            let proven = match service {
+            let authenticated = match service {
                 Service::KumoMta => request.bearer_auth("geheim"),
                 _ => request.basic_auth("service", Some("geheim")),
             };
-            accepted(send(proven).await).await
+            accepted(send(authenticated).await).await
         };
         // Postmark sends one event per request.
         let bodies = if service == Service::Postmark {
@@ -636,16 +631,11 @@ async fn a_deferral_that_the_platform_has_already_reported_is_a_duplicate() {
     world
         .post_bounce(bounce(JO, "<m1@example.org>", FULL))
         .await;
-    for (token, wanted) in [("t1", "duplicate"), ("t2", "duplicate")] {
-        let request = http.post("/v1/hooks/mailgun").json(&mailgun(
-            KEY,
-            world.now(),
-            token,
-            &deferred(world.now()),
-        ));
+    for token in ["t1", "t2"] {
+        let request = mailgun_request(&http, &world, token, &deferred(world.now()));
         assert_eq!(
             answer_names(&accepted(send(request).await).await),
-            [wanted],
+            ["duplicate"],
             "the platform has already reported it"
         );
     }

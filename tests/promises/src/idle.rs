@@ -1,7 +1,7 @@
 //! An idle worker sleeps until the next planned visit of a shard. A job that becomes due before
 //! that is found within `poll_max`.
 
-// This is about real time, so it is measured by the servers' clock.
+// These tests measure real time, by the servers' clock.
 
 use std::time::Duration;
 
@@ -39,7 +39,7 @@ async fn a_job_that_is_due_before_the_next_planned_visit_is_found_within_poll_ma
     let store = world.store_by_real_time().await;
     let worker = world.start_worker_on(&store, |settings| settings.poll_max = poll_max);
     for n in 0..JOBS {
-        // The worker has just found the previous job. It is about to wait for its longest time.
+        // The worker has just found the previous job, and now waits for `poll_max`.
         due_now(&world, &format!("early@host{n}.example")).await;
         let late = delivered_after(&world, n).await;
         assert!(late <= poll_max + NOISE, "job {n} was found after {late:?}");

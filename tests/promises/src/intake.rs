@@ -175,7 +175,7 @@ async fn a_request_without_any_readable_item_is_answered_with_400() {
 }
 
 #[tokio::test]
-async fn an_unreadable_request_gets_an_error_that_says_what_is_allowed() {
+async fn an_unreadable_request_gets_an_error_that_names_what_is_allowed() {
     let world = World::new().await;
     let mut config = Config::embedded();
     config.scheduler.body_max = 1 << 10;

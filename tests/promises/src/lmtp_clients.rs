@@ -14,7 +14,7 @@ use tokio::io::AsyncReadExt;
 use tokio::net::TcpStream;
 
 /// A scheduler with an LMTP listener and these keys for it.
-async fn with_lmtp(world: &World, keys: &str) -> (Http, SocketAddr) {
+async fn serve_lmtp(world: &World, keys: &str) -> (Http, SocketAddr) {
     let address = SocketAddr::from(([127, 0, 0, 1], free_port()));
     let config = config(&format!("[intake.lmtp]\nlisten = \"{address}\"\n{keys}"));
     (Http::serve_with(world, &config).await, address)
@@ -37,7 +37,7 @@ async fn at_data(address: SocketAddr) -> LmtpClient {
 #[tokio::test]
 async fn a_message_whose_first_line_is_a_dot_is_answered() {
     let world = World::new().await;
-    let (_http, address) = with_lmtp(&world, "message_max = \"1KiB\"\n").await;
+    let (_http, address) = serve_lmtp(&world, "message_max = \"1KiB\"\n").await;
     for (content, code) in [(".", "250 "), ("..", "250 "), (&"x".repeat(2_000), "552 ")] {
         let mut client = at_data(address).await;
         let reply = match content {
@@ -55,7 +55,7 @@ async fn a_message_whose_first_line_is_a_dot_is_answered() {
 #[tokio::test]
 async fn a_client_that_speaks_another_protocol_is_disconnected_at_once() {
     let world = World::new().await;
-    let (_http, address) = with_lmtp(&world, "").await;
+    let (_http, address) = serve_lmtp(&world, "").await;
     for opening in [
         "GET / HTTP/1.1\r\nHost: x\r\n\r\nLHLO a\r\n",
         "POST /v1/bounces HTTP/1.1\r\nContent-Length: 30\r\n\r\nLHLO a\r\nMAIL FROM:<>\r\n",
@@ -75,7 +75,7 @@ async fn a_client_that_speaks_another_protocol_is_disconnected_at_once() {
 #[tokio::test]
 async fn the_number_of_commands_without_a_message_is_bounded() {
     let world = World::new().await;
-    let (_http, address) = with_lmtp(&world, "recipients_max = 1\n").await;
+    let (_http, address) = serve_lmtp(&world, "recipients_max = 1\n").await;
     for line in [
         "NOOP",
         "RSET",
@@ -100,7 +100,7 @@ async fn the_number_of_commands_without_a_message_is_bounded() {
 #[tokio::test]
 async fn an_idle_client_is_disconnected_to_make_room_and_one_that_sends_a_message_is_not() {
     let world = World::new().await;
-    let (_http, address) = with_lmtp(&world, "connections = 2\nconnections_per_peer = 2\n").await;
+    let (_http, address) = serve_lmtp(&world, "connections = 2\nconnections_per_peer = 2\n").await;
     let mut idle = LmtpClient::connect(address).await;
     let mut sending = at_data(address).await;
     let mut third = LmtpClient::connect(address).await;

@@ -36,13 +36,13 @@ async fn world_on(redis: &SnapshotRedis) -> World {
     .await
 }
 
-async fn forget(redis: &SnapshotRedis, world: &World) {
-    redis.forget().await;
+pub(super) async fn lose_writes(redis: &SnapshotRedis, world: &World) {
+    redis.lose_last_writes().await;
     eventually("the store", async || world.store.ping().await.ok()).await;
 }
 
 /// Posts a bounce that happened `ago`, so that its job is due that much earlier.
-async fn take_in(world: &World, address: &str, ago: Duration) {
+async fn post_bounce_from(world: &World, address: &str, ago: Duration) {
     let occurred = domain::clock::Timestamp::from_ms(world.now().ms() - ago.as_millis() as i64);
     let mut posted = bounce(address, "m1", FULL);
     posted["occurred_at"] = json!(occurred);
@@ -56,15 +56,15 @@ async fn claim_first(world: &World, address: &str) -> LeasedJob {
     leased
 }
 
-/// Leases a job in a history that is then lost. One job of the same destination is left, and it is
-/// due.
+/// Leases a job, and then loses the job and its lease. One other job of the same destination is
+/// left, and it is due.
 async fn lease_of_a_lost_history(redis: &SnapshotRedis, world: &World) -> LeasedJob {
-    take_in(world, KEPT, Duration::ZERO).await;
-    redis.remember();
-    take_in(world, LOST, 12 * HOUR).await;
+    post_bounce_from(world, KEPT, Duration::ZERO).await;
+    redis.take_snapshot();
+    post_bounce_from(world, LOST, 12 * HOUR).await;
     world.clock.advance(3 * DAY);
     let lost = claim_first(world, LOST).await;
-    forget(redis, world).await;
+    lose_writes(redis, world).await;
     lost
 }
 
@@ -105,7 +105,7 @@ async fn a_lease_from_before_the_loss_changes_nothing_even_if_its_serial_number_
 #[tokio::test]
 async fn leases_from_before_the_loss_count_as_older_than_all_later_leases() {
     for program in programs() {
-        // Whether another process claims next, and how the clock continues.
+        // Each case: whether another process claims next, and what the clock does.
         for (another, clock) in [(true, "moves on"), (false, "stops"), (false, "is set back")] {
             let redis = SnapshotRedis::start(&program).await;
             let mut world = world_on(&redis).await;
@@ -129,8 +129,8 @@ async fn leases_from_before_the_loss_count_as_older_than_all_later_leases() {
     }
 }
 
-/// What all shards show together, and what their repairs found. A repair is none if another process
-/// did it.
+/// Repairs the losses of all shards. Returns whether any server has changed, whether any loss is
+/// proven, and what each repair found. `None` means that another process does the repair.
 async fn repair_losses(world: &World) -> (bool, bool, Vec<Option<Repaired>>) {
     let (mut server_changed, mut is_proof, mut repaired) = (false, false, Vec::new());
     for mut incident in world.store.find_losses().await {
@@ -157,17 +157,17 @@ async fn a_loss_is_noticed_and_counted_once_and_repaired_at_once() {
             for store in [&world.store, &other] {
                 assert!(
                     store.find_losses().await.is_empty(),
-                    "the first look only records the position"
+                    "the first check only records the position"
                 );
             }
-            redis.remember();
+            redis.take_snapshot();
             if matches!(lost, "bounce" | "both") {
                 world.post_bounce(bounce(LOST, "m1", FULL)).await;
             }
             if matches!(lost, "claim" | "both") {
                 claim_first(&world, KEPT).await;
             }
-            forget(&redis, &world).await;
+            lose_writes(&redis, &world).await;
 
             let shards = usize::from(world.store.shards());
             let (server_changed, is_proof, repaired) = repair_losses(&world).await;
@@ -207,7 +207,7 @@ async fn a_claim_shows_that_writes_were_lost_even_if_another_process_has_claimed
     let redis = SnapshotRedis::start(&programs()[0]).await;
     let world = world_on(&redis).await;
     let lost = lease_of_a_lost_history(&redis, &world).await;
-    // The process has not looked at the server before: it has only the claim to compare with.
+    // The process has not checked the server before, so it can compare it only with the claim.
     let kept = claim_first(&world, KEPT).await;
     assert!(kept.lease.token.serial > lost.lease.token.serial);
     let incidents = world.store.find_losses().await;
@@ -220,8 +220,8 @@ async fn a_process_that_lost_the_answer_to_its_claim_of_a_repair_can_claim_it_ag
     let redis = SnapshotRedis::start(&programs()[0]).await;
     let world = world_on(&redis).await;
     world.store.find_losses().await;
-    redis.remember();
-    forget(&redis, &world).await;
+    redis.take_snapshot();
+    lose_writes(&redis, &world).await;
     for incident in world.store.find_losses().await {
         for _ in 0..2 {
             let repaired = world
@@ -239,9 +239,9 @@ async fn a_process_that_lost_the_answer_to_its_claim_of_a_repair_can_claim_it_ag
 
 #[tokio::test]
 async fn claims_made_during_a_check_do_not_count_as_a_loss() {
-    const LOOKS: usize = 300;
+    const CHECKS: usize = 300;
     let world = World::new().await;
-    take_in(&world, KEPT, Duration::ZERO).await;
+    post_bounce_from(&world, KEPT, Duration::ZERO).await;
     world.clock.advance(3 * DAY);
     let claims = async {
         loop {
@@ -249,8 +249,8 @@ async fn claims_made_during_a_check_do_not_count_as_a_loss() {
             assert!(world.release(&leased.lease).await);
         }
     };
-    let looks = async {
-        for _ in 0..LOOKS {
+    let checks = async {
+        for _ in 0..CHECKS {
             let look = world
                 .store
                 .check_for_lost_writes(shard(&world))
@@ -261,7 +261,7 @@ async fn claims_made_during_a_check_do_not_count_as_a_loss() {
     };
     tokio::select! {
         () = claims => {}
-        () = looks => {}
+        () = checks => {}
     }
 }
 
@@ -275,8 +275,8 @@ async fn jobs_missing_from_every_set_are_due_again_as_soon_as_a_loss_is_noticed(
     world.store.find_losses().await;
     let due = format!("{}:{{{}}}:due:{HOST}", world.prefix, shard(&world));
     assert_eq!(redis.ask(&["DEL", &due]), "1");
-    redis.remember();
-    forget(&redis, &world).await;
+    redis.take_snapshot();
+    lose_writes(&redis, &world).await;
     let (_, _, repaired) = repair_losses(&world).await;
     let jobs: u64 = repaired
         .iter()

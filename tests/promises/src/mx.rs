@@ -9,7 +9,7 @@ use domain::outcome::{FaultKind, Outcome, Side};
 use harness::bounce::FULL;
 use harness::certificates::Certificates;
 use harness::dns::{Behavior, DnsServer};
-use harness::smtp::{Act, Received, SmtpPeer, agree};
+use harness::smtp::{Act, Received, SmtpPeer, agree, agree_except};
 use senders::attempt::Attempt;
 use senders::in_doubt::InDoubt;
 use senders::mx::MxSender;
@@ -20,7 +20,9 @@ use tokio_util::sync::CancellationToken;
 
 use crate::smtp::mail;
 
-type Script = fn(&Received) -> Act;
+fn accept_all(received: &Received) -> Act {
+    agree(&received.command)
+}
 
 struct Internet {
     dns: DnsServer,
@@ -30,7 +32,11 @@ struct Internet {
 }
 
 impl Internet {
-    async fn new(first: Script, second: Script) -> Self {
+    /// Two hosts that follow these scripts.
+    async fn new(
+        first: impl Fn(&Received) -> Act + Send + Sync + 'static,
+        second: impl Fn(&Received) -> Act + Send + Sync + 'static,
+    ) -> Self {
         let dns = DnsServer::start().await;
         dns.set_mx(
             "example.com",
@@ -47,12 +53,14 @@ impl Internet {
         }
     }
 
+    /// Two hosts that accept everything.
     async fn agreeable() -> Self {
-        Self::new(
-            |received| agree(&received.command),
-            |received| agree(&received.command),
-        )
-        .await
+        Self::new(accept_all, accept_all).await
+    }
+
+    /// Two hosts. The first does `act` at `command`, and otherwise both accept everything.
+    async fn with_first(command: &'static str, act: Act) -> Self {
+        Self::new(agree_except(command, act), accept_all).await
     }
 
     fn settings(&self) -> MxSettings {
@@ -108,40 +116,14 @@ async fn the_preferred_host_gets_the_mail_over_a_connection_that_is_kept() {
 }
 
 #[tokio::test]
-async fn a_host_that_fails_is_passed_over_but_its_reply_about_a_message_counts() {
-    let busy = |received: &Received| {
-        if received.command.is_empty() {
-            Act::ReplyAndClose("421 4.3.2 busy")
-        } else {
-            Act::Close
-        }
-    };
-    let unwilling = |received: &Received| {
-        if received.command.is_empty() {
-            Act::Say("554 no mail here")
-        } else {
-            Act::Close
-        }
-    };
-    let closing = |received: &Received| match received.command.starts_with("RCPT") {
-        true => Act::ReplyAndClose("421 4.4.2 closing"),
-        false => agree(&received.command),
-    };
-    let lost = |received: &Received| {
-        if received.command == "DATA" {
-            Act::Reset
-        } else {
-            agree(&received.command)
-        }
-    };
-    let hosts: [(&str, Script); 4] = [
-        ("busy", busy),
-        ("unwilling", unwilling),
-        ("closing", closing),
-        ("lost", lost),
-    ];
-    for (name, script) in hosts {
-        let internet = Internet::new(script, |received| agree(&received.command)).await;
+async fn a_host_that_fails_is_skipped_but_its_reply_about_a_message_counts() {
+    for (name, command, act) in [
+        ("busy", "", Act::ReplyAndClose("421 4.3.2 busy")),
+        ("unwilling", "", Act::Say("554 no mail here")),
+        ("closing", "RCPT", Act::ReplyAndClose("421 4.4.2 closing")),
+        ("lost", "DATA", Act::Reset),
+    ] {
+        let internet = Internet::with_first(command, act).await;
         let outcome = internet.sender().send(&mail("m1")).await;
         assert!(
             matches!(outcome, Outcome::Delivered(_)),
@@ -149,11 +131,7 @@ async fn a_host_that_fails_is_passed_over_but_its_reply_about_a_message_counts()
         );
         assert_eq!(internet.sent(), [0, 1], "{name}");
     }
-    let full = |received: &Received| match received.command.starts_with("RCPT") {
-        true => Act::Say(FULL),
-        false => agree(&received.command),
-    };
-    let internet = Internet::new(full, |received| agree(&received.command)).await;
+    let internet = Internet::with_first("RCPT", Act::Say(FULL)).await;
     assert!(matches!(
         internet.sender().send(&mail("m1")).await,
         Outcome::Deferred(_)
@@ -166,7 +144,7 @@ async fn a_host_that_fails_is_passed_over_but_its_reply_about_a_message_counts()
 }
 
 #[tokio::test]
-async fn if_every_host_fails_the_fault_is_theirs_and_the_reply_of_one_is_kept() {
+async fn if_every_host_fails_the_fault_is_on_their_side_and_one_of_their_replies_is_reported() {
     let busy = |_: &Received| Act::ReplyAndClose("421 4.3.2 busy");
     let gone = |_: &Received| Act::Close;
     let internet = Internet::new(busy, gone).await;
@@ -188,19 +166,12 @@ async fn if_every_host_fails_the_fault_is_theirs_and_the_reply_of_one_is_kept() 
 }
 
 #[tokio::test]
-async fn a_host_is_not_blamed_for_an_answer_that_was_not_waited_for() {
-    let slow = |received: &Received| {
-        if received.command == "." {
-            Act::Hang
-        } else {
-            agree(&received.command)
-        }
-    };
-    let internet = Internet::new(slow, |received| agree(&received.command)).await;
-    let cut = CancellationToken::new();
-    cut.cancel();
+async fn a_host_is_not_at_fault_if_the_wait_for_its_answer_was_cancelled() {
+    let internet = Internet::with_first(".", Act::Hang).await;
+    let cancel = CancellationToken::new();
+    cancel.cancel();
     let attempt = Attempt {
-        in_doubt: InDoubt::cancelled_by(cut),
+        in_doubt: InDoubt::cancelled_by(cancel),
         ..mail("m1")
     };
     let mut settings = internet.settings();
@@ -217,14 +188,7 @@ async fn a_host_is_not_blamed_for_an_answer_that_was_not_waited_for() {
 
 #[tokio::test]
 async fn a_message_that_may_have_been_accepted_is_not_sent_to_the_next_host() {
-    let lost = |received: &Received| {
-        if received.command == "." {
-            Act::Close
-        } else {
-            agree(&received.command)
-        }
-    };
-    let internet = Internet::new(lost, |received| agree(&received.command)).await;
+    let internet = Internet::with_first(".", Act::Close).await;
     let Outcome::Unreachable(fault) = internet.sender().send(&mail("m1")).await else {
         panic!("it is unknown whether the host accepted the mail")
     };
@@ -234,14 +198,7 @@ async fn a_message_that_may_have_been_accepted_is_not_sent_to_the_next_host() {
     );
     assert_eq!(internet.sent(), [1, 0]);
     // The same holds for a message that the host received completely and then deferred.
-    let later = |received: &Received| {
-        if received.command == "." {
-            Act::ReplyAndClose("421 4.3.0 later")
-        } else {
-            agree(&received.command)
-        }
-    };
-    let internet = Internet::new(later, |received| agree(&received.command)).await;
+    let internet = Internet::with_first(".", Act::ReplyAndClose("421 4.3.0 later")).await;
     let Outcome::Deferred(reply) = internet.sender().send(&mail("m1")).await else {
         panic!("the host deferred the mail")
     };
@@ -328,11 +285,7 @@ async fn the_sender_never_connects_to_private_addresses_unless_configured() {
 #[tokio::test]
 async fn a_failed_lookup_of_a_mail_host_is_a_fault_on_our_side_unless_another_host_answers() {
     let lookup_timeout = Duration::from_millis(300);
-    let internet = Internet::new(
-        |received| agree(&received.command),
-        |_| Act::ReplyAndClose("421 4.3.2 busy"),
-    )
-    .await;
+    let internet = Internet::new(accept_all, |_| Act::ReplyAndClose("421 4.3.2 busy")).await;
     internet
         .dns
         .never_answer("concealed.example")
@@ -421,7 +374,7 @@ async fn a_missing_source_address_of_the_required_ip_version_is_a_fault_on_our_s
 }
 
 #[tokio::test]
-async fn mail_goes_by_ipv6_if_the_host_answers_there_and_else_by_ipv4() {
+async fn mail_goes_by_ipv6_if_the_host_answers_by_ipv6_and_otherwise_by_ipv4() {
     let internet = Internet::agreeable().await;
     internet
         .dns
@@ -545,14 +498,14 @@ async fn a_domain_that_requires_tls_gets_no_mail_without_it() {
 #[tokio::test]
 async fn connections_are_made_from_the_source_addresses_of_the_route() {
     let internet = Internet::agreeable().await;
-    let of = |sources: &[&str]| MxSettings {
+    let settings_with = |sources: &[&str]| MxSettings {
         sources: sources
             .iter()
             .map(|source| source.parse().expect("the text is an address"))
             .collect(),
         ..internet.settings()
     };
-    let sender = MxSender::new(of(&["127.0.0.7", "127.0.0.8"]));
+    let sender = MxSender::new(settings_with(&["127.0.0.7", "127.0.0.8"]));
     for _ in 0..4 {
         assert!(matches!(
             sender.send(&mail("m1")).await,
@@ -565,9 +518,9 @@ async fn connections_are_made_from_the_source_addresses_of_the_route() {
         "one connection from each address"
     );
     // An address that this machine does not have is a fault on our side.
-    let Outcome::Unreachable(fault) = MxSender::new(of(&["192.0.2.1"])).send(&mail("m1")).await
-    else {
-        panic!()
+    let sender = MxSender::new(settings_with(&["192.0.2.1"]));
+    let Outcome::Unreachable(fault) = sender.send(&mail("m1")).await else {
+        panic!("this machine does not have the source address")
     };
     assert_eq!(
         (fault.kind, fault.side),

@@ -12,22 +12,22 @@ use harness::world::{HOUR, LEASE, Settings, World, id};
 use serde_json::{Value, json};
 use store::destination_controls::PaceReport;
 
-const THERE: &str = "one.example";
+const DESTINATION: &str = "one.example";
 
 #[tokio::test]
 async fn a_new_destination_shows_the_default_state() {
     let world = World::new().await;
     let http = Http::serve(&world).await;
     let wanted = json!({
-        "asked": THERE, "destination": THERE, "waiting": 0, "next_due": null, "in_flight": 0,
-        "window": 20,
+        "asked": DESTINATION, "destination": DESTINATION, "waiting": 0, "next_due": null,
+        "in_flight": 0, "window": 20,
         "limits": {"rate": 0.0, "burst": 10.0, "window": 200, "from": "default"}, "tokens": null,
         "breaker": {"state": "closed"}, "hold": null, "delivered": null,
     });
     assert_eq!(http.get_json("/v1/destinations/one.example").await, wanted);
     assert_eq!(
         http.get_json("/v1/destinations/One.Example").await["destination"],
-        THERE
+        DESTINATION
     );
 }
 
@@ -35,8 +35,8 @@ async fn a_new_destination_shows_the_default_state() {
 async fn a_destination_shows_its_waiting_and_running_jobs() {
     let world = World::new().await;
     let http = Http::serve(&world).await;
-    world.with_due(THERE, 30).await;
-    assert_eq!(world.claim_near(THERE, 5).await.jobs.len(), 5);
+    world.post_due_jobs(DESTINATION, 30).await;
+    assert_eq!(world.claim_near(DESTINATION, 5).await.jobs.len(), 5);
     let report = http.get_json("/v1/destinations/one.example").await;
     assert_eq!(
         (&report["waiting"], &report["in_flight"]),
@@ -44,7 +44,7 @@ async fn a_destination_shows_its_waiting_and_running_jobs() {
     );
     let mut due = Vec::new();
     for n in 0..30 {
-        due.extend(world.job(&format!("user{n}@{THERE}")).await.due);
+        due.extend(world.job(&format!("user{n}@{DESTINATION}")).await.due);
     }
     assert_eq!(report["next_due"], json!(due.iter().min()));
 }
@@ -106,7 +106,7 @@ async fn a_misspelt_provider_is_not_found_and_nothing_is_held() {
 async fn a_hold_stops_claims_and_a_release_allows_them_at_once() {
     let world = World::new().await;
     let http = Http::serve(&world).await;
-    world.with_due(THERE, 3).await;
+    world.post_due_jobs(DESTINATION, 3).await;
     let until = world.now().plus(HOUR);
     let hold = json!({"reason": "maintenance", "until": until});
     let report = json(
@@ -121,7 +121,7 @@ async fn a_hold_stops_claims_and_a_release_allows_them_at_once() {
         report["hold"],
         json!({"reason": "maintenance", "until": until})
     );
-    assert_eq!(world.claim_near(THERE, 9).await.jobs.len(), 0);
+    assert_eq!(world.claim_near(DESTINATION, 9).await.jobs.len(), 0);
 
     let report = json(
         http.delete("/v1/destinations/one.example/hold")
@@ -131,7 +131,7 @@ async fn a_hold_stops_claims_and_a_release_allows_them_at_once() {
     )
     .await;
     assert_eq!(report["hold"], Value::Null);
-    assert_eq!(world.claim_near(THERE, 9).await.jobs.len(), 3);
+    assert_eq!(world.claim_near(DESTINATION, 9).await.jobs.len(), 3);
     problem(
         http.delete("/v1/destinations/one.example/hold")
             .send()
@@ -165,7 +165,7 @@ async fn a_hold_stops_claims_and_a_release_allows_them_at_once() {
 #[tokio::test]
 async fn limits_set_by_an_operator_override_the_configuration_until_they_are_removed() {
     let rules = vec![DestinationRule {
-        name: THERE.to_owned(),
+        name: DESTINATION.to_owned(),
         limits: PaceLimits {
             rate: 0.0,
             burst: 3.0,
@@ -177,7 +177,7 @@ async fn limits_set_by_an_operator_override_the_configuration_until_they_are_rem
         ..Settings::default()
     })
     .await;
-    world.with_due(THERE, 40).await;
+    world.post_due_jobs(DESTINATION, 40).await;
     let limits = async |world: &World| {
         let report = Http::serve(world)
             .await
@@ -207,7 +207,7 @@ async fn limits_set_by_an_operator_override_the_configuration_until_they_are_rem
         (given, json!(9), json!(3.0)),
         "the limit survives a restart"
     );
-    assert_eq!(world.claim_near(THERE, 9).await.jobs.len(), 3);
+    assert_eq!(world.claim_near(DESTINATION, 9).await.jobs.len(), 3);
     world.clock.advance(LEASE / 60);
     assert_eq!(limits(&world).await.2, json!(0.5), "a second later");
 
@@ -220,7 +220,7 @@ async fn limits_set_by_an_operator_override_the_configuration_until_they_are_rem
     .await;
     assert_eq!(limits(&world).await, (configured, json!(7), Value::Null));
     assert_eq!(
-        world.claim_near(THERE, 9).await.jobs.len(),
+        world.claim_near(DESTINATION, 9).await.jobs.len(),
         4,
         "seven at once, and three of them are in flight"
     );
@@ -235,7 +235,7 @@ async fn limits_set_by_an_operator_override_the_configuration_until_they_are_rem
 }
 
 #[tokio::test]
-async fn a_wrong_operator_command_changes_nothing_and_its_error_says_what_is_allowed() {
+async fn a_wrong_operator_command_changes_nothing_and_its_error_names_what_is_allowed() {
     let world = World::new().await;
     let http = Http::serve(&world).await;
     let long = "x".repeat(501);
@@ -275,7 +275,7 @@ async fn a_wrong_operator_command_changes_nothing_and_its_error_says_what_is_all
         ("limits", json!({"speed": 2}), Some("speed")),
     ] {
         let put = http
-            .put(&format!("/v1/destinations/{THERE}/{what}"))
+            .put(&format!("/v1/destinations/{DESTINATION}/{what}"))
             .json(&body);
         let why = problem(put.send().await.unwrap(), 400).await;
         assert_eq!(
@@ -290,13 +290,13 @@ async fn a_wrong_operator_command_changes_nothing_and_its_error_says_what_is_all
         .header("content-type", "application/json")
         .body("{");
     problem(garbled.send().await.unwrap(), 400).await;
-    assert_eq!(world.pace(THERE).await, PaceReport::default());
+    assert_eq!(world.pace(DESTINATION).await, PaceReport::default());
     assert_eq!(world.events().await, []);
 }
 
 #[tokio::test]
 async fn quarantine_is_listed_oldest_first_in_pages_across_all_shards() {
-    let (world, addresses) = with_quarantine().await;
+    let (world, addresses) = world_with_quarantine().await;
     let http = Http::serve(&world).await;
     let all = http.get_json("/v1/quarantine").await;
     assert_eq!(all["next"], Value::Null);
@@ -365,7 +365,7 @@ async fn quarantine_is_listed_oldest_first_in_pages_across_all_shards() {
 
 #[tokio::test]
 async fn a_job_that_is_released_from_quarantine_is_due_now() {
-    let (world, addresses) = with_quarantine().await;
+    let (world, addresses) = world_with_quarantine().await;
     let http = Http::serve(&world).await;
     let path = format!("/v1/quarantine/{}/release", addresses[0]);
     let report = json(http.post(&path).send().await.unwrap()).await;
@@ -386,7 +386,7 @@ async fn a_job_that_is_released_from_quarantine_is_due_now() {
 
 #[tokio::test]
 async fn the_operator_commands_work_on_a_running_scheduler() {
-    let (world, addresses) = with_quarantine().await;
+    let (world, addresses) = world_with_quarantine().await;
     let (scheduler, api) = start_scheduler(&world).await;
     let report = succeeds(&[
         "destinations",
@@ -467,7 +467,7 @@ async fn the_operator_commands_work_on_a_running_scheduler() {
 }
 
 #[tokio::test]
-async fn the_error_of_a_failed_command_says_what_to_do() {
+async fn the_error_of_a_failed_command_explains_what_to_do() {
     let world = World::new().await;
     let http = Http::serve(&world).await;
     let nowhere = format!("http://127.0.0.1:{}", free_port());
@@ -479,7 +479,7 @@ async fn the_error_of_a_failed_command_says_what_to_do() {
         ),
         (
             &["destinations", "show", "gogle", "--api", api],
-            "name one as addresses' jobs have it",
+            "use the name that the job of an address shows",
         ),
         (
             &["destinations", "release", "google", "--api", api],
@@ -583,9 +583,9 @@ async fn start_scheduler(world: &World) -> (Redeliver, String) {
     (scheduler, api)
 }
 
-/// A world with jobs in quarantine on several shards: one that came first, and five that came
-/// together.
-async fn with_quarantine() -> (World, Vec<String>) {
+/// A world with jobs in quarantine on several shards, and their addresses. One job came first, and
+/// five others came together.
+async fn world_with_quarantine() -> (World, Vec<String>) {
     let world = World::with(Settings {
         max_lapses: 1,
         ..Settings::default()
@@ -608,7 +608,7 @@ async fn with_quarantine() -> (World, Vec<String>) {
     (world, addresses)
 }
 
-/// A worker that crashes claims all due jobs, and their leases end. The next claim finds that.
+/// Claims all due jobs like a worker that then crashes, and lets their leases end.
 async fn lapse_all(world: &World) {
     assert!(!world.claim().await.is_empty());
     world.clock.advance(LEASE);

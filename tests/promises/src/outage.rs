@@ -80,7 +80,7 @@ async fn a_worker_waits_for_redis_and_continues_by_itself() {
     world.mail.wait_for_attempts(1).await;
     server.stop().await;
     world.clock.set(later);
-    world.mail.let_go();
+    world.mail.release_held();
     let _server = redis(&folder).await;
 
     let finals = eventually("both deliveries", async || {

@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use domain::clock::{Clock, Timestamp};
 use harness::bounce::{FULL, bounce};
 use harness::process::{Redeliver, free_port};
-use harness::smtp::{Act, SmtpPeer, agree};
+use harness::smtp::{Act, SmtpPeer};
 use harness::wait::{eventually, in_time};
 use serde_json::json;
 use system::clock::SystemClock;
@@ -30,21 +30,14 @@ async fn the_redis_server_ends_with_the_command_that_is_stopped() {
         let server = server_of(&program).await;
         let ended = in_time("the command's end", program.terminate()).await;
         assert_eq!(ended.code(), Some(status), "{arguments:?}");
-        server.has_ended().await;
+        server.wait_for_end().await;
     }
 }
 
 #[tokio::test]
 async fn the_redis_server_ends_with_a_command_that_is_stopped_twice_while_it_waits_for_an_attempt()
 {
-    let peer = SmtpPeer::start(|received| {
-        if received.command == "DATA" {
-            Act::Hang
-        } else {
-            agree(&received.command)
-        }
-    })
-    .await;
+    let peer = SmtpPeer::agreeable_except("DATA", Act::Hang).await;
     let (host, port) = (peer.address.ip(), peer.address.port());
     let listen = format!("127.0.0.1:{}", free_port());
     let program = Redeliver::start_with(
@@ -77,7 +70,7 @@ async fn the_redis_server_ends_with_a_command_that_is_stopped_twice_while_it_wai
     .await;
     let ended = in_time("the command's end", program.terminate()).await;
     assert_eq!(ended.code(), Some(INTERRUPTED));
-    server.has_ended().await;
+    server.wait_for_end().await;
 }
 
 /// A connection to the server that the program has started.
@@ -85,15 +78,14 @@ struct Server(UnixStream);
 
 impl Server {
     /// Waits until the server closes the connection: it has ended.
-    async fn has_ended(mut self) {
+    async fn wait_for_end(mut self) {
         let received = in_time("the server's end", self.0.read(&mut [0; 1])).await;
         assert!(matches!(received, Ok(0) | Err(_)), "{received:?}");
     }
 }
 
 impl Drop for Server {
-    /// A server that has not ended as it should is stopped here, so that the test leaves none
-    /// behind.
+    /// Stops the server if it has not ended as it should, so that the test leaves none behind.
     fn drop(&mut self) {
         let _ = self.0.try_write(b"SHUTDOWN NOSAVE\r\n");
     }
@@ -109,7 +101,8 @@ async fn server_of(program: &Redeliver) -> Server {
     .await
 }
 
-/// The path of its socket, in a folder of the program or in the folder for temporary files.
+/// The path of the server's socket, in a folder of the program or in the folder for temporary
+/// files.
 fn socket_of(program: &Redeliver) -> Option<PathBuf> {
     let folders = std::fs::read_dir(program.folder()).ok()?;
     folders

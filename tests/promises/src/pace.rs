@@ -12,7 +12,7 @@ use store::claim::ClaimBounds;
 use store::schedule::Answer;
 use store::settle::Settled;
 
-const THERE: &str = "one.example";
+const DESTINATION: &str = "one.example";
 
 /// The reply of a provider that complains about our reputation.
 const ROUTE: &str = "421 4.7.28 Our system has detected an unusual rate of mail from your address";
@@ -20,18 +20,18 @@ const ROUTE: &str = "421 4.7.28 Our system has detected an unusual rate of mail 
 #[tokio::test]
 async fn a_window_applies_to_the_whole_fleet_and_each_attempt_that_ends_allows_the_next() {
     let world = World::with(window(5, 5)).await;
-    world.with_due(THERE, 40).await;
-    let claims = (0..20).map(|_| world.claim_near(THERE, 3));
+    world.post_due_jobs(DESTINATION, 40).await;
+    let claims = (0..20).map(|_| world.claim_near(DESTINATION, 3));
     let mut jobs: Vec<_> = join_all(claims)
         .await
         .into_iter()
         .flat_map(|claimed| claimed.jobs)
         .collect();
     assert_eq!(jobs.len(), 5, "five of forty due jobs");
-    assert_eq!(world.pace(THERE).await.in_flight, 5);
+    assert_eq!(world.pace(DESTINATION).await.in_flight, 5);
     for _ in 0..35 {
-        world.end(jobs.pop(), OK).await;
-        let claimed = world.claim_near(THERE, 3).await;
+        world.attempt_and_settle(jobs.pop(), OK).await;
+        let claimed = world.claim_near(DESTINATION, 3).await;
         assert_eq!(
             claimed.jobs.len(),
             1,
@@ -39,18 +39,18 @@ async fn a_window_applies_to_the_whole_fleet_and_each_attempt_that_ends_allows_t
         );
         jobs.extend(claimed.jobs);
     }
-    world.end(jobs, OK).await;
-    assert_eq!(world.pace(THERE).await.in_flight, 0);
+    world.attempt_and_settle(jobs, OK).await;
+    assert_eq!(world.pace(DESTINATION).await.in_flight, 0);
 }
 
 #[tokio::test]
 async fn every_way_in_which_an_attempt_can_end_makes_room_for_the_next() {
     for way in ["settled", "released", "crashed", "lapsed", "retired"] {
         let world = World::with(window(1, 1)).await;
-        world.with_due(THERE, 3).await;
-        let leased = world.claim_near(THERE, 9).await.jobs.remove(0);
+        world.post_due_jobs(DESTINATION, 3).await;
+        let leased = world.claim_near(DESTINATION, 9).await.jobs.remove(0);
         assert_eq!(
-            world.claim_near(THERE, 9).await.jobs.len(),
+            world.claim_near(DESTINATION, 9).await.jobs.len(),
             0,
             "{way}: the window is full"
         );
@@ -68,7 +68,7 @@ async fn every_way_in_which_an_attempt_can_end_makes_room_for_the_next() {
             }
         }
         assert_eq!(
-            world.claim_near(THERE, 9).await.jobs.len(),
+            world.claim_near(DESTINATION, 9).await.jobs.len(),
             1,
             "{way}: there is room for one"
         );
@@ -81,12 +81,12 @@ async fn every_way_in_which_an_attempt_can_end_makes_room_for_the_next() {
             assert_eq!(world.settle(&settlement).await, wanted, "{way}");
         }
         assert_eq!(
-            world.pace(THERE).await.in_flight,
+            world.pace(DESTINATION).await.in_flight,
             1,
             "{way}: the end of an attempt counts once"
         );
         assert_eq!(
-            world.claim_near(THERE, 9).await.jobs.len(),
+            world.claim_near(DESTINATION, 9).await.jobs.len(),
             0,
             "{way}: the window is full again"
         );
@@ -96,29 +96,31 @@ async fn every_way_in_which_an_attempt_can_end_makes_room_for_the_next() {
 #[tokio::test]
 async fn a_window_widens_with_successes_while_it_is_full_and_never_beyond_its_limit() {
     let world = World::with(window(4, 6)).await;
-    world.with_due(THERE, 200).await;
-    world.end(world.claim_near(THERE, 1).await.jobs, OK).await;
+    world.post_due_jobs(DESTINATION, 200).await;
+    world
+        .attempt_and_settle(world.claim_near(DESTINATION, 1).await.jobs, OK)
+        .await;
     assert_eq!(
-        world.pace(THERE).await.window,
+        world.pace(DESTINATION).await.window,
         None,
         "one attempt at a time is no evidence about four"
     );
 
     let mut widest = 4;
     while widest < 6 {
-        let jobs = world.claim_near(THERE, 100).await.jobs;
+        let jobs = world.claim_near(DESTINATION, 100).await.jobs;
         assert!(
             (widest..=widest + 1).contains(&jobs.len()),
             "{} after {widest}",
             jobs.len()
         );
         widest = jobs.len();
-        world.end(jobs, OK).await;
+        world.attempt_and_settle(jobs, OK).await;
     }
     for _ in 0..5 {
-        let jobs = world.claim_near(THERE, 100).await.jobs;
+        let jobs = world.claim_near(DESTINATION, 100).await.jobs;
         assert_eq!(jobs.len(), 6, "six is the limit of the window");
-        world.end(jobs, OK).await;
+        world.attempt_and_settle(jobs, OK).await;
     }
 }
 
@@ -126,11 +128,11 @@ async fn a_window_widens_with_successes_while_it_is_full_and_never_beyond_its_li
 async fn failures_of_host_or_route_narrow_a_window_once_for_all_attempts_in_flight() {
     for reply in [MAINTENANCE, ROUTE] {
         let world = World::with(window(10, 20)).await;
-        world.with_due(THERE, 40).await;
+        world.post_due_jobs(DESTINATION, 40).await;
         for left in [7, 4, 2, 1, 1] {
-            let jobs = world.claim_near(THERE, 100).await.jobs;
-            world.end(jobs, reply).await;
-            let window = world.pace(THERE).await.window.unwrap();
+            let jobs = world.claim_near(DESTINATION, 100).await.jobs;
+            world.attempt_and_settle(jobs, reply).await;
+            let window = world.pace(DESTINATION).await.window.unwrap();
             assert_eq!(window.floor() as i32, left, "{reply}");
         }
     }
@@ -140,8 +142,8 @@ async fn failures_of_host_or_route_narrow_a_window_once_for_all_attempts_in_flig
 async fn a_failure_that_is_no_fault_of_the_destination_does_not_narrow_its_window() {
     for reply in ["450 4.2.2 Mailbox full", UNKNOWN, TOO_BIG, "ours"] {
         let world = World::with(window(10, 10)).await;
-        world.with_due(THERE, 30).await;
-        let jobs = world.claim_near(THERE, 100).await.jobs;
+        world.post_due_jobs(DESTINATION, 30).await;
+        let jobs = world.claim_near(DESTINATION, 100).await.jobs;
         if reply == "ours" {
             world.mail.set_script(|_| unreachable_by_our_fault());
         } else {
@@ -151,7 +153,11 @@ async fn a_failure_that_is_no_fault_of_the_destination_does_not_narrow_its_windo
             let settlement = world.attempt(leased).await;
             assert_eq!(world.settle(&settlement).await, Settled::Done);
         }
-        assert_eq!(world.claim_near(THERE, 100).await.jobs.len(), 10, "{reply}");
+        assert_eq!(
+            world.claim_near(DESTINATION, 100).await.jobs.len(),
+            10,
+            "{reply}"
+        );
     }
 }
 
@@ -164,10 +170,10 @@ async fn a_rate_limit_applies_over_time_to_the_whole_fleet() {
         window: 500,
     }))
     .await;
-    world.with_due(THERE, 100).await;
+    world.post_due_jobs(DESTINATION, 100).await;
     let mut claimed = 0;
     for tenths in 0..=200 {
-        let claims = (0..2).map(|_| world.claim_near(THERE, 100));
+        let claims = (0..2).map(|_| world.claim_near(DESTINATION, 100));
         claimed += join_all(claims)
             .await
             .iter()
@@ -187,9 +193,9 @@ async fn no_more_than_the_burst_can_be_saved_up() {
         window: 500,
     }))
     .await;
-    world.with_due(THERE, 20).await;
+    world.post_due_jobs(DESTINATION, 20).await;
     for _ in 0..2 {
-        assert_eq!(world.claim_near(THERE, 100).await.jobs.len(), 3);
+        assert_eq!(world.claim_near(DESTINATION, 100).await.jobs.len(), 3);
         world.clock.advance(DAY / 24);
     }
 }
@@ -203,20 +209,20 @@ async fn the_next_visit_is_planned_for_the_instant_of_the_next_token() {
             window: 500,
         }))
         .await;
-        world.with_due(THERE, 30).await;
-        let mut next_visit = world.claim_near(THERE, 100).await.next_visit.unwrap();
+        world.post_due_jobs(DESTINATION, 30).await;
+        let mut next_visit = world.claim_near(DESTINATION, 100).await.next_visit.unwrap();
         for _ in 0..10 {
             let just_before = Timestamp::from_ms(next_visit.ms() - 1);
             if just_before > world.now() {
                 world.clock.set(just_before);
                 assert_eq!(
-                    world.claim_near(THERE, 100).await.jobs.len(),
+                    world.claim_near(DESTINATION, 100).await.jobs.len(),
                     0,
                     "at {rate}/s"
                 );
             }
             world.clock.set(next_visit);
-            let claimed = world.claim_near(THERE, 100).await;
+            let claimed = world.claim_near(DESTINATION, 100).await;
             assert_eq!(claimed.jobs.len(), 1, "at {rate}/s");
             next_visit = claimed.next_visit.unwrap();
         }
@@ -240,7 +246,7 @@ async fn a_limit_in_the_configuration_applies_from_the_first_job_on() {
     })
     .await;
     for (destination, expected) in [("one.example", 1), ("two.example", 2), ("other.org", 10)] {
-        world.with_due(destination, 15).await;
+        world.post_due_jobs(destination, 15).await;
         let jobs = world.claim_near(destination, 100).await.jobs;
         assert_eq!(
             jobs.iter()
@@ -254,9 +260,9 @@ async fn a_limit_in_the_configuration_applies_from_the_first_job_on() {
 #[tokio::test]
 async fn a_limit_set_by_an_operator_applies_at_once_and_until_it_is_removed() {
     let world = World::with(window(3, 3)).await;
-    let there = Destination::named(THERE);
-    world.with_due(THERE, 30).await;
-    let jobs = world.claim_near(THERE, 100).await.jobs;
+    let destination = Destination::named(DESTINATION);
+    world.post_due_jobs(DESTINATION, 30).await;
+    let jobs = world.claim_near(DESTINATION, 100).await.jobs;
     assert_eq!(jobs.len(), 3);
 
     let slow = Some(PaceLimits {
@@ -264,22 +270,30 @@ async fn a_limit_set_by_an_operator_applies_at_once_and_until_it_is_removed() {
         burst: 1.0,
         window: 3,
     });
-    world.store.override_limits(&there, slow).await.unwrap();
-    assert_eq!(world.pace(THERE).await.override_limits, slow);
-    world.end(jobs, OK).await;
+    world
+        .store
+        .override_limits(&destination, slow)
+        .await
+        .unwrap();
+    assert_eq!(world.pace(DESTINATION).await.override_limits, slow);
+    world.attempt_and_settle(jobs, OK).await;
     assert_eq!(
-        world.claim_near(THERE, 100).await.jobs.len(),
+        world.claim_near(DESTINATION, 100).await.jobs.len(),
         1,
         "there is room for three, and one token"
     );
     assert!(
-        world.claim_near(THERE, 100).await.next_visit > Some(world.now()),
+        world.claim_near(DESTINATION, 100).await.next_visit > Some(world.now()),
         "the next visit waits for the next token"
     );
-    world.store.override_limits(&there, None).await.unwrap();
-    assert_eq!(world.pace(THERE).await.override_limits, None);
+    world
+        .store
+        .override_limits(&destination, None)
+        .await
+        .unwrap();
+    assert_eq!(world.pace(DESTINATION).await.override_limits, None);
     assert_eq!(
-        world.claim_near(THERE, 100).await.jobs.len(),
+        world.claim_near(DESTINATION, 100).await.jobs.len(),
         2,
         "three attempts may be in flight again"
     );
@@ -293,20 +307,20 @@ async fn the_pace_of_a_destination_survives_a_restart() {
         window: 3,
     }))
     .await;
-    world.with_due(THERE, 30).await;
-    assert_eq!(world.claim_near(THERE, 100).await.jobs.len(), 2);
-    let before = world.pace(THERE).await;
+    world.post_due_jobs(DESTINATION, 30).await;
+    assert_eq!(world.claim_near(DESTINATION, 100).await.jobs.len(), 2);
+    let before = world.pace(DESTINATION).await;
 
     world.restart().await;
-    assert_eq!(world.pace(THERE).await, before);
+    assert_eq!(world.pace(DESTINATION).await, before);
     assert_eq!(
-        world.claim_near(THERE, 100).await.jobs.len(),
+        world.claim_near(DESTINATION, 100).await.jobs.len(),
         0,
         "no token is left"
     );
     world.clock.advance(LEASE / 6);
     assert_eq!(
-        world.claim_near(THERE, 100).await.jobs.len(),
+        world.claim_near(DESTINATION, 100).await.jobs.len(),
         1,
         "one more attempt is allowed"
     );
@@ -321,14 +335,15 @@ async fn a_backlog_at_one_destination_delays_no_other() {
         .filter(|name| Destination::named(name.as_str()).shard(world.store.shards()) == big)
         .take(200)
         .collect();
-    world.with_due("big.example", 10_000).await;
+    world.post_due_jobs("big.example", 10_000).await;
     for name in &small {
         world
             .post_bounce(bounce(&format!("jo@{name}"), "m1", FULL))
             .await;
     }
     world.clock.advance(2 * DAY);
-    // No limit, so that only its place in the queue keeps the backlog from filling every claim.
+    // The share of a destination is not limited here. Only the backlog's place in the queue keeps
+    // it from filling every claim.
     let bounds = ClaimBounds {
         batch: 50,
         share: 50,
@@ -358,19 +373,20 @@ async fn all_due_jobs_of_a_destination_are_claimed_at_once_and_no_job_before_its
     let mut due = Vec::new();
     for n in 0..60 {
         let Answer::Scheduled { due: at } = world
-            .post_bounce(bounce(&format!("user{n}@{THERE}"), "m1", FULL))
+            .post_bounce(bounce(&format!("user{n}@{DESTINATION}"), "m1", FULL))
             .await
         else {
             panic!("each address is new")
         };
-        due.push((at, format!("user{n}@{THERE}")));
+        due.push((at, format!("user{n}@{DESTINATION}")));
         world.clock.advance(60 * SECOND);
     }
     due.sort();
-    // More jobs than Redis returns exact due times for, then fewer than that, and none.
+    // The first claim has more jobs than Redis returns exact due times for. The others have fewer,
+    // or none.
     for (up_to, taken) in [(39, 40), (44, 5), (44, 0), (59, 15)] {
         world.clock.set(due[up_to].0);
-        let claimed = world.claim_near(THERE, 100).await;
+        let claimed = world.claim_near(DESTINATION, 100).await;
         assert_eq!(claimed.jobs.len(), taken, "{} were due by then", up_to + 1);
         assert_eq!(
             claimed.next_visit,
@@ -378,21 +394,21 @@ async fn all_due_jobs_of_a_destination_are_claimed_at_once_and_no_job_before_its
             "the next visit is when the next job is due"
         );
         for (n, leased) in claimed.jobs.iter().enumerate() {
-            let (really, _) = due
+            let (exact, _) = due
                 .iter()
                 .find(|(_, recipient)| recipient == leased.lease.recipient())
                 .unwrap();
             assert!(
-                leased.lease.due <= *really && *really <= claimed.now,
-                "{:?} was due at {really:?}",
+                leased.lease.due <= *exact && *exact <= claimed.now,
+                "{:?} was due at {exact:?}",
                 leased.lease
             );
             assert!(
-                n >= 16 || leased.lease.due == *really,
+                n >= 16 || leased.lease.due == *exact,
                 "the first jobs have their exact due time"
             );
         }
-        world.end(claimed.jobs, OK).await;
+        world.attempt_and_settle(claimed.jobs, OK).await;
     }
 }
 

@@ -44,7 +44,7 @@ const REPLIES: [(usize, &str); 6] = [
 ];
 const REPLIES_WHILE_DOWN: [(usize, &str); 3] = [(1, OK), (20, MAINTENANCE), (1, AWAY)];
 
-/// Events that must occur, because otherwise the test would check too little.
+/// Events that must occur. Without them, the tests would check too little.
 const WANTED: [EventKind; 8] = [
     EventKind::BreakerClosed,
     EventKind::BreakerOpened,
@@ -62,12 +62,12 @@ const SILENT: Duration = Duration::from_secs(5);
 const SECOND: Duration = Duration::from_secs(1);
 
 #[tokio::test]
-async fn whatever_happens_claims_respect_pace_and_breakers_and_holds_and_quarantine() {
+async fn after_random_operations_claims_respect_pace_and_breakers_and_holds_and_quarantine() {
     run_all(6, &Deployment::default()).await;
 }
 
 #[tokio::test]
-async fn whatever_happens_in_a_cluster_claims_respect_pace_and_breakers_and_holds_too() {
+async fn after_random_operations_in_a_cluster_claims_respect_pace_and_breakers_and_holds_too() {
     for prefix in run_all(6, &Deployment::Cluster).await {
         assert!(
             cluster::masters_with(&prefix) > 1,
@@ -186,7 +186,7 @@ impl Run {
             0..7 => {
                 for _ in 0..5 {
                     let slot = self.random.below(SLOTS);
-                    self.take_in(slot, FULL).await;
+                    self.post(slot, FULL).await;
                 }
             }
             7 => self.retire().await,
@@ -244,10 +244,10 @@ impl Run {
         let of_lease = self.leases.first().filter(|_| self.random.below(3) > 0);
         let slot = of_lease.map(|leased| self.slots[leased.lease.recipient()]);
         let slot = slot.unwrap_or_else(|| self.random.below(SLOTS));
-        self.take_in(slot, UNKNOWN).await;
+        self.post(slot, UNKNOWN).await;
     }
 
-    async fn take_in(&mut self, slot: Slot, reply: &str) {
+    async fn post(&mut self, slot: Slot, reply: &str) {
         let address = self.address(slot);
         self.slots.insert(address.clone(), slot);
         let mut posted = bounce(&address, &format!("m{}", self.random.below(1_000)), reply);
@@ -364,7 +364,8 @@ impl Run {
         }
     }
 
-    /// No host has answered for this long, and other destinations need the place.
+    /// A worker gives up an attempt, because no host has answered for some time and other
+    /// destinations need its permit.
     async fn give_up(&mut self) {
         let Some(leased) = self.take_a_lease() else {
             return;
@@ -389,15 +390,15 @@ impl Run {
 
     async fn note_silence(&mut self) {
         let place = self.random.below(DESTINATIONS);
-        let (there, waited) = (
+        let (destination, waited) = (
             self.destinations[place].clone(),
             self.random.of(&[SECOND, 10 * SECOND, LEASE]),
         );
-        let shard = there.shard(self.world.store.shards());
+        let shard = destination.shard(self.world.store.shards());
         let is_silent = self
             .world
             .store
-            .note_silence(shard, &[(there, waited)])
+            .note_silence(shard, &[(destination, waited)])
             .await
             .unwrap();
         assert_eq!(
@@ -421,9 +422,9 @@ impl Run {
 
     async fn hold_or_release(&mut self) {
         let place = self.random.below(DESTINATIONS);
-        let there = &self.destinations[place];
+        let destination = &self.destinations[place];
         if self.random.below(2) == 0 {
-            let released = self.world.store.unhold(there).await.unwrap();
+            let released = self.world.store.unhold(destination).await.unwrap();
             assert_eq!(released, self.model.unhold(place, self.world.now()));
         } else {
             let until = self
@@ -432,7 +433,7 @@ impl Run {
             let until = until.map(|span| self.world.now().plus(span));
             self.world
                 .store
-                .hold(there, until, "by an operator")
+                .hold(destination, until, "by an operator")
                 .await
                 .unwrap();
             self.model.hold(place, until);
@@ -486,22 +487,22 @@ impl Run {
     }
 
     async fn compare_paces(&self) {
-        for (place, there) in self.destinations.iter().enumerate() {
-            let had = self.world.store.pace(there).await.unwrap();
+        for (place, destination) in self.destinations.iter().enumerate() {
+            let had = self.world.store.pace(destination).await.unwrap();
             let wanted = self.model.pace(place);
             assert_eq!(
                 had.in_flight,
                 self.model.in_flight(place),
-                "attempts in flight at {there}"
+                "attempts in flight at {destination}"
             );
-            assert_eq!(had.window, wanted.window, "{there}");
+            assert_eq!(had.window, wanted.window, "{destination}");
             assert_eq!(
                 (had.answered, had.silent_until),
                 (wanted.answered, wanted.silent),
-                "{there}"
+                "{destination}"
             );
-            assert_eq!(had.breaker, wanted.breaker_state(), "{there}");
-            assert_eq!(had.override_limits, wanted.override_limits, "{there}");
+            assert_eq!(had.breaker, wanted.breaker_state(), "{destination}");
+            assert_eq!(had.override_limits, wanted.override_limits, "{destination}");
             assert!(
                 had.in_flight <= 10 || had.breaker != BreakerState::Closed,
                 "no window is wider than ten"
@@ -521,10 +522,10 @@ impl Run {
         let mut had = BTreeMap::new();
         let start = Settings::default().start;
         let days = self.world.now().since(start).as_secs() / 86_400 + 2;
-        for (place, there) in self.destinations.iter().enumerate() {
+        for (place, destination) in self.destinations.iter().enumerate() {
             for day in 0..days {
                 let day = start.plus(DAY * u32::try_from(day).unwrap());
-                for (tally, count) in self.world.store.tally(there, day).await.unwrap() {
+                for (tally, count) in self.world.store.tally(destination, day).await.unwrap() {
                     let tally: Tally = tally;
                     had.insert(
                         (place, day.ms().div_euclid(86_400_000), tally.to_string()),

@@ -24,7 +24,7 @@ use store::handle::Store;
 use store::schedule::Answer;
 use tempfile::TempDir;
 
-/// How long placement may take here if the DNS does not answer. Long enough for a server that
+/// How long placement waits here for an answer of the DNS. It is long enough for a server that
 /// answers on a busy machine.
 const DNS_TIMEOUT: Duration = Duration::from_secs(2);
 
@@ -102,7 +102,7 @@ fn config(text: &str) -> Config {
     Config::load(Some(&file)).unwrap()
 }
 
-fn asking(dns: &DnsServer) -> Config {
+fn config_with_dns(dns: &DnsServer) -> Config {
     config(&format!(
         "[placement]\nmx = true\nnameservers = \"{}\"\ntimeout = \"{}ms\"",
         dns.address,
@@ -189,7 +189,7 @@ async fn domains_whose_mail_goes_to_the_same_hosts_share_a_destination() {
     )
     .set_mx("null.example", &[(0, ".")])
     .set_mx("none.example", &[]);
-    let replica = Replica::start(&world, &asking(&dns)).await;
+    let replica = Replica::start(&world, &config_with_dns(&dns)).await;
     for (address, destination) in [
         ("jo@a.example", "mx1.host.example+mx2.host.example"),
         ("jo@b.example", "mx1.host.example+mx2.host.example"),
@@ -211,9 +211,9 @@ async fn domains_whose_mail_goes_to_the_same_hosts_share_a_destination() {
         "{asked:?}"
     );
 
-    // All domains are settled now, including those that share no hosts. No domain is looked up
-    // again, even after a restart.
-    let again = Replica::start(&world, &asking(&dns)).await;
+    // All domains have their placement now, including those that share no hosts. No domain is
+    // looked up again, even after a restart.
+    let again = Replica::start(&world, &config_with_dns(&dns)).await;
     let addresses = [
         "sam@a.example",
         "sam@null.example",
@@ -351,7 +351,7 @@ async fn looking_up_an_address_places_no_domain() {
 async fn an_address_is_found_under_its_placement_with_job_and_standing() {
     let (world, dns) = (World::new().await, DnsServer::start().await);
     dns.set_mx("a.example", &[(10, "mx.host.example.")]);
-    let config = asking(&dns);
+    let config = config_with_dns(&dns);
     let http = Http::serve_with(&world, &config).await;
     let bounces = json!([
         bounce("jo@a.example", "m1", FULL),
@@ -393,7 +393,7 @@ async fn an_address_is_found_under_its_placement_with_job_and_standing() {
 async fn a_silent_dns_delays_no_bounce_longer_than_one_timeout() {
     let (world, dns) = (World::new().await, DnsServer::start().await);
     dns.set_behavior(Behavior::Silent);
-    let replica = Replica::start(&world, &asking(&dns)).await;
+    let replica = Replica::start(&world, &config_with_dns(&dns)).await;
     let recipients: Vec<String> = (0..500).map(|n| format!("jo@d{n}.example")).collect();
     let recipients: Vec<&str> = recipients.iter().map(String::as_str).collect();
     let began = Instant::now();
@@ -434,7 +434,7 @@ async fn the_state_of_an_address_is_found_even_after_a_silent_dns_answers_again(
         .map(|what| format!("{what}.example"));
         let jo = domains.each_ref().map(|domain| format!("jo@{domain}"));
         dns.set_behavior(behavior);
-        let early = Replica::start(&world, &asking(&dns)).await;
+        let early = Replica::start(&world, &config_with_dns(&dns)).await;
         let fact =
             |kind, address| facts::read(json!({"type": kind, "recipient": address})).unwrap();
         early
@@ -457,7 +457,7 @@ async fn the_state_of_an_address_is_found_even_after_a_silent_dns_answers_again(
         for domain in &domains {
             dns.set_mx(domain, &[(10, "mx.host.example.")]);
         }
-        let later = Replica::start(&world, &asking(&dns)).await;
+        let later = Replica::start(&world, &config_with_dns(&dns)).await;
         let others = domains.each_ref().map(|domain| format!("sam@{domain}"));
         later
             .post_bounces_of(&world, &others.each_ref().map(String::as_str), FULL)
@@ -497,7 +497,7 @@ async fn the_state_of_an_address_is_found_even_after_a_silent_dns_answers_again(
 async fn a_domain_placed_while_the_dns_fails_keeps_its_own_name_as_destination() {
     let (world, dns) = (World::new().await, DnsServer::start().await);
     dns.set_behavior(Behavior::Failing);
-    let replica = Replica::start(&world, &asking(&dns)).await;
+    let replica = Replica::start(&world, &config_with_dns(&dns)).await;
     replica
         .post_bounces_of(&world, &["jo@a.example", "jo@gmail.com"], FULL)
         .await;
@@ -519,7 +519,7 @@ async fn a_batch_of_new_domains_is_looked_up_within_one_timeout() {
     for domain in &domains {
         dns.set_mx(domain, &[(10, "mx.host.example.")]);
     }
-    let replica = Replica::start(&world, &asking(&dns)).await;
+    let replica = Replica::start(&world, &config_with_dns(&dns)).await;
     let recipients: Vec<String> = domains
         .iter()
         .map(|domain| format!("jo@{domain}"))
@@ -554,7 +554,7 @@ async fn a_batch_of_new_domains_is_looked_up_within_one_timeout() {
 #[tokio::test]
 async fn the_number_of_stored_placements_is_bounded() {
     let (world, dns) = (World::new().await, DnsServer::start().await);
-    let mut config = asking(&dns);
+    let mut config = config_with_dns(&dns);
     config.placement.kept_max = 40;
     let replica = Replica::start(&world, &config).await;
     let domains: Vec<String> = (0..300).map(|n| format!("d{n}.example")).collect();

@@ -11,8 +11,8 @@ mod encrypted;
 mod mail_host;
 mod relay;
 
-/// A mail with content that a careless transfer would damage: dots, octets beyond ASCII, and white
-/// space at the end of a line.
+/// The body of a mail that a careless transfer would damage: it has dots, octets beyond ASCII, and
+/// white space at the end of a line.
 const BODY: &str = ".\r\n..two\r\nGrüße \r\n\t\r\n.\r\nQUIT\r\n";
 
 fn content() -> String {
@@ -22,8 +22,8 @@ fn content() -> String {
     )
 }
 
-/// Lines of `main.cf`.
-fn main(lines: &[&str]) -> Settings {
+/// The settings of a Postfix with these lines of `main.cf`.
+fn main_cf(lines: &[&str]) -> Settings {
     Settings {
         main: lines.iter().map(|line| (*line).to_owned()).collect(),
         ..Settings::default()
@@ -37,6 +37,7 @@ struct Tls {
 }
 
 impl Tls {
+    /// Makes certificates for a host with this name or address.
     fn of(name: &str) -> Self {
         let folder = TempDir::new().unwrap();
         fs::set_permissions(folder.path(), fs::Permissions::from_mode(0o755)).unwrap();
@@ -47,7 +48,7 @@ impl Tls {
     }
 
     /// The lines of `main.cf` that make Postfix offer STARTTLS with them.
-    fn main(&self) -> Vec<String> {
+    fn main_cf(&self) -> Vec<String> {
         let [certificate, key] =
             [&self.files.certificate, &self.files.key].map(|file| file.display());
         vec![

@@ -45,10 +45,10 @@ async fn a_problem_on_our_side_is_logged_once_and_without_an_address() {
             .ok()
             .filter(|response| response.status() == 202)
     };
-    eventually("the scheduler takes the bounces in", post).await;
+    eventually("the scheduler to accept the bounces", post).await;
     peer.wait_for_command("", 3).await;
     let logged = "trouble of our own";
-    eventually("the worker to say so", async || {
+    eventually("the worker to log it", async || {
         worker.log().contains(logged).then_some(())
     })
     .await;
@@ -113,7 +113,7 @@ async fn no_log_contains_a_full_address() {
             .ok()
             .filter(|response| response.status() == 202)
     };
-    eventually("the scheduler takes the bounces in", post).await;
+    eventually("the scheduler to accept the bounces", post).await;
     let complaint = json!({"type": "complaint", "recipient": address(3)});
     let record = json!({"RecordType": "SpamComplaint", "Email": address(4)});
     let misspelt = json!({"RecordType": "Delivery", "Email": format!("{SECRET}@@private.example")});

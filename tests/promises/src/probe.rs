@@ -9,7 +9,7 @@ use harness::world::{DAY, HOUR, World};
 const JO: &str = "jo@example.com";
 
 /// A world in which three messages wait for Jo, and the first attempt is due.
-async fn with_three_messages() -> World {
+async fn world_with_three_messages() -> World {
     let world = World::new().await;
     for message in ["m1", "m2", "m3"] {
         world.post_bounce(bounce(JO, message, FULL)).await;
@@ -20,7 +20,7 @@ async fn with_three_messages() -> World {
 
 #[tokio::test]
 async fn after_the_first_message_is_delivered_the_others_follow_at_once() {
-    let world = with_three_messages().await;
+    let world = world_with_three_messages().await;
     world.work().await;
     assert_eq!(world.mail.messages(), ["m1", "m2", "m3"]);
     assert!(world.job_if_any(JO).await.is_none());
@@ -30,7 +30,7 @@ async fn after_the_first_message_is_delivered_the_others_follow_at_once() {
 
 #[tokio::test]
 async fn if_the_first_message_is_deferred_the_others_are_not_tried() {
-    let world = with_three_messages().await;
+    let world = world_with_three_messages().await;
     world.mail.reply_with(FULL);
     world.work().await;
     assert_eq!(world.mail.messages(), ["m1"]);
@@ -40,7 +40,7 @@ async fn if_the_first_message_is_deferred_the_others_are_not_tried() {
 
 #[tokio::test]
 async fn a_message_that_no_server_would_accept_is_dropped_and_the_next_is_tried() {
-    let world = with_three_messages().await;
+    let world = world_with_three_messages().await;
     world.mail.reply_in_turn(&[TOO_BIG, FULL]);
     world.work().await;
     assert_eq!(world.mail.messages(), ["m1", "m2"]);
@@ -54,7 +54,7 @@ async fn a_message_that_no_server_would_accept_is_dropped_and_the_next_is_tried(
 
 #[tokio::test]
 async fn if_no_server_would_accept_any_message_the_job_closes_and_the_address_stays_active() {
-    let world = with_three_messages().await;
+    let world = world_with_three_messages().await;
     world.mail.reply_with(TOO_BIG);
     world.work().await;
     assert_eq!(world.mail.messages(), ["m1", "m2", "m3"]);
@@ -64,7 +64,7 @@ async fn if_no_server_would_accept_any_message_the_job_closes_and_the_address_st
 
 #[tokio::test]
 async fn a_failure_after_a_delivery_starts_the_whole_schedule_again() {
-    let world = with_three_messages().await;
+    let world = world_with_three_messages().await;
     world.mail.reply_with(FULL);
     world.work().await;
     world.clock.set(world.job(JO).await.due.unwrap());
@@ -91,7 +91,7 @@ async fn a_failure_after_a_delivery_starts_the_whole_schedule_again() {
 
 #[tokio::test]
 async fn a_permanent_failure_after_a_delivery_still_retires_the_address() {
-    let world = with_three_messages().await;
+    let world = world_with_three_messages().await;
     world.mail.reply_in_turn(&[OK, UNKNOWN]);
     world.work().await;
     assert_eq!(world.standing(JO).await, Standing::Inactive);

@@ -3,7 +3,7 @@
 
 use std::collections::HashSet;
 
-use domain::clock::{Clock, Timestamp};
+use domain::clock::Clock;
 use domain::event::EventKind;
 use futures::{StreamExt, stream};
 use harness::bounce::{FULL, MAINTENANCE, bounce};
@@ -12,24 +12,13 @@ use harness::process::{Redeliver, free_port};
 use harness::redis;
 use harness::smtp::{Act, SmtpPeer, agree};
 use harness::wait::eventually;
-use harness::world::{DAY, Settings, World};
+use harness::world::{Settings, World};
 use serde_json::{Value, json};
 use system::clock::SystemClock;
 use tokio::io::{AsyncBufReadExt, BufReader};
 use tokio_util::io::StreamReader;
 
 const JO: &str = "jo@example.com";
-
-/// A world whose present is days ago, so that its jobs are long due by the clock of a real worker.
-async fn days_ago() -> World {
-    let epoch = Timestamp::default();
-    let start = epoch.plus(SystemClock.now().since(epoch) - 3 * DAY);
-    World::with(Settings {
-        start,
-        ..Settings::default()
-    })
-    .await
-}
 
 /// A worker on the store of `world` that sends all mail to `peer`.
 fn start_worker(world: &World, peer: &SmtpPeer, settings: &str) -> Redeliver {
@@ -46,8 +35,9 @@ fn start_worker(world: &World, peer: &SmtpPeer, settings: &str) -> Redeliver {
     )
 }
 
-/// Lets two attempts of Jo's job fail, long ago. The third is due now.
-async fn with_two_attempts_behind_it(world: &World) {
+/// Lets two attempts of Jo's job fail. By the machine's clock that is long ago, and the third
+/// attempt is due.
+async fn fail_two_attempts(world: &World) {
     let mut bounce = bounce(JO, "m1", MAINTENANCE);
     bounce["content"] = json!({"inline": "Subject: hello\r\n\r\nhello\r\n"});
     world.mail.reply_with(MAINTENANCE);
@@ -61,9 +51,9 @@ async fn with_two_attempts_behind_it(world: &World) {
 }
 
 #[tokio::test]
-async fn the_job_of_a_killed_worker_comes_back_with_its_attempt_counter_exact() {
-    let world = days_ago().await;
-    with_two_attempts_behind_it(&world).await;
+async fn the_job_of_a_killed_worker_comes_back_with_an_exact_attempt_counter() {
+    let world = World::with(Settings::days_behind()).await;
+    fail_two_attempts(&world).await;
     // RCPT on the first connection gets no answer, so that this attempt is in flight when the
     // worker is killed.
     let peer = SmtpPeer::start(
@@ -103,17 +93,10 @@ async fn the_job_of_a_killed_worker_comes_back_with_its_attempt_counter_exact() 
 
 #[tokio::test]
 async fn a_worker_exits_cleanly_on_sigterm_and_gives_back_its_jobs() {
-    let world = days_ago().await;
-    with_two_attempts_behind_it(&world).await;
+    let world = World::with(Settings::days_behind()).await;
+    fail_two_attempts(&world).await;
     let due = world.job(JO).await.due;
-    let peer = SmtpPeer::start(|received| {
-        if received.command == "DATA" {
-            Act::Hang
-        } else {
-            agree(&received.command)
-        }
-    })
-    .await;
+    let peer = SmtpPeer::agreeable_except("DATA", Act::Hang).await;
     let worker = start_worker(&world, &peer, "grace = \"50ms\"");
     peer.wait_for_command("DATA", 1).await;
     assert!(worker.terminate().await.success());

@@ -25,7 +25,7 @@ async fn a_job_that_lapses_too_often_in_a_row_is_quarantined_with_its_messages()
         assert_eq!(
             world.job(JO).await.quarantined_since,
             None,
-            "before the {n}. lapse"
+            "{n} lapses are not too many"
         );
     }
     lapse(&world).await;
@@ -59,7 +59,7 @@ async fn a_job_that_lapses_too_often_in_a_row_is_quarantined_with_its_messages()
     assert_eq!(
         world.pace("example.com").await.in_flight,
         0,
-        "the job takes no room from others"
+        "the job takes no room in the window of its destination"
     );
 
     let shown = Http::serve(&world)
@@ -95,7 +95,9 @@ async fn a_settled_attempt_resets_the_count_of_lapses() {
         for _ in 1..LAPSES {
             lapse(&world).await;
         }
-        world.end(world.claim().await, MAINTENANCE).await;
+        world
+            .attempt_and_settle(world.claim().await, MAINTENANCE)
+            .await;
         world.clock.set(world.job(JO).await.due.unwrap());
     }
     assert_eq!(world.events_of(EventKind::JobQuarantined).await, []);
@@ -150,7 +152,7 @@ async fn a_job_whose_attempts_panic_is_quarantined_and_its_worker_continues() {
     world
         .post_bounce(bounce("sam@example.com", "m1", FULL))
         .await;
-    world.mail.panics_at(JO);
+    world.mail.panic_for(JO);
     world.clock.advance(2 * DAY);
     let worker = world.start_worker(|_| {});
     eventually("the end of the job", async || {
@@ -181,7 +183,8 @@ async fn world() -> World {
     .await
 }
 
-/// A worker that crashes claims the only due job, and its lease ends. The next claim finds that.
+/// Claims the only due job like a worker that then crashes, and lets the lease end. The next claim
+/// counts the lapse.
 async fn lapse(world: &World) {
     assert_eq!(world.claim().await.len(), 1);
     world.clock.advance(LEASE);

@@ -144,7 +144,7 @@ async fn a_void_lease_settles_nothing_even_before_its_jobs_are_removed_from_it()
     )
     .await;
     repair(&world).await;
-    // As if the repair had not come that far yet.
+    // This simulates a repair that has not yet removed the jobs from the lease.
     let (token, ids) = (first.lease.token.to_string(), format!("\n{}", id(JO).key()));
     by_hand(
         &world,
@@ -189,7 +189,7 @@ async fn a_job_missing_from_every_set_is_made_due_again() {
     let leased = world.claim().await;
     assert_eq!(leased.len(), 2);
 
-    // A lease that has lost its jobs.
+    // Now a lease loses its jobs.
     by_hand(
         &world,
         &[
@@ -243,7 +243,7 @@ async fn a_destination_with_due_jobs_that_is_missing_from_the_agenda_is_added_to
 async fn a_wrong_count_of_attempts_in_flight_is_corrected_in_either_direction() {
     let world = World::new().await;
     let pace = key(&world, &format!("pace:{HOST}"));
-    world.with_due(HOST, 2).await;
+    world.post_due_jobs(HOST, 2).await;
     assert_eq!(world.claim_near(HOST, 1).await.jobs.len(), 1);
     by_hand(&world, &["HSET", &pace, "in_flight", "500"]).await;
     assert_eq!(
@@ -272,7 +272,7 @@ async fn consistent_data_is_not_changed() {
     // Jobs in quarantine, leased and waiting. They are more than one page of the repair.
     let crashed = leased(&world, "crashed@example.com").await;
     world.crash(&crashed.lease).await;
-    world.with_due(HOST, 300).await;
+    world.post_due_jobs(HOST, 300).await;
     assert_eq!(world.claim_near(HOST, 7).await.jobs.len(), 7);
     world
         .post_bounce(bounce("joined@example.com", "m1", FULL))
@@ -287,7 +287,7 @@ async fn consistent_data_is_not_changed() {
 #[tokio::test]
 async fn all_inconsistent_jobs_are_found_however_many_there_are() {
     let world = World::new().await;
-    world.with_due(HOST, 1_500).await;
+    world.post_due_jobs(HOST, 1_500).await;
     by_hand(&world, &["DEL", &key(&world, &format!("due:{HOST}"))]).await;
     assert_eq!(
         repair(&world).await.recovered,
@@ -299,7 +299,7 @@ async fn all_inconsistent_jobs_are_found_however_many_there_are() {
 #[tokio::test]
 async fn repairs_during_normal_work_lose_and_duplicate_no_job() {
     let world = World::new().await;
-    world.with_due(HOST, 400).await;
+    world.post_due_jobs(HOST, 400).await;
     world.mail.reply_with(OK);
     let work = async {
         while world.final_events().await.len() < 400 {
@@ -338,7 +338,7 @@ async fn a_lease_that_lost_its_job_ids_ends_and_its_jobs_become_due_again() {
     world.clock.advance(LEASE + MS);
     assert!(
         world.claim().await.is_empty(),
-        "no record shows that the lease was on Jo's job"
+        "no record shows that Jo's job was in the lease"
     );
     assert_eq!(
         redis::ask(&redis::url(), &["ZCARD", &key(&world, "leases")]).await,
@@ -397,7 +397,7 @@ async fn changed_limits_reach_a_waiting_destination_without_a_new_bounce() {
         ..Settings::default()
     })
     .await;
-    world.with_due(HOST, 6).await;
+    world.post_due_jobs(HOST, 6).await;
     assert_eq!(world.claim().await.len(), 2);
 
     let wider = PaceLimits {
@@ -469,7 +469,7 @@ fn key(world: &World, name: &str) -> String {
     )
 }
 
-/// Changes Redis as none of our programs would. The command must change something.
+/// Changes Redis directly, as none of our programs would.
 async fn by_hand(world: &World, words: &[&str]) {
     assert!(words[1].starts_with(&world.prefix));
     redis::ask(&redis::url(), words).await;

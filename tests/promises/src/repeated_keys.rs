@@ -1,5 +1,5 @@
 //! In our own formats, an item with a repeated key is refused. The error names the key, and no
-//! other item is affected. Requests of mail services are read leniently.
+//! other item is affected. In requests of mail services a repeated key is no error.
 
 use config::hooks::{Hook, Service};
 use config::model::Config;
@@ -110,7 +110,7 @@ async fn an_item_with_a_repeated_key_is_refused_in_every_form_and_affects_no_oth
     }
     assert!(
         world.job_if_any(JO).await.is_none(),
-        "neither of the two started a job"
+        "no refused item started a job"
     );
 }
 
@@ -207,7 +207,7 @@ async fn a_stream_entry_with_a_repeated_key_is_put_aside() {
 }
 
 #[tokio::test]
-async fn a_webhook_with_a_repeated_key_is_read_as_the_service_means_it() {
+async fn a_webhook_with_a_repeated_key_is_accepted_and_the_last_value_counts() {
     let world = World::new().await;
     let mut config = Config::embedded();
     let hook = Hook {

@@ -61,7 +61,7 @@ async fn a_recipient_with_unreadable_bytes_is_refused_and_never_mistaken_for_ano
     let world = World::new().await;
     let http = Http::serve(&world).await;
     let mail = DeliveryReport::failed("j@example.com", UNKNOWN)
-        .and(AL, "failed", UNKNOWN)
+        .with_recipient(AL, "failed", UNKNOWN)
         .mail();
     let (before, after) = mail.split_once("j@example.com").unwrap();
     let bytes = [before.as_bytes(), b"j\xf6@example.com", after.as_bytes()].concat();
@@ -81,10 +81,10 @@ async fn only_the_failed_recipients_of_a_report_become_bounces() {
     let world = World::new().await;
     let http = Http::serve(&world).await;
     let report = DeliveryReport::failed(JO, "452 4.3.1 Insufficient system storage")
-        .and(AL, "failed", UNKNOWN)
-        .and("delayed@example.com", "delayed", "452 4.2.2 Over quota")
-        .and("fine@example.com", "delivered", "250 2.0.0 ok")
-        .and("no mailbox", "failed", UNKNOWN);
+        .with_recipient(AL, "failed", UNKNOWN)
+        .with_recipient("delayed@example.com", "delayed", "452 4.2.2 Over quota")
+        .with_recipient("fine@example.com", "delivered", "250 2.0.0 ok")
+        .with_recipient("no mailbox", "failed", UNKNOWN);
     let answer = json(post(&http, "", report.mail()).await).await;
     assert_eq!(answer["kind"], "failed");
     assert_eq!(
@@ -126,10 +126,10 @@ async fn mail_that_reports_no_failure_changes_nothing_and_is_answered_with_its_k
                      Original-Rcpt-To: jo@example.com\r\n";
     let letter = "From: jo@example.com\r\nSubject: Hello\r\n\r\nHow are you?\r\n";
     let delayed = DeliveryReport::default()
-        .and(JO, "delayed", "452 4.2.2 Over quota")
+        .with_recipient(JO, "delayed", "452 4.2.2 Over quota")
         .mail();
     let relayed = DeliveryReport::default()
-        .and(JO, "relayed", "250 2.1.5 ok, but there is no DSN beyond")
+        .with_recipient(JO, "relayed", "250 2.1.5 ok, but there is no DSN beyond")
         .mail();
     for (mail, kind) in [
         (vacation, "auto_reply"),
@@ -160,8 +160,10 @@ async fn a_report_finds_its_message_by_return_path_or_envelope_id_or_message_id(
     let path = return_path(&world, "acme", "<c42.9@news.example.org>");
     let (token, _) = path.split_once('@').unwrap();
     let report = || DeliveryReport::failed(JO, FULL);
-    let forwarded =
-        || DeliveryReport::failed("elsewhere@example.net", FULL).of(&format!("To: Jo <{JO}>"));
+    let forwarded = || {
+        DeliveryReport::failed("elsewhere@example.net", FULL)
+            .with_original_field(&format!("To: Jo <{JO}>"))
+    };
     for (why, query, report, job) in [
         (
             "a return path from the envelope of the report",
@@ -172,7 +174,7 @@ async fn a_report_finds_its_message_by_return_path_or_envelope_id_or_message_id(
         (
             "a return path in the header",
             String::new(),
-            report().to(&path),
+            report().delivered_to(&path),
             "acme",
         ),
         (
@@ -184,19 +186,19 @@ async fn a_report_finds_its_message_by_return_path_or_envelope_id_or_message_id(
         (
             "a signed envelope id",
             String::new(),
-            report().of_envelope(token),
+            report().with_envelope_id(token),
             "acme",
         ),
         (
             "an envelope id",
             "?account=acme".to_owned(),
-            report().of_envelope("c42.9@news.example.org"),
+            report().with_envelope_id("c42.9@news.example.org"),
             "acme",
         ),
         (
             "a message id",
             "?account=acme".to_owned(),
-            report().of("Message-ID: <c42.9@news.example.org>"),
+            report().with_original_field("Message-ID: <c42.9@news.example.org>"),
             "acme",
         ),
     ] {
@@ -205,7 +207,7 @@ async fn a_report_finds_its_message_by_return_path_or_envelope_id_or_message_id(
         assert_eq!(answer["answer"], "duplicate", "{why}: {answer}");
         assert_eq!(answer["job"], format!("{job}/{JO}"), "{why}");
     }
-    // Every report about a message that no longer waits has the same name for it.
+    // Two reports about a message that no longer waits use the same message id.
     let gone = format!("?to={}", return_path(&world, "acme", "m7"));
     assert_eq!(
         post_accepted(&http, &gone, &report().mail()).await,
@@ -287,7 +289,7 @@ async fn a_request_that_is_not_a_report_is_refused_with_what_to_do() {
 }
 
 /// A scheduler with an LMTP listener.
-async fn with_lmtp(world: &World, sections: &str) -> (Http, SocketAddr) {
+async fn serve_lmtp(world: &World, sections: &str) -> (Http, SocketAddr) {
     let address = SocketAddr::from(([127, 0, 0, 1], free_port()));
     let config = config(&format!(
         "[intake.lmtp]\nlisten = \"{address}\"\n{sections}"
@@ -298,7 +300,7 @@ async fn with_lmtp(world: &World, sections: &str) -> (Http, SocketAddr) {
 #[tokio::test]
 async fn over_lmtp_each_recipient_gets_its_own_answer() {
     let world = World::new().await;
-    let (_http, address) = with_lmtp(&world, &verp_section()).await;
+    let (_http, address) = serve_lmtp(&world, &verp_section()).await;
     let mut client = LmtpClient::connect(address).await;
     let (first, second) = (
         return_path(&world, "default", "m1"),
@@ -334,7 +336,7 @@ async fn over_lmtp_a_report_is_accepted_only_when_it_is_stored() {
         ..Settings::default()
     })
     .await;
-    let (_http, address) = with_lmtp(&world, "").await;
+    let (_http, address) = serve_lmtp(&world, "").await;
     let mut client = LmtpClient::connect(address).await;
     let report = DeliveryReport::failed(JO, FULL).mail();
     server.stop().await;
@@ -351,7 +353,7 @@ async fn over_lmtp_a_report_is_accepted_only_when_it_is_stored() {
 async fn every_resource_of_an_lmtp_client_is_bounded() {
     let world = World::new().await;
     let bounds = "message_max = \"1KiB\"\nrecipients_max = 2\nconnections = 1\nidle_max = \"1s\"\n";
-    let (_http, address) = with_lmtp(&world, bounds).await;
+    let (_http, address) = serve_lmtp(&world, bounds).await;
     let mut client = LmtpClient::connect(address).await;
     for (line, code) in [
         ("MAIL FROM:<>", "503"),

@@ -1,4 +1,4 @@
-//! With a domain for reports configured, mail leaves with a signed return path that identifies its
+//! If a domain for reports is configured, mail leaves with a signed return path that identifies its
 //! account, recipient and message.
 
 use std::time::Duration;
@@ -45,7 +45,7 @@ async fn mail_leaves_with_a_signed_return_path_that_identifies_its_recipient_and
             .ok()
             .filter(|response| response.status() == 202)
     };
-    eventually("the scheduler takes the bounce in", post).await;
+    eventually("the scheduler to accept the bounce", post).await;
     peer.wait_for_command("MAIL", 1).await;
 
     let received = peer

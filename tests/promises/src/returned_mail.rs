@@ -35,8 +35,11 @@ async fn mail_system() -> SmtpPeer {
 
 /// A Postfix that sends mail for example.com to `peer`, and returned mail to `back`.
 fn settings(peer: &SmtpPeer, back: String) -> postfix::Settings {
-    let there = format!("smtp:[{}]:{}", peer.address.ip(), peer.address.port());
-    let transports = vec![("example.com".to_owned(), there), (DOMAIN.to_owned(), back)];
+    let forward = format!("smtp:[{}]:{}", peer.address.ip(), peer.address.port());
+    let transports = vec![
+        ("example.com".to_owned(), forward),
+        (DOMAIN.to_owned(), back),
+    ];
     postfix::Settings {
         transports,
         ..postfix::Settings::default()
@@ -73,8 +76,8 @@ fn of_acme(address: &str) -> JobId {
     }
 }
 
-/// Waits until an address of the account `acme` is retired.
-async fn retired(world: &World, address: &str) -> Standing {
+/// Waits until an address of the account `acme` is retired. Returns its standing.
+async fn wait_until_retired(world: &World, address: &str) -> Standing {
     eventually("the bounce", async || {
         let report = world.store.address(&of_acme(address)).await.ok()?;
         report.standing.map(|record| record.at(world.now()))
@@ -98,8 +101,10 @@ async fn a_bounce_returned_by_lmtp_retires_the_address_in_the_account_that_sent_
     postfix
         .send(&return_path(&world, &of_acme(JO)), &[JO], MESSAGE)
         .await;
-    assert_eq!(retired(&world, JO).await, Standing::Inactive);
-    postfix.logs("status=sent (250 2.0.0 taken in)").await;
+    assert_eq!(wait_until_retired(&world, JO).await, Standing::Inactive);
+    postfix
+        .wait_for_log("status=sent (250 2.0.0 taken in)")
+        .await;
     assert!(
         world.standing_record(JO).await.is_none(),
         "the default account sent no mail"
@@ -116,9 +121,9 @@ async fn a_bounce_returned_through_a_pipe_is_accepted() {
     postfix
         .send(&return_path(&world, &of_acme(JO)), &[JO], MESSAGE)
         .await;
-    assert_eq!(retired(&world, JO).await, Standing::Inactive);
+    assert_eq!(wait_until_retired(&world, JO).await, Standing::Inactive);
     postfix
-        .logs("status=sent (delivered via redeliver service")
+        .wait_for_log("status=sent (delivered via redeliver service")
         .await;
 }
 
@@ -153,8 +158,8 @@ async fn postfix_keeps_returned_mail_while_the_store_is_away_and_delivers_it_lat
             MESSAGE,
         )
         .await;
-    postfix.logs("451 4.3.0 not now").await;
-    postfix.logs("relay=redeliver").await;
+    postfix.wait_for_log("451 4.3.0 not now").await;
+    postfix.wait_for_log("relay=redeliver").await;
     let log = postfix.log();
     let piped = log
         .lines()
@@ -165,7 +170,7 @@ async fn postfix_keeps_returned_mail_while_the_store_is_away_and_delivers_it_lat
     let _server = PrivateRedis::durable(folder.path())
         .await
         .expect("redis-server is installed");
-    assert_eq!(retired(&world, JO).await, Standing::Inactive);
+    assert_eq!(wait_until_retired(&world, JO).await, Standing::Inactive);
     let sam = async || {
         world
             .store
@@ -191,8 +196,10 @@ async fn a_report_about_a_delay_is_accepted_and_changes_nothing() {
     postfix
         .send(&return_path(&world, &of_acme(AL)), &[AL], MESSAGE)
         .await;
-    postfix.logs("sender delay notification").await;
-    postfix.logs("status=sent (250 2.0.0 taken in)").await;
+    postfix.wait_for_log("sender delay notification").await;
+    postfix
+        .wait_for_log("status=sent (250 2.0.0 taken in)")
+        .await;
     let report = world.store.address(&of_acme(AL)).await.unwrap();
     assert!(report.job.is_none() && report.standing.is_none());
 }

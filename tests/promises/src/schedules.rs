@@ -61,10 +61,10 @@ async fn a_job_is_not_tried_early_even_if_another_job_of_its_destination_is_due(
 #[tokio::test]
 async fn the_first_delay_counts_from_when_the_bounce_happened() {
     let world = World::new().await;
-    let mut told_late = bounce(JO, "m1", MAINTENANCE);
-    told_late["occurred_at"] = world.now().to_string().into();
+    let mut reported_late = bounce(JO, "m1", MAINTENANCE);
+    reported_late["occurred_at"] = world.now().to_string().into();
     world.clock.advance(HOUR / 2);
-    let due = world.post_and_wait_until_due(told_late).await;
+    let due = world.post_and_wait_until_due(reported_late).await;
     let reported = world.now();
     assert!(
         due < reported.plus(HOUR),
@@ -178,8 +178,8 @@ async fn a_job_held_past_its_maximum_age_drops_its_messages_without_counting_aga
     assert_eq!(world.standing_record(JO).await, None);
 }
 
-/// A bounce, and four tries that fail in the same way. Each try is not available a millisecond
-/// early, and is available on time. After the tries the address is retired.
+/// Posts a bounce, and lets four tries fail in the same way. Checks that each try is possible when
+/// it is due, and not a millisecond earlier. After the tries the job must have ended.
 async fn fail_every_try(world: &World, reply: &str, hours: [u32; 4]) {
     let tried_before = world.mail.tried().len();
     let ended_before = world.final_events().await.len();
@@ -213,11 +213,11 @@ async fn fail_every_try(world: &World, reply: &str, hours: [u32; 4]) {
     );
 }
 
-/// The delays of these rows are never early, and at most a tenth late.
-fn assert_within_jitter(had: Duration, wanted: Duration) {
+/// Checks that a delay is not shorter than wanted, and at most a tenth longer.
+fn assert_within_jitter(actual: Duration, wanted: Duration) {
     assert!(
-        had >= wanted && had <= wanted.mul_f64(1.1),
-        "{had:?} is not {wanted:?} and up to a tenth more"
+        actual >= wanted && actual <= wanted.mul_f64(1.1),
+        "{actual:?} is not {wanted:?} plus at most a tenth"
     );
 }
 

@@ -11,7 +11,7 @@ use domain::clock::{ManualClock, Timestamp};
 use domain::outcome::{FaultKind, Outcome, Side};
 use harness::bounce::{FULL, bounce};
 use harness::certificates::Certificates;
-use harness::platform::{Platform, Say};
+use harness::platform::{Action, Platform};
 use harness::wait::eventually;
 use harness::world::World;
 use senders::attempt::Attempt;
@@ -126,8 +126,12 @@ async fn a_program_that_is_stopped_has_a_moment_to_finish_and_otherwise_may_have
     }
 }
 
-fn answer(status: u16, body: &str) -> Say {
-    Say::Answer(status, None, body.to_owned())
+fn answer(status: u16, body: &str) -> Action {
+    Action::Answer(status, None, body.to_owned())
+}
+
+fn redirect(status: u16, location: &'static str) -> Action {
+    Action::Answer(status, Some(("location", location)), String::new())
 }
 
 #[tokio::test]
@@ -169,18 +173,14 @@ async fn the_platform_gets_each_attempt_signed_and_with_an_idempotency_key() {
 #[tokio::test]
 async fn a_problem_of_the_platform_is_a_fault_on_our_side_and_never_of_the_address() {
     let platform = Platform::start(|posted| match posted.json["message_id"].as_str().unwrap() {
-        "busy" => Say::Answer(503, Some(("retry-after", "7200")), String::new()),
-        "elsewhere" => Say::Answer(
-            302,
-            Some(("location", "http://127.0.0.1:1/")),
-            String::new(),
-        ),
+        "busy" => Action::Answer(503, Some(("retry-after", "7200")), String::new()),
+        "elsewhere" => redirect(302, "http://127.0.0.1:1/"),
         "page" => answer(200, "<html>Welcome</html>"),
         "endless" => answer(200, &" ".repeat(5_000)),
         "gateway" => answer(502, "<html>Bad Gateway</html>"),
-        "overloaded" => Say::BreaksOff(503),
-        "taken" => Say::BreaksOff(200),
-        _ => Say::Nothing,
+        "overloaded" => Action::BreakOff(503),
+        "taken" => Action::BreakOff(200),
+        _ => Action::NeverAnswer,
     })
     .await;
     let sender = http(&platform, 5 * SHORT);
@@ -210,7 +210,7 @@ async fn a_problem_of_the_platform_is_a_fault_on_our_side_and_never_of_the_addre
     }
     assert_eq!(platform.posted().len(), 8, "no redirect was followed");
     drop(platform);
-    let gone = Platform::start(|_| Say::Nothing).await;
+    let gone = Platform::start(|_| Action::NeverAnswer).await;
     let (address, sender) = (gone.address, http(&gone, PATIENT));
     drop(gone);
     eventually("the port to be closed", async || {
@@ -261,11 +261,9 @@ async fn a_platform_gets_nothing_before_its_certificate_is_verified() {
 #[tokio::test]
 async fn a_redirect_of_the_platform_is_never_followed() {
     let elsewhere = Platform::start(|_| answer(200, "")).await;
-    let there: &'static str = format!("http://{}/", elsewhere.address).leak();
+    let location: &'static str = format!("http://{}/", elsewhere.address).leak();
     for status in [301, 302, 303, 307, 308] {
-        let platform =
-            Platform::start(move |_| Say::Answer(status, Some(("location", there)), String::new()))
-                .await;
+        let platform = Platform::start(move |_| redirect(status, location)).await;
         let Outcome::Unreachable(fault) = http(&platform, PATIENT).send(&mail()).await else {
             panic!("{status}")
         };
@@ -291,7 +289,7 @@ async fn a_repeated_attempt_has_the_same_key_and_the_next_attempt_has_another() 
         seen.lock().unwrap().push(attempt.key());
         harness::mail::outcome(FULL)
     });
-    // A worker makes the attempt, and is lost with the job.
+    // A worker makes the attempt, and crashes before it can settle it.
     let lost = world.claim_one().await;
     world.attempt(lost).await;
     world.clock.advance(2 * harness::world::LEASE);
@@ -375,7 +373,7 @@ async fn a_program_that_takes_too_long_is_stopped_with_all_processes_that_it_sta
         (FaultKind::Unanswered, Side::Ours)
     );
     let child = program.wrote("child").unwrap().trim().to_owned();
-    eventually("what it started to end", async || {
+    eventually("the end of the process that it started", async || {
         // A killed process may still exist until it has been waited for.
         let state = std::fs::read_to_string(format!("/proc/{child}/stat")).unwrap_or_default();
         (state.is_empty() || state.contains(") Z ")).then_some(())

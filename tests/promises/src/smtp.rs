@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use domain::address::Address;
-use domain::outcome::{FaultKind, Outcome, Side};
+use domain::outcome::{Fault, FaultKind, Outcome, Side};
 use harness::bounce::{FULL, UNKNOWN};
 use harness::smtp::{Act, SmtpPeer, agree};
 use policy::row::Class;
@@ -45,6 +45,15 @@ pub(crate) fn mail(message: &str) -> Attempt {
     }
 }
 
+/// The fault on our side that is this outcome. Any other outcome fails the test.
+#[track_caller]
+fn our_fault(outcome: Outcome, what: &str) -> Fault {
+    match outcome {
+        Outcome::Unreachable(fault) if fault.side == Side::Ours => fault,
+        other => panic!("{what}: not a fault on our side: {other:?}"),
+    }
+}
+
 #[tokio::test]
 async fn mail_is_sent_with_the_commands_of_rfc_5321_in_order() {
     let peer = SmtpPeer::agreeable().await;
@@ -80,14 +89,7 @@ async fn the_reply_of_a_relay_to_a_message_is_its_outcome() {
         (".", FULL, false, " (in reply to end of DATA command)"),
         ("RCPT", UNKNOWN, true, " (in reply to RCPT TO command)"),
     ] {
-        let peer = SmtpPeer::start(move |received| {
-            if received.command.starts_with(command) {
-                Act::Say(reply_text)
-            } else {
-                agree(&received.command)
-            }
-        })
-        .await;
+        let peer = SmtpPeer::agreeable_except(command, Act::Say(reply_text)).await;
         let outcome = sender(&peer, PATIENT).send(&mail("m1")).await;
         let (Outcome::Deferred(reply) | Outcome::Refused(reply)) = &outcome else {
             panic!("{command}: {outcome:?}")
@@ -114,13 +116,7 @@ async fn an_unknown_user_reply_retires_the_recipient_only_in_answer_to_rcpt() {
         ("RCPT", "550 5.7.1 user unknown", true),
         (".", "550 5.7.1 user unknown", false),
     ] {
-        let peer = SmtpPeer::start(
-            move |received| match received.command.starts_with(command) {
-                true => Act::Say(reply_text),
-                false => agree(&received.command),
-            },
-        )
-        .await;
+        let peer = SmtpPeer::agreeable_except(command, Act::Say(reply_text)).await;
         let outcome = sender(&peer, PATIENT).send(&mail("m1")).await;
         let Outcome::Refused(reply) = &outcome else {
             panic!("{command}: {outcome:?}")
@@ -132,11 +128,7 @@ async fn an_unknown_user_reply_retires_the_recipient_only_in_answer_to_rcpt() {
 
 #[tokio::test]
 async fn a_connection_is_reused_after_an_accepted_and_after_a_refused_message() {
-    let peer = SmtpPeer::start(|received| match received.command.as_str() {
-        "RCPT TO:<jo@example.com>" => Act::Say(FULL),
-        command => agree(command),
-    })
-    .await;
+    let peer = SmtpPeer::agreeable_except("RCPT TO:<jo@example.com>", Act::Say(FULL)).await;
     let sender = sender(&peer, PATIENT);
     let to_sam = Attempt {
         recipient: Address::parse("sam@example.com").unwrap(),
@@ -186,40 +178,16 @@ async fn a_kept_connection_that_the_relay_closed_is_replaced_and_the_message_is_
 #[tokio::test]
 async fn a_relay_that_hangs_is_left_within_the_timeout_and_counts_against_no_address() {
     for command in ["", "EHLO", "MAIL", "RCPT", "DATA"] {
-        let peer = SmtpPeer::start(move |received| {
-            let hangs = received.command.starts_with(command)
-                && (!command.is_empty() || received.command.is_empty());
-            if hangs {
-                Act::Hang
-            } else {
-                agree(&received.command)
-            }
-        })
-        .await;
-        let outcome = sender(&peer, Duration::from_millis(100))
-            .send(&mail("m1"))
-            .await;
-        let Outcome::Unreachable(fault) = outcome else {
-            panic!("{command:?}: {outcome:?}")
-        };
-        assert_eq!(
-            (fault.kind, fault.side),
-            (FaultKind::Lost, Side::Ours),
-            "{command:?}"
-        );
+        let peer = SmtpPeer::agreeable_except(command, Act::Hang).await;
+        let sender = sender(&peer, Duration::from_millis(100));
+        let fault = our_fault(sender.send(&mail("m1")).await, command);
+        assert_eq!(fault.kind, FaultKind::Lost, "{command:?}");
     }
 }
 
 #[tokio::test]
 async fn a_message_sent_completely_but_not_answered_counts_as_possibly_accepted() {
-    let peer = SmtpPeer::start(|received| {
-        if received.command == "." {
-            Act::Close
-        } else {
-            agree(&received.command)
-        }
-    })
-    .await;
+    let peer = SmtpPeer::agreeable_except(".", Act::Close).await;
     let outcome = sender(&peer, PATIENT).send(&mail("m1")).await;
     let Outcome::Unreachable(fault) = outcome else {
         panic!("{outcome:?}")
@@ -234,19 +202,16 @@ async fn a_message_sent_completely_but_not_answered_counts_as_possibly_accepted(
 
 #[tokio::test]
 async fn a_relay_that_is_down_or_rejects_us_counts_against_no_address() {
-    let turned_away = SmtpPeer::start(|_| Act::ReplyAndClose("554 5.7.1 not you")).await;
+    let rejecting = SmtpPeer::start(|_| Act::ReplyAndClose("554 5.7.1 not you")).await;
     let gone = SmtpPeer::agreeable().await;
-    let closed = sender(&gone, PATIENT);
+    let to_gone = sender(&gone, PATIENT);
     drop(gone);
-    for sender in [sender(&turned_away, PATIENT), closed] {
-        let Outcome::Unreachable(fault) = sender.send(&mail("m1")).await else {
-            panic!("no mail was sent")
-        };
-        assert_eq!(
-            (fault.kind, fault.side),
-            (FaultKind::Connect, Side::Ours),
-            "{fault}"
-        );
+    for (name, sender) in [
+        ("rejects", sender(&rejecting, PATIENT)),
+        ("is down", to_gone),
+    ] {
+        let fault = our_fault(sender.send(&mail("m1")).await, name);
+        assert_eq!(fault.kind, FaultKind::Connect, "{name}: {fault}");
     }
 }
 
@@ -254,13 +219,7 @@ async fn a_relay_that_is_down_or_rejects_us_counts_against_no_address() {
 async fn a_relay_that_closes_before_the_content_is_sent_counts_against_no_address() {
     const CLOSING: &str = "421 4.3.2 closing down";
     for (command, ours) in [("MAIL", true), ("RCPT", true), ("DATA", true), (".", false)] {
-        let peer = SmtpPeer::start(
-            move |received| match received.command.starts_with(command) {
-                true => Act::ReplyAndClose(CLOSING),
-                false => agree(&received.command),
-            },
-        )
-        .await;
+        let peer = SmtpPeer::agreeable_except(command, Act::ReplyAndClose(CLOSING)).await;
         match sender(&peer, PATIENT).send(&mail("m1")).await {
             Outcome::Unreachable(fault) if ours => {
                 assert_eq!(

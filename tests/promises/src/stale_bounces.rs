@@ -11,27 +11,27 @@ use store::schedule::Answer;
 const JO: &str = "jo@example.com";
 
 /// A world in which mail for Jo has just been delivered.
-async fn after_a_delivery() -> World {
+async fn world_after_a_delivery() -> World {
     let world = World::new().await;
     world.post_and_wait_until_due(bounce(JO, "m1", FULL)).await;
     assert_eq!(world.work().await, 1);
     world
 }
 
-fn at(mut bounce: Value, occurred: Timestamp) -> Value {
+fn occurring_at(mut bounce: Value, occurred: Timestamp) -> Value {
     bounce["occurred_at"] = occurred.to_string().into();
     bounce
 }
 
 #[tokio::test]
 async fn a_bounce_from_before_the_last_delivery_is_stale() {
-    let world = after_a_delivery().await;
+    let world = world_after_a_delivery().await;
     let delivered = world.now();
     world.clock.advance(HOUR);
     for reply in [FULL, UNKNOWN] {
         assert_eq!(
             world
-                .post_bounce(at(bounce(JO, "m1", reply), delivered))
+                .post_bounce(occurring_at(bounce(JO, "m1", reply), delivered))
                 .await,
             Answer::Stale,
             "{reply}"
@@ -53,7 +53,7 @@ async fn a_delivery_counts_even_if_the_next_message_of_the_attempt_retires_the_a
     world.clock.advance(HOUR);
     assert_eq!(
         world
-            .post_bounce(at(bounce(JO, "m1", FULL), delivered))
+            .post_bounce(occurring_at(bounce(JO, "m1", FULL), delivered))
             .await,
         Answer::Stale
     );
@@ -61,8 +61,8 @@ async fn a_delivery_counts_even_if_the_next_message_of_the_attempt_retires_the_a
 
 #[tokio::test]
 async fn a_bounce_from_after_the_last_delivery_starts_a_job() {
-    let world = after_a_delivery().await;
-    let news = at(bounce(JO, "m2", FULL), world.now().plus(MS));
+    let world = world_after_a_delivery().await;
+    let news = occurring_at(bounce(JO, "m2", FULL), world.now().plus(MS));
     world.clock.advance(HOUR);
     assert!(matches!(
         world.post_bounce(news).await,
@@ -72,7 +72,7 @@ async fn a_bounce_from_after_the_last_delivery_starts_a_job() {
 
 #[tokio::test]
 async fn a_bounce_without_a_time_counts_as_new() {
-    let world = after_a_delivery().await;
+    let world = world_after_a_delivery().await;
     assert!(matches!(
         world.post_bounce(bounce(JO, "m2", FULL)).await,
         Answer::Scheduled { .. }
@@ -81,8 +81,8 @@ async fn a_bounce_without_a_time_counts_as_new() {
 
 #[tokio::test]
 async fn a_delivery_to_one_address_makes_no_bounce_of_another_address_stale() {
-    let world = after_a_delivery().await;
-    let theirs = at(bounce("sam@example.com", "m1", FULL), world.now());
+    let world = world_after_a_delivery().await;
+    let theirs = occurring_at(bounce("sam@example.com", "m1", FULL), world.now());
     assert!(matches!(
         world.post_bounce(theirs).await,
         Answer::Scheduled { .. }

@@ -21,6 +21,7 @@ use scheduler::intake::stream::StreamReader;
 use scheduler::placement::Placer;
 use store::entry_id::EntryId;
 use store::handle::Store;
+use store::intake::IntakeEntry;
 use tokio_util::sync::{CancellationToken, DropGuard};
 
 use crate::deployments::connections;
@@ -34,6 +35,7 @@ pub(crate) async fn add(world: &World, fields: &[&str]) {
     redis::ask(&redis::url(), &[&["XADD", &key, "*"], fields].concat()).await;
 }
 
+/// How many entries a stream has.
 pub(crate) async fn length(world: &World, stream: &str) -> usize {
     let answer = redis::ask(
         &redis::url(),
@@ -65,11 +67,31 @@ pub(crate) fn reader_on(store: &Store, batch: usize) -> StreamReader {
     )
 }
 
+/// Adds a bounce to the intake stream.
+async fn add_bounce(world: &World, recipient: &str) {
+    let bounce = bounce(recipient, "m1", FULL).to_string();
+    add(world, &["bounce", &bounce]).await;
+}
+
+/// Reads the entries of the stream like a reader that then dies. Returns them.
+async fn read_and_die(world: &World) -> Vec<IntakeEntry> {
+    let pause = Duration::from_millis(1);
+    let read = world.store.read_intake("one that dies", 100, pause).await;
+    read.unwrap()
+}
+
+async fn wait_for_empty_stream(world: &World) {
+    eventually("an empty stream", async || {
+        (length(world, "intake").await == 0).then_some(())
+    })
+    .await;
+}
+
 #[tokio::test]
 async fn a_bounce_added_to_the_stream_is_accepted_and_leaves_the_stream() {
     let world = World::new().await;
     let _scheduler = Http::serve(&world).await;
-    add(&world, &["bounce", &bounce(JO, "m1", FULL).to_string()]).await;
+    add_bounce(&world, JO).await;
     add(
         &world,
         &[
@@ -91,10 +113,7 @@ async fn a_bounce_added_to_the_stream_is_accepted_and_leaves_the_stream() {
         world.job(SAM).await.job.messages[0].metadata["campaign"],
         "c42"
     );
-    eventually("an empty stream", async || {
-        (length(&world, "intake").await == 0).then_some(())
-    })
-    .await;
+    wait_for_empty_stream(&world).await;
     assert_eq!(length(&world, "intake:aside").await, 0);
 }
 
@@ -102,19 +121,11 @@ async fn a_bounce_added_to_the_stream_is_accepted_and_leaves_the_stream() {
 async fn entries_of_a_reader_that_died_are_taken_over() {
     let world = World::new().await;
     world.store.open_intake().await.unwrap();
-    add(&world, &["bounce", &bounce(JO, "m1", FULL).to_string()]).await;
-    let had = world
-        .store
-        .read_intake("one that dies", 10, Duration::from_millis(1))
-        .await
-        .unwrap();
-    assert_eq!(had.len(), 1);
+    add_bounce(&world, JO).await;
+    assert_eq!(read_and_die(&world).await.len(), 1);
     let _reader = reader(&world, Duration::from_millis(20));
     eventually("the job", async || world.job_if_any(JO).await).await;
-    eventually("an empty stream", async || {
-        (length(&world, "intake").await == 0).then_some(())
-    })
-    .await;
+    wait_for_empty_stream(&world).await;
 }
 
 #[tokio::test]
@@ -146,22 +157,15 @@ async fn an_entry_that_is_not_a_bounce_is_put_aside_with_an_event_without_an_add
         "{refused:?}"
     );
     assert_eq!(length(&world, "intake:aside").await, 3, "no entry is lost");
-    eventually("an empty stream", async || {
-        (length(&world, "intake").await == 0).then_some(())
-    })
-    .await;
+    wait_for_empty_stream(&world).await;
 }
 
 #[tokio::test]
 async fn an_entry_that_crashes_its_readers_is_put_aside() {
     let world = World::new().await;
     world.store.open_intake().await.unwrap();
-    add(&world, &["bounce", &bounce(JO, "m1", FULL).to_string()]).await;
-    world
-        .store
-        .read_intake("the first", 10, Duration::from_millis(1))
-        .await
-        .unwrap();
+    add_bounce(&world, JO).await;
+    read_and_die(&world).await;
     for n in 1..=5 {
         let left = world
             .store
@@ -194,12 +198,8 @@ async fn an_entry_that_crashes_its_readers_is_put_aside() {
 async fn an_entry_whose_reader_died_while_removing_it_is_removed() {
     let world = World::new().await;
     world.store.open_intake().await.unwrap();
-    add(&world, &["bounce", &bounce(JO, "m1", FULL).to_string()]).await;
-    let read = world
-        .store
-        .read_intake("one that dies", 10, Duration::from_millis(1))
-        .await
-        .unwrap();
+    add_bounce(&world, JO).await;
+    let read = read_and_die(&world).await;
     // The first half of the removal.
     redis::ask(
         &redis::url(),
@@ -207,7 +207,7 @@ async fn an_entry_whose_reader_died_while_removing_it_is_removed() {
     )
     .await;
     let _reader = reader(&world, Duration::from_millis(20));
-    eventually("nothing to be left", async || {
+    eventually("the rest of the removal", async || {
         world
             .store
             .unfinished_intake(10, Duration::ZERO)
@@ -225,25 +225,11 @@ async fn entries_of_a_dead_reader_are_taken_over_one_by_one_so_that_a_harmful_on
     let world = World::new().await;
     world.store.open_intake().await.unwrap();
     for n in 0..5 {
-        add(
-            &world,
-            &[
-                "bounce",
-                &bounce(&format!("user{n}@example.com"), "m1", FULL).to_string(),
-            ],
-        )
-        .await;
+        add_bounce(&world, &format!("user{n}@example.com")).await;
     }
-    world
-        .store
-        .read_intake("one that dies", 10, Duration::from_millis(1))
-        .await
-        .unwrap();
+    read_and_die(&world).await;
     let _reader = reader(&world, Duration::from_millis(20));
-    eventually("an empty stream", async || {
-        (length(&world, "intake").await == 0).then_some(())
-    })
-    .await;
+    wait_for_empty_stream(&world).await;
     let journals = world
         .store
         .read_journal(&vec![EntryId::default(); SHARDS.into()], 100)
@@ -265,23 +251,12 @@ async fn a_stopping_reader_leaves_the_entries_that_it_has_not_processed_to_the_n
     let world = World::new().await;
     world.store.open_intake().await.unwrap();
     for n in 0..12 {
-        add(
-            &world,
-            &[
-                "bounce",
-                &bounce(&format!("user{n}@example.com"), "m1", FULL).to_string(),
-            ],
-        )
-        .await;
+        add_bounce(&world, &format!("user{n}@example.com")).await;
     }
-    world
-        .store
-        .read_intake("one that dies", 100, Duration::from_millis(1))
-        .await
-        .unwrap();
+    read_and_die(&world).await;
     let (proxy, stop) = (RedisProxy::before(&redis::url()), CancellationToken::new());
     let stopping = stop.clone();
-    proxy.chance(move |request| {
+    proxy.choose_faults(move |request| {
         if request == "schedule" {
             stopping.cancel();
         }
@@ -303,10 +278,7 @@ async fn a_stopping_reader_leaves_the_entries_that_it_has_not_processed_to_the_n
     assert_eq!(length(&world, "intake:aside").await, 0);
 
     let _next = reader(&world, Duration::ZERO);
-    eventually("an empty stream", async || {
-        (length(&world, "intake").await == 0).then_some(())
-    })
-    .await;
+    wait_for_empty_stream(&world).await;
     assert_eq!(world.events_of(EventKind::JobScheduled).await.len(), 12);
 }
 
@@ -354,7 +326,7 @@ async fn entries_that_cannot_be_stored_for_a_while_are_not_put_aside() {
 #[tokio::test]
 async fn a_scheduler_with_the_stream_disabled_does_not_read_it() {
     let world = World::new().await;
-    add(&world, &["bounce", &bounce(JO, "m1", FULL).to_string()]).await;
+    add_bounce(&world, JO).await;
     let (url, prefix, shards, port) = (
         redis::url(),
         &world.prefix,

@@ -71,7 +71,7 @@ fn text(path: &Path) -> String {
 }
 
 #[tokio::test]
-async fn each_line_is_answered_and_refused_ones_are_kept_as_they_were() {
+async fn each_line_is_answered_and_refused_lines_are_kept_unchanged() {
     let world = World::new().await;
     let refused = r#"{"recipient": "no address",  "reply": "452 4.3.1"}"#;
     let input = Input::new(
@@ -104,7 +104,7 @@ async fn each_line_is_answered_and_refused_ones_are_kept_as_they_were() {
 async fn an_interrupted_submission_continues_after_the_last_answer() {
     let world = World::new().await;
     let input = Input::new(&world, &lines(0..4_500)).await;
-    // A scheduler that accepts the first batch and is gone then.
+    // The scheduler answers the first batch, and after that it cannot be reached.
     let short_lived = Http::serve(&world).await;
     let proxy = cut_after_one_answer(short_lived.base()).await;
     let file = input.file();
@@ -186,21 +186,21 @@ async fn a_submission_interrupted_with_several_batches_in_progress_loses_no_line
 /// Forwards one request with its answer, and then nothing more. Returns the URL that it listens on.
 async fn cut_after_one_answer(to: &str) -> String {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let place = listener.local_addr().unwrap();
+    let address = listener.local_addr().unwrap();
     let to = to.trim_start_matches("http://").to_owned();
     tokio::spawn(async move {
         let (client, _) = listener.accept().await.unwrap();
         drop(listener);
         pass_one_answer(client, Vec::new(), &to).await;
     });
-    format!("http://{place}")
+    format!("http://{address}")
 }
 
 /// Forwards one request per connection with its answer, except the request with the first line.
 /// That one is cut off when another has been answered. Returns the URL that it listens on.
 async fn cut_the_first_batch(to: &str) -> String {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let place = listener.local_addr().unwrap();
+    let address = listener.local_addr().unwrap();
     let to = to.trim_start_matches("http://").to_owned();
     let answered = CancellationToken::new();
     tokio::spawn(async move {
@@ -221,10 +221,10 @@ async fn cut_the_first_batch(to: &str) -> String {
             });
         }
     });
-    format!("http://{place}")
+    format!("http://{address}")
 }
 
-/// Forwards a request, of which some bytes have been read, with its answer.
+/// Forwards a request and its answer. `received` is the part of the request that was already read.
 async fn pass_one_answer(mut client: TcpStream, received: Vec<u8>, to: &str) {
     let mut server = TcpStream::connect(to).await.unwrap();
     server.write_all(&received).await.unwrap();
@@ -233,7 +233,7 @@ async fn pass_one_answer(mut client: TcpStream, received: Vec<u8>, to: &str) {
     let forth = tokio::io::copy(&mut from_client, &mut to_server);
     let mut answer = [0; 64 << 10];
     let back = async {
-        // The answer to one batch, up to its last chunk, wherever a read may end.
+        // The answer to one batch, up to its last chunk. A read may end anywhere in it.
         let mut passed_on = Vec::new();
         while !passed_on.ends_with(b"\n0\r\n\r\n") {
             let size = from_server.read(&mut answer).await.unwrap();

@@ -4,35 +4,36 @@
 use std::time::Duration;
 
 use config::model::Config;
-use domain::clock::{Clock, Timestamp};
 use harness::bounce::{FULL, bounce};
 use harness::http::{Http, json, problem};
 use harness::process::Redeliver;
 use harness::redis;
-use harness::smtp::{Act, SmtpPeer, agree};
-use harness::world::{DAY, LEASE, Settings, World};
-use serde_json::{Value, json};
-use system::clock::SystemClock;
+use harness::smtp::{Act, SmtpPeer};
+use harness::world::{LEASE, Settings, World};
+use reqwest::Response;
+use serde_json::json;
 
 const JO: &str = "jo@example.com";
 
 /// How many messages wait for Jo. The server takes about 150 ms for each.
 const MESSAGES: usize = 24;
 
-fn complaint() -> Value {
-    json!({"type": "complaint", "recipient": JO})
+/// Reports a complaint of Jo. Returns the answer.
+async fn complain(http: &Http) -> Response {
+    let complaint = json!({"type": "complaint", "recipient": JO});
+    let request = http.post("/v1/facts").json(&complaint);
+    request.send().await.unwrap()
 }
 
-/// A world with this many messages for Jo. Its present is days ago, so that they are long due by
-/// the clock of a real worker.
-async fn with_messages(count: usize) -> World {
-    let epoch = Timestamp::default();
-    let start = epoch.plus(SystemClock.now().since(epoch) - 3 * DAY);
-    let world = World::with(Settings {
-        start,
-        ..Settings::default()
-    })
-    .await;
+/// Reports a complaint of Jo. Its answer must be that the address is suppressed.
+async fn complain_and_suppress(http: &Http, why: &str) {
+    let answer = json(complain(http).await).await;
+    assert_eq!(answer["answer"], "suppressed", "{why}");
+}
+
+/// A world with this many messages for Jo. They are due by the clock of a real worker.
+async fn world_with_messages(count: usize) -> World {
+    let world = World::with(Settings::days_behind()).await;
     for n in 0..count {
         let mut bounce = bounce(JO, &format!("m{n}"), FULL);
         bounce["content"] = json!({"inline": "Subject: hello\r\n\r\nhello\r\n"});
@@ -58,24 +59,12 @@ fn start_worker(world: &World, peer: &SmtpPeer) -> Redeliver {
 
 #[tokio::test]
 async fn no_message_is_sent_after_the_answer_to_a_complaint() {
-    let world = with_messages(MESSAGES).await;
-    let slow = |command: &str| {
-        if command == "." {
-            Act::Drip("250 2.0.0 ok", 12)
-        } else {
-            agree(command)
-        }
-    };
-    let peer = SmtpPeer::start(move |received| slow(&received.command)).await;
+    let world = world_with_messages(MESSAGES).await;
+    let peer = SmtpPeer::agreeable_except(".", Act::Drip("250 2.0.0 ok", 12)).await;
     let http = Http::serve(&world).await;
     let worker = start_worker(&world, &peer);
     peer.wait_for_command("MAIL", 2).await;
-    let answer = http
-        .post("/v1/facts")
-        .json(&complaint())
-        .send()
-        .await
-        .unwrap();
+    let answer = complain(&http).await;
     let sent = peer.connections_of("MAIL").len();
     assert_eq!(json(answer).await["answer"], "suppressed");
     assert!(worker.terminate().await.success());
@@ -93,58 +82,24 @@ async fn no_message_is_sent_after_the_answer_to_a_complaint() {
 
 #[tokio::test]
 async fn an_attempt_that_has_not_sent_its_message_yet_is_stopped_before_the_answer() {
-    let world = with_messages(1).await;
-    let hangs = |command: &str| {
-        if command.starts_with("MAIL") {
-            Act::Hang
-        } else {
-            agree(command)
-        }
-    };
-    let peer = SmtpPeer::start(move |received| hangs(&received.command)).await;
+    let world = world_with_messages(1).await;
+    let peer = SmtpPeer::agreeable_except("MAIL", Act::Hang).await;
     let http = Http::serve(&world).await;
     let worker = start_worker(&world, &peer);
     peer.wait_for_command("MAIL", 1).await;
-    let answer = http
-        .post("/v1/facts")
-        .json(&complaint())
-        .send()
-        .await
-        .unwrap();
-    assert_eq!(
-        json(answer).await["answer"],
-        "suppressed",
-        "the worker has reported that it stopped"
-    );
+    complain_and_suppress(&http, "the worker has reported that it stopped").await;
     assert!(worker.terminate().await.success());
     assert!(peer.contents().is_empty());
 }
 
 #[tokio::test]
 async fn the_answer_waits_briefly_for_a_message_that_is_already_sent() {
-    let world = with_messages(2).await;
-    let hangs = |command: &str| {
-        if command == "." {
-            Act::Hang
-        } else {
-            agree(command)
-        }
-    };
-    let peer = SmtpPeer::start(move |received| hangs(&received.command)).await;
+    let world = world_with_messages(2).await;
+    let peer = SmtpPeer::agreeable_except(".", Act::Hang).await;
     let http = Http::serve(&world).await;
     let worker = start_worker(&world, &peer);
     peer.wait_for_command(".", 1).await;
-    let answer = http
-        .post("/v1/facts")
-        .json(&complaint())
-        .send()
-        .await
-        .unwrap();
-    assert_eq!(
-        json(answer).await["answer"],
-        "suppressed",
-        "the worker has reported that it stopped"
-    );
+    complain_and_suppress(&http, "the worker has reported that it stopped").await;
     assert_eq!(
         peer.connections_of("MAIL").len(),
         1,
@@ -164,13 +119,7 @@ async fn until_a_worker_reports_that_it_stopped_or_its_lease_ends_a_complaint_is
     world.post_and_wait_until_due(bounce(JO, "m1", FULL)).await;
     world.claim_one().await;
     for _ in 0..2 {
-        let answer = http
-            .post("/v1/facts")
-            .json(&complaint())
-            .send()
-            .await
-            .unwrap();
-        let document = problem(answer, 503).await;
+        let document = problem(complain(&http).await, 503).await;
         assert!(
             document["detail"]
                 .as_str()
@@ -184,13 +133,7 @@ async fn until_a_worker_reports_that_it_stopped_or_its_lease_ends_a_complaint_is
         "the waiting message is dropped anyway"
     );
     world.clock.advance(LEASE);
-    let answer = http
-        .post("/v1/facts")
-        .json(&complaint())
-        .send()
-        .await
-        .unwrap();
-    assert_eq!(json(answer).await["answer"], "suppressed");
+    complain_and_suppress(&http, "the lease has ended").await;
 }
 
 #[tokio::test]
@@ -204,15 +147,5 @@ async fn a_complaint_is_answered_at_once_if_no_worker_has_the_address() {
         .await;
     world.claim_one().await;
     world.post_and_wait_until_due(bounce(JO, "m1", FULL)).await;
-    let answer = http
-        .post("/v1/facts")
-        .json(&complaint())
-        .send()
-        .await
-        .unwrap();
-    assert_eq!(
-        json(answer).await["answer"],
-        "suppressed",
-        "other addresses may be in progress"
-    );
+    complain_and_suppress(&http, "only another address is in progress").await;
 }

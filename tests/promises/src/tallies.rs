@@ -11,7 +11,7 @@ use domain::reply::Reply;
 use domain::tally::{Tally, TallyResult};
 use harness::bounce::{FULL, MAINTENANCE, OK, UNKNOWN, bounce};
 use harness::random::Random;
-use harness::smtp::{Act, SmtpPeer, agree};
+use harness::smtp::{Act, SmtpPeer};
 use harness::world::{DAY, HOUR, LEASE, Settings, World};
 use policy::table::Table;
 use senders::lease_end::LeaseEnd;
@@ -45,7 +45,7 @@ async fn the_tallies_equal_the_attempts_in_the_journal() {
         world
             .post_bounce(bounce(&format!("user{n}@{domain}"), "m1", MAINTENANCE))
             .await;
-        // Retired by a bounce: this is not an attempt, and not counted.
+        // A bounce retires the address. This is not an attempt, so it is not counted.
         if n % 10 == 0 {
             world
                 .post_bounce(bounce(&format!("user{n}@{domain}"), "m2", UNKNOWN))
@@ -68,7 +68,9 @@ async fn the_tallies_equal_the_attempts_in_the_journal() {
         }
         let replies = [(4, OK), (4, MAINTENANCE), (1, FULL), (2, UNKNOWN)];
         for leased in jobs {
-            world.end([leased], random.weighted(&replies)).await;
+            world
+                .attempt_and_settle([leased], random.weighted(&replies))
+                .await;
         }
     }
 
@@ -111,7 +113,9 @@ async fn a_tally_contains_the_status_the_attempt_the_hour_and_the_waiting_time_o
     world
         .post_and_wait_until_due(bounce("jo@one.example", "m1", FULL))
         .await;
-    world.end(world.claim().await, MAINTENANCE).await;
+    world
+        .attempt_and_settle(world.claim().await, MAINTENANCE)
+        .await;
     let status = Some("4.3.2".parse().unwrap());
     let hour = u8::try_from(world.now().ms() % 86_400_000 / 3_600_000).unwrap();
     let expected = Tally {
@@ -151,15 +155,8 @@ async fn counted(world: &World, destination: &str) -> BTreeMap<TallyResult, u64>
 }
 
 #[tokio::test]
-async fn a_message_sent_completely_but_not_answered_is_counted_as_unknown_for_any_after_dot() {
-    let peer = SmtpPeer::start(|received| {
-        if received.command == "." {
-            Act::Close
-        } else {
-            agree(&received.command)
-        }
-    })
-    .await;
+async fn a_message_sent_completely_but_not_answered_counts_as_unknown_with_any_after_dot_setting() {
+    let peer = SmtpPeer::agreeable_except(".", Act::Close).await;
     for (after_dot, kind) in [
         (AfterDot::Resend, EventKind::AttemptDeferred),
         (AfterDot::AssumeDelivered, EventKind::MessageDelivered),

@@ -21,7 +21,7 @@ use store::keys::Keys;
 use crate::stream::{add, length, reader, reader_on};
 
 const JO: &str = "jo@example.com";
-const THERE: &str = "example.com";
+const DESTINATION: &str = "example.com";
 
 /// Runs Lua in Redis, to write bytes that are not text.
 async fn by_hand(script: &str) {
@@ -33,7 +33,7 @@ fn key(world: &World, name: &str) -> String {
     format!(
         "{}{name}",
         Keys::new(&world.prefix, shards)
-            .shard(Destination::named(THERE).shard(shards))
+            .shard(Destination::named(DESTINATION).shard(shards))
             .prefix
     )
 }
@@ -49,7 +49,7 @@ const ENTRIES: [&str; 7] = [
     r"'metadata', '{', 'recipient', 'sam@example.com', 'reply', '452 4.3.1 full'",
 ];
 
-/// Adds more unreadable entries than a reader reads at once.
+/// Adds more unreadable entries than a reader reads at once. Returns how many.
 async fn add_unreadable_entries(world: &World) -> usize {
     const EACH: usize = 20;
     for fields in ENTRIES {
@@ -101,7 +101,7 @@ async fn unreadable_entries_of_a_dead_reader_are_put_aside_too() {
 }
 
 #[tokio::test]
-async fn a_failure_to_read_new_entries_does_not_delay_the_takeover_of_others_nor_the_reverse() {
+async fn failed_reads_of_new_entries_do_not_delay_takeovers_and_failed_takeovers_delay_no_reads() {
     for broken in ["XPENDING", "XREADGROUP"] {
         let world = World::new().await;
         world.store.open_intake().await.unwrap();
@@ -120,7 +120,7 @@ async fn a_failure_to_read_new_entries_does_not_delay_the_takeover_of_others_nor
         )
         .await;
         let proxy = RedisProxy::before(&redis::url());
-        proxy.chance(move |request| (request == broken).then_some(Fault::Unheard));
+        proxy.choose_faults(move |request| (request == broken).then_some(Fault::RequestLost));
         let store = world.store_at(&proxy.url(), Duration::from_secs(30)).await;
         let stop = tokio_util::sync::CancellationToken::new();
         let _guard = stop.clone().drop_guard();
@@ -234,7 +234,8 @@ async fn a_broken_shard_does_not_stop_upkeep_of_the_others() {
     );
     by_hand(&lost).await;
     let keys = Keys::new(&world.prefix, SHARDS);
-    for shard in (0..SHARDS).filter(|shard| *shard != Destination::named(THERE).shard(SHARDS)) {
+    for shard in (0..SHARDS).filter(|shard| *shard != Destination::named(DESTINATION).shard(SHARDS))
+    {
         for broken in ["jobs", "unavailable", "agenda"] {
             by_hand(&format!(
                 "redis.call('SET', '{}{broken}', 'x')",
@@ -292,12 +293,12 @@ async fn unreadable_names_break_no_list_and_no_upkeep_task() {
     for shard in 0..SHARDS {
         store.repair(shard).await.expect("a shard is repaired");
     }
-    let claimed = world.claim_near(THERE, 10).await;
+    let claimed = world.claim_near(DESTINATION, 10).await;
     assert_eq!(claimed.jobs.len(), 1);
     assert!(
         !claimed.corrupt.is_empty(),
         "the unreadable jobs are reported"
     );
-    world.end(claimed.jobs, OK).await;
+    world.attempt_and_settle(claimed.jobs, OK).await;
     assert_eq!(world.events_of(EventKind::MessageDelivered).await.len(), 1);
 }

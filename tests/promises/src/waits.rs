@@ -15,13 +15,14 @@ use harness::world::{DAY, HOUR, LEASE, SECOND, Settings, World, id};
 use serde_json::{Value, json};
 use store::workers::WorkerId;
 
-const THERE: &str = "one.example";
+const DESTINATION: &str = "one.example";
 
 /// How long a breaker is open the first time.
 const OPEN: Duration = Duration::from_secs(20);
 
-/// A world with `count` due jobs of [`THERE`], a worker that is alive, and a scheduler to ask.
-async fn with_due(count: usize) -> (World, Http) {
+/// A world with `count` due jobs of [`DESTINATION`], a worker that is alive, and a scheduler to
+/// ask.
+async fn world_with_due_jobs(count: usize) -> (World, Http) {
     let breaker = Breaker {
         failures: 1,
         open: OPEN,
@@ -36,7 +37,7 @@ async fn with_due(count: usize) -> (World, Http) {
         ..Settings::default()
     });
     let world = world.await;
-    world.with_due(THERE, count).await;
+    world.post_due_jobs(DESTINATION, count).await;
     world
         .store
         .heartbeat(WorkerId::unique(), HOUR)
@@ -50,9 +51,9 @@ async fn wait_of(http: &Http, address: &str) -> Value {
     http.get_json(&format!("/v1/addresses/{address}")).await["job"]["waits_for"].clone()
 }
 
-/// What one of the jobs of [`THERE`] waits for that are not leased.
-async fn one_that_waits(world: &World, http: &Http, count: usize) -> Value {
-    for address in (0..count).map(|n| format!("user{n}@{THERE}")) {
+/// What a job of [`DESTINATION`] waits for that is not leased.
+async fn wait_of_unleased(world: &World, http: &Http, count: usize) -> Value {
+    for address in (0..count).map(|n| format!("user{n}@{DESTINATION}")) {
         if world
             .job_if_any(&address)
             .await
@@ -64,9 +65,17 @@ async fn one_that_waits(world: &World, http: &Http, count: usize) -> Value {
     panic!("no job waits");
 }
 
-/// Claims the jobs that may be claimed there. Returns how many.
+/// What an unleased job waits for, and then how many jobs a claim leases.
+async fn wait_and_claim(world: &World, http: &Http, count: usize) -> (Value, usize) {
+    (
+        wait_of_unleased(world, http, count).await,
+        claimed(world).await,
+    )
+}
+
+/// Claims the jobs of [`DESTINATION`] that may be claimed. Returns how many.
 async fn claimed(world: &World) -> usize {
-    world.claim_near(THERE, 9).await.jobs.len()
+    world.claim_near(DESTINATION, 9).await.jobs.len()
 }
 
 fn without_end(what: &str) -> Value {
@@ -81,7 +90,7 @@ fn until(what: &str, until: Timestamp) -> Value {
 async fn a_job_waits_until_it_is_due_then_for_a_worker_and_then_for_its_attempt() {
     let world = World::new().await;
     let http = Http::serve(&world).await;
-    let address = format!("jo@{THERE}");
+    let address = format!("jo@{DESTINATION}");
     let due = world
         .post_and_wait_until_due(bounce(&address, "m1", FULL))
         .await;
@@ -106,11 +115,18 @@ async fn a_job_waits_until_it_is_due_then_for_a_worker_and_then_for_its_attempt(
 
 #[tokio::test]
 async fn a_job_waits_for_the_hold_of_its_destination_if_the_hold_ends_after_its_due_time() {
-    let (world, http) = with_due(1).await;
-    let (address, there) = (format!("user0@{THERE}"), Destination::named(THERE));
+    let (world, http) = world_with_due_jobs(1).await;
+    let (address, destination) = (
+        format!("user0@{DESTINATION}"),
+        Destination::named(DESTINATION),
+    );
     let end = world.now().plus(HOUR);
     for hold in [None, Some(end)] {
-        world.store.hold(&there, hold, "they asked").await.unwrap();
+        world
+            .store
+            .hold(&destination, hold, "they asked")
+            .await
+            .unwrap();
         let wanted = json!({"what": "hold", "until": hold, "reason": "they asked"});
         assert_eq!(
             (wait_of(&http, &address).await, claimed(&world).await),
@@ -123,17 +139,19 @@ async fn a_job_waits_for_the_hold_of_its_destination_if_the_hold_ends_after_its_
         without_end("turn"),
         "the hold is over"
     );
-    world.end(world.claim_near(THERE, 1).await.jobs, FULL).await;
+    world
+        .attempt_and_settle(world.claim_near(DESTINATION, 1).await.jobs, FULL)
+        .await;
     let due = world.job(&address).await.due.unwrap();
     world
         .store
-        .hold(&there, Some(due), "they asked")
+        .hold(&destination, Some(due), "they asked")
         .await
         .unwrap();
     assert_eq!(wait_of(&http, &address).await, until("due", due));
     world
         .store
-        .hold(&there, Some(due.plus(SECOND)), "they asked")
+        .hold(&destination, Some(due.plus(SECOND)), "they asked")
         .await
         .unwrap();
     assert_eq!(
@@ -144,14 +162,14 @@ async fn a_job_waits_for_the_hold_of_its_destination_if_the_hold_ends_after_its_
 
 #[tokio::test]
 async fn a_job_waits_for_the_breaker_of_its_destination_and_then_for_the_probe() {
-    let (world, http) = with_due(3).await;
+    let (world, http) = world_with_due_jobs(3).await;
     world
-        .end(world.claim_near(THERE, 1).await.jobs, MAINTENANCE)
+        .attempt_and_settle(world.claim_near(DESTINATION, 1).await.jobs, MAINTENANCE)
         .await;
     let waits = async || {
-        let waits_for = wait_of(&http, &format!("user0@{THERE}")).await;
+        let waits_for = wait_of(&http, &format!("user0@{DESTINATION}")).await;
         if waits_for["what"] == "due" {
-            wait_of(&http, &format!("user1@{THERE}")).await
+            wait_of(&http, &format!("user1@{DESTINATION}")).await
         } else {
             waits_for
         }
@@ -167,11 +185,11 @@ async fn a_job_waits_for_the_breaker_of_its_destination_and_then_for_the_probe()
         without_end("turn"),
         "this job may be the probe"
     );
-    let probe = world.claim_near(THERE, 9).await.jobs;
+    let probe = world.claim_near(DESTINATION, 9).await.jobs;
     assert_eq!(probe.len(), 1);
     let mut shown = Vec::new();
     for n in 0..3 {
-        shown.push(wait_of(&http, &format!("user{n}@{THERE}")).await);
+        shown.push(wait_of(&http, &format!("user{n}@{DESTINATION}")).await);
     }
     assert!(
         shown.contains(&without_end("breaker"))
@@ -183,8 +201,8 @@ async fn a_job_waits_for_the_breaker_of_its_destination_and_then_for_the_probe()
 
 #[tokio::test]
 async fn a_job_waits_for_room_in_the_window_and_for_the_rate_of_its_destination() {
-    let (world, http) = with_due(5).await;
-    let there = Destination::named(THERE);
+    let (world, http) = world_with_due_jobs(5).await;
+    let destination = Destination::named(DESTINATION);
     let limits = PaceLimits {
         rate: 0.0,
         burst: 1.0,
@@ -192,19 +210,16 @@ async fn a_job_waits_for_room_in_the_window_and_for_the_rate_of_its_destination(
     };
     world
         .store
-        .override_limits(&there, Some(limits))
+        .override_limits(&destination, Some(limits))
         .await
         .unwrap();
-    let jobs = world.claim_near(THERE, 9).await.jobs;
+    let jobs = world.claim_near(DESTINATION, 9).await.jobs;
     assert_eq!(jobs.len(), 2);
     assert_eq!(
-        (
-            one_that_waits(&world, &http, 5).await,
-            claimed(&world).await
-        ),
+        wait_and_claim(&world, &http, 5).await,
         (without_end("window"), 0)
     );
-    world.end(jobs, OK).await;
+    world.attempt_and_settle(jobs, OK).await;
     let limits = PaceLimits {
         rate: 0.5,
         window: 9,
@@ -212,50 +227,38 @@ async fn a_job_waits_for_room_in_the_window_and_for_the_rate_of_its_destination(
     };
     world
         .store
-        .override_limits(&there, Some(limits))
+        .override_limits(&destination, Some(limits))
         .await
         .unwrap();
     assert_eq!(
-        (
-            one_that_waits(&world, &http, 5).await,
-            claimed(&world).await
-        ),
+        wait_and_claim(&world, &http, 5).await,
         (without_end("turn"), 1)
     );
     let next = world.now().plus(2 * SECOND);
     assert_eq!(
-        (
-            one_that_waits(&world, &http, 5).await,
-            claimed(&world).await
-        ),
+        wait_and_claim(&world, &http, 5).await,
         (until("rate", next), 0)
     );
     world.clock.set(Timestamp::from_ms(next.ms() - 1));
     assert_eq!(
-        (
-            one_that_waits(&world, &http, 5).await,
-            claimed(&world).await
-        ),
+        wait_and_claim(&world, &http, 5).await,
         (until("rate", next), 0)
     );
     world.clock.set(next);
     assert_eq!(
-        (
-            one_that_waits(&world, &http, 5).await,
-            claimed(&world).await
-        ),
+        wait_and_claim(&world, &http, 5).await,
         (without_end("turn"), 1)
     );
 }
 
 #[tokio::test]
 async fn a_job_waits_for_an_operator_in_quarantine_or_for_a_bounce_after_a_relay_accepted_it() {
-    let (world, http) = with_due(1).await;
+    let (world, http) = world_with_due_jobs(1).await;
     assert_eq!(claimed(&world).await, 1);
     world.clock.advance(LEASE);
     assert_eq!(claimed(&world).await, 0, "the job has lapsed too often");
     assert_eq!(
-        wait_of(&http, &format!("user0@{THERE}")).await,
+        wait_of(&http, &format!("user0@{DESTINATION}")).await,
         without_end("operator")
     );
 
@@ -265,7 +268,7 @@ async fn a_job_waits_for_an_operator_in_quarantine_or_for_a_bounce_after_a_relay
     })
     .await;
     let http = Http::serve(&world).await;
-    let address = format!("jo@{THERE}");
+    let address = format!("jo@{DESTINATION}");
     world
         .post_and_wait_until_due(bounce(&address, "m1", FULL))
         .await;
@@ -279,8 +282,8 @@ async fn a_job_waits_for_an_operator_in_quarantine_or_for_a_bounce_after_a_relay
 
 #[tokio::test]
 async fn the_command_prints_what_a_job_waits_for_and_where() {
-    let (world, http) = with_due(1).await;
-    let job = id(&format!("user0@{THERE}")).key();
+    let (world, http) = world_with_due_jobs(1).await;
+    let job = id(&format!("user0@{DESTINATION}")).key();
     let shown = async || {
         let output = process::run(&["addresses", "show", &job, "--api", http.base()]).await;
         assert!(output.status.success());
@@ -294,14 +297,14 @@ async fn the_command_prints_what_a_job_waits_for_and_where() {
     );
     world
         .store
-        .hold(&Destination::named(THERE), None, "they asked")
+        .hold(&Destination::named(DESTINATION), None, "they asked")
         .await
         .unwrap();
     let wanted = "one.example, which is held until it is released: they asked";
     assert_eq!(shown().await.as_deref(), Some(wanted));
     world
         .store
-        .unhold(&Destination::named(THERE))
+        .unhold(&Destination::named(DESTINATION))
         .await
         .unwrap();
     assert_eq!(claimed(&world).await, 1);

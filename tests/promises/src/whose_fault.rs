@@ -5,7 +5,6 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use domain::address::Address;
-use domain::clock::{Clock, Timestamp};
 use domain::event::EventKind;
 use domain::outcome::{Fault, FaultKind, Outcome, Side};
 use harness::bounce::{FULL, bounce};
@@ -14,14 +13,13 @@ use harness::process::{Redeliver, free_port};
 use harness::redis;
 use harness::smtp::{SmtpPeer, agree};
 use harness::wait::eventually;
-use harness::world::{DAY, Settings, World};
+use harness::world::{Settings, World};
 use hickory_proto::op::ResponseCode;
 use senders::attempt::Attempt;
 use senders::mx::MxSender;
 use senders::sender::Sender;
 use senders::settings::mx::MxSettings;
 use serde_json::json;
-use system::clock::SystemClock;
 
 use crate::smtp::mail;
 
@@ -51,33 +49,21 @@ async fn fault(sender: &MxSender, recipient: &str) -> Fault {
 }
 
 #[tokio::test]
-async fn a_refusing_resolver_is_a_fault_on_our_side_and_a_broken_answer_one_of_the_domain() {
+async fn a_refusing_resolver_is_a_fault_on_our_side_and_a_broken_answer_a_fault_of_the_domain() {
     let dns = DnsServer::start().await;
     let sender = sender(vec![dns.address], 25);
     for (behavior, side, name) in [
-        (
-            Behavior::Saying(ResponseCode::Refused),
-            Side::Ours,
-            "REFUSED",
-        ),
-        (Behavior::Saying(ResponseCode::NotImp), Side::Ours, "NOTIMP"),
-        (
-            Behavior::Saying(ResponseCode::FormErr),
-            Side::Ours,
-            "FORMERR",
-        ),
-        (
-            Behavior::Saying(ResponseCode::NotAuth),
-            Side::Ours,
-            "NOTAUTH",
-        ),
+        (Behavior::Code(ResponseCode::Refused), Side::Ours, "REFUSED"),
+        (Behavior::Code(ResponseCode::NotImp), Side::Ours, "NOTIMP"),
+        (Behavior::Code(ResponseCode::FormErr), Side::Ours, "FORMERR"),
+        (Behavior::Code(ResponseCode::NotAuth), Side::Ours, "NOTAUTH"),
         (Behavior::Silent, Side::Ours, "no answer"),
         (
-            Behavior::Saying(ResponseCode::ServFail),
+            Behavior::Code(ResponseCode::ServFail),
             Side::Theirs,
             "SERVFAIL",
         ),
-        (Behavior::NotSmtp, Side::Theirs, "broken answer"),
+        (Behavior::CutOff, Side::Theirs, "broken answer"),
     ] {
         dns.set_behavior(behavior);
         let fault = fault(&sender, "jo@example.com").await;
@@ -88,7 +74,7 @@ async fn a_refusing_resolver_is_a_fault_on_our_side_and_a_broken_answer_one_of_t
         );
         assert!(fault.text.contains(name), "{fault}");
     }
-    // The DNS has no address for it either.
+    // If aliases form a loop, the domain has no host.
     dns.set_behavior(Behavior::Helpful);
     dns.set_alias("loop.example", "round.example")
         .set_alias("round.example", "loop.example");
@@ -99,7 +85,7 @@ async fn a_refusing_resolver_is_a_fault_on_our_side_and_a_broken_answer_one_of_t
 }
 
 #[tokio::test]
-async fn a_broken_resolver_does_not_decide_if_another_one_answers() {
+async fn a_broken_resolver_has_no_effect_if_another_one_answers() {
     let (broken, good) = (DnsServer::start().await, DnsServer::start().await);
     let peer = SmtpPeer::agreeable().await;
     good.set_mx("example.com", &[(10, "mx.example.com.")])
@@ -109,7 +95,7 @@ async fn a_broken_resolver_does_not_decide_if_another_one_answers() {
         ResponseCode::ServFail,
         ResponseCode::NotImp,
     ] {
-        broken.set_behavior(Behavior::Saying(code));
+        broken.set_behavior(Behavior::Code(code));
         let sender = sender(vec![broken.address, good.address], peer.address.port());
         let outcome = sender.send(&to("jo@example.com")).await;
         assert!(
@@ -119,7 +105,7 @@ async fn a_broken_resolver_does_not_decide_if_another_one_answers() {
     }
     // The answer of a working resolver decides whose fault it is.
     good.set_behavior(Behavior::Failing);
-    broken.set_behavior(Behavior::Saying(ResponseCode::Refused));
+    broken.set_behavior(Behavior::Code(ResponseCode::Refused));
     let fault = fault(
         &sender(vec![broken.address, good.address], 25),
         "jo@example.com",
@@ -177,17 +163,6 @@ async fn any_mail_host_name_in_the_dns_works_and_an_impossible_name_is_a_fault_o
     }
 }
 
-/// A world whose present is days ago, so that its jobs are long due by the clock of a real worker.
-async fn days_ago() -> World {
-    let epoch = Timestamp::default();
-    let start = epoch.plus(SystemClock.now().since(epoch) - 3 * DAY);
-    World::with(Settings {
-        start,
-        ..Settings::default()
-    })
-    .await
-}
-
 /// The configuration of a worker in this world that sends by `mx`.
 fn mx_worker(world: &World, worker: &str, route: &str) -> String {
     let (url, prefix, shards) = (redis::url(), &world.prefix, world.store.shards());
@@ -222,7 +197,7 @@ async fn without_network() -> &'static [&'static str] {
 #[tokio::test]
 async fn a_machine_without_network_or_resolver_spends_no_attempt_and_opens_no_breaker() {
     const JOBS: usize = 30;
-    let world = days_ago().await;
+    let world = World::with(Settings::days_behind()).await;
     for n in 0..JOBS {
         // The addresses have no route, and the names have no server to ask.
         let recipient = if n % 2 == 0 {
@@ -333,8 +308,9 @@ async fn an_ip_version_without_a_route_is_ignored_if_the_other_can_decide() {
     );
 }
 
-/// The configuration of a worker. Each domain has a separate host name, and all of them are `peer`.
-async fn with_separate_hosts(
+/// Posts a bounce for each of this many domains. Each domain has its own mail host, and all these
+/// hosts are `peer`. Returns the configuration of a worker.
+async fn post_for_separate_hosts(
     world: &World,
     dns: &DnsServer,
     peer: &SmtpPeer,
@@ -357,7 +333,7 @@ async fn with_separate_hosts(
 }
 
 async fn all_are_delivered_at_the_first_try(world: &World, worker: &Redeliver, jobs: usize) {
-    eventually("all mail to get through", async || {
+    eventually("all deliveries", async || {
         (world.events_of(EventKind::MessageDelivered).await.len() == jobs).then_some(())
     })
     .await;
@@ -374,11 +350,11 @@ async fn all_are_delivered_at_the_first_try(world: &World, worker: &Redeliver, j
 async fn a_worker_that_may_open_few_files_makes_fewer_attempts_at_once_and_delivers_all_mail() {
     const JOBS: usize = 200;
     let (world, dns, peer) = (
-        days_ago().await,
+        World::with(Settings::days_behind()).await,
         DnsServer::start().await,
         SmtpPeer::agreeable().await,
     );
-    let config = with_separate_hosts(&world, &dns, &peer, JOBS).await;
+    let config = post_for_separate_hosts(&world, &dns, &peer, JOBS).await;
     let worker = Redeliver::start_by(&["prlimit", "--nofile=64:64"], &[], &["worker"], &config);
     all_are_delivered_at_the_first_try(&world, &worker, JOBS).await;
     let log = worker.log();
@@ -393,7 +369,7 @@ async fn a_worker_that_may_open_few_files_makes_fewer_attempts_at_once_and_deliv
 async fn a_worker_that_runs_out_of_files_waits_for_them_and_fails_no_attempt() {
     const JOBS: usize = 20;
     let (world, dns, peer) = (
-        days_ago().await,
+        World::with(Settings::days_behind()).await,
         DnsServer::start().await,
         SmtpPeer::agreeable().await,
     );
@@ -411,19 +387,19 @@ async fn a_worker_that_runs_out_of_files_waits_for_them_and_fails_no_attempt() {
                 .success()
         );
     };
-    let config = with_separate_hosts(&world, &dns, &peer, 0).await;
+    let config = post_for_separate_hosts(&world, &dns, &peer, 0).await;
     let worker = Redeliver::start_by(
         &["prlimit", "--nofile=1024:1024"],
         &[],
         &["worker"],
         &config,
     );
-    eventually("the worker to work", async || {
+    eventually("the worker to start", async || {
         worker.log().contains("until it stops").then_some(())
     })
     .await;
     limit(&worker, "8").await;
-    with_separate_hosts(&world, &dns, &peer, JOBS).await;
+    post_for_separate_hosts(&world, &dns, &peer, JOBS).await;
     eventually("the problem in the log", async || {
         worker.log().contains("EMFILE").then_some(())
     })
@@ -437,7 +413,7 @@ async fn a_worker_that_runs_out_of_files_waits_for_them_and_fails_no_attempt() {
 async fn a_scheduler_logs_that_its_resolver_refuses_and_does_not_ask_it_for_a_while() {
     const DOMAINS: usize = 20;
     let (world, dns) = (World::new().await, DnsServer::start().await);
-    dns.set_behavior(Behavior::Saying(ResponseCode::Refused));
+    dns.set_behavior(Behavior::Code(ResponseCode::Refused));
     let (url, prefix, shards, port) = (
         redis::url(),
         &world.prefix,
@@ -481,7 +457,7 @@ async fn a_scheduler_logs_that_its_resolver_refuses_and_does_not_ask_it_for_a_wh
     assert_eq!(
         lines("check the DNS server"),
         1,
-        "the log says what to do:\n{log}"
+        "the log explains what to do:\n{log}"
     );
     assert!(scheduler.terminate().await.success());
 }

@@ -1,5 +1,5 @@
-//! Reports that come as mail: within bounds, every name on one line, and no failure with a status
-//! of success.
+//! Reports that come as mail: each is within bounds, has every name on one line, and has no failure
+//! with a status of success.
 
 use domain::status::StatusClass;
 use reports::bounds::{MAX_DIAGNOSTIC, MAX_NAME, MAX_RECIPIENTS};

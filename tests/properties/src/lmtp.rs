@@ -1,5 +1,5 @@
-//! LMTP: each command has one reply, which is always well-formed. Content is read
-//! only for recipients, within the bound on their number.
+//! LMTP: each command has one reply, which is always well-formed. Content is read only if there are
+//! recipients, and there are never more recipients than the bound.
 
 use scheduler::intake::lmtp::dialogue::{Dialogue, Line, Next};
 

@@ -1,5 +1,5 @@
-//! NDJSON and log lines: the lines are the same however the bytes arrive, each has one answer, and
-//! an accepted message can be read from its record.
+//! NDJSON and log lines: the lines are the same for any size of the pieces in which the bytes
+//! arrive, each line has one answer, and an accepted message can be read from its record.
 
 use std::collections::HashSet;
 
@@ -26,7 +26,7 @@ const LINE_MAX: usize = 4 << 10;
 /// The most inline content here, in bytes.
 const INLINE_MAX: usize = 1 << 10;
 
-/// The time at which all this happens.
+/// The current time in these checks.
 const NOW: Timestamp = Timestamp::from_ms(1_767_312_000_000);
 
 /// Parses any bytes as lines. The first byte determines the size of the pieces in which they
@@ -38,9 +38,9 @@ pub fn check(bytes: &[u8]) {
     let Some((size, body)) = bytes.split_first() else {
         return;
     };
-    let lines = arriving(body, body.len().max(1));
+    let lines = lines_in_pieces(body, body.len().max(1));
     assert_eq!(
-        arriving(body, usize::from(*size).max(1)),
+        lines_in_pieces(body, usize::from(*size).max(1)),
         lines,
         "in pieces of {size}"
     );
@@ -98,12 +98,12 @@ pub fn check_line(line: &[u8]) {
         NOW,
         FixedOffset::east_opt(3_600).expect("an hour is a time zone"),
     );
-    let told = [Kumomta.bounces(text), postfix.bounces(text)];
-    told.into_iter().flatten().flatten().for_each(judge);
+    let read = [Kumomta.bounces(text), postfix.bounces(text)];
+    read.into_iter().flatten().flatten().for_each(judge);
 }
 
-/// How many keys the objects of a JSON text have, including repeated ones: each has a colon outside
-/// of strings.
+/// How many keys the objects of a JSON text have, including repeated keys. After each key there is
+/// a colon outside of strings.
 fn entries_of_text(json: &[u8]) -> usize {
     let (mut count, mut in_string, mut is_escaped) = (0, false, false);
     for byte in json {
@@ -130,7 +130,7 @@ fn entries_of_value(value: &Value) -> usize {
 }
 
 /// The lines of bytes that arrive in pieces of this size.
-fn arriving(bytes: &[u8], size: usize) -> Vec<Numbered> {
+fn lines_in_pieces(bytes: &[u8], size: usize) -> Vec<Numbered> {
     let mut found = Vec::new();
     let mut lines = Lines::new(LINE_MAX);
     bytes

@@ -9,8 +9,8 @@ use policy::table::Table;
 
 use crate::is_one_line;
 
-/// The length of the longest placeholder in a fingerprint. The shortest word that one replaces has
-/// 2 bytes: the IPv6 address `::`.
+/// The length of the longest placeholder in a fingerprint. The shortest word that a placeholder
+/// replaces has 2 bytes: the IPv6 address `::`.
 const PLACEHOLDER_MAX: usize = "{timestamp}".len();
 
 /// Parses any bytes as a reply.
@@ -41,7 +41,7 @@ pub fn check(bytes: &[u8]) {
 
     // The policy has a row for every reply.
     Table::embedded().row(&reply, "default", None, "example.com");
-    reason::of(&reply);
+    reason::recognize(&reply);
     hint::hint(&reply.text);
 
     for text in [raw.as_ref(), &reply.text] {
@@ -58,7 +58,7 @@ pub fn check(bytes: &[u8]) {
     }
 }
 
-/// Checks the properties of every reply, wherever it was quoted.
+/// Checks the properties of every reply, including replies that a report or a log quotes.
 pub(crate) fn check_reply(reply: &Reply) {
     assert!(
         reply.text.len() <= MAX_TEXT && is_one_line(&reply.text),
@@ -70,8 +70,8 @@ pub(crate) fn check_reply(reply: &Reply) {
     );
 }
 
-/// Checks that code and status do not contradict each other. In a report they may, if it is about a
-/// message that was delivered or is still being tried.
+/// Checks that code and status do not contradict each other. They may do so only in a report about
+/// a message that was delivered or is still being tried.
 pub(crate) fn check_code_and_status(reply: &Reply) {
     if let (Some(code), Some(status)) = (reply.code, reply.status) {
         assert_eq!(

@@ -1,5 +1,5 @@
-//! Webhooks: whatever a service sends, each of its events is a bounce or fact that the adapters of
-//! our own format can read.
+//! Webhooks: for any body that a service sends, each bounce or fact in it can be read by the
+//! readers of our own formats, or is refused with a reason.
 
 use axum::http::{HeaderMap, HeaderValue, header};
 use config::hooks::{Hook, Service};

@@ -10,7 +10,7 @@ use serde_json::Value;
 use crate::cargo::{folder, name, needs, root, workspace};
 use crate::imports::{circle_through, imports};
 
-/// The file that contains the diagram, and the lines before and after it.
+/// The file that contains the diagram, and the lines before and after the diagram in it.
 const MAP: &str = "ARCHITECTURE.md";
 const BEGIN: &str = "<!-- crates: begin -->\n";
 const END: &str = "<!-- crates: end -->";
@@ -18,7 +18,7 @@ const END: &str = "<!-- crates: end -->";
 /// Packages that contain no part of the product.
 const TESTS: [&str; 5] = ["harness", "promises", "properties", "chaos", "repository"];
 
-/// Crates without I/O, and the packages that none of them may depend on.
+/// Crates without I/O.
 const PURE: [&str; 6] = [
     "domain",
     "classify",
@@ -27,6 +27,7 @@ const PURE: [&str; 6] = [
     "reports",
     "signing",
 ];
+/// Packages that none of these crates may depend on.
 const IMPURE: [&str; 8] = [
     "tokio",
     "redis",
@@ -38,7 +39,8 @@ const IMPURE: [&str; 8] = [
     "nix",
 ];
 
-/// The arrows between our own crates, without those that follow from other arrows.
+/// The diagram: an arrow from each of our crates to each of our crates that it needs. Arrows that
+/// follow from other arrows are left out.
 fn diagram(packages: &[Value]) -> String {
     let ours: BTreeSet<&str> = packages
         .iter()
@@ -71,6 +73,7 @@ fn diagram(packages: &[Value]) -> String {
     drawn + "```\n"
 }
 
+/// All crates that a crate needs, directly or through others.
 fn all_below<'n>(needed: &BTreeMap<&'n str, BTreeSet<&'n str>>, from: &str) -> BTreeSet<&'n str> {
     let mut found = BTreeSet::new();
     let mut open: Vec<&str> = needed[from].iter().copied().collect();

@@ -1,5 +1,5 @@
-//! Checks the dependencies. deny.toml allows their licences and does not ban them, they come from
-//! crates.io, and the sources use each one that a manifest names.
+//! Checks the dependencies: deny.toml allows their licences and does not ban them, they come from
+//! crates.io, and the sources use each dependency that a manifest lists.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -125,8 +125,8 @@ fn read_sources(folder: &Path, packages: &[PathBuf], text: &mut String) {
     }
 }
 
-/// Whether a source uses a crate: in a path (`name::`, also after a space as ` ::name::`), or in a
-/// `use name;`.
+/// Whether a source uses a crate: in a path (`name::` or `::name::`), or in `use name;`. A module
+/// of the same name inside a path (`other::name::`) does not count.
 fn is_used(crate_name: &str, text: &str) -> bool {
     text.match_indices(crate_name).any(|(at, _)| {
         let before = text[..at].chars().next_back();

@@ -1,5 +1,5 @@
-//! Which modules of a crate import which. Only `use` statements and paths from `crate::` count. A
-//! `mod child;` is no import.
+//! Finds which modules each module of a crate imports. Only `use` statements and paths from
+//! `crate::` count as imports; `mod child;` does not.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
@@ -97,7 +97,7 @@ fn paths(module: &Module, text: &str) -> Vec<Module> {
         .collect()
 }
 
-/// Takes a tree of imports apart: `a::{b, c::d}` is `a::b` and `a::c::d`.
+/// Adds the single paths of a tree of imports to `found`: `a::{b, c::d}` is `a::b` and `a::c::d`.
 fn expand(above: &Module, tree: &str, found: &mut Vec<Module>) {
     let mut depth = 0;
     let branches = tree.split(|c: char| {
@@ -135,7 +135,8 @@ fn from_root(module: &Module, children: &[&str], path: &[String]) -> Option<Modu
     }
 }
 
-/// Returns the innermost module that a path leads into, or `None` if that is the root.
+/// Returns the innermost module in a path, or `None` if that is the root. The end of a path may be
+/// an item of the module.
 fn module_of(path: &[String], texts: &BTreeMap<Module, String>) -> Option<Module> {
     (0..=path.len())
         .rev()
@@ -145,7 +146,7 @@ fn module_of(path: &[String], texts: &BTreeMap<Module, String>) -> Option<Module
 }
 
 #[test]
-fn trees_of_imports_are_taken_apart() {
+fn a_tree_of_imports_becomes_single_paths() {
     let module: Module = ["a".to_owned(), "b".to_owned()].into();
     let text = "pub mod c;\nuse super::x::{Y, z::{self, W}};\nuse c::D;\nuse std::fmt;\n\
                 fn f() { crate::p::q(); }";

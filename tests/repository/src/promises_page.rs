@@ -47,7 +47,8 @@ fn page() -> String {
     page
 }
 
-/// One module, unless it has no tests, and then the modules below it.
+/// Writes the section of a module, and after it the sections of the modules below it. A module
+/// without tests has no section.
 fn section(page: &mut String, module: &Path, level: &str) {
     let text = fs::read_to_string(module.with_extension("rs")).unwrap();
     let title = module.file_name().unwrap().to_str().unwrap();
@@ -113,7 +114,7 @@ fn capitalised(name: &str) -> String {
 }
 
 #[test]
-fn tests_are_read_in_order_and_functions_that_they_share_are_left_out() {
+fn the_names_of_tests_are_read_in_order_without_other_functions() {
     let text = "fn shared() {}\n#[tokio::test]\nasync fn b() {}\n#[test]\n#[ignore]\nfn a() {}\n";
     assert_eq!(tests(text), ["b", "a"]);
     assert_eq!(capitalised("a_lease_ends"), "A lease ends");

@@ -1,4 +1,4 @@
-//! One attempt, as a sender gets it.
+//! The description of one attempt that a sender gets.
 
 use std::sync::Arc;
 
@@ -13,7 +13,7 @@ use crate::in_doubt::InDoubt;
 pub struct Attempt {
     /// The job's id, `account/recipient`.
     pub job: Arc<str>,
-    /// Which attempt of the job this is; the platform's own was 0.
+    /// The number of this attempt of the job. The platform's own attempt was number 0.
     pub number: u32,
     /// The id of the message within its job.
     pub message_id: String,
@@ -30,7 +30,7 @@ pub struct Attempt {
     pub stream: Option<String>,
     /// The trace that the message belongs to (W3C Trace Context).
     pub traceparent: Option<String>,
-    /// What the platform sent with the message.
+    /// The data that the platform attached to the message.
     pub metadata: Map<String, Value>,
     /// The message as it is transmitted, before dot-stuffing. `None` if the platform keeps the
     /// content.

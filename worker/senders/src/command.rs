@@ -1,6 +1,6 @@
-//! Runs a program that sends, as `sendmail` does: the envelope in the arguments, the content on
-//! standard input. The exit status is read as in sysexits.h. If the output begins with a reply or a
-//! status, it is the reply.
+//! Runs a program that sends, as `sendmail` does. The program gets the envelope in its arguments
+//! and the content on standard input. Its exit status means what sysexits.h defines. If its output
+//! begins with an SMTP reply or an enhanced status, that is the reply.
 //!
 //! No shell interprets any part of a message. The program inherits no environment variables. No
 //! address can be read as an option.
@@ -32,7 +32,7 @@ mod exit;
 const OUTPUT_GRACE: Duration = Duration::from_millis(100);
 
 /// How many bytes are written to a program at once.
-const WRITE: usize = 64 << 10;
+const WRITE_BYTES: usize = 64 << 10;
 
 /// Sends through a program.
 pub struct CommandSender {
@@ -66,7 +66,7 @@ impl CommandSender {
             .spawn()
             .map_err(|err| not_started(&err))?;
         let mut running = Running(child);
-        // From its start on, the program may have sent the message.
+        // As soon as the program has started, it may have sent the message.
         match in_doubt
             .answer(timeout(
                 self.settings.timeout,
@@ -110,7 +110,7 @@ impl Running {
         let status = {
             let write = async {
                 if let Some(input) = input {
-                    // A program may stop reading early. Its exit status decides then.
+                    // A program may stop reading early. Then its exit status alone decides.
                     let _ = write(input, content, crlf).await;
                 }
             };
@@ -133,19 +133,19 @@ impl Running {
 
 impl Drop for Running {
     fn drop(&mut self) {
-        // The process has an id until it was waited for, so the id cannot belong to another
-        // process.
+        // Once the process has been waited for, `id` returns `None`. So this id cannot belong to
+        // another process.
         if let Some(id) = self.0.id().and_then(|id| i32::try_from(id).ok()) {
             let _ = killpg(Pid::from_raw(id), Signal::SIGKILL);
         }
     }
 }
 
-/// Reads to the end, and keeps only the first `most` bytes.
+/// Reads to the end, and keeps only the first `kept_max` bytes.
 async fn read_up_to(
     from: &mut (impl AsyncRead + Unpin),
     kept: &mut Vec<u8>,
-    most: usize,
+    kept_max: usize,
 ) -> io::Result<()> {
     let mut piece = [0; 4_096];
     loop {
@@ -153,7 +153,7 @@ async fn read_up_to(
         if count == 0 {
             return Ok(());
         }
-        kept.extend_from_slice(&piece[..count.min(most.saturating_sub(kept.len()))]);
+        kept.extend_from_slice(&piece[..count.min(kept_max.saturating_sub(kept.len()))]);
     }
 }
 
@@ -188,10 +188,10 @@ fn not_started(err: &io::Error) -> Fault {
     }
 }
 
-/// Writes the content with CRLF or with the LF of Unix. Its own line ends are all CRLF. The content
-/// is not copied as a whole.
+/// Writes the content, in which every line ends with CRLF. Unless `crlf` is set, each CRLF is
+/// written as the LF of Unix. The content is not copied as a whole.
 async fn write(input: impl AsyncWrite + Unpin, content: &[u8], crlf: bool) -> io::Result<()> {
-    let mut input = BufWriter::with_capacity(WRITE, input);
+    let mut input = BufWriter::with_capacity(WRITE_BYTES, input);
     if crlf {
         input.write_all(content).await?;
     } else {

@@ -17,7 +17,7 @@ use crate::sender::Sender;
 const AT_ONCE: usize = 8;
 
 /// After how long attempts are cancelled.
-const CUTS: [Duration; 5] = [
+const CANCELLED_AFTER: [Duration; 5] = [
     Duration::ZERO,
     Duration::from_micros(200),
     Duration::from_millis(1),
@@ -29,7 +29,7 @@ const CUTS: [Duration; 5] = [
 pub struct Subject<'a> {
     /// The sender.
     pub sender: &'a dyn Sender,
-    /// The time within which it promises an outcome.
+    /// The time within which it guarantees an outcome.
     pub limit: Duration,
     /// Whether its peer accepts mail for internationalized addresses.
     pub takes_utf8: bool,
@@ -206,12 +206,12 @@ async fn content_is_not_changed<F: Future<Output = Vec<Bytes>>>(
 }
 
 async fn a_cancelled_attempt_does_not_disturb_the_next(subject: &Subject<'_>) {
-    for (number, cut) in CUTS.into_iter().enumerate() {
-        let _ = timeout(cut, subject.sender.send(&plain(number))).await;
+    for (number, limit) in CANCELLED_AFTER.into_iter().enumerate() {
+        let _ = timeout(limit, subject.sender.send(&plain(number))).await;
         let outcome = send(subject, &plain(100 + number)).await;
         assert!(
             got_through(&outcome),
-            "an attempt after one that was cancelled at {cut:?} gets through: {outcome:?}"
+            "an attempt after one that was cancelled after {limit:?} gets through: {outcome:?}"
         );
     }
 }

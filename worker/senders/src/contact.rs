@@ -1,10 +1,10 @@
-//! Since when the destination's own host has been silent during an attempt. The sender that talks
-//! to that host records it here. The worker reads it to find attempts that hang, and may give one
-//! up whose content is not on its way yet.
+//! Records since when the destination's own host has been silent during an attempt. The sender that
+//! talks to that host writes the record. The worker reads it to find attempts that hang. It may
+//! give up an attempt whose content is not being sent yet.
 //!
-//! The record belongs to the attempt's task, so functions that open and read connections need no
-//! extra parameter. For a relay, a program or an HTTP service nothing is recorded: their silence
-//! says nothing about the destination.
+//! The record is a variable of the attempt's task, so functions that open and read connections need
+//! no extra parameter. For a relay, a program or an HTTP service nothing is recorded, because their
+//! silence does not mean that the destination is silent.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -22,7 +22,7 @@ pub struct Contact(Arc<Mutex<State>>);
 struct State {
     /// Whether the sender talks to the destination's own hosts.
     is_direct: bool,
-    /// Since when a host has been silent, if the sender waits for one.
+    /// Since when the host has been silent, if the sender waits for a host.
     silent_since: Option<Instant>,
     stage: Stage,
 }
@@ -34,17 +34,18 @@ enum Stage {
     /// Content is being sent, and the host may soon have the message. The attempt is no longer
     /// given up.
     Content,
-    /// It was given up. Its host had been silent since this instant.
+    /// The attempt was given up. Its host had been silent since this instant.
     GivenUp(Instant),
 }
 
 impl Contact {
-    /// Runs an attempt whose contact is recorded here.
+    /// Runs an attempt, and records its contact here.
     pub async fn during<T>(self, attempt: impl Future<Output = T>) -> T {
         CURRENT.scope(self, attempt).await
     }
 
-    /// Whether the attempt talks to the destination's own hosts, or waits for a connection to one.
+    /// Whether the attempt talks to the destination's own hosts, or waits for a free connection to
+    /// them.
     pub fn is_direct(&self) -> bool {
         self.state().is_direct
     }
@@ -58,15 +59,14 @@ impl Contact {
     /// `silent_since`. Returns whether it was given up; if so, the caller has to cancel it.
     pub fn give_up(&self, silent_since: Instant) -> bool {
         let mut state = self.state();
-        let may = state.stage == Stage::BeforeContent;
-        if may {
+        let is_given_up = state.stage == Stage::BeforeContent;
+        if is_given_up {
             state.stage = Stage::GivenUp(silent_since);
         }
-        may
+        is_given_up
     }
 
-    /// Returns since when the host had been silent when the attempt was given up; `None` if it was
-    /// not.
+    /// If the attempt was given up, returns since when its host had been silent at that time.
     pub fn given_up(&self) -> Option<Instant> {
         match self.state().stage {
             Stage::GivenUp(silent_since) => Some(silent_since),
@@ -117,21 +117,22 @@ pub(crate) fn note_answer() {
     });
 }
 
-/// Records that content is about to be sent. Returns whether it may be: not if the attempt was
-/// given up and is being cancelled.
+/// Records that content is about to be sent. Returns false if it must not be sent, because the
+/// attempt was given up and is being cancelled.
 pub(crate) fn begin_content() -> bool {
-    let mut may = true;
+    let mut may_send = true;
     note(|state| match state.stage {
-        Stage::GivenUp(_) => may = false,
+        Stage::GivenUp(_) => may_send = false,
         Stage::BeforeContent | Stage::Content => state.stage = Stage::Content,
     });
-    may
+    may_send
 }
 
 #[cfg(any(test, feature = "conformance"))]
 impl Contact {
-    /// For tests: returns the contact of an attempt that has contacted one of the destination's own
-    /// hosts. It waits for the host if `is_connected`, otherwise for a connection.
+    /// For tests: returns the contact of an attempt at one of the destination's own hosts. If
+    /// `is_connected`, the attempt waits for an answer of the host, otherwise for a free
+    /// connection.
     pub async fn with_host(is_connected: bool) -> Self {
         let contact = Self::default();
         let attempt = async {

@@ -1,9 +1,9 @@
-//! Asks the platform to send by itself: posts each attempt as a signed request, and the answer is
-//! the outcome. So a platform in any language can be a sender. If it renders its mail again, no
-//! content needs to be stored.
+//! Asks the platform to send by itself: posts each attempt as a signed request, and turns the
+//! answer into the outcome. So a platform in any language can be a sender. If the platform renders
+//! its mail again for each attempt, no content needs to be stored.
 //!
 //! Each route has one URL. Redirects are not followed, and proxies from the environment are
-//! ignored. So mail goes only to that host. TLS certificates are verified.
+//! ignored. So mail goes only to the host of that URL. TLS certificates are verified.
 
 use std::error::Error;
 use std::sync::Arc;
@@ -81,7 +81,7 @@ impl HttpSender {
         let answer = request.body(body).send().await.map_err(fault)?;
         let status = answer.status().as_u16();
         let retry_after_s = retry_after_s(answer.headers(), now);
-        // The status is valid even if reading the body fails.
+        // If the body cannot be read, the status alone decides.
         let body = self.read(answer).await.unwrap_or_default();
         answer::outcome(status, retry_after_s, body.as_deref())
     }
@@ -132,8 +132,8 @@ fn retry_after_s(headers: &HeaderMap, now: Timestamp) -> Option<u64> {
     })
 }
 
-/// A failed request is a fault on our side and never counts against the recipient. If the platform
-/// may have read the request, it is unknown whether the mail was sent.
+/// Returns the fault for a failed request. It is on our side and never counts against the
+/// recipient. If the platform may have read the request, it is unknown whether the mail was sent.
 fn fault(err: reqwest::Error) -> Fault {
     let kind = if err.is_connect() {
         FaultKind::Connect

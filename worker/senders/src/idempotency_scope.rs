@@ -3,9 +3,9 @@
 use domain::job::Head;
 use xxhash_rust::xxh3::xxh3_128;
 
-/// Distinguishes two attempts of the same job. Settling an attempt that counts changes `settled`. A
-/// job that is created, or created again, has another `created_ms`. A lapsed lease changes neither.
-/// A hold does not either, because a held job was not tried.
+/// Distinguishes the attempts of one job. `settled` changes when an attempt that counts is settled.
+/// `created_ms` changes when the job is created again. A lapsed lease changes neither of them, and
+/// a hold does not either, because a held job was not tried.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct IdempotencyScope {
     created_ms: i64,
@@ -28,7 +28,7 @@ impl IdempotencyScope {
             created_ms,
             settled,
         } = self;
-        let named = format!("{job}\n{created_ms}\n{settled}\n{message_id}");
-        format!("rd-{:032x}", xxh3_128(named.as_bytes()))
+        let hashed = format!("{job}\n{created_ms}\n{settled}\n{message_id}");
+        format!("rd-{:032x}", xxh3_128(hashed.as_bytes()))
     }
 }

@@ -1,5 +1,5 @@
-//! Until when a worker may send the mail of its leased jobs. A process that was frozen or suspended
-//! learns from this, without a call to Redis, that other workers may have its jobs.
+//! Until when a worker may send the mail of its leased jobs. A process that was suspended learns
+//! here, without a call to Redis, that other workers may have its jobs.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -20,8 +20,8 @@ struct Inner {
 }
 
 impl LeaseEnd {
-    /// Returns the end of a lease with this length that was requested from Redis at `asked_at`, a
-    /// value of [`Clock::monotonic`].
+    /// Returns the end of a lease of this length. `asked_at` is when the lease was requested from
+    /// Redis, a value of [`Clock::monotonic`].
     pub fn new(clock: Arc<dyn Clock>, asked_at: Duration, length: Duration) -> Self {
         let end = Self(Some(Arc::new(Inner {
             clock,

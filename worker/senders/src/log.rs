@@ -1,4 +1,4 @@
-//! Logs what it would send and reports it as delivered. For trying things out.
+//! Logs each message and reports it as delivered, but sends nothing. For trying Redeliver out.
 
 use async_trait::async_trait;
 use domain::outcome::Outcome;

@@ -1,8 +1,8 @@
 //! Delivers mail directly to the recipients' own mail hosts (RFC 5321, section 5.1).
 //!
-//! If a host cannot be reached, rejects us or closes the connection, the next host is tried. What a
-//! host replies about the message is the outcome. Unlike at our own relay, a 421 greeting here is
-//! the host's failure and says something about the host.
+//! If a host cannot be reached, rejects us or closes the connection, the next host is tried. If a
+//! host replies about the message, that reply is the outcome. A 421 greeting is a failure of the
+//! destination's host. From our own relay it would be a failure on our side.
 
 use std::sync::Arc;
 
@@ -16,7 +16,7 @@ use self::sources::Sources;
 use super::smtp::pool::Pools;
 use super::smtp::recorder::TranscriptRecorder;
 use super::smtp::tls::TlsClient;
-use super::smtp::{OpenSessions, assumed, without_content};
+use super::smtp::{OpenSessions, assumed_reply, without_content};
 use crate::attempt::Attempt;
 use crate::contact;
 use crate::sender::Sender;
@@ -94,18 +94,18 @@ impl MxSender {
         let domain = attempt.recipient.domain();
         let hosts = match dns.hosts(domain, &self.settings.session.helo).await {
             Ok(hosts) => hosts,
-            Err(no) => return no.outcome(),
+            Err(err) => return err.outcome(),
         };
         let mut skipped: Option<SkippedHost> = None;
-        let mut left = self.settings.hosts_max;
+        let mut addresses_left = self.settings.hosts_max;
         let mut turn = self.sources.turn();
         for host in hosts.into_iter().take(self.settings.hosts_max) {
             recorder.begin(Phase::Lookup);
             contact::stop_waiting();
             let addresses = match dns.addresses(&host).await {
                 Ok(addresses) => addresses,
-                Err(no) => {
-                    skipped = SkippedHost::NotFound(no).or_more_informative(skipped);
+                Err(err) => {
+                    skipped = SkippedHost::NotFound(err).or_more_informative(skipped);
                     continue;
                 }
             };
@@ -114,10 +114,10 @@ impl MxSender {
                     skipped = SkippedHost::NoSource.or_more_informative(skipped);
                     continue;
                 };
-                if left == 0 {
+                if addresses_left == 0 {
                     break;
                 }
-                left -= 1;
+                addresses_left -= 1;
                 let place = Place::Address((address, self.settings.port).into());
                 let peer = Peer {
                     host: hosts::name(&host, address),
@@ -135,13 +135,13 @@ impl MxSender {
                     Err(stop) if stop.is_in_doubt() => {
                         recorder.mark_in_doubt();
                         return match self.settings.session.after_dot {
-                            AfterDot::AssumeDelivered => Outcome::Delivered(assumed()),
+                            AfterDot::AssumeDelivered => Outcome::Delivered(assumed_reply()),
                             AfterDot::Resend => stop.outcome(Side::Theirs),
                         };
                     }
                     Err(stop) if stop.is_about_connection() && stop.phase != Phase::Dot => {
                         // An unroutable address was not tried and does not count.
-                        left += usize::from(stop.is_unroutable());
+                        addresses_left += usize::from(stop.is_unroutable());
                         skipped = SkippedHost::Stopped(stop).or_more_informative(skipped);
                     }
                     Err(stop) => return stop.outcome(Side::Theirs),

@@ -14,10 +14,10 @@ pub trait Sender: Send + Sync {
     /// answers. The suite in `conformance` (feature `conformance`) tests what every sender must
     /// guarantee.
     ///
-    /// Cancel-safe: dropping the call leaves no half-used connection for the next one. A dropped
-    /// call counts as an attempt that was never made. So the caller must not drop it while the
-    /// message's [`InDoubt`](crate::in_doubt::InDoubt) is open; in that state the call returns soon
-    /// by itself.
+    /// Cancel-safe: a dropped call leaves no half-used connection for the next call. It counts as
+    /// an attempt that was never made. So the caller must not drop it while the message is in doubt
+    /// ([`InDoubt`](crate::in_doubt::InDoubt)). In that state a cancelled call returns soon by
+    /// itself.
     async fn send(&self, attempt: &Attempt) -> Outcome;
 
     /// Like [`send`](Self::send), and also returns the transcript of the conversation, for events

@@ -1,8 +1,8 @@
 //! Hands mail to a relay over SMTP (RFC 5321). Connections are kept and reused.
 //!
-//! The relay's reply to MAIL, RCPT or the content is its answer for this message. These are our own
-//! trouble and never count against the recipient: failures before MAIL (no connection, a refused
-//! greeting), a 421 before the content was sent, and lost connections.
+//! The relay's reply to MAIL, RCPT or the content is its answer for this message. Other failures
+//! are on our side and never count against the recipient: failures before MAIL (no connection, a
+//! refused greeting), a 421 before the content was sent, and lost connections.
 
 use std::sync::Arc;
 
@@ -109,7 +109,7 @@ impl Sender for SmtpSender {
             Err(stop) if stop.is_in_doubt() => {
                 recorder.mark_in_doubt();
                 match self.after_dot {
-                    AfterDot::AssumeDelivered => Outcome::Accepted(assumed()),
+                    AfterDot::AssumeDelivered => Outcome::Accepted(assumed_reply()),
                     AfterDot::Resend => stop.outcome(Side::Ours),
                 }
             }
@@ -121,8 +121,8 @@ impl Sender for SmtpSender {
     }
 }
 
-/// Returns the reply for a message that was sent whole, got no answer, and counts as accepted.
-pub(super) fn assumed() -> Reply {
+/// Returns the reply for a message that was completely sent, got no answer, and counts as accepted.
+pub(super) fn assumed_reply() -> Reply {
     Reply {
         code: None,
         status: None,

@@ -1,5 +1,5 @@
-//! A relay accepts a message and may report later that it was not delivered. The message waits in
-//! its job. If no report comes in time, it counts as delivered.
+//! Messages that a relay has accepted. The relay may report later that such a message was not
+//! delivered, so the message waits in its job. If no report comes in time, it counts as delivered.
 
 use std::mem;
 use std::time::Duration;
@@ -13,13 +13,15 @@ use store::settle::Settlement;
 use super::progress::{Progress, ms};
 
 impl Progress {
-    /// Delivers each accepted message whose time for a bounce is over.
+    /// Counts each accepted message as delivered if its time for a bounce is over.
     pub(super) fn confirm_expired(&mut self) {
         let now = self.leased.claimed_at;
         for message in mem::take(&mut self.accepted) {
             match message.accepted {
                 Some(acceptance) if acceptance.until <= now => {
-                    let mut delivered = self.about(EventKind::MessageDelivered).of(&message);
+                    let mut delivered = self
+                        .job_event(EventKind::MessageDelivered)
+                        .with_message(&message);
                     delivered.attempt = Some(self.leased.job.head.attempt);
                     delivered.reason = Some("silence".to_owned());
                     self.events.push(&delivered);
@@ -30,8 +32,8 @@ impl Progress {
         }
     }
 
-    /// A relay has accepted the message in front. A bounce may come within `delay`. Returns `Some`
-    /// if that ends the attempt.
+    /// Records that a relay has accepted the message that was just tried. A bounce may come within
+    /// `delay`. Returns the settlement if this ends the attempt.
     pub(super) fn accept(
         &mut self,
         mut accepted: Event,
@@ -48,7 +50,8 @@ impl Progress {
             serial,
         });
         self.accepted.push(message);
-        // The first message is tried alone. After a delivery the address gets the others at once.
+        // Until a message is delivered, only one is tried. After a delivery, the others follow at
+        // once.
         if self.delivered && !self.waiting.is_empty() {
             accepted.delay = Some(ms(delay));
             self.events.push(&accepted);
@@ -61,15 +64,15 @@ impl Progress {
         Some(self.wait(delay, tally, accepted))
     }
 
-    /// Nothing is left to try, but a bounce may still come for an accepted message. The job waits
-    /// until the first of these times is over.
+    /// Ends an attempt that has no message left to try. The job waits until the first of its
+    /// accepted messages counts as delivered. Returns `None` if there is no accepted message.
     pub(super) fn wait_for_bounces(&mut self, now: Timestamp) -> Option<Box<Settlement>> {
         let until = self
             .accepted
             .iter()
             .filter_map(|message| Some(message.accepted?.until))
             .min()?;
-        let mut last = self.about(EventKind::AttemptDeferred);
+        let mut last = self.job_event(EventKind::AttemptDeferred);
         last.attempt = Some(self.attempt());
         last.reason = Some("confirming".to_owned());
         let result = if self.delivered {

@@ -21,26 +21,27 @@ use store::settle::Settlement;
 /// An attempt that is running.
 pub(super) struct Progress {
     pub(super) leased: LeasedJob,
+    /// The messages to try. The one in front is tried first.
     pub(super) waiting: VecDeque<Message>,
     /// Messages that a relay has accepted and that may still bounce.
     pub(super) accepted: Vec<Message>,
-    /// Whether nothing is tried: the job only waited for bounces of accepted messages.
+    /// Whether the job only waited for bounces of accepted messages, so that nothing is tried.
     only_confirms: bool,
-    /// The number of the attempt that policy is asked about. After a delivery it is 0, because a
-    /// failure then is a new outage, and this is its first attempt.
+    /// The attempt number with which the policy decides. After a delivery it is 0: if a later
+    /// message fails, that is a new outage, of which this is the first attempt.
     pub(super) step: u32,
     pub(super) delivered: bool,
-    /// What the last outcome means for the destination.
+    /// What the last outcome shows about the destination.
     pub(super) feedback: Feedback,
     pub(super) events: EventLines,
-    /// What the wire showed of the last message.
+    /// The transcript of the last message that was tried.
     transcript: Option<Box<Transcript>>,
-    /// Whether a message was sent whole and got no answer.
+    /// Whether a message was completely sent but got no answer.
     unknown: bool,
 }
 
 impl Progress {
-    /// The attempt of a job that was just claimed.
+    /// Returns the attempt of a job that was just claimed.
     pub(super) fn new(mut leased: LeasedJob) -> Self {
         let (accepted, waiting) = split(mem::take(&mut leased.job.messages));
         Self {
@@ -57,7 +58,7 @@ impl Progress {
         }
     }
 
-    /// Records what was seen of the message in front.
+    /// Records how the try of the message in front went.
     pub(super) fn note(&mut self, outcome: &Outcome, transcript: Option<Transcript>) {
         self.unknown |= is_unanswered(outcome)
             || transcript
@@ -66,19 +67,20 @@ impl Progress {
         self.transcript = transcript.map(Box::new);
     }
 
-    /// Returns the number of this attempt, or of the last one if nothing is tried.
+    /// Returns the number of this attempt, or of the previous one if nothing is tried.
     pub(super) fn attempt(&self) -> u32 {
         self.leased.job.head.attempt + u32::from(!self.only_confirms)
     }
 
-    /// Applies the verdict to the message in front. Returns `Some` if that ends the attempt.
+    /// Applies the verdict to the message in front. Returns the settlement if this ends the
+    /// attempt.
     pub(super) fn conclude(
         &mut self,
         outcome: &Outcome,
         decision: &Decision<'_>,
         now: Timestamp,
     ) -> Option<Box<Settlement>> {
-        let about = self.event(self.waiting.front()?, decision);
+        let about = self.message_event(self.waiting.front()?, decision);
         match lifecycle::conclude(decision, outcome, about) {
             Conclusion::Delivered(delivered) => {
                 self.events.push(&delivered);
@@ -118,7 +120,7 @@ impl Progress {
                 } = *retirement;
                 self.events.push(&failed);
                 self.drop_all(DropReason::Retired);
-                // These are dropped too, because the address is dead.
+                // Accepted messages are dropped too, because the address is dead.
                 self.waiting = mem::take(&mut self.accepted).into();
                 self.drop_all(DropReason::Retired);
                 let tally = self.tally(TallyResult::Retired, decision.reply.status, now);
@@ -127,8 +129,8 @@ impl Progress {
         }
     }
 
-    /// An event about the job.
-    pub(super) fn about(&self, kind: EventKind) -> Event {
+    /// Returns an event about the job.
+    pub(super) fn job_event(&self, kind: EventKind) -> Event {
         Event::about(
             kind,
             self.leased.lease.job.clone(),
@@ -136,9 +138,11 @@ impl Progress {
         )
     }
 
-    /// An event about one message, with its reply and policy row.
-    fn event(&self, message: &Message, decision: &Decision<'_>) -> Event {
-        let mut event = self.about(EventKind::AttemptDeferred).of(message);
+    /// Returns an event about one message, with its reply and policy row.
+    fn message_event(&self, message: &Message, decision: &Decision<'_>) -> Event {
+        let mut event = self
+            .job_event(EventKind::AttemptDeferred)
+            .with_message(message);
         event.attempt = Some(self.attempt());
         event.late_ms = Some(self.leased.claimed_at.ms() - self.leased.lease.due.ms());
         event.reply = Some(decision.reply.to_string());
@@ -155,7 +159,9 @@ impl Progress {
         }
         for message in mem::take(&mut self.waiting) {
             if message.expired(now) {
-                let expired = self.about(EventKind::MessageExpired).of(&message);
+                let expired = self
+                    .job_event(EventKind::MessageExpired)
+                    .with_message(&message);
                 self.events.push(&expired);
             } else {
                 self.waiting.push_back(message);
@@ -165,13 +171,16 @@ impl Progress {
 
     fn drop_all(&mut self, reason: DropReason) {
         for message in mem::take(&mut self.waiting) {
-            let mut dropped = self.about(EventKind::MessageDropped).of(&message);
+            let mut dropped = self
+                .job_event(EventKind::MessageDropped)
+                .with_message(&message);
             dropped.reason = Some(reason.as_str().to_owned());
             self.events.push(&dropped);
         }
     }
 
-    /// The job waits for its next attempt, with the messages that are left.
+    /// Returns the settlement after which the job waits for its next attempt, with all messages
+    /// that have not ended.
     pub(super) fn wait(
         &mut self,
         delay: Duration,
@@ -188,14 +197,14 @@ impl Progress {
         self.settlement(End::Retry { job, delay }, tally, &last)
     }
 
-    /// The attempt was cancelled. Messages that have ended stay ended, and the others are due again
-    /// at once. Returns `None` if nothing happened.
+    /// Ends a cancelled attempt. Messages that have ended stay ended, and the others are due again
+    /// at once. Returns `None` if nothing has happened in the attempt.
     pub(super) fn interrupt(mut self, now: Timestamp) -> Option<Box<Settlement>> {
         if self.events.is_empty() {
             return None;
         }
         let job = &self.leased.job;
-        let mut last = self.about(EventKind::AttemptDeferred);
+        let mut last = self.job_event(EventKind::AttemptDeferred);
         last.attempt = Some(self.attempt());
         last.reason = Some("interrupted".to_owned());
         let result = if self.delivered {
@@ -208,8 +217,8 @@ impl Progress {
         Some(self.wait(Duration::ZERO, tally, last))
     }
 
-    /// After a delivery the remaining messages start again with a new job head, because the address
-    /// is alive.
+    /// If a message was delivered, the address is alive. So the other messages start again with a
+    /// new job head.
     pub(super) fn renew_if_delivered(&mut self, now: Timestamp) {
         if self.delivered {
             let head = &mut self.leased.job.head;
@@ -217,14 +226,14 @@ impl Progress {
         }
     }
 
-    /// No message is left to try. The job waits for accepted messages, or it ends and the address
-    /// keeps its standing.
+    /// Ends an attempt that has no message left to try. The job waits if a relay has accepted
+    /// messages of it. Otherwise the job ends, and the address keeps its standing.
     pub(super) fn end(&mut self, now: Timestamp) -> Box<Settlement> {
         if let Some(waiting) = self.wait_for_bounces(now) {
             return waiting;
         }
         let job = &self.leased.job;
-        let mut last = self.about(EventKind::JobClosed);
+        let mut last = self.job_event(EventKind::JobClosed);
         last.attempt = Some(self.attempt());
         let result = if self.delivered {
             TallyResult::Delivered
@@ -235,7 +244,7 @@ impl Progress {
         self.settlement(End::Close, tally, &last)
     }
 
-    /// How this attempt is counted if it ends with this result.
+    /// Returns how this attempt is counted if it ends with this result.
     pub(super) fn tally(
         &self,
         result: TallyResult,

@@ -1,11 +1,11 @@
-//! Logs trouble on our own side that attempts meet, for example no network or missing content. For
-//! each route, kind and error it logs one line when the trouble begins and one when it is over.
-//! Does not know what becomes of the message.
+//! Logs trouble of our own that attempts meet, for example no network or missing content. For each
+//! route, kind and error it logs one line when the trouble begins and one when it is over. Does not
+//! know what happens to the message.
 
 use std::time::Instant;
 
 use domain::outcome::{Fault, FaultKind, Outcome, Side};
-use system::troubles::{News, Troubles};
+use system::troubles::{LogLine, Troubles};
 
 /// How many characters of a fault's text are logged at most.
 const FAULT_CHARS_MAX: usize = 300;
@@ -14,18 +14,18 @@ const FAULT_CHARS_MAX: usize = 300;
 #[derive(Default)]
 pub(super) struct RouteTroubles(Troubles<Kind>);
 
-/// The kind of a trouble.
+/// The kind of a trouble of our own.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Kind {
-    /// No reply was received because of a fault on our side. Contains the error's name, if it has
-    /// one.
+    /// No reply was received because of a fault on our side. Contains the name of the error, if it
+    /// has a name.
     Fault(FaultKind, Option<&'static str>),
     /// The message's content could not be read. Such messages are dropped.
     ContentMissing,
 }
 
 impl RouteTroubles {
-    /// Logs if this outcome of a route shows that a trouble has begun, or that one is over.
+    /// Logs a line if this outcome on a route shows that a trouble has begun or is over.
     pub(super) fn log(&self, route: &str, outcome: &Outcome) {
         let kind = match outcome {
             Outcome::Unreachable(fault) if fault.side == Side::Ours => {
@@ -34,9 +34,9 @@ impl RouteTroubles {
             Outcome::Unreadable(_) => Some(Kind::ContentMissing),
             _ => None,
         };
-        for news in self.0.note(route, kind, Instant::now()) {
-            match (news, outcome) {
-                (News::Begun, Outcome::Unreadable(why)) => {
+        for line in self.0.note(route, kind, Instant::now()) {
+            match (line, outcome) {
+                (LogLine::Begun, Outcome::Unreadable(why)) => {
                     tracing::warn!(
                         route,
                         why,
@@ -44,7 +44,7 @@ impl RouteTroubles {
                          and their addresses keep their standing"
                     );
                 }
-                (News::Begun, Outcome::Unreachable(fault)) => {
+                (LogLine::Begun, Outcome::Unreachable(fault)) => {
                     let fault = redacted(fault);
                     tracing::warn!(
                         route,
@@ -52,8 +52,8 @@ impl RouteTroubles {
                         "a trouble of our own: mail waits, and the attempt does not count"
                     );
                 }
-                (News::Begun, _) => {}
-                (News::Over { lasted, times }, _) => {
+                (LogLine::Begun, _) => {}
+                (LogLine::Over { lasted, times }, _) => {
                     let (lasted_s, attempts) = (lasted.as_secs(), times);
                     tracing::info!(
                         route,
@@ -67,7 +67,7 @@ impl RouteTroubles {
     }
 }
 
-/// Returns a fault's text for the log. Words with an address are hidden, because a text from
+/// Returns a fault's text for the log. Words that contain an address are hidden. A text from
 /// another server may contain one, plain or encoded as in a URL.
 fn redacted(fault: &Fault) -> String {
     let hide = |word| {

@@ -26,18 +26,18 @@ impl ContentError {
         ))
     }
 
-    /// Returns the error with an underlying error, whose cause is known to this extent.
-    pub(super) fn by(cause: Cause, err: &dyn Display) -> Self {
+    /// Returns the error for content that could not be read because of `err`, with its cause.
+    pub(super) fn caused_by(cause: Cause, err: &dyn Display) -> Self {
         Self::Unread(cause.fault(FaultKind::Local, &format!("content not read: {err}")))
     }
 }
 
-/// Returns the error for a failed file operation. A file that does not exist stays missing; all
-/// other failures may be temporary.
+/// Returns the error for a failed file operation. A file that does not exist is missing for good.
+/// All other failures may be temporary.
 pub(super) fn classify_error(err: &io::Error) -> ContentError {
     let cause = file_error(err);
     match cause.side {
         Side::Theirs => ContentError::Missing("the content's file does not exist"),
-        Side::Ours => ContentError::by(cause, err),
+        Side::Ours => ContentError::caused_by(cause, err),
     }
 }

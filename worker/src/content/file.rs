@@ -14,7 +14,7 @@ use super::error::{ContentError, classify_error};
 /// A file that may be read.
 pub(super) struct Found {
     path: PathBuf,
-    /// Its name, with attributes that change when the file is written.
+    /// Its key in the cache: its path, and attributes that change when the file is written.
     pub(super) key: String,
     /// Its size in bytes, when it was found.
     pub(super) size: usize,
@@ -23,8 +23,9 @@ pub(super) struct Found {
 /// Finds a file. It is an error if the file is outside the roots, is not a regular file, or is
 /// larger than `max` bytes.
 pub(super) async fn find(path: &str, roots: &[PathBuf], max: usize) -> Result<Found, ContentError> {
-    // Both sides are resolved, so that neither `..` nor a link leads out of the roots. The roots
-    // come first: if one is not mounted, it is unknown whether the files below it exist.
+    // Roots and path are resolved, so that neither `..` nor a link leads out of the roots. The
+    // roots are resolved first: if one is not mounted, it is unknown whether the files below it
+    // exist.
     let mut resolved_roots = Vec::with_capacity(roots.len());
     for root in roots {
         let resolved = fs::canonicalize(root).await;
@@ -74,7 +75,7 @@ fn root_error(root: &Path, err: &io::Error) -> ContentError {
         advice: "check content.roots and that they are mounted",
         ..file_error(err)
     };
-    ContentError::by(cause, &format!("{}: {err}", root.display()))
+    ContentError::caused_by(cause, &format!("{}: {err}", root.display()))
 }
 
 impl Found {

@@ -1,5 +1,5 @@
-//! The memory budget for content: one limit for all that attempts hold and the cache keeps. Readers
-//! wait until enough of it is free.
+//! The memory budget for content: one limit for all content that attempts hold and the cache keeps.
+//! Readers wait until enough of the budget is free.
 
 use std::sync::Arc;
 
@@ -9,8 +9,8 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 /// The budget is reserved in pieces of this many bytes.
 const PIECE: usize = 1 << 10;
 
-/// How many times its size a content needs while it is read: once as it came, and up to twice with
-/// every line end made CRLF.
+/// While content is read, it needs this many times its size: once for the bytes as they are read,
+/// and up to twice that after every line end was converted to CRLF.
 const READING_FACTOR: usize = 3;
 
 /// The budget.
@@ -40,8 +40,8 @@ impl MemoryBudget {
         }
     }
 
-    /// Waits until the memory for reading content of `size` bytes is free, and reserves it. A
-    /// waiting reader holds nothing, so readers get their turn in order.
+    /// Waits until the memory for reading content of `size` bytes is free, and reserves it. Readers
+    /// get their memory in the order of their requests. A reader that waits holds no memory.
     pub(super) async fn reserve(&self, size: usize) -> Reservation {
         let wanted = pieces(READING_FACTOR.saturating_mul(size)).min(self.pieces);
         let wanted = u32::try_from(wanted).expect("the budget has at most u32::MAX pieces");
@@ -51,8 +51,8 @@ impl MemoryBudget {
 }
 
 impl Reservation {
-    /// Frees what the converted content does not need. The rest is freed with the content's last
-    /// clone.
+    /// Frees the memory that the converted content does not need. The rest is freed when the last
+    /// clone of the content is dropped.
     pub(super) fn keep(mut self, content: Vec<u8>) -> Bytes {
         let surplus = self.0.num_permits().saturating_sub(pieces(content.len()));
         drop(self.0.split(surplus));

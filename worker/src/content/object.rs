@@ -18,9 +18,9 @@ use super::error::ContentError;
 
 mod connector;
 
-/// The prefixes of variables that configure a store: AWS_ACCESS_KEY_ID, GOOGLE_SERVICE_ACCOUNT,
-/// AZURE_STORAGE_ACCOUNT_NAME, …
-const VARIABLES: [&str; 3] = ["AWS_", "GOOGLE_", "AZURE_"];
+/// The prefixes of the environment variables that configure a store: AWS_ACCESS_KEY_ID,
+/// GOOGLE_SERVICE_ACCOUNT, AZURE_STORAGE_ACCOUNT_NAME, …
+const VARIABLE_PREFIXES: [&str; 3] = ["AWS_", "GOOGLE_", "AZURE_"];
 
 /// The stores that content may be read from.
 #[derive(Default)]
@@ -29,8 +29,8 @@ pub(super) struct Stores(Vec<StoreRoot>);
 struct StoreRoot {
     /// Scheme, host and port, or bucket.
     origin: String,
-    /// The path that all object names there begin with.
-    under: Path,
+    /// The path that all object names in this store begin with.
+    prefix: Path,
     store: Arc<dyn ObjectStore>,
 }
 
@@ -51,18 +51,18 @@ impl Stores {
             .map(Self)
     }
 
-    /// Requests one object, which may have `max` bytes at most.
+    /// Requests one object. It is an error if the object is larger than `max` bytes.
     pub(super) async fn find(&self, url: &str, max: usize) -> Result<Found, ContentError> {
-        let nowhere = ContentError::Missing("the content's URL is outside content.stores");
+        let outside = ContentError::Missing("the content's URL is outside content.stores");
         let Some((origin, path)) = Url::parse(url).ok().and_then(|url| split(&url).ok()) else {
-            return Err(nowhere);
+            return Err(outside);
         };
         let root = self
             .0
             .iter()
-            .find(|root| root.origin == origin && path.prefix_matches(&root.under));
+            .find(|root| root.origin == origin && path.prefix_matches(&root.prefix));
         let Some(StoreRoot { store, .. }) = root else {
-            return Err(nowhere);
+            return Err(outside);
         };
         let object = store.get(&path).await.map_err(|err| classify_error(&err))?;
         match usize::try_from(object.meta.size) {
@@ -97,10 +97,12 @@ impl Found {
 
 fn open(url: &Url, variables: &[(String, String)]) -> Result<StoreRoot, String> {
     let named = |err: String| format!("content.stores: {url}: {err}");
-    let (origin, under) = split(url).map_err(named)?;
-    let of_stores = variables
-        .iter()
-        .filter(|(name, _)| VARIABLES.iter().any(|start| name.starts_with(start)));
+    let (origin, prefix) = split(url).map_err(named)?;
+    let of_stores = variables.iter().filter(|(name, _)| {
+        VARIABLE_PREFIXES
+            .iter()
+            .any(|prefix| name.starts_with(prefix))
+    });
     let mut options: Vec<(String, String)> = of_stores
         .map(|(name, value)| (name.to_ascii_lowercase(), value.clone()))
         .collect();
@@ -110,12 +112,13 @@ fn open(url: &Url, variables: &[(String, String)]) -> Result<StoreRoot, String> 
     let store = connect(url, &options).map_err(|err| named(err.to_string()))?;
     Ok(StoreRoot {
         origin,
-        under,
+        prefix,
         store,
     })
 }
 
-/// Builds a store with the URL, the options that it knows, and our connector.
+/// Builds a store with this URL, with those of the options that this type of store knows, and with
+/// our connector.
 macro_rules! build {
     ($builder:ty, $url:expr, $options:expr) => {{
         let known = $options
@@ -146,21 +149,21 @@ fn connect(url: &Url, options: &[(String, String)]) -> object_store::Result<Arc<
     })
 }
 
-/// Returns the store that a URL names, and the decoded name of the object in it. Decoding ensures
-/// that no encoding leads out of a store's path.
+/// Returns the origin of the store that a URL names, and the decoded name of the object in it.
+/// Because the name is decoded, an encoded `..` cannot lead out of a store's path.
 fn split(url: &Url) -> Result<(String, Path), String> {
     let (_, path) = ObjectStoreScheme::parse(url).map_err(|err| err.to_string())?;
     Ok((url[..Position::BeforePath].to_owned(), path))
 }
 
-/// Returns the error for a failed request. An object that does not exist stays missing. All other
-/// failures may be temporary, even wrong credentials, which an operator can correct.
+/// Returns the error for a failed request. An object that does not exist is missing for good. All
+/// other failures may be temporary, even wrong credentials, which an operator can correct.
 fn classify_error(err: &Error) -> ContentError {
     match err {
         Error::NotFound { .. } => ContentError::Missing("the content's object does not exist"),
         Error::InvalidPath { .. } => ContentError::Missing("the content's URL names no object"),
         other => match system_error(other).and_then(own_error) {
-            Some(cause) => ContentError::by(cause, other),
+            Some(cause) => ContentError::caused_by(cause, other),
             None => ContentError::unread(&other.to_string()),
         },
     }
@@ -184,7 +187,7 @@ mod tests {
             .unwrap();
         Stores(vec![StoreRoot {
             origin: "s3://bucket".to_owned(),
-            under: Path::from("mail"),
+            prefix: Path::from("mail"),
             store,
         }])
     }

@@ -1,4 +1,4 @@
-//! The format that mail must have for transmission.
+//! Converts content to the format that mail must have for transmission.
 
 use domain::job::is_empty_content;
 use memchr::memchr2_iter;
@@ -9,7 +9,7 @@ use super::error::ContentError;
 /// section 2.1.1).
 const LINE_MAX: usize = 998;
 
-/// What is known about the lines of a text.
+/// Measurements of the lines of a text.
 #[derive(Default)]
 struct Lines {
     /// How many lines end with a bare CR or a bare LF.
@@ -18,15 +18,16 @@ struct Lines {
     longest: usize,
 }
 
-/// Returns the content with CRLF line ends, without copying it if it has no others. A line longer
-/// than servers must accept is an error, found before a connection is opened.
+/// Returns the content with CRLF line ends. It is not copied if all its line ends are CRLF already.
+/// A line longer than servers must accept is an error. So it is found before a connection is
+/// opened.
 pub(super) fn format(raw: Vec<u8>) -> Result<Vec<u8>, ContentError> {
     if is_empty_content(&raw) {
         return Err(ContentError::Missing("the content is empty"));
     }
     let mut lines = Lines::default();
     let mut next = 0;
-    for (line, after) in ends(&raw) {
+    for (line, after) in ended_lines(&raw) {
         lines.longest = lines.longest.max(line.len());
         lines.bare += usize::from(after - line.end == 1);
         next = after;
@@ -43,12 +44,12 @@ pub(super) fn format(raw: Vec<u8>) -> Result<Vec<u8>, ContentError> {
     })
 }
 
-/// Returns the content with every line end as CRLF. Bare CR and bare LF are not allowed in mail,
-/// and a receiver could split the lines differently from us.
+/// Returns the content with every line end as CRLF. Mail must not contain a bare CR or LF, because
+/// a receiver could split the lines differently from us.
 fn with_crlf(raw: &[u8], bare: usize) -> Vec<u8> {
     let mut wire = Vec::with_capacity(raw.len() + bare);
     let mut next = 0;
-    for (line, after) in ends(raw) {
+    for (line, after) in ended_lines(raw) {
         wire.extend_from_slice(&raw[line]);
         wire.extend_from_slice(b"\r\n");
         next = after;
@@ -57,8 +58,9 @@ fn with_crlf(raw: &[u8], bare: usize) -> Vec<u8> {
     wire
 }
 
-/// Returns the range of each line that has an end, without the end, and the start of the next line.
-fn ends(raw: &[u8]) -> impl Iterator<Item = (std::ops::Range<usize>, usize)> {
+/// Returns, for each line that has a line end, the range of the line without that end, and the
+/// start of the next line.
+fn ended_lines(raw: &[u8]) -> impl Iterator<Item = (std::ops::Range<usize>, usize)> {
     let mut next = 0;
     memchr2_iter(b'\r', b'\n', raw).filter_map(move |at| {
         // This is the LF of a CRLF.

@@ -1,7 +1,7 @@
-//! Bounds how many of a worker's attempts may hang at once: each of them needs a place. Attempts at
-//! unproven destinations have a place from the start. Any other attempt takes one when its host has
-//! been silent for long. If too few places are free, the attempts that have waited longest are
-//! given up. Makes no calls to the store.
+//! Limits how many of a worker's attempts may hang at once: each attempt that hangs needs a place.
+//! Attempts at unproven destinations have a place from the start. Any other attempt takes a place
+//! when its host has been silent for long. If too few places are free, the attempts that have
+//! waited longest are given up. Makes no calls to the store.
 
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, HashMap, HashSet};
@@ -17,7 +17,8 @@ use super::held::{HeldJob, HeldLeases};
 /// How many checks for hanging attempts are made within `patience`.
 const CHECKS_PER_PATIENCE: u32 = 8;
 
-/// If a check is later than planned by more than a period and this much, the process was suspended.
+/// If a check comes later than planned by more than one period plus this time, the process was
+/// suspended.
 const SUSPENDED_MIN: Duration = Duration::from_millis(500);
 
 /// How many attempts may hang, and when an attempt counts as hanging.
@@ -93,10 +94,14 @@ impl Hanging {
         self.silent.insert(shard, destinations);
     }
 
-    /// Assigns each hanging attempt a place, and gives up as many attempts as places are missing.
-    /// A place is missing for each hanging attempt without one if no permit is free, and for each
-    /// unproven destination that waits if no place is free. An attempt continues in any case if its
-    /// content is being sent, or if it does not wait for a host.
+    /// Assigns a place to each hanging attempt, and gives up as many attempts as places are
+    /// missing:
+    ///
+    /// - if no permit is free, one for each hanging attempt that got no place;
+    /// - if no place is free, one for each unproven destination that waits for a place.
+    ///
+    /// An attempt is never given up if its content is being sent, or if it does not wait for a
+    /// host.
     pub(super) fn assign_or_give_up(&mut self, held: &mut HeldLeases) {
         self.note_check();
         let wanted: u64 = self
@@ -120,7 +125,8 @@ impl Hanging {
             }
         }
         if self.settings.permits.available_permits() > 0 {
-            // Other jobs can still be claimed, so the attempts without a place block nothing.
+            // Other jobs can still be claimed, so the hanging attempts without a place block
+            // nothing.
             missing = 0;
         }
         if self.settings.places.available_permits() == 0 {
@@ -129,9 +135,9 @@ impl Hanging {
         // Attempts at silent destinations come first. A destination that answers other attempts may
         // only be slow.
         hanging.sort_unstable_by_key(|(since, job)| (Reverse(self.is_silent(job)), *since));
-        let mut left = missing.saturating_sub(already_given_up);
+        let mut still_missing = missing.saturating_sub(already_given_up);
         for (since, job) in hanging {
-            if left == 0 {
+            if still_missing == 0 {
                 break;
             }
             if job.contact.give_up(since) {
@@ -140,14 +146,14 @@ impl Hanging {
                     "the host does not answer and other jobs need the place; \
                      the attempt is given up"
                 );
-                job.cut.cancel();
-                left -= 1;
+                job.cancel.cancel();
+                still_missing -= 1;
             }
         }
     }
 
-    /// Records that attempts are checked now, and whether the process was suspended since the last
-    /// check.
+    /// Records that attempts are checked now. If the process was suspended since the last check,
+    /// silence counts from now.
     fn note_check(&mut self) {
         if self.checked_at.elapsed() > 2 * self.check_period() + SUSPENDED_MIN {
             self.running_since = Instant::now();
@@ -155,8 +161,8 @@ impl Hanging {
         self.checked_at = Instant::now();
     }
 
-    /// Returns since when the job's host has been silent while this process ran; `None` if the
-    /// attempt does not wait for a host.
+    /// Returns since when the job's host has been silent, not counting the time before the process
+    /// was last suspended; `None` if the attempt does not wait for a host.
     fn silent_since(&self, job: &HeldJob) -> Option<Instant> {
         job.contact
             .silent_since()
@@ -167,9 +173,9 @@ impl Hanging {
         silent_since.elapsed() >= self.settings.patience
     }
 
-    /// Returns since when an attempt has waited, if it hangs. At a silent destination an attempt
-    /// also hangs if it waits for a connection to one of the destination's hosts. Attempts that go
-    /// elsewhere, for example to a relay, do not hang.
+    /// If an attempt hangs, returns since when it has waited. At a silent destination an attempt
+    /// also hangs if it waits for a free connection to one of the destination's hosts. Attempts
+    /// that go elsewhere, for example to a relay, do not hang.
     fn hangs_since(&self, job: &HeldJob) -> Option<Instant> {
         match self.silent_since(job) {
             Some(since) => self.is_long(since).then_some(since),
@@ -215,8 +221,8 @@ mod tests {
         hanging
     }
 
-    /// Returns a lease on jobs at one destination, with these contacts, and the token of each job
-    /// that its attempt is cancelled with.
+    /// Returns a lease on jobs at one destination, one job for each of these contacts. Also returns
+    /// the token that cancels the attempt of each job.
     fn held(contacts: &[&Contact]) -> (HeldLeases, Vec<CancellationToken>) {
         let key = LeaseKey {
             shard: 0,
@@ -225,11 +231,11 @@ mod tests {
                 nonce: 1,
             },
         };
-        let cuts: Vec<_> = contacts.iter().map(|_| CancellationToken::new()).collect();
+        let cancels: Vec<_> = contacts.iter().map(|_| CancellationToken::new()).collect();
         let jobs = (1..)
             .zip(contacts)
-            .zip(&cuts)
-            .map(|((number, contact), cut)| HeldJob {
+            .zip(&cancels)
+            .map(|((number, contact), cancel)| HeldJob {
                 lease: Lease {
                     job: format!("notice/jo{number}@example.com").into(),
                     destination: Destination::named("there"),
@@ -238,13 +244,13 @@ mod tests {
                     number,
                     due: Timestamp::from_ms(0),
                 },
-                cut: cut.clone(),
+                cancel: cancel.clone(),
                 contact: (*contact).clone(),
                 place: None,
             });
         let mut held = HeldLeases::default();
         held.insert(HeldLease::new(key, jobs.collect(), LeaseEnd::default()));
-        (held, cuts)
+        (held, cancels)
     }
 
     #[tokio::test]
@@ -256,11 +262,11 @@ mod tests {
             .silent_since()
             .expect("the attempt waits for its host");
         while since.elapsed() < PATIENCE {}
-        let (mut held, cuts) = held(&[&contact]);
+        let (mut held, cancels) = held(&[&contact]);
         let waiting = hanging.waiting_long(&mut held);
         assert_eq!(waiting[&0][&Destination::named("there")], since);
         hanging.assign_or_give_up(&mut held);
-        assert!(cuts[0].is_cancelled());
+        assert!(cancels[0].is_cancelled());
         while since.elapsed() < 2 * PATIENCE {}
         assert_eq!(contact.given_up(), Some(since));
     }
@@ -268,12 +274,12 @@ mod tests {
     #[tokio::test]
     async fn at_a_silent_destination_only_attempts_at_its_own_hosts_are_given_up() {
         let (direct, by_relay) = (Contact::with_host(false).await, Contact::default());
-        let (mut held, cuts) = held(&[&direct, &by_relay]);
+        let (mut held, cancels) = held(&[&direct, &by_relay]);
         hanging().assign_or_give_up(&mut held);
         assert!(
-            cuts[0].is_cancelled(),
+            cancels[0].is_cancelled(),
             "it waits for a connection to a silent host"
         );
-        assert!(!cuts[1].is_cancelled(), "its relay may work");
+        assert!(!cancels[1].is_cancelled(), "its relay may work");
     }
 }

@@ -25,7 +25,7 @@ pub struct HeldJob {
     /// Its part of the lease.
     pub lease: Lease,
     /// Cancels its attempt.
-    pub cut: CancellationToken,
+    pub cancel: CancellationToken,
     /// Contains since when its host has been silent.
     pub contact: Contact,
     /// Its place among the attempts that may hang, if it has one.
@@ -37,7 +37,7 @@ pub struct HeldLease {
     key: LeaseKey,
     /// The jobs whose attempts have not ended, by their number.
     open: Vec<Option<HeldJob>>,
-    /// How many of `open` are left.
+    /// How many jobs `open` still contains.
     open_count: usize,
     end: LeaseEnd,
 }
@@ -56,11 +56,11 @@ impl HeldLease {
     }
 
     /// Cancels the attempts of these jobs, given by their full ids, and removes the jobs. Returns
-    /// how many jobs are left under the lease.
+    /// how many jobs the lease still has.
     fn cancel_void(&mut self, void: &[String]) -> usize {
         for slot in &mut self.open {
             if let Some(job) = slot.take_if(|job| void.iter().any(|id| **id == *job.lease.job)) {
-                job.cut.cancel();
+                job.cancel.cancel();
                 self.open_count -= 1;
             }
         }
@@ -140,7 +140,10 @@ impl HeldLeases {
                         attempts = held.open_count,
                         "a lease ran out during its attempts; they are cancelled"
                     );
-                    held.open.iter().flatten().for_each(|job| job.cut.cancel());
+                    held.open
+                        .iter()
+                        .flatten()
+                        .for_each(|job| job.cancel.cancel());
                 }
             }
         }

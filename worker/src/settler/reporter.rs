@@ -33,14 +33,14 @@ const RETRIES_AT_ONCE: usize = 2;
 pub(super) struct PendingReports {
     /// The settlements of attempts that have ended.
     pub(super) ended: Vec<Settlement>,
-    /// The permits of those attempts. They bound how many attempts there can be.
+    /// The permits of those attempts. Until a permit is freed, no other attempt can use it.
     pub(super) permits: Vec<OwnedSemaphorePermit>,
     /// Jobs whose attempts crashed or did not end in time.
     pub(super) crashed: Vec<Lease>,
     /// Jobs that were not tried.
     pub(super) untried: Vec<Lease>,
     /// Jobs whose attempts were given up, and since when their hosts had not answered. Each call
-    /// reports the time since that instant, so it stays right if the call is repeated.
+    /// reports the time since that instant, so a repeated call reports the right time too.
     pub(super) unanswered: Vec<(Lease, Instant)>,
 }
 
@@ -57,13 +57,13 @@ impl PendingReports {
 /// Makes the settler's calls to the store.
 pub(super) struct StoreReporter {
     pub(super) store: Store,
-    /// How far the reports of each shard are.
+    /// The stage of each shard's report.
     pub(super) stages: Stages,
     /// Sends the worker's loop the shards that are worth a visit now.
     visit_requests: Sender<u16>,
     /// By shard, whether its store did not answer the last call.
     is_unanswered: Box<[AtomicBool]>,
-    /// Bounds the calls to stores that did not answer, so that the other shards have connections.
+    /// Limits the calls to stores that did not answer, so that the other shards have connections.
     retry_permits: Semaphore,
     /// By shard, whether the last settlements did not reach the configured durability.
     is_below_durability: Box<[AtomicBool]>,
@@ -126,7 +126,8 @@ impl StoreReporter {
         settlements: Vec<Settlement>,
         permits: &mut Vec<OwnedSemaphorePermit>,
     ) {
-        // A repeated call has the same name, so if an answer was lost, the store returns it again.
+        // The call keeps its id when it is repeated. So if an answer was lost, the store returns it
+        // again.
         let call = SettleCall::unique();
         let mut is_retry = false;
         loop {
@@ -174,8 +175,8 @@ impl StoreReporter {
                     }
                     self.pause_before_retry(shard, permits).await;
                 }
-                // The store rejects at least one of them. Each gets a call of its own, so that the
-                // others are settled.
+                // The store rejects at least one settlement. Each gets a call of its own, so that
+                // the others are settled.
                 Err(_) if settlements.len() > 1 => {
                     for settlement in settlements {
                         Box::pin(self.settle(shard, vec![settlement], permits)).await;
@@ -217,12 +218,12 @@ impl StoreReporter {
                     }
                     return;
                 }
-                // If a job was given back and the answer was lost, its token is stale by now. Then
-                // the repeated call does not change it.
+                // The job may have been given back and only the answer lost. Then its token is
+                // stale, and the repeated call does not change the job.
                 Err(err) if err.may_pass() => {
                     self.pause_before_retry(shard, &mut Vec::new()).await;
                 }
-                // The store rejects at least one of them. Each gets a call of its own, so that the
+                // The store rejects at least one lease. Each gets a call of its own, so that the
                 // others are given back.
                 Err(_) if leases.len() > 1 => {
                     for lease in leases {
@@ -257,8 +258,9 @@ impl StoreReporter {
         answers
     }
 
-    /// Reports destinations of one shard to the store, with the instant since when an attempt there
-    /// has waited for an answer. Returns those that are silent; none if the store does not answer.
+    /// Reports destinations of one shard to the store, each with the instant since when an attempt
+    /// there has waited for an answer. Returns those that are silent; none if the store does not
+    /// answer.
     pub(super) async fn report_silence(
         &self,
         shard: u16,
@@ -311,17 +313,17 @@ impl StoreReporter {
         self.retry_permits.acquire().await.ok()
     }
 
-    /// Waits before a call is repeated that the store did not answer. Meanwhile nothing is claimed
-    /// of the shard, so its permits are freed for other shards.
+    /// Waits before a call that the store did not answer is repeated. Meanwhile no jobs of this
+    /// shard are claimed, so its permits are freed for other shards.
     async fn pause_before_retry(&self, shard: u16, permits: &mut Vec<OwnedSemaphorePermit>) {
         self.stages.fall_behind(shard);
         permits.clear();
         sleep(RETRY_PAUSE).await;
     }
 
-    /// Logs once when settlements of any shard no longer reach the configured durability, and once
-    /// when those of all shards reach it again. Attempts do not wait for this: they were already
-    /// made, and to repeat them would be worse.
+    /// Logs once when the settlements of any shard no longer reach the configured durability, and
+    /// once when those of all shards reach it again. Settlements do not wait for it: the attempts
+    /// were already made, and to repeat them would be worse.
     fn note_durability(&self, shard: u16, missing: Option<String>) {
         let is_any_below = || {
             self.is_below_durability

@@ -1,5 +1,5 @@
-//! How far the report of each shard is. The settler's task and the worker's loop that claims jobs
-//! both read it, so it is shared between them. Makes no calls to the store.
+//! The stage of each shard's report to the store. The settler's task and the worker's loop that
+//! claims jobs both read it, so it is shared between them. Makes no calls to the store.
 //!
 //! ```text
 //!          begin               fall_behind
@@ -11,16 +11,16 @@
 
 use std::sync::atomic::{AtomicU8, Ordering};
 
-/// How far the report of one shard is.
+/// The stage of one shard's report.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]
 pub(super) enum Stage {
-    /// No report is under way. What is pending can be reported at once.
+    /// No report is under way. Attempts that have ended can be reported at once.
     Idle,
-    /// A report is under way. What ends meanwhile is sent with the next one.
+    /// A report is under way. Attempts that end meanwhile are reported with the next one.
     UnderWay,
-    /// The store did not answer the report, so it is repeated. Until the store answers, nothing is
-    /// claimed of this shard: the leases could lapse before their attempts are settled.
+    /// The store did not answer the report, so it is repeated. Until the store answers, no jobs of
+    /// this shard are claimed: their leases could lapse before their attempts are settled.
     Behind,
 }
 

@@ -1,5 +1,5 @@
-//! The bounces that are posted: each address once, with replies like those of real mail systems and
-//! the fields that platforms usually send.
+//! Generates the bounces that are posted. Each has another address, a reply like those of real mail
+//! systems, and the fields that platforms usually send.
 
 use std::fmt::Write;
 use std::ops::Range;
@@ -9,7 +9,7 @@ use system::clock::SystemClock;
 
 use crate::bench::rig::{Random, Zipf};
 
-/// Replies of mail systems. In half of them a part is unique to each bounce: `{n}` is its place.
+/// Replies of mail systems. In half of them `{n}` stands for a part that is unique to each bounce.
 const REPLIES: [&str; 8] = [
     "452 4.3.1 Insufficient system storage",
     "452 4.2.2 The recipient's mailbox is over quota",
@@ -29,7 +29,7 @@ pub(super) struct Bodies {
 }
 
 impl Bodies {
-    /// Bounces at `domains` domains, which all have happened just now.
+    /// Returns a generator of bounces at `domains` domains. All bounces have happened just now.
     pub(super) fn new(domains: usize) -> Self {
         Self {
             domains: Zipf::new(domains),

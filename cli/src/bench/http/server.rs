@@ -1,4 +1,4 @@
-//! A scheduler as its own process, and the CPU time and memory that the system reports for it.
+//! Runs a scheduler as a separate process, and reads its CPU time and memory from the system.
 
 use std::fs;
 use std::net::SocketAddr;
@@ -17,8 +17,8 @@ use crate::bench::rig::free_address;
 /// How long the scheduler may take until it is ready.
 const READY_MAX: Duration = Duration::from_secs(20);
 
-/// How many ticks are a second, in the CPU times that Linux reports (proc(5)).
-const TICKS: u64 = 100;
+/// How many clock ticks make a second, in the CPU times that Linux reports (proc(5)).
+const TICKS_PER_SECOND: u64 = 100;
 
 /// A running scheduler. It is killed when this is dropped.
 pub(super) struct Server {
@@ -79,12 +79,12 @@ impl Server {
         Ok(())
     }
 
-    /// The URL to post bounces to.
+    /// Returns the URL to post bounces to.
     pub(super) fn url(&self) -> String {
         format!("http://{}/v1/bounces", self.address)
     }
 
-    /// Returns the CPU time that it has used so far, to a hundredth of a second.
+    /// Returns the CPU time that the scheduler has used so far, to a hundredth of a second.
     pub(super) fn cpu(&self) -> Result<Duration> {
         let stat = self.proc("stat")?;
         // The name, in parentheses, may contain spaces. After it, the 12th field is user time and
@@ -98,10 +98,10 @@ impl Server {
             .take(2)
             .filter_map(|field| field.parse::<u64>().ok())
             .sum();
-        Ok(Duration::from_millis(ticks * 1_000 / TICKS))
+        Ok(Duration::from_millis(ticks * 1_000 / TICKS_PER_SECOND))
     }
 
-    /// Returns the peak of its memory, in bytes.
+    /// Returns the scheduler's peak memory so far, in bytes.
     pub(super) fn peak_memory(&self) -> Result<u64> {
         let status = self.proc("status")?;
         let kibibytes = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));
@@ -109,7 +109,7 @@ impl Server {
         Ok(number.context("/proc/PID/status reports no peak memory (VmHWM)")? << 10)
     }
 
-    /// Stops it with SIGTERM, and waits for its end.
+    /// Stops the scheduler with SIGTERM, and waits for its end.
     pub(super) async fn stop(mut self) -> Result<()> {
         kill(Pid::from_raw(self.id.cast_signed()), Signal::SIGTERM)?;
         self.child.wait().await?;

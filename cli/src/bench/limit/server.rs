@@ -17,7 +17,7 @@ use tokio::time::{Instant, sleep};
 use crate::bench::conversation::Input;
 use crate::bench::rig::{Random, TOO_MANY};
 
-/// How long the server takes for a message: a uniform random time between these two.
+/// How long the server takes for a message: a random time, uniform between these two.
 const SERVICE_MIN: Duration = Duration::from_millis(5);
 const SERVICE_MAX: Duration = Duration::from_millis(50);
 
@@ -29,7 +29,8 @@ pub(super) struct Server {
 }
 
 struct State {
-    room: Arc<Semaphore>,
+    /// One permit for each further connection that the limit allows.
+    free: Arc<Semaphore>,
     refusals: AtomicU64,
     busy_us: AtomicU64,
     random: Mutex<Random>,
@@ -41,7 +42,7 @@ impl Server {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await?;
         let address = listener.local_addr()?;
         let state = Arc::new(State {
-            room: Arc::new(Semaphore::new(limit)),
+            free: Arc::new(Semaphore::new(limit)),
             refusals: AtomicU64::new(0),
             busy_us: AtomicU64::new(0),
             random: Mutex::new(Random::new(421)),
@@ -76,7 +77,7 @@ impl State {
         SERVICE_MIN + (SERVICE_MAX - SERVICE_MIN).mul_f64(random)
     }
 
-    /// Returns the next 421 reply. Every second one has no enhanced status.
+    /// Returns the next 421 reply. Every second reply has no enhanced status.
     fn refusal(&self) -> String {
         let bare = self
             .refusals
@@ -109,7 +110,7 @@ async fn accept(listener: TcpListener, state: Arc<State>) {
 /// Serves one connection, from the greeting to the end of its message.
 async fn converse(stream: TcpStream, state: &State) -> io::Result<()> {
     stream.set_nodelay(true)?;
-    let permit = state.room.try_acquire();
+    let permit = state.free.try_acquire();
     let (input, mut output) = stream.into_split();
     let mut input = Input::new(input);
     output.write_all(b"220 limit.example ESMTP\r\n").await?;

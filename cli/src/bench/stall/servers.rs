@@ -1,5 +1,5 @@
-//! Mail servers on loopback that represent many mail systems: one accepts all mail, and two hang,
-//! each in its own way. They must not know about jobs, pace or policy.
+//! Three mail servers on loopback that represent many mail systems. One accepts all mail, and two
+//! hang, each in another way. They must not know about jobs, pace or policy.
 
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr};
@@ -16,7 +16,7 @@ use crate::bench::conversation::Input;
 const HANG: Duration = Duration::from_secs(120);
 
 /// How long the healthy server takes for a message.
-const SERVICE: Duration = Duration::from_millis(50);
+const SERVICE_TIME: Duration = Duration::from_millis(50);
 
 /// How a server behaves.
 #[derive(Clone, Copy)]
@@ -25,7 +25,7 @@ enum Behavior {
     Healthy,
     /// It accepts connections and sends nothing.
     Silent,
-    /// It answers until the RCPT command.
+    /// It answers every command before RCPT, and then sends nothing more.
     NoAnswerToRcpt,
 }
 
@@ -96,7 +96,7 @@ async fn converse(stream: TcpStream, behavior: Behavior) -> io::Result<()> {
                 if !input.skip_message().await? {
                     return Ok(());
                 }
-                sleep(SERVICE).await;
+                sleep(SERVICE_TIME).await;
                 output.write_all(b"250 2.0.0 taken\r\n").await?;
             }
             "QUIT" => return output.write_all(b"221 2.0.0 bye\r\n").await,
@@ -109,7 +109,7 @@ async fn converse(stream: TcpStream, behavior: Behavior) -> io::Result<()> {
 /// Sends nothing until the client closes the connection, or for [`HANG`].
 async fn hang(input: &mut Input) -> io::Result<()> {
     tokio::select! {
-        left = input.skip_all() => left,
+        closed = input.skip_all() => closed,
         () = sleep(HANG) => Ok(()),
     }
 }

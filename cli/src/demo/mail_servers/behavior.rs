@@ -1,12 +1,12 @@
-//! How each mail server of the demo behaves. The answer depends only on the recipient and on the
-//! demo's time since the opening. It must not know about jobs or policy.
+//! How each mail server of the demo behaves. Whether it refuses a recipient depends only on the
+//! recipient and on the demo's time since the opening. It must not know about jobs or policy.
 
 use std::time::Duration;
 
 pub(super) const HOUR: Duration = Duration::from_secs(60 * 60);
 pub(super) const DAY: Duration = Duration::from_secs(24 * 60 * 60);
 
-/// How one server behaves: its domain, and which recipients it refuses when.
+/// How one server behaves: its domain, and which recipients it refuses at which time.
 #[derive(Debug)]
 pub(super) struct Behavior {
     /// The name of the route that leads to the server.
@@ -20,7 +20,7 @@ pub(super) struct Behavior {
     pub(super) refusal: fn(&str, Duration) -> Option<&'static str>,
 }
 
-/// All servers, in the order in which the report names them.
+/// All servers, in the order in which the introduction lists them.
 pub(super) static BEHAVIORS: [Behavior; 6] = [
     Behavior {
         route: "full",

@@ -1,5 +1,5 @@
-//! One SMTP connection of a mail server of the demo: lines in, replies out (RFC 5321). It handles
-//! the commands; which recipients to accept is decided in `state`.
+//! One SMTP connection of a mail server of the demo: reads commands and sends replies (RFC 5321).
+//! The module `state` decides which recipients are accepted.
 
 use std::io;
 use std::sync::atomic::Ordering;
@@ -43,8 +43,8 @@ pub(super) async fn converse(stream: TcpStream, server: &ServerState) -> io::Res
     }
 }
 
-/// Reads one line with its line end. Returns whether there was one. Of a line longer than
-/// [`LINE_MAX`], only a part without a line end is kept.
+/// Reads one line with its line end. Returns false at the end of the input. If the line is longer
+/// than [`LINE_MAX`], `line` contains only a part of it, without a line end.
 async fn read_line(
     input: &mut (impl AsyncBufRead + Unpin),
     line: &mut Vec<u8>,
@@ -69,10 +69,11 @@ async fn read_line(
     }
 }
 
-/// The server's side of one SMTP connection (RFC 5321): lines in, replies out.
+/// The state of one SMTP connection.
 struct Dialogue<'a> {
     server: &'a ServerState,
     greeted: bool,
+    /// Whether the client has sent QUIT.
     over: bool,
     transaction: Option<Transaction>,
 }

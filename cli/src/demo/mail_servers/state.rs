@@ -9,7 +9,7 @@ use domain::clock::{Clock, Timestamp};
 use super::behavior::Behavior;
 use super::transaction::{Transaction, path};
 
-/// The most recipients in one transaction.
+/// How many recipients one transaction may have.
 const RECIPIENTS_MAX: usize = 100;
 
 /// A message that a server has answered with 250, for one recipient.
@@ -32,7 +32,7 @@ pub(super) struct ServerState {
     pub(super) connections: AtomicU64,
     /// How many `RCPT` commands it has refused.
     pub(super) refusals: AtomicU64,
-    /// The messages that it has accepted. The size of the campaign bounds them.
+    /// The messages that it has accepted. The size of the campaign limits their number.
     accepted: Mutex<Vec<Accepted>>,
 }
 

@@ -10,11 +10,11 @@ pub(super) struct Transaction {
     pub(super) recipients: Vec<String>,
     /// The message so far. `None` before `DATA`.
     pub(super) content: Option<Vec<u8>>,
-    /// The reply that will refuse the message at its end, if it has to be refused.
+    /// If the message must be refused: the reply that is sent at its end.
     pub(super) fault: Option<&'static str>,
 }
 
-/// Opens a transaction, from the argument of `MAIL`.
+/// Returns a new transaction, from the argument of `MAIL`.
 ///
 /// # Errors
 /// The reply that refuses the command.
@@ -41,7 +41,7 @@ pub(super) fn open(argument: &str) -> Result<Transaction, &'static str> {
 }
 
 /// Splits `TO:<address> parameters` into the address and the parameters. The address ends at the
-/// last `>`: a quoted local part may contain one, and the parameters supported here may not.
+/// last `>`, because a quoted local part may contain a `>`, but the supported parameters may not.
 pub(super) fn path<'a>(argument: &'a str, keyword: &str) -> Option<(&'a str, &'a str)> {
     let (head, rest) = argument.split_at_checked(keyword.len())?;
     let path = rest

@@ -11,7 +11,7 @@ use serde::de::{DeserializeSeed, Deserializer, IgnoredAny, SeqAccess, Visitor};
 use super::{Item, NDJSON, Tally, answer_batch, collect};
 use crate::api::Api;
 use crate::api::problem::Problem;
-use crate::intake::accept::SentTo;
+use crate::intake::accept::StillSentTo;
 use crate::intake::json::unique::Parsed;
 
 /// The document of a request.
@@ -27,7 +27,7 @@ pub(super) async fn receive<I: Item>(api: &Api, body: Body) -> Result<Response, 
     drop(bytes);
     let mut tally = Tally::default();
     let mut answers = Vec::new();
-    let mut sent_to = SentTo::new();
+    let mut still_sent_to = StillSentTo::new();
     match document {
         Document::Many(items) => {
             let mut items = items
@@ -37,10 +37,10 @@ pub(super) async fn receive<I: Item>(api: &Api, body: Body) -> Result<Response, 
             answers.push(b'[');
             while items.peek().is_some() {
                 let batch = items.by_ref().take(api.limits.batch).collect();
-                let (batch_tally, batch_sent_to) =
+                let (batch_tally, batch_still_sent_to) =
                     answer_batch(api, batch, |answers| answers.push(b','), &mut answers).await?;
                 tally.add(batch_tally);
-                sent_to.extend(batch_sent_to);
+                still_sent_to.extend(batch_still_sent_to);
             }
             // An array has at least one item, and there is a comma after each answer.
             answers.pop();
@@ -49,10 +49,11 @@ pub(super) async fn receive<I: Item>(api: &Api, body: Body) -> Result<Response, 
         Document::One(item) => {
             let item = item.unique().and_then(|item| I::read(api, item));
             let item = item.map_err(|refusal| Problem::refused(&refusal))?;
-            (tally, sent_to) = answer_batch(api, vec![Ok(item)], |_| {}, &mut answers).await?;
+            (tally, still_sent_to) =
+                answer_batch(api, vec![Ok(item)], |_| {}, &mut answers).await?;
         }
     }
-    api.accept.wait_for_workers(sent_to).await?;
+    api.accept.wait_for_workers(still_sent_to).await?;
     Ok((
         tally.status(),
         [(header::CONTENT_TYPE, "application/json")],
@@ -89,7 +90,8 @@ impl Document {
     }
 }
 
-/// Reads an array. Beyond `max` items it keeps one more, and skips the rest.
+/// Reads an array. Keeps at most one item more than `max`, which shows that there are too many, and
+/// skips the rest.
 struct Items {
     max: usize,
 }

@@ -18,7 +18,7 @@ use super::answers::{Answers, NotKept};
 use super::{Item, NDJSON, Tally, answer_batch, next_chunk};
 use crate::api::Api;
 use crate::api::problem::Problem;
-use crate::intake::accept::SentTo;
+use crate::intake::accept::StillSentTo;
 use crate::intake::json::Refusal;
 use crate::intake::lines::{Line, Lines, Numbered};
 
@@ -30,12 +30,12 @@ const UNDER_WAY_MAX: usize = 3;
 struct Batches {
     api: Api,
     under_way: VecDeque<JoinHandle<Result<BatchAnswers, StoreError>>>,
-    /// Signals that the last batch so far is in the store, so that the next one may follow.
+    /// Completes when the batch that was added last is in the store. The next one may then follow.
     last_is_in: oneshot::Receiver<()>,
     tally: Tally,
-    sent_to: SentTo,
+    still_sent_to: StillSentTo,
     answers: Answers,
-    /// The number of a line that is in the store, as are all lines before it.
+    /// The number of the last line up to which all lines are in the store.
     stored_up_to: u64,
 }
 
@@ -43,7 +43,7 @@ struct Batches {
 struct BatchAnswers {
     last_line: u64,
     tally: Tally,
-    sent_to: SentTo,
+    still_sent_to: StillSentTo,
     lines: Vec<u8>,
 }
 
@@ -83,13 +83,13 @@ impl Batches {
         let answers = Answers::new(api.limits.answers, api.answer_space.clone());
         let (is_in, last_is_in) = oneshot::channel();
         let _ = is_in.send(());
-        let (tally, sent_to) = (Tally::default(), SentTo::new());
+        let (tally, still_sent_to) = (Tally::default(), StillSentTo::new());
         Self {
             api,
             under_way: VecDeque::new(),
             last_is_in,
             tally,
-            sent_to,
+            still_sent_to,
             answers,
             stored_up_to: 0,
         }
@@ -123,7 +123,7 @@ impl Batches {
             .await
             .unwrap_or_else(|err| panic::resume_unwind(err.into_panic()))?;
         self.tally.add(answers.tally);
-        self.sent_to.extend(answers.sent_to);
+        self.still_sent_to.extend(answers.still_sent_to);
         self.stored_up_to = answers.last_line;
         // One write per batch, because beyond the bound each write is a system call on a file.
         match self.answers.add(&answers.lines) {
@@ -132,8 +132,7 @@ impl Batches {
         }
     }
 
-    /// Ends a request because its answers cannot be stored. Batches in progress are still
-    /// processed.
+    /// Ends a request because its answers cannot be kept. Batches in progress are still processed.
     /// The problem names the last line that is in the store.
     async fn end_without_answers(&mut self, why: &NotKept) -> Problem {
         while let Some(first) = self.under_way.pop_front() {
@@ -144,7 +143,8 @@ impl Batches {
         }
         tracing::error!(%why, "answers to NDJSON could not be kept, and the request ended early");
         let line = self.stored_up_to;
-        let detail = format!("{why}; all lines up to {line} are processed, continue after it");
+        let detail =
+            format!("{why}; all lines up to {line} are processed, continue after that one");
         Problem::insufficient_storage(detail, line)
     }
 
@@ -159,7 +159,7 @@ impl Batches {
         }
         self.api
             .accept
-            .wait_for_workers(mem::take(&mut self.sent_to))
+            .wait_for_workers(mem::take(&mut self.still_sent_to))
             .await?;
         let status = self.tally.status();
         let answers = mem::replace(
@@ -197,13 +197,13 @@ async fn process_batch<I: Item>(
         ));
     }
     let mut lines = Vec::new();
-    let (tally, sent_to) =
+    let (tally, still_sent_to) =
         answer_batch::<I>(&api, items, |lines| lines.push(b'\n'), &mut lines).await?;
     let _ = is_in.send(());
     Ok(BatchAnswers {
         last_line,
         tally,
-        sent_to,
+        still_sent_to,
         lines,
     })
 }

@@ -19,8 +19,8 @@ use super::handle::Accept;
 const CHECK_INTERVAL: Duration = Duration::from_millis(50);
 
 /// Suppressed addresses that a worker may still be sending to, with their destinations. There are
-/// hardly any, because only an address whose job is leased counts.
-pub type SentTo = Vec<(JobId, Destination)>;
+/// hardly any: a worker must have leased the job of the address at the moment of the suppression.
+pub type StillSentTo = Vec<(JobId, Destination)>;
 
 /// The answer to one fact.
 #[derive(Clone, Debug)]
@@ -42,21 +42,21 @@ impl Accept {
         &self,
         facts: Vec<Fact>,
     ) -> Result<Vec<FactAnswered>, StoreError> {
-        let (answered, sent_to) = self.record_facts(facts).await?;
-        self.wait_for_workers(sent_to).await?;
+        let (answered, still_sent_to) = self.record_facts(facts).await?;
+        self.wait_for_workers(still_sent_to).await?;
         Ok(answered)
     }
 
-    /// Accepts facts like [`Self::tell`], but does not wait for workers. A worker that is sending
-    /// at this moment may continue until it learns of the suppression. Also returns the suppressed
-    /// addresses for which that is so.
+    /// Accepts facts like [`Self::record_facts_and_wait`], but does not wait for workers. A worker
+    /// that is sending at this moment may continue until it learns of the suppression. Also returns
+    /// the suppressed addresses that a worker may still be sending to.
     ///
     /// # Errors
     /// If the store fails.
     pub async fn record_facts(
         &self,
         facts: Vec<Fact>,
-    ) -> Result<(Vec<FactAnswered>, SentTo), StoreError> {
+    ) -> Result<(Vec<FactAnswered>, StillSentTo), StoreError> {
         let changes: Vec<(JobId, FactOrCommand)> = facts
             .iter()
             .map(|fact| (fact.job_id(), FactOrCommand::Fact(fact.kind)))
@@ -96,7 +96,7 @@ impl Accept {
     /// Applies an operator's command about one address.
     ///
     /// # Errors
-    /// The same as those of [`Self::tell`].
+    /// The same as those of [`Self::record_facts_and_wait`].
     pub async fn apply_operator_command(
         &self,
         job: JobId,
@@ -113,8 +113,8 @@ impl Accept {
             message_id: None,
         }];
         let answer = self.store.record_facts(&reported).await?.remove(0);
-        let sent_to = self.still_sent_to(reported).await?;
-        self.wait_for_workers(sent_to).await?;
+        let still_sent_to = self.still_sent_to(reported).await?;
+        self.wait_for_workers(still_sent_to).await?;
         Ok(answer)
     }
 
@@ -123,36 +123,36 @@ impl Accept {
     /// # Errors
     /// If the store fails. [`StoreError::UnderWay`] if a worker has not stopped within
     /// `scheduler.suppress_timeout`.
-    pub async fn wait_for_workers(&self, mut sent_to: SentTo) -> Result<(), StoreError> {
+    pub async fn wait_for_workers(&self, mut still_sent_to: StillSentTo) -> Result<(), StoreError> {
         let deadline = Instant::now() + self.suppress_timeout;
-        while !sent_to.is_empty() {
+        while !still_sent_to.is_empty() {
             if Instant::now() >= deadline {
                 return Err(StoreError::UnderWay);
             }
             sleep(CHECK_INTERVAL).await;
-            self.retain_under_way(&mut sent_to).await?;
+            self.retain_under_way(&mut still_sent_to).await?;
         }
         Ok(())
     }
 
     /// Returns those of the suppressed addresses that a worker may still be sending to.
-    async fn still_sent_to(&self, reported: Vec<ReportedFact>) -> Result<SentTo, StoreError> {
-        let mut sent_to = reported
+    async fn still_sent_to(&self, reported: Vec<ReportedFact>) -> Result<StillSentTo, StoreError> {
+        let mut still_sent_to = reported
             .into_iter()
             .filter(|fact| fact.what.suppresses())
             .map(|fact| (fact.job, fact.destination))
             .collect();
-        self.retain_under_way(&mut sent_to).await?;
-        Ok(sent_to)
+        self.retain_under_way(&mut still_sent_to).await?;
+        Ok(still_sent_to)
     }
 
-    async fn retain_under_way(&self, sent_to: &mut SentTo) -> Result<(), StoreError> {
-        let addresses: Vec<_> = sent_to
+    async fn retain_under_way(&self, still_sent_to: &mut StillSentTo) -> Result<(), StoreError> {
+        let addresses: Vec<_> = still_sent_to
             .iter()
             .map(|(job, destination)| (job, destination))
             .collect();
         let under_way = self.store.under_way(&addresses).await?;
-        sent_to.retain(|(job, _)| under_way.contains(&job.key()));
+        still_sent_to.retain(|(job, _)| under_way.contains(&job.key()));
         Ok(())
     }
 

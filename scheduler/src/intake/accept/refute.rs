@@ -1,5 +1,6 @@
-//! Bounces of messages that a relay has accepted. Such a bounce is the failure of that attempt: the
-//! policy judges it as such, and the job continues from there. Knows no adapter.
+//! Bounces of messages that a relay has accepted. Such a bounce means that the attempt has failed
+//! after all: the policy judges it as a failed attempt, and the job continues from there. Knows no
+//! adapter.
 
 use std::mem;
 use std::time::Duration;
@@ -10,7 +11,7 @@ use domain::job::{Acceptance, End, Job, Message};
 use domain::outcome::Outcome;
 use domain::pace::Feedback;
 use domain::tally::{Tally, TallyResult};
-use policy::decide::{Case, Decision, Verdict, decide};
+use policy::decide::{AttemptFacts, Decision, Verdict, decide};
 use policy::lifecycle::{self, Conclusion, Retirement};
 use store::error::StoreError;
 use store::refute::{Refutation, Refuted};
@@ -21,7 +22,7 @@ use super::handle::Accept;
 /// How often a bounce is judged at most. It is judged again if its job changed meanwhile.
 const TRIES: u32 = 4;
 
-/// A job while the policy's decision about the bounce is applied to it, and the events so far.
+/// A job to which the policy's decision about a bounce is being applied, and the events so far.
 struct Refuting<'a> {
     job: Job,
     message: Message,
@@ -93,7 +94,7 @@ impl Accept {
             return Ok(Some(Answer::Duplicate));
         }
         let id = job.id.key();
-        let case = Case {
+        let facts = AttemptFacts {
             job: &id,
             account: job.id.account.as_str(),
             stream: message.stream.as_deref(),
@@ -104,7 +105,7 @@ impl Accept {
             confirm: Duration::ZERO,
         };
         let decision = decide(
-            &case,
+            &facts,
             &Outcome::Deferred(arrival.reply.clone()),
             self.table(),
             now,
@@ -161,7 +162,7 @@ impl Accept {
 }
 
 impl Refuting<'_> {
-    /// Returns how the job ends or continues, and the events of that.
+    /// Returns how the job ends or continues, and the events that report it.
     fn conclude(mut self) -> (End, EventLines) {
         let outcome = Outcome::Deferred(self.decision.reply.clone());
         match lifecycle::conclude(self.decision, &outcome, self.event()) {
@@ -178,13 +179,16 @@ impl Refuting<'_> {
                 )
             }
             Conclusion::Dropped(_) | Conclusion::Delivered(_) | Conclusion::Accepted(..) => {
-                self.drop(|message, dead| message.id == dead.id, DropReason::GivenUp);
+                self.drop(
+                    |message, bounced| message.id == bounced.id,
+                    DropReason::GivenUp,
+                );
                 self.continue_job()
             }
             Conclusion::GivenUp(failed) => {
                 self.events.push(&failed);
                 self.drop(
-                    |message, dead| message.accepted.is_none() || message.id == dead.id,
+                    |message, bounced| message.accepted.is_none() || message.id == bounced.id,
                     DropReason::GivenUp,
                 );
                 self.continue_job()
@@ -217,33 +221,33 @@ impl Refuting<'_> {
         }
     }
 
-    /// Drops the messages for which `is_dead` is true. It gets a message of the job, and the
-    /// message that bounced.
-    fn drop(&mut self, is_dead: impl Fn(&Message, &Message) -> bool, reason: DropReason) {
-        let (dead, left): (Vec<Message>, Vec<Message>) = mem::take(&mut self.job.messages)
+    /// Drops the messages for which `is_dropped` is true. It is called with a message of the job,
+    /// and with the message that bounced.
+    fn drop(&mut self, is_dropped: impl Fn(&Message, &Message) -> bool, reason: DropReason) {
+        let (dropped, left): (Vec<Message>, Vec<Message>) = mem::take(&mut self.job.messages)
             .into_iter()
-            .partition(|message| is_dead(message, &self.message));
+            .partition(|message| is_dropped(message, &self.message));
         self.job.messages = left;
-        for message in dead {
-            let mut dropped = Event::about(
+        for message in dropped {
+            let mut event = Event::about(
                 EventKind::MessageDropped,
                 self.id.as_str(),
                 &self.job.head.destination,
             )
-            .of(&message);
-            dropped.reason = Some(reason.as_str().to_owned());
+            .with_message(&message);
+            event.reason = Some(reason.as_str().to_owned());
             if message.id == self.message.id {
-                dropped.status = self.decision.reply.status;
-                dropped.reply = Some(self.decision.reply.to_string());
-                dropped.policy = self.decision.row.map(|row| row.name.clone());
+                event.status = self.decision.reply.status;
+                event.reply = Some(self.decision.reply.to_string());
+                event.policy = self.decision.row.map(|row| row.name.clone());
             }
-            self.events.push(&dropped);
+            self.events.push(&event);
         }
     }
 
-    /// Continues with the messages that are left. If one of them is not accepted, it is the next
-    /// probe, and is tried at once. Otherwise the job waits for the end of the first acceptance.
-    /// Without messages the job closes.
+    /// Continues the job with the messages that are left. If a relay has not accepted one of them,
+    /// that one is the next probe, and is tried at once. Otherwise the job waits until the first
+    /// acceptance ends. A job without messages closes.
     fn continue_job(mut self) -> (End, EventLines) {
         if self.job.messages.is_empty() {
             self.events.push(&Event::about(
@@ -272,8 +276,8 @@ impl Refuting<'_> {
     /// An event about the message that bounced.
     fn event(&self) -> Event {
         let kind = EventKind::AttemptDeferred;
-        let mut event =
-            Event::about(kind, self.id.as_str(), &self.job.head.destination).of(&self.message);
+        let mut event = Event::about(kind, self.id.as_str(), &self.job.head.destination)
+            .with_message(&self.message);
         event.attempt = Some(self.acceptance.attempt);
         event.reply = Some(self.decision.reply.to_string());
         event.status = self.decision.reply.status;

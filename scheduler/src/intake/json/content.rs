@@ -12,7 +12,7 @@ pub(super) fn content(
     value: Option<Value>,
     inline_max: usize,
 ) -> Result<Option<ContentRef>, Refusal> {
-    let refuse = |field: &str, reason: String| Err(Refusal::of(field, None, reason));
+    let refuse = |field: &str, reason: String| Err(Refusal::of_field(field, None, reason));
     let allowed = r#"must be {"inline": "…"}, {"file": "/path"} or {"url": "s3://bucket/key"}"#;
     match value {
         None | Some(Value::Null) => Ok(None),

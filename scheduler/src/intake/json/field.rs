@@ -50,10 +50,10 @@ impl<'d> Field<'d> {
 
     /// Returns a refusal of the item because of this field.
     pub(super) fn refuse(self, reason: impl Into<String>) -> Refusal {
-        Refusal::of(self.name, self.raw.map(Value::from).as_ref(), reason)
+        Refusal::of_field(self.name, self.raw.map(Value::from).as_ref(), reason)
     }
 
-    /// Returns the text if its length is within the bound and it has no control characters. Those
+    /// Returns the text if its length is within the bound and it has no control characters, which
     /// are not allowed in envelopes and headers.
     pub(super) fn text(self) -> Result<Option<&'d str>, Refusal> {
         let Some(text) = self.raw else {
@@ -62,8 +62,8 @@ impl<'d> Field<'d> {
         if text.len() > TEXT_MAX {
             return Err(self.refuse(format!("is longer than {TEXT_MAX} bytes")));
         }
-        // A fast check first. Outside ASCII the control characters are U+0080 to U+009F, which are
-        // the byte 0xC2 and another.
+        // A fast check first. Outside ASCII the control characters are U+0080 to U+009F. In UTF-8
+        // they are the byte 0xC2 and one more byte.
         if text
             .bytes()
             .any(|byte| byte.is_ascii_control() || byte == 0xC2)
@@ -125,13 +125,13 @@ impl<'d> Field<'d> {
 }
 
 /// Returns the item if it is an object of these fields alone. A refusal names the first wrong
-/// field. `what` is the name of an item, like `a bounce`. `elsewhere` is a hint on what to do with
-/// an unknown field.
+/// field. `what` is the name of an item, like `a bounce`. `hint` is a text about what to do with an
+/// unknown field.
 pub(in crate::intake) fn object(
     item: Value,
     what: &str,
     fields: &[(&str, Kind)],
-    elsewhere: &str,
+    hint: &str,
 ) -> Result<Value, Refusal> {
     let Value::Object(map) = &item else {
         return Err(Refusal::whole(format!("{what} must be a JSON object")));
@@ -140,10 +140,10 @@ pub(in crate::intake) fn object(
         let Some((_, kind)) = fields.iter().find(|(known, _)| known == name) else {
             let allowed: Vec<&str> = fields.iter().map(|(name, _)| *name).collect();
             let reason = format!(
-                "is not a known field; {elsewhere}use one of {}",
+                "is not a known field; {hint}use one of {}",
                 allowed.join(", ")
             );
-            return Err(Refusal::of(name, None, reason));
+            return Err(Refusal::of_field(name, None, reason));
         };
         let right = match kind {
             Kind::Text => value.is_string(),
@@ -156,7 +156,7 @@ pub(in crate::intake) fn object(
             } else {
                 "must be a JSON object"
             };
-            return Err(Refusal::of(name, Some(value), allowed));
+            return Err(Refusal::of_field(name, Some(value), allowed));
         }
     }
     Ok(item)

@@ -2,13 +2,13 @@
 
 use serde_json::{Value, json};
 
-/// How many characters of a refused value and of its field's name are given back.
+/// How many characters of a refused value and of its field's name a refusal contains.
 pub(super) const VALUE_CHARS: usize = 80;
 
 /// Why an item is not a bounce or fact.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Refusal {
-    /// The wrong field, if it is one.
+    /// The wrong field, if only one field is wrong.
     pub field: Option<String>,
     /// The value of the field, shortened.
     pub value: Option<String>,
@@ -29,7 +29,8 @@ impl Refusal {
         }
     }
 
-    pub(in crate::intake) fn of(
+    /// Returns a refusal of one field.
+    pub(in crate::intake) fn of_field(
         field: &str,
         value: Option<&Value>,
         reason: impl Into<String>,
@@ -48,7 +49,7 @@ impl Refusal {
         }
     }
 
-    /// Returns the same refusal, of a value within the field `outer`.
+    /// Returns the same refusal, but its field is now a field within `outer`.
     pub(in crate::intake) fn within(self, outer: &str) -> Self {
         let field = self
             .field

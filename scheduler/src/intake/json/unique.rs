@@ -45,7 +45,7 @@ impl Parsed {
 
 /// Returns a refusal of an item in which this key is repeated.
 pub(in crate::intake) fn repeated(path: &str) -> Refusal {
-    Refusal::of(
+    Refusal::of_field(
         path,
         None,
         "is there twice; an object may have each key only once",

@@ -77,8 +77,8 @@ impl Lines {
     /// discarded.
     pub(super) async fn content(&mut self, max: usize) -> io::Result<Content> {
         let mut receiver = DataReceiver::new();
-        // The line end of the DATA command counts as the one before the first line, which may be a
-        // single dot.
+        // A single dot ends the content only after a line end. Before the first line, that is the
+        // line end of the DATA command.
         receiver.ingest(&mut b"\r\n".iter(), &mut Vec::new());
         let mut discarding: Option<DummyDataReceiver> = None;
         let mut content = Vec::new();

@@ -19,7 +19,7 @@ pub(super) struct Session {
     settings: Arc<Settings>,
     dialogue: Dialogue,
     place: Arc<Place>,
-    /// While a transaction is in progress, the connection does not have to make room for others.
+    /// Exists while a transaction is in progress. The connection is then not closed to make room.
     transaction: Option<Busy>,
 }
 
@@ -51,7 +51,7 @@ impl Session {
                 () = stop.cancelled() => {
                     return self.lines.reply("421 4.3.2 the server is closing").await;
                 }
-                () = self.place.must_leave() => {
+                () = self.place.must_close() => {
                     return self.lines.reply("421 4.3.2 the idle connection makes room").await;
                 }
             };

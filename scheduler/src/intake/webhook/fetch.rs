@@ -41,7 +41,7 @@ pub trait Fetch: fmt::Debug + Send + Sync {
 pub struct Https {
     tls: Arc<ClientConfig>,
     /// The address to connect to instead of the URL's host. Only tests set it.
-    instead: Option<SocketAddr>,
+    connect_to: Option<SocketAddr>,
 }
 
 impl Https {
@@ -72,7 +72,7 @@ impl Https {
             .map_err(|err| err.to_string())?;
         Ok(Self {
             tls: Arc::new(builder.with_root_certificates(roots).with_no_client_auth()),
-            instead: None,
+            connect_to: None,
         })
     }
 
@@ -81,7 +81,7 @@ impl Https {
     #[must_use]
     pub fn with_address(self, address: SocketAddr) -> Self {
         Self {
-            instead: Some(address),
+            connect_to: Some(address),
             ..self
         }
     }
@@ -92,7 +92,7 @@ impl Https {
             .filter(|_| url.scheme() == "https")
             .ok_or("the URL is not an https URL")?;
         let to_text = |err: &dyn fmt::Display| err.to_string();
-        let tcp = match self.instead {
+        let tcp = match self.connect_to {
             Some(address) => TcpStream::connect(address).await,
             None => TcpStream::connect((host, url.port_or_known_default().unwrap_or(443))).await,
         };
@@ -145,7 +145,7 @@ impl Fetch for Https {
 impl fmt::Debug for Https {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Https")
-            .field("instead", &self.instead)
+            .field("connect_to", &self.connect_to)
             .finish_non_exhaustive()
     }
 }

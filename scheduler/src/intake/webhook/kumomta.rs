@@ -1,21 +1,40 @@
 //! KumoMTA's log hooks: log records as JSON, verified by a bearer token. A body is one record, an
 //! array, or one record per line (docs.kumomta.com, "Log Record").
 
+use async_trait::async_trait;
+use axum::http::HeaderMap;
 use config::hooks::Hook;
+use domain::clock::Timestamp;
 use domain::fact::FactKind;
 use serde_json::Value;
 
+use super::authentication::verify_bearer;
 use super::draft::{Draft, SeverityHint, deferral, instant, read_json, text};
 use super::event::{Event, EventMeaning};
+use super::mail_service::MailService;
+use super::request::{Denied, Verified, WebhookRequest};
 use crate::intake::maillog::kumomta::message_id;
 
-/// Reads the records of a body.
-pub(super) fn read(hook: &Hook, body: &[u8]) -> Result<Vec<Event>, String> {
-    let records = read_json(body).or_else(|why| read_lines(body).ok_or(why))?;
-    Ok(records
-        .iter()
-        .flat_map(|record| read_record(hook, record))
-        .collect())
+pub(super) struct KumoMta;
+
+#[async_trait]
+impl MailService for KumoMta {
+    async fn verify(
+        &self,
+        hook: &Hook,
+        request: &WebhookRequest<'_>,
+        _: Timestamp,
+    ) -> Result<Verified, Denied> {
+        verify_bearer(hook, request)
+    }
+
+    fn read(&self, hook: &Hook, _: &HeaderMap, body: &[u8]) -> Result<Vec<Event>, String> {
+        let records = read_json(body).or_else(|why| read_lines(body).ok_or(why))?;
+        Ok(records
+            .iter()
+            .flat_map(|record| read_record(hook, record))
+            .collect())
+    }
 }
 
 fn read_lines(body: &[u8]) -> Option<Vec<Value>> {

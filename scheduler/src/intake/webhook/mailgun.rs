@@ -2,6 +2,7 @@
 //! nothing of the event, so each token is accepted for one request (documentation.mailgun.com,
 //! "Securing Webhooks"). HTML forms, the format before 2018, are read too.
 
+use async_trait::async_trait;
 use axum::http::HeaderMap;
 use config::hooks::Hook;
 use domain::clock::Timestamp;
@@ -12,55 +13,61 @@ use super::authentication::{NO_SECRET, is_hmac};
 use super::draft::{Draft, SeverityHint, deferral, instant, text};
 use super::event::{Event, EventMeaning};
 use super::form::read_form;
+use super::mail_service::MailService;
 use super::request::{Denied, NOT_FRESH, Verified, WebhookRequest, is_fresh};
 
 /// The longest timestamp, token and signature, in bytes.
 const SIGNED_MAX: usize = 200;
 
-/// Verifies the signature and its age. The token becomes the id of the request.
-pub(super) fn verify(
-    hook: &Hook,
-    request: &WebhookRequest<'_>,
-    now: Timestamp,
-) -> Result<Verified, Denied> {
-    let Some(key) = &hook.secret else {
-        return Err(NO_SECRET);
-    };
-    let body = read_body(request.headers, request.body).map_err(Denied::Unreadable)?;
-    let signed = if body["signature"].is_object() {
-        &body["signature"]
-    } else {
-        &body
-    };
-    let part = |key: &str| text(&signed[key]).filter(|text| text.len() <= SIGNED_MAX);
-    let (Some(timestamp), Some(token), Some(signature)) =
-        (part("timestamp"), part("token"), part("signature"))
-    else {
-        return Err(Denied::Unverified("the signature is missing"));
-    };
-    if !is_hmac(key, format!("{timestamp}{token}").as_bytes(), &signature) {
-        return Err(Denied::Unverified(
-            "the signature was not made with this hook's signing key",
-        ));
-    }
-    match instant(&Value::from(timestamp)) {
-        Some(signed_at) if is_fresh(signed_at, now, hook) => Ok(Verified::Events {
-            body: request.body.to_vec(),
-            request_id: Some(token),
-        }),
-        _ => Err(NOT_FRESH),
-    }
-}
+pub(super) struct Mailgun;
 
-/// Reads the event of a body.
-pub(super) fn read(hook: &Hook, headers: &HeaderMap, body: &[u8]) -> Result<Vec<Event>, String> {
-    let body = read_body(headers, body)?;
-    let meaning = match &body["event-data"] {
-        Value::Object(_) => read_event(hook, &body["event-data"]),
-        _ => read_event(hook, &form_to_event(&body)),
-    };
-    // No id of its own: the token identifies the whole request.
-    Ok(vec![Event { id: None, meaning }])
+#[async_trait]
+impl MailService for Mailgun {
+    /// Verifies the signature and its age. The token becomes the id of the request.
+    async fn verify(
+        &self,
+        hook: &Hook,
+        request: &WebhookRequest<'_>,
+        now: Timestamp,
+    ) -> Result<Verified, Denied> {
+        let Some(key) = &hook.secret else {
+            return Err(NO_SECRET);
+        };
+        let body = read_body(request.headers, request.body).map_err(Denied::Unreadable)?;
+        let signed = if body["signature"].is_object() {
+            &body["signature"]
+        } else {
+            &body
+        };
+        let part = |key: &str| text(&signed[key]).filter(|text| text.len() <= SIGNED_MAX);
+        let (Some(timestamp), Some(token), Some(signature)) =
+            (part("timestamp"), part("token"), part("signature"))
+        else {
+            return Err(Denied::Unverified("the signature is missing"));
+        };
+        if !is_hmac(key, format!("{timestamp}{token}").as_bytes(), &signature) {
+            return Err(Denied::Unverified(
+                "the signature was not made with this hook's signing key",
+            ));
+        }
+        match instant(&Value::from(timestamp)) {
+            Some(signed_at) if is_fresh(signed_at, now, hook) => Ok(Verified::Events {
+                body: request.body.to_vec(),
+                request_id: Some(token),
+            }),
+            _ => Err(NOT_FRESH),
+        }
+    }
+
+    fn read(&self, hook: &Hook, headers: &HeaderMap, body: &[u8]) -> Result<Vec<Event>, String> {
+        let body = read_body(headers, body)?;
+        let meaning = match &body["event-data"] {
+            Value::Object(_) => read_event(hook, &body["event-data"]),
+            _ => read_event(hook, &form_to_event(&body)),
+        };
+        // No id of its own: the token identifies the whole request.
+        Ok(vec![Event { id: None, meaning }])
+    }
 }
 
 fn read_body(headers: &HeaderMap, body: &[u8]) -> Result<Value, String> {
@@ -111,13 +118,13 @@ fn read_event(hook: &Hook, event: &Value) -> EventMeaning {
 
 fn read_failed(hook: &Hook, draft: &Draft<'_>, event: &Value) -> EventMeaning {
     let status = &event["delivery-status"];
-    let own_code = status["code"]
+    let reported_code = status["code"]
         .as_u64()
         .or_else(|| status["code"].as_str()?.parse().ok());
     let temporary = event["severity"] == "temporary";
-    // Mailgun's own codes, in addition to those of SMTP: it did not try because of an earlier
-    // event, or it has given up.
-    match (event["reason"].as_str().unwrap_or_default(), own_code) {
+    // In addition to the codes of SMTP, Mailgun has its own. They mean that it did not try because
+    // of an earlier event, or that it has given up.
+    match (event["reason"].as_str().unwrap_or_default(), reported_code) {
         ("suppress-complaint", _) | (_, Some(607)) => return draft.fact(hook, FactKind::Complaint),
         ("suppress-unsubscribe", _) | (_, Some(606)) => {
             return draft.fact(hook, FactKind::Unsubscribe);
@@ -138,11 +145,12 @@ fn read_failed(hook: &Hook, draft: &Draft<'_>, event: &Value) -> EventMeaning {
             .filter(|text| !text.is_empty())
     };
     let text = part("message").or(part("description")).unwrap_or_default();
-    let code = own_code.filter(|code| (400..498).contains(code) || (500..600).contains(code));
+    let smtp_code =
+        reported_code.filter(|code| (400..498).contains(code) || (500..600).contains(code));
     let has_code = text
         .get(..3)
         .is_some_and(|start| start.bytes().all(|b| b.is_ascii_digit()));
-    let reply = match (code, part("enhanced-code")) {
+    let reply = match (smtp_code, part("enhanced-code")) {
         (Some(code), Some(enhanced)) if !has_code => format!("{code} {enhanced} {text}"),
         (Some(code), None) if !has_code => format!("{code} {text}"),
         (None, Some(enhanced)) if !has_code => format!("{enhanced} {text}"),
@@ -154,7 +162,7 @@ fn read_failed(hook: &Hook, draft: &Draft<'_>, event: &Value) -> EventMeaning {
             draft.bounce(hook, &reply, SeverityHint::Soft("450")),
             "failed for now",
         )
-    } else if event["reason"] == "old" || matches!(own_code, Some(498..500 | 600..605)) {
+    } else if event["reason"] == "old" || matches!(reported_code, Some(498..500 | 600..605)) {
         // Mailgun tried for hours and gave up, or never reached a server. That is no verdict on the
         // address.
         draft.bounce(hook, &reply, SeverityHint::Soft("450 4.4.7"))

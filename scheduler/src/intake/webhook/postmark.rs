@@ -1,27 +1,46 @@
 //! Postmark's webhooks: one record per request, verified by basic authentication (postmarkapp.com,
 //! "Webhooks overview").
 
+use async_trait::async_trait;
+use axum::http::HeaderMap;
 use config::hooks::Hook;
+use domain::clock::Timestamp;
 use domain::fact::FactKind;
 use serde_json::Value;
 
+use super::authentication::verify_basic;
 use super::draft::{Draft, SeverityHint, deferral, instant, read_json, text};
 use super::event::{Event, EventMeaning};
+use super::mail_service::MailService;
+use super::request::{Denied, Verified, WebhookRequest};
 
-/// Reads the records of a body.
-pub(super) fn read(hook: &Hook, body: &[u8]) -> Result<Vec<Event>, String> {
-    Ok(read_json(body)?
-        .iter()
-        .map(|record| read_record(hook, record))
-        .collect())
+pub(super) struct Postmark;
+
+#[async_trait]
+impl MailService for Postmark {
+    async fn verify(
+        &self,
+        hook: &Hook,
+        request: &WebhookRequest<'_>,
+        _: Timestamp,
+    ) -> Result<Verified, Denied> {
+        verify_basic(hook, request)
+    }
+
+    fn read(&self, hook: &Hook, _: &HeaderMap, body: &[u8]) -> Result<Vec<Event>, String> {
+        Ok(read_json(body)?
+            .iter()
+            .map(|record| read_record(hook, record))
+            .collect())
+    }
 }
 
 fn read_record(hook: &Hook, record: &Value) -> Event {
     let field = |key: &str| record[key].as_str().filter(|text| !text.is_empty());
-    let happened = ["BouncedAt", "DeliveredAt", "ReceivedAt", "ChangedAt"];
+    let time_fields = ["BouncedAt", "DeliveredAt", "ReceivedAt", "ChangedAt"];
     let draft = Draft {
         recipient: field("Email").or(field("Recipient")),
-        occurred: happened.iter().find_map(|key| instant(&record[*key])),
+        occurred: time_fields.iter().find_map(|key| instant(&record[*key])),
         message_id: field("MessageID"),
         metadata: record["Metadata"].as_object(),
         ..Draft::default()

@@ -62,7 +62,7 @@ impl Processor {
 
     /// Processes the events of a request in a task of its own. Otherwise a client that disconnects
     /// midway would leave half of the events unprocessed. It would also leave a claim behind, and
-    /// its next try would have to wait for that.
+    /// its next try would have to wait until the claim expires.
     pub(super) async fn process_detached(
         &self,
         service: Service,
@@ -100,7 +100,7 @@ impl Processor {
             .unwrap_or_else(|err| panic::resume_unwind(err.into_panic()))
     }
 
-    /// Processes a request that is valid only once, under a claim that keeps others out.
+    /// Processes a request that is valid only once. A claim keeps out other requests with its id.
     async fn process_once(
         &self,
         service: Service,
@@ -185,7 +185,7 @@ impl Processor {
         }
         let answers = self.accept.accept(bounces).await?;
         let mut bounce_answers = answers.iter().map(Answered::to_wire);
-        let (answers, sent_to) = self.accept.record_facts(facts).await?;
+        let (answers, still_sent_to) = self.accept.record_facts(facts).await?;
         let mut fact_answers = answers.iter().map(FactAnswered::to_wire);
         received
             .answers
@@ -197,7 +197,7 @@ impl Processor {
         // Marked before waiting for workers. If a complaint in this request takes too long, the
         // service sends the request again, and the repeated bounces then start nothing.
         self.store.mark_seen(&ids).await?;
-        self.accept.wait_for_workers(sent_to).await
+        self.accept.wait_for_workers(still_sent_to).await
     }
 
     fn read_bounce(&self, item: Value) -> Result<Bounce, Refusal> {

@@ -1,5 +1,5 @@
-//! A webhook request on its way in: what arrived, what verification makes of it, and why it may be
-//! denied. Knows no mail service and no store.
+//! A webhook request: what arrived, the result of its verification, and why it may be denied. Knows
+//! no mail service and no store.
 
 use std::time::Duration;
 
@@ -7,7 +7,7 @@ use axum::http::HeaderMap;
 use config::hooks::Hook;
 use domain::clock::Timestamp;
 
-/// How far ahead of ours the clock of a mail service may be.
+/// How far the clock of a mail service may be ahead of ours.
 const CLOCK_SKEW_MAX: Duration = Duration::from_secs(300);
 
 /// A webhook request as it arrived.

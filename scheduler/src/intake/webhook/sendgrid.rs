@@ -1,6 +1,8 @@
 //! SendGrid's event webhook: an array of events, signed with ECDSA over the timestamp and the raw
 //! body (docs.sendgrid.com, "Event Webhook Reference" and "Security Features").
 
+use async_trait::async_trait;
+use axum::http::HeaderMap;
 use config::hooks::Hook;
 use domain::clock::Timestamp;
 use domain::fact::FactKind;
@@ -10,6 +12,7 @@ use serde_json::Value;
 use super::authentication::{NO_SECRET, from_base64};
 use super::draft::{Draft, SeverityHint, deferral, instant, read_json};
 use super::event::{Event, EventMeaning};
+use super::mail_service::MailService;
 use super::request::{Denied, NOT_FRESH, Verified, WebhookRequest, is_fresh};
 
 const SIGNATURE: &str = "x-twilio-email-event-webhook-signature";
@@ -22,58 +25,63 @@ const P256_INFO: [u8; 26] = [
     0x86, 0x48, 0xce, 0x3d, 0x03, 0x01, 0x07, 0x03, 0x42, 0x00,
 ];
 
-/// Verifies the signature and its age.
-pub(super) fn verify(
-    hook: &Hook,
-    request: &WebhookRequest<'_>,
-    now: Timestamp,
-) -> Result<Verified, Denied> {
-    let Some(key) = &hook.secret else {
-        return Err(NO_SECRET);
-    };
-    let header = |name| {
-        request
-            .headers
-            .get(name)
-            .and_then(|value| value.to_str().ok())
-    };
-    let (Some(signature), Some(timestamp)) = (header(SIGNATURE), header(TIMESTAMP)) else {
-        return Err(Denied::Unverified(
-            "the signature is missing; turn on \"Signed Event Webhook\"",
-        ));
-    };
-    // In PEM form there is a line before the key and a line after it.
-    let base64: String = key
-        .reveal_text()
-        .lines()
-        .filter(|line| !line.starts_with("-----"))
-        .collect();
-    let info = from_base64(&base64).unwrap_or_default();
-    let Some(point) = info.strip_prefix(&P256_INFO) else {
-        return Err(Denied::Unverified(
-            "intake.hooks.sendgrid.public_key is not a P-256 public key in base64",
-        ));
-    };
-    let signed = [timestamp.as_bytes(), request.body].concat();
-    let signature = from_base64(signature).unwrap_or_default();
-    UnparsedPublicKey::new(&ECDSA_P256_SHA256_ASN1, point)
-        .verify(&signed, &signature)
-        .map_err(|_| Denied::Unverified("the signature was not made with this hook's key"))?;
-    match instant(&Value::from(timestamp)) {
-        Some(signed_at) if is_fresh(signed_at, now, hook) => Ok(Verified::Events {
-            body: request.body.to_vec(),
-            request_id: None,
-        }),
-        _ => Err(NOT_FRESH),
-    }
-}
+pub(super) struct SendGrid;
 
-/// Reads the events of a body.
-pub(super) fn read(hook: &Hook, body: &[u8]) -> Result<Vec<Event>, String> {
-    Ok(read_json(body)?
-        .iter()
-        .map(|event| read_event(hook, event))
-        .collect())
+#[async_trait]
+impl MailService for SendGrid {
+    /// Verifies the signature and its age.
+    async fn verify(
+        &self,
+        hook: &Hook,
+        request: &WebhookRequest<'_>,
+        now: Timestamp,
+    ) -> Result<Verified, Denied> {
+        let Some(key) = &hook.secret else {
+            return Err(NO_SECRET);
+        };
+        let header = |name| {
+            request
+                .headers
+                .get(name)
+                .and_then(|value| value.to_str().ok())
+        };
+        let (Some(signature), Some(timestamp)) = (header(SIGNATURE), header(TIMESTAMP)) else {
+            return Err(Denied::Unverified(
+                "the signature is missing; turn on \"Signed Event Webhook\"",
+            ));
+        };
+        // In PEM form there is a line before the key and a line after it.
+        let base64: String = key
+            .reveal_text()
+            .lines()
+            .filter(|line| !line.starts_with("-----"))
+            .collect();
+        let info = from_base64(&base64).unwrap_or_default();
+        let Some(point) = info.strip_prefix(&P256_INFO) else {
+            return Err(Denied::Unverified(
+                "intake.hooks.sendgrid.public_key is not a P-256 public key in base64",
+            ));
+        };
+        let signed = [timestamp.as_bytes(), request.body].concat();
+        let signature = from_base64(signature).unwrap_or_default();
+        UnparsedPublicKey::new(&ECDSA_P256_SHA256_ASN1, point)
+            .verify(&signed, &signature)
+            .map_err(|_| Denied::Unverified("the signature was not made with this hook's key"))?;
+        match instant(&Value::from(timestamp)) {
+            Some(signed_at) if is_fresh(signed_at, now, hook) => Ok(Verified::Events {
+                body: request.body.to_vec(),
+                request_id: None,
+            }),
+            _ => Err(NOT_FRESH),
+        }
+    }
+
+    fn read(&self, hook: &Hook, _: &HeaderMap, body: &[u8]) -> Result<Vec<Event>, String> {
+        Ok(read_json(body)?
+            .iter()
+            .map(|event| read_event(hook, event))
+            .collect())
+    }
 }
 
 fn read_event(hook: &Hook, event: &Value) -> Event {

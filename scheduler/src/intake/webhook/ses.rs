@@ -2,36 +2,71 @@
 //! configuration set (`eventType`). `sns` verifies them (docs.aws.amazon.com/ses, "Contents of
 //! Amazon SNS notifications" and "Examples of event data").
 
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use axum::http::HeaderMap;
 use config::hooks::Hook;
+use domain::clock::Timestamp;
 use domain::fact::FactKind;
 use serde_json::Value;
 
 use super::draft::{Draft, SeverityHint, deferral, instant};
 use super::event::{Event, EventMeaning};
+use super::fetch::Fetch;
+use super::mail_service::MailService;
+use super::request::{Denied, Verified, WebhookRequest};
+use super::sns::Sns;
 
-/// Reads the events of an SNS message: one event for each recipient that it names.
-pub(super) fn read(hook: &Hook, body: &[u8]) -> Result<Vec<Event>, String> {
-    let envelope: Value =
-        serde_json::from_slice(body).map_err(|err| format!("the body is not JSON: {err}"))?;
-    let message = envelope["Message"]
-        .as_str()
-        .ok_or("the notification has no Message")?;
-    // Not from SES: for example, SNS itself reports that a topic works.
-    let Ok(message @ Value::Object(_)) = serde_json::from_str::<Value>(message) else {
-        return Ok(vec![Event {
-            id: None,
-            meaning: EventMeaning::Unknown("a message that is not from SES".to_owned()),
-        }]);
-    };
-    let events = read_message(hook, &message);
-    let Some(id) = envelope["MessageId"].as_str() else {
-        return Ok(events);
-    };
-    let with_id = |(n, event): (usize, Event)| Event {
-        id: Some(format!("{id} {n}")),
-        ..event
-    };
-    Ok(events.into_iter().enumerate().map(with_id).collect())
+#[derive(Debug)]
+pub(super) struct Ses {
+    sns: Sns,
+}
+
+impl Ses {
+    /// Requests to SNS go through `fetch`.
+    pub(super) fn new(fetch: Arc<dyn Fetch>) -> Self {
+        Self {
+            sns: Sns::new(fetch),
+        }
+    }
+}
+
+#[async_trait]
+impl MailService for Ses {
+    async fn verify(
+        &self,
+        hook: &Hook,
+        request: &WebhookRequest<'_>,
+        now: Timestamp,
+    ) -> Result<Verified, Denied> {
+        self.sns.verify(hook, request, now).await
+    }
+
+    /// Reads the events of an SNS message: one event for each recipient that it names.
+    fn read(&self, hook: &Hook, _: &HeaderMap, body: &[u8]) -> Result<Vec<Event>, String> {
+        let envelope: Value =
+            serde_json::from_slice(body).map_err(|err| format!("the body is not JSON: {err}"))?;
+        let message = envelope["Message"]
+            .as_str()
+            .ok_or("the notification has no Message")?;
+        // Not from SES: for example, SNS itself reports that a topic works.
+        let Ok(message @ Value::Object(_)) = serde_json::from_str::<Value>(message) else {
+            return Ok(vec![Event {
+                id: None,
+                meaning: EventMeaning::Unknown("a message that is not from SES".to_owned()),
+            }]);
+        };
+        let events = read_message(hook, &message);
+        let Some(id) = envelope["MessageId"].as_str() else {
+            return Ok(events);
+        };
+        let with_id = |(n, event): (usize, Event)| Event {
+            id: Some(format!("{id} {n}")),
+            ..event
+        };
+        Ok(events.into_iter().enumerate().map(with_id).collect())
+    }
 }
 
 fn read_message(hook: &Hook, message: &Value) -> Vec<Event> {

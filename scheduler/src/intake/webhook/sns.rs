@@ -24,7 +24,7 @@ use super::request::{Denied, NOT_FRESH, Verified, WebhookRequest, is_fresh};
 /// How many certificates are kept. SNS has one or two per region at a time.
 const KEPT_MAX: usize = 32;
 
-/// How many certificates are fetched at once.
+/// How many certificates are fetched at the same time.
 const FETCHES_MAX: usize = 4;
 
 /// The fields that are signed, in this order. `Subject` may be absent.
@@ -164,8 +164,8 @@ impl Sns {
                 "the certificate of SNS could not be fetched: {why}"
             ))
         };
-        // Forged messages could name ever new certificates. So only a few are fetched at once, and
-        // further requests fail at once instead of waiting.
+        // Forged messages could name ever new certificates. So only a few are fetched at the same
+        // time, and further requests fail immediately instead of waiting.
         let _permit = self
             .fetches
             .try_acquire()

@@ -1,19 +1,38 @@
 //! SparkPost's event webhook: an array of wrapped events, verified by basic authentication
 //! (developers.sparkpost.com, "Event webhooks" and "Bounce classification codes").
 
+use async_trait::async_trait;
+use axum::http::HeaderMap;
 use config::hooks::Hook;
+use domain::clock::Timestamp;
 use domain::fact::FactKind;
 use serde_json::Value;
 
+use super::authentication::verify_basic;
 use super::draft::{Draft, SeverityHint, deferral, instant, read_json, text};
 use super::event::{Event, EventMeaning};
+use super::mail_service::MailService;
+use super::request::{Denied, Verified, WebhookRequest};
 
-/// Reads the events of a body.
-pub(super) fn read(hook: &Hook, body: &[u8]) -> Result<Vec<Event>, String> {
-    Ok(read_json(body)?
-        .iter()
-        .map(|event| read_wrapped(hook, event))
-        .collect())
+pub(super) struct SparkPost;
+
+#[async_trait]
+impl MailService for SparkPost {
+    async fn verify(
+        &self,
+        hook: &Hook,
+        request: &WebhookRequest<'_>,
+        _: Timestamp,
+    ) -> Result<Verified, Denied> {
+        verify_basic(hook, request)
+    }
+
+    fn read(&self, hook: &Hook, _: &HeaderMap, body: &[u8]) -> Result<Vec<Event>, String> {
+        Ok(read_json(body)?
+            .iter()
+            .map(|event| read_wrapped(hook, event))
+            .collect())
+    }
 }
 
 fn read_wrapped(hook: &Hook, wrapped: &Value) -> Event {

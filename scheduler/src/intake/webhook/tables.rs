@@ -1,5 +1,5 @@
-//! Tables of tests, one per service: an event as the service sends it, and in short what it is read
-//! as.
+//! Tables of tests, one per service: an event as the service sends it, and in short the result of
+//! reading it.
 
 use axum::http::{HeaderMap, HeaderValue, header};
 use config::hooks::{Hook, Service};

@@ -97,7 +97,7 @@ impl Pieces {
 
     /// Calls `found` with the number of each piece in `text`, once for every occurrence. Takes time
     /// linear in `text`.
-    pub(super) fn each(&self, text: &[u8], mut found: impl FnMut(usize)) {
+    pub(super) fn for_each_in(&self, text: &[u8], mut found: impl FnMut(usize)) {
         let mut four = 0;
         for (run, bytes) in text.chunks(RUN).enumerate() {
             let mut ends = 0_u64;
@@ -191,7 +191,7 @@ mod tests {
             for before in 0..=RUN {
                 let text = format!("{}{text}", "-".repeat(before));
                 let mut found = Vec::new();
-                pieces.each(text.as_bytes(), |piece| found.push(piece));
+                pieces.for_each_in(text.as_bytes(), |piece| found.push(piece));
                 found.sort_unstable();
                 let mut expected = expected.clone();
                 expected.sort_unstable();

@@ -16,7 +16,7 @@ use super::pieces::{LENGTH_MIN, Pieces};
 /// The largest size of a compiled text, and of the automaton that matches with it, in bytes.
 const SIZE_MAX: usize = 1 << 20;
 
-/// Pieces of this length or more are all equally good.
+/// Pieces of this length or more, in bytes, count as equally good.
 const LENGTH_ENOUGH: usize = 6;
 
 /// The largest number of alternative pieces in one group. A larger group excludes too few replies.
@@ -35,7 +35,7 @@ const GROUPS_MAX: usize = 4;
 type Group = Vec<Vec<u8>>;
 
 /// Regular expressions, numbered in the order in which they were given. They are in lower case, and
-/// so must be the replies: that is cheaper than both cases of each letter.
+/// the replies must be too: that is cheaper than matching both cases of each letter.
 pub(super) struct Texts {
     patterns: Vec<String>,
     /// Compiled at their first use, since most are never used.
@@ -48,8 +48,8 @@ pub(super) struct Texts {
     groups: Vec<u8>,
     /// The texts that need no piece.
     always: Candidates,
-    /// The texts that consist of nothing but their pieces. If one of these occurs, the text
-    /// matches.
+    /// For each text, whether it consists of nothing but its pieces. If one of these occurs, the
+    /// text matches.
     plain: Vec<bool>,
 }
 
@@ -90,7 +90,7 @@ fn set_bits(mut word: u64) -> impl Iterator<Item = usize> {
 }
 
 impl Texts {
-    /// Takes the regular expressions. The error names the one that is not valid or not allowed.
+    /// Takes the regular expressions. An error names the one that is not valid or not allowed.
     pub(super) fn new(patterns: Vec<String>) -> Result<Self, String> {
         let (mut words, mut owners, mut groups) = (
             Vec::<Vec<u8>>::new(),
@@ -160,7 +160,7 @@ impl Texts {
         let mut seen = [0_u64; PIECES_ALL / 64];
         let mut occurred = [0_u8; TEXTS_MAX];
         let mut candidates = self.always;
-        self.pieces.each(reply, |piece| {
+        self.pieces.for_each_in(reply, |piece| {
             let bit = 1 << (piece % 64);
             if seen[piece / 64] & bit != 0 {
                 return;
@@ -178,7 +178,12 @@ impl Texts {
     }
 
     /// Whether one of the candidates within `texts` matches `reply`, which must be in lower case.
-    pub(super) fn any(&self, texts: &Range<usize>, candidates: &Candidates, reply: &[u8]) -> bool {
+    pub(super) fn any_matches(
+        &self,
+        texts: &Range<usize>,
+        candidates: &Candidates,
+        reply: &[u8],
+    ) -> bool {
         let matches = |text| {
             self.plain[text]
                 || self
@@ -189,7 +194,7 @@ impl Texts {
     }
 
     /// Returns the compiled text with this number, or `None` if it is too large. A test ensures
-    /// that none is.
+    /// that no text is.
     pub(super) fn compiled(&self, text: usize) -> Option<&Regex> {
         let compile = || {
             // Matching by byte is several times as fast as matching by Unicode character.
@@ -277,8 +282,8 @@ mod tests {
             );
         }
         let candidates = texts.candidates(b"the user is unknown");
-        assert!(texts.any(&(0..1), &candidates, b"the user is unknown"));
-        assert!(!texts.any(&(1..3), &candidates, b"the user is unknown"));
+        assert!(texts.any_matches(&(0..1), &candidates, b"the user is unknown"));
+        assert!(!texts.any_matches(&(1..3), &candidates, b"the user is unknown"));
         for pattern in ["User", r"user\SX", r"\\Smith"] {
             assert!(Texts::new(vec![pattern.to_owned()]).is_err(), "{pattern}");
         }

@@ -401,14 +401,14 @@ fn settings_that_can_only_be_mistakes_are_rejected_with_key_and_allowed_values()
             !faults.to_string().contains('\r'),
             "a fault has one line: {faults:?}"
         );
-        let mut of_cron = faults
+        let mut cron_faults = faults
             .0
             .iter()
             .filter(|fault| fault.key.starts_with("upkeep."));
         let is_one_line = |fault: &SettingsFault| !fault.text.contains(['\n', '^']);
         assert!(
-            of_cron.all(is_one_line),
-            "a fault contains the parser's own drawing: {faults:?}"
+            cron_faults.all(is_one_line),
+            "a fault contains the parser's own message, with carets: {faults:?}"
         );
     }
     let good = "[content]\nroots = [\"/srv/mail\"]\n\

@@ -26,9 +26,9 @@ pub(crate) fn read_pace(pace: &mut Pace, section: &mut Section<'_, '_>) {
     );
 }
 
-/// Reports windows that are larger than `window_max`, the upper limit for every destination.
-/// `window` may be larger: it only ends the fast growth, and then has the same effect as
-/// `window_max`.
+/// Reports windows that are larger than `window_max`, the upper limit for every destination. Only
+/// `window` may be larger: it is the size at which the fast growth ends, and if it is larger, the
+/// growth ends at `window_max`.
 pub(crate) fn check_windows(pace: &Pace, faults: &mut Vec<SettingsFault>) {
     let Pace {
         window_new,
@@ -63,9 +63,9 @@ pub(crate) fn read_breaker(breaker: &mut Breaker, section: &mut Section<'_, '_>)
     );
 }
 
-/// Reads a `[[destination]]` section. It replaces one with the same name from an earlier layer.
-/// Keys that it leaves out have the values of `[pace]`. `named` are the names that this layer has
-/// used.
+/// Reads a `[[destination]]` section. It replaces a section with the same name from an earlier
+/// layer. Keys that it leaves out have the values of `[pace]`. `named` contains the names that this
+/// layer has used.
 pub(crate) fn read_destination(
     rules: &mut Vec<DestinationRule>,
     pace: &Pace,

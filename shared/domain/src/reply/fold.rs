@@ -1,5 +1,5 @@
-//! Makes one clean text of a raw reply: white space folded, lines separate. Must not know about
-//! codes and statuses.
+//! Cleans the text of a raw reply: folds white space, and keeps its lines apart. Must not know
+//! about codes and statuses.
 
 use std::borrow::Cow;
 
@@ -9,13 +9,14 @@ use std::borrow::Cow;
 pub(super) fn fold(raw: &str) -> Cow<'_, str> {
     let bytes = raw.as_bytes();
     // The loops have no early exit, so that the compiler can process many bytes per step.
-    let odd = bytes.iter().fold(false, |odd, b| {
-        odd | !(b' '..=b'~').contains(b) | (*b == b'\\')
+    let is_odd = bytes.iter().fold(false, |is_odd, b| {
+        is_odd | !(b' '..=b'~').contains(b) | (*b == b'\\')
     });
-    let twice = bytes.windows(2).fold(false, |twice, pair| {
-        twice | (pair[0] == b' ') & (pair[1] == b' ')
+    let has_two_spaces = bytes.windows(2).fold(false, |found, pair| {
+        found | (pair[0] == b' ') & (pair[1] == b' ')
     });
-    if !odd && !twice && bytes.first() != Some(&b' ') && bytes.last() != Some(&b' ') {
+    let has_outer_space = bytes.first() == Some(&b' ') || bytes.last() == Some(&b' ');
+    if !is_odd && !has_two_spaces && !has_outer_space {
         return Cow::Borrowed(raw);
     }
     let unescaped;

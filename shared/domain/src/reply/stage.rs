@@ -4,7 +4,7 @@
 
 use super::{MAX_TEXT, Reply, cut};
 
-/// What the server refused, in an SMTP conversation of our own.
+/// A stage of an SMTP conversation that a reply can answer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Stage {
     /// The sender: `MAIL FROM`.
@@ -18,8 +18,8 @@ pub enum Stage {
 impl Reply {
     /// Returns the same reply with the stage appended to its text, in Postfix's form.
     ///
-    /// The sender is always appended, even to an empty text or to one that already quotes a stage
-    /// of another system. For the content, a reply whose status is about an address stays
+    /// The sender is always appended, even to an empty text, or to a text that already quotes a
+    /// stage from another system. For the content, a reply whose status is about an address stays
     /// unchanged: that status already means that the content was not the cause (RFC 3463, section
     /// 3.2).
     #[must_use]
@@ -36,7 +36,7 @@ impl Reply {
 
     /// Returns the stage that the reply answered, if its text names one. If it names several, the
     /// sender has priority.
-    pub fn answers(&self) -> Option<Stage> {
+    pub fn stage(&self) -> Option<Stage> {
         // Fast check: this runs for every reply, and nearly none names a stage.
         if !self.text.contains("n reply to ") {
             return None;
@@ -103,8 +103,8 @@ const MAIL: (&str, &[&str]) = (
 );
 
 /// Appends the stage to a reply if the text around it (`context`) names one and the reply itself
-/// does not. It matters: if the content was refused, the recipient had been accepted before, so
-/// "unknown" is then the word of a content filter.
+/// does not. This matters: if the content was refused, the recipient had been accepted before, so
+/// "unknown" then comes from a content filter.
 pub fn note(reply: &mut Reply, context: &str) {
     if reply.text.is_empty() || reply.text.contains("in reply to") {
         return;

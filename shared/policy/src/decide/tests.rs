@@ -5,8 +5,8 @@ use super::*;
 const T0: Timestamp = Timestamp::from_ms(1_763_716_200_000);
 const HOUR: u64 = 3_600;
 
-fn case(attempt: u32) -> Case<'static> {
-    Case {
+fn facts(attempt: u32) -> AttemptFacts<'static> {
+    AttemptFacts {
         job: "acme/jo@example.com",
         account: "acme",
         stream: None,
@@ -20,7 +20,7 @@ fn case(attempt: u32) -> Case<'static> {
 
 fn verdict(attempt: u32, reply: &str) -> Verdict {
     decide(
-        &case(attempt),
+        &facts(attempt),
         &Outcome::Deferred(Reply::parse(reply)),
         &Table::embedded(),
         T0,
@@ -175,8 +175,8 @@ fn each_default_row_matches_the_documented_table() {
             0,
             retired(Standing::Unavailable),
         ),
-        // A report that gave up and blames nothing; a platform's own bare words; a text that cannot
-        // be read.
+        // A report of a permanent failure that names no cause; a platform's own bare words; a text
+        // that cannot be read.
         (
             "Delivery to the following recipients failed: jo@example.com",
             0.0,
@@ -364,13 +364,13 @@ fn a_hint_replaces_or_lengthens_the_first_delay_within_bounds() {
     ] {
         for n in 0..50 {
             let job = format!("acme/{n}@example.com");
-            let case = Case {
+            let facts = AttemptFacts {
                 job: &job,
-                ..case(attempt)
+                ..facts(attempt)
             };
             let outcome = Outcome::Deferred(Reply::parse(reply));
             let Verdict::RetryAfter(delay) =
-                decide(&case, &outcome, &Table::embedded(), T0).verdict
+                decide(&facts, &outcome, &Table::embedded(), T0).verdict
             else {
                 panic!("{reply}")
             };
@@ -415,12 +415,12 @@ fn trouble_on_our_side_uses_up_no_attempt_and_ends_by_age() {
     let table = Table::embedded();
     for attempt in [1, 40] {
         assert_eq!(
-            decide(&case(attempt), &outcome, &table, T0).verdict,
+            decide(&facts(attempt), &outcome, &table, T0).verdict,
             Verdict::Hold(table.hold)
         );
     }
     assert_eq!(
-        decide(&case(1), &outcome, &table, T0.plus(table.max_age)).verdict,
+        decide(&facts(1), &outcome, &table, T0.plus(table.max_age)).verdict,
         Verdict::DropAll
     );
     let busy = Outcome::Unreachable(Fault {
@@ -428,7 +428,7 @@ fn trouble_on_our_side_uses_up_no_attempt_and_ends_by_age() {
         ..fault.clone()
     });
     assert_eq!(
-        decide(&case(1), &busy, &table, T0).verdict,
+        decide(&facts(1), &busy, &table, T0).verdict,
         Verdict::Hold(Duration::from_secs(2 * HOUR))
     );
 
@@ -438,15 +438,15 @@ fn trouble_on_our_side_uses_up_no_attempt_and_ends_by_age() {
     });
     assert!(
         matches!(
-            decide(&case(1), &unanswered, &table, T0).verdict,
+            decide(&facts(1), &unanswered, &table, T0).verdict,
             Verdict::RetryAfter(_)
         ),
-        "it counts"
+        "an attempt without an answer counts"
     );
     assert_eq!(
-        decide(&case(4), &unanswered, &table, T0).verdict,
+        decide(&facts(4), &unanswered, &table, T0).verdict,
         Verdict::DropAll,
-        "and never against the address"
+        "an attempt without an answer never counts against the address"
     );
 
     let theirs = Outcome::Unreachable(Fault {
@@ -454,7 +454,7 @@ fn trouble_on_our_side_uses_up_no_attempt_and_ends_by_age() {
         ..fault
     });
     assert!(matches!(
-        decide(&case(1), &theirs, &table, T0).verdict,
+        decide(&facts(1), &theirs, &table, T0).verdict,
         Verdict::RetryAfter(_)
     ));
     assert!(matches!(
@@ -468,7 +468,7 @@ fn a_job_past_its_maximum_age_ends_as_if_its_last_attempt_had_failed() {
     let reply = Outcome::Deferred(Reply::parse("450 4.2.1 disabled"));
     let table = Table::embedded();
     let late = T0.plus(table.max_age);
-    let verdict = decide(&case(1), &reply, &table, late).verdict;
+    let verdict = decide(&facts(1), &reply, &table, late).verdict;
     assert_eq!(
         verdict,
         Verdict::Retire {
@@ -483,13 +483,13 @@ fn a_message_that_a_relay_accepted_waits_as_long_as_its_route_requires() {
     let accepted = Outcome::Accepted(Reply::parse("250 2.0.0 queued"));
     let table = Table::embedded();
     assert_eq!(
-        decide(&case(1), &accepted, &table, T0).verdict,
+        decide(&facts(1), &accepted, &table, T0).verdict,
         Verdict::Close
     );
     let day = Duration::from_secs(24 * HOUR);
-    let waiting = Case {
+    let waiting = AttemptFacts {
         confirm: day,
-        ..case(1)
+        ..facts(1)
     };
     assert_eq!(
         decide(&waiting, &accepted, &table, T0).verdict,
@@ -517,12 +517,12 @@ fn a_dead_host_never_makes_an_address_inactive() {
         (before, Standing::Unavailable, true),
         (Some(T0), Standing::Inactive, false),
     ] {
-        let case = Case {
+        let facts = AttemptFacts {
             last_delivery_there,
-            ..case(1)
+            ..facts(1)
         };
         assert_eq!(
-            decide(&case, &reply, &table, T0).verdict,
+            decide(&facts, &reply, &table, T0).verdict,
             Verdict::Retire {
                 standing,
                 host_down

@@ -8,9 +8,7 @@ use std::time::Duration;
 
 use deadpool::Runtime;
 use deadpool::managed::{Manager, Object, Pool, PoolError, TimeoutType};
-use deadpool_redis::redis::{
-    Arg, FromRedisValue, Pipeline, ScriptInvocation, Value, cmd, from_redis_value, pipe,
-};
+use deadpool_redis::redis::{Arg, FromRedisValue, Pipeline, Value, cmd, from_redis_value, pipe};
 use futures::future::try_join_all;
 use tokio::time::{sleep, timeout};
 
@@ -22,6 +20,7 @@ use crate::connection::servers::Servers;
 use crate::connection::settings::{ConnectionSettings, Durability};
 use crate::connection::silence::SharedCalls;
 use crate::error::StoreError;
+use crate::script_call::ScriptArgs;
 use crate::scripts::text_of;
 
 /// How many times a script's text is loaded for one call, if the server does not permit EVAL and
@@ -107,7 +106,7 @@ impl Connections {
     /// Runs one script.
     pub(crate) async fn script<T: FromRedisValue>(
         &self,
-        call: &ScriptInvocation<'_>,
+        call: &ScriptArgs<'_>,
     ) -> Result<T, StoreError> {
         let (acknowledged, _) = self.run(call, None).await?;
         Ok(acknowledged.answer)
@@ -124,7 +123,7 @@ impl Connections {
     /// time.
     pub(crate) async fn durable_script<T: FromRedisValue>(
         &self,
-        call: &ScriptInvocation<'_>,
+        call: &ScriptArgs<'_>,
         key: &str,
     ) -> Result<T, StoreError> {
         let (Acknowledged { answer, missing }, doubted) = self.run(call, self.barrier(key)).await?;
@@ -141,7 +140,7 @@ impl Connections {
     /// it.
     pub(crate) async fn script_and_reach<T: FromRedisValue>(
         &self,
-        call: &ScriptInvocation<'_>,
+        call: &ScriptArgs<'_>,
         key: &str,
     ) -> Result<Acknowledged<T>, StoreError> {
         let (acknowledged, _) = self.run(call, self.barrier(key)).await?;
@@ -195,11 +194,11 @@ impl Connections {
 
     async fn run<T: FromRedisValue>(
         &self,
-        call: &ScriptInvocation<'_>,
+        call: &ScriptArgs<'_>,
         barrier: Option<(Barrier, &str)>,
     ) -> Result<(Acknowledged<T>, Doubted), StoreError> {
         let mut commands = pipe();
-        commands.invoke_script(call);
+        commands.invoke_script(call.invocation());
         let key = first_key(&commands);
         if let Some((barrier, key)) = barrier {
             barrier.add(&mut commands, key);
@@ -314,7 +313,7 @@ async fn send(
         && let Some(text) = script_text(commands)
     {
         answers = slot
-            .send(&with_text(commands, &text))
+            .send(&with_text(commands, text))
             .await
             .map_err(|err| sort(&err))?;
         let mut is_to_be_loaded = is_eval_forbidden(&answers);
@@ -323,7 +322,7 @@ async fn send(
                 break;
             }
             answers = slot
-                .send(&after_loading(commands, &text))
+                .send(&after_loading(commands, text))
                 .await
                 .map_err(|err| sort(&err))?;
             if let Value::ServerError(err) = answers.remove(0) {
@@ -381,7 +380,7 @@ fn after_loading(commands: &Pipeline, text: &str) -> Pipeline {
 }
 
 /// Returns the text of the script whose call is first in `commands`.
-fn script_text(commands: &Pipeline) -> Option<String> {
+fn script_text(commands: &Pipeline) -> Option<&'static str> {
     let hash = argument(commands, 1)?;
     text_of(std::str::from_utf8(&hash).ok()?)
 }

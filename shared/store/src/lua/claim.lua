@@ -2,9 +2,13 @@
 -- what its pace allows, but no more than a bounded share. Then it writes when each destination is
 -- next worth visiting.
 --
--- ARGV from FIRST: how many jobs at most; how many of one destination at most, per visit; length of
--- the lease in ms; a nonce that no other claim has; the highest serial of the shard that the
--- claimer has seen; how many jobs of unproven destinations at most (pace.lua)
+-- Takes:
+--   batch (number)          how many jobs at most
+--   share (number)          how many of one destination at most, per visit
+--   lease_ms (number)       the length of the lease
+--   nonce                   a number that no other claim has, as 16 hexadecimal digits
+--   seen (number)           the highest serial of the shard that the claimer has seen
+--   unproven_left (number)  how many jobs of unproven destinations at most (pace.lua)
 -- Reply: now; the lease's token ('' if no job was due); when the shard is next worth visiting (-1:
 -- never); the serial of the lease before; how many unproven destinations wait for room; then per
 -- destination: its name, when a message was last delivered there ('' if unknown), '1' if it is
@@ -13,11 +17,6 @@
 -- Full memory: refused as a whole, before anything lapses: what is claimed may be sent, and must be
 -- settled then.
 -- Cost: 10 operations and 4 per destination visited, 6 if it gives many jobs. Atomic.
-
-local batch, share, lease_ms, nonce, seen, unproven_left = unpack(ARGV, FIRST)
-batch, share, lease_ms, seen = tonumber(batch), tonumber(share), tonumber(lease_ms), tonumber(seen)
-unproven_left = tonumber(unproven_left)
-assert(#ARGV == FIRST + 5, 'claim takes 6 values')
 
 -- A larger answer could take longer than the claimer waits for it. The first job is always
 -- included.

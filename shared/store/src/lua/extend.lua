@@ -2,7 +2,10 @@
 -- attempts take long. A lease that has lapsed stays lapsed. The new deadline may be earlier than
 -- the one before, if the server's clock was set back.
 --
--- ARGV from FIRST: the length in ms; the tokens
+-- Takes:
+--   length (number)  how long each lease lasts from now, in ms
+-- Takes for each LEASE:
+--   token
 -- Reply: now; 1 or 0 per lease: it was extended, or it has lapsed; then the token and job id of
 -- each job for which its lease is void, because the job's address was retired meanwhile.
 -- Full memory: runs, so that no lease runs out while its attempt can still be settled. It changes a
@@ -10,11 +13,11 @@
 -- Cost: 3 operations for a batch, and 3 per lease while any lease is void for some job. Atomic;
 -- repeating it does no harm.
 
-local deadline = text(NOW + tonumber(ARGV[FIRST]))
-if #ARGV == FIRST then return { NOW, {}, {} } end
+local deadline = text(NOW + length)
+if #ARGV < LEASE_AT then return { NOW, {}, {} } end
 
 local tokens, deadlines = {}, {}
-for i = FIRST + 1, #ARGV do
+for i = LEASE_AT, #ARGV do
   tokens[#tokens + 1] = ARGV[i]
   deadlines[#deadlines + 1] = deadline
   deadlines[#deadlines + 1] = ARGV[i]

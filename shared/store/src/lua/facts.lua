@@ -2,7 +2,7 @@
 -- or lift a standing. Complaints and the like suppress the address. An operator may lift any
 -- standing.
 --
--- ARGV from FIRST, 5 per fact:
+-- Takes for each FACT:
 --   id           account/recipient
 --   destination
 --   what         'delivered', 'engaged', 'reinstate', or 'suppress reason'
@@ -23,9 +23,6 @@
 -- Cost: 4 operations for a batch, and 2 more if something was delivered; 8 per job that ends, 5 per
 -- address whose standing changes, 3 per job that is resumed. Atomic; repeating it changes nothing.
 
-local WIDTH = 5
-assert((#ARGV - FIRST + 1) % WIDTH == 0, 'facts takes 5 values per fact')
-
 -- A job that was tried within this time is not tried again because of a sign of life. A recipient
 -- that opens ten mails is alive once.
 local REST_MS = 3600000
@@ -33,7 +30,7 @@ local REST_MS = 3600000
 local SUPPRESSED = PREFIX .. 'suppressed'
 
 local ids = {}
-for i = FIRST, #ARGV, WIDTH do ids[#ids + 1] = ARGV[i] end
+for i = FACT_AT, #ARGV, FACT_WIDTH do ids[#ids + 1] = ARGV[i] end
 if #ids == 0 then return { NOW, '' } end
 
 -- The current state of each address. It is updated during the batch, because several facts of a
@@ -218,8 +215,8 @@ local function reinstate(id, destination)
 end
 
 local reply = { NOW }
-for i = FIRST, #ARGV, WIDTH do
-  local id, destination, what, occurred, message = unpack(ARGV, i, i + WIDTH - 1)
+for i = FACT_AT, #ARGV, FACT_WIDTH do
+  local id, destination, what, occurred, message = unpack(ARGV, i, i + FACT_WIDTH - 1)
   local reason = string.match(what, '^suppress (.*)$')
   local answer, detail
   if reason then

@@ -1,7 +1,8 @@
 -- Reports how far the history of one shard reaches, so that a process can detect that Redis has
 -- lost writes which the process knows of.
 --
--- ARGV from FIRST: ids of journal entries
+-- Takes for each ENTRY:
+--   entry_id  the id of a journal entry
 -- Reply: now; which server it is and which history it follows, '' if the server does not report it;
 -- the serial of the last lease; a text with a letter per id (k: the entry is there, t: it was
 -- trimmed, l: it is lost); the id of the first entry, '' if there is none; the id of the newest
@@ -20,7 +21,7 @@ end
 -- another master meanwhile, has another replication id.
 local server = field_of_info('server', 'run_id') .. field_of_info('replication', 'master_replid')
 local reply = { NOW, server, tonumber(redis.call('GET', SERIAL) or 0) or 0, '', '', '0-0' }
-if #ARGV < FIRST then return reply end
+if #ARGV < ENTRY_AT then return reply end
 
 local journal = {}
 if redis.call('EXISTS', JOURNAL) == 1 then
@@ -47,11 +48,11 @@ local function was_trimmed(id)
 end
 
 local letters = {}
-for i = FIRST, #ARGV do
+for i = ENTRY_AT, #ARGV do
   local id = ARGV[i]
   local is_there = #redis.call('XRANGE', JOURNAL, id, id) > 0
   letters[#letters + 1] = is_there and 'k' or was_trimmed(id) and 't' or 'l'
 end
-local before = redis.call('XREVRANGE', JOURNAL, ARGV[FIRST], '-', 'COUNT', 1)[1]
+local before = redis.call('XREVRANGE', JOURNAL, ARGV[ENTRY_AT], '-', 'COUNT', 1)[1]
 reply[4], reply[5], reply[6] = table.concat(letters), first, before and before[1] or '0-0'
 return reply

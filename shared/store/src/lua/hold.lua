@@ -1,14 +1,13 @@
 -- Keeps attempts from one destination of a shard, because an operator asks for it. Attempts that
 -- are under way continue.
 --
--- ARGV from FIRST: destination; until when in ms, or -1: until it is released; the operator's
--- reason, as JSON text
+-- Takes:
+--   destination
+--   hold_until   in ms, or -1: until it is released
+--   reason       the operator's, as JSON text
 -- Reply: now.
 -- Full memory: runs, because an operator asks for it. It adds two fields and an event.
 -- Cost: 3 operations. Atomic; repeating it writes the event once more.
-
-assert(#ARGV == FIRST + 2, 'hold takes 3 values')
-local destination, hold_until, reason = unpack(ARGV, FIRST)
 
 -- Repairs a pace that cannot be read.
 read_pace(destination)

@@ -1,17 +1,16 @@
 -- Brings the limits that destinations of one shard have from the configuration up to date with it.
 -- A destination whose limits change is visited at once, because it may get more than before.
 --
--- ARGV from FIRST, 2 per destination: its name; 'rate burst window', or '' if it has none of its
--- own
+-- Takes for each DESTINATION:
+--   destination
+--   limits       'rate burst window', or '' if it has none of its own
 -- Reply: now; how many were changed.
 -- Full memory: runs. It adds one short field per destination at most.
 -- Cost: 1 operation per destination, 2 if its limits change. Atomic; repeating it changes nothing.
 
-assert((#ARGV - FIRST + 1) % 2 == 0, 'limit takes 2 values per destination')
-
 local changed = 0
-for i = FIRST, #ARGV, 2 do
-  local destination, limits = ARGV[i], ARGV[i + 1]
+for i = DESTINATION_AT, #ARGV, DESTINATION_WIDTH do
+  local destination, limits = unpack(ARGV, i, i + DESTINATION_WIDTH - 1)
   local key = pace_key(destination)
   -- Repairs a pace that cannot be read.
   read_pace(destination)

@@ -1,14 +1,13 @@
 -- Reads all that is known of one address. It is a script because Redis refuses commands in a
 -- transaction when memory is full, even those that only read.
 --
--- ARGV from FIRST: account/recipient; destination
+-- Takes:
+--   id           account/recipient
+--   destination
 -- Reply: now; the standing's JSON; the job's record; when it is due; since when it is in
 -- quarantine; the fields of the destination's pace with their values. Each is nil if there is none.
 -- Full memory: reads, and writes nothing.
 -- Cost: 5 operations. Atomic.
-
-assert(#ARGV == FIRST + 1, 'look_up takes 2 values')
-local id, destination = unpack(ARGV, FIRST)
 
 return {
   NOW,

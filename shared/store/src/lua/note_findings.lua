@@ -1,12 +1,13 @@
 -- Records what a check found wrong with the settings of the servers. Writes an event for each
 -- finding that is new, and for each that is gone.
 --
--- ARGV from FIRST, 3 per finding: its name; its text; the text as JSON
+-- Takes for each FINDING:
+--   name
+--   found  its text
+--   json   its text as JSON
 -- Reply: now; how many events.
 -- Full memory: refused: the next check finds it again.
 -- Cost: 2 operations, and 1 per finding that is new or gone. Atomic; repeating it changes nothing.
-
-assert((#ARGV - FIRST + 1) % 3 == 0, 'note_findings takes 3 values per finding')
 
 local key = PREFIX .. 'findings'
 local gone, known = {}, redis.call('HGETALL', key)
@@ -18,8 +19,8 @@ local function note(kind, reason)
   written = written + 1
 end
 
-for i = FIRST, #ARGV, 3 do
-  local name, found, json = unpack(ARGV, i, i + 2)
+for i = FINDING_AT, #ARGV, FINDING_WIDTH do
+  local name, found, json = unpack(ARGV, i, i + FINDING_WIDTH - 1)
   if not gone[name] then
     redis.call('HSET', key, name, found)
     note('ServerMisconfigured', json)

@@ -1,13 +1,13 @@
 -- Gives one destination of a shard an operator's limits, or removes them. The destination is
 -- visited at once, because it may get more than before.
 --
--- ARGV from FIRST: destination; 'rate burst window', or '' for none
+-- Takes:
+--   destination
+--   limits       'rate burst window', or '' for none
 -- Reply: now.
 -- Full memory: runs, because an operator asks for it. It adds a field and an event.
 -- Cost: 5 operations, 2 if nothing changes. Atomic; repeating it changes nothing.
 
-assert(#ARGV == FIRST + 1, 'override takes 2 values')
-local destination, limits = unpack(ARGV, FIRST)
 local key = pace_key(destination)
 -- Repairs a pace that cannot be read.
 read_pace(destination)

@@ -2,21 +2,23 @@
 -- breaker, which keeps attempts from a destination while it is down. Part of the scripts that
 -- scripts.rs lists with it.
 --
--- ARGV[9]   tokens per second; 0: no limit
--- ARGV[10]  how many tokens may be saved up
--- ARGV[11]  until the first failure each answer adds one attempt to the window, up to this many at
---           once
--- ARGV[12]  attempts at once, at most
--- ARGV[13]  how many failures of the host in a row open the breaker
--- ARGV[14]  the share of failures that opens it, among the tries within ARGV[16]
--- ARGV[15]  how many tries there must be before that share counts
--- ARGV[16]  the length of the sliding window for that share, in ms
--- ARGV[17]  how long the breaker is open the first time, in ms; doubled for each time in a row
--- ARGV[18]  how long the breaker is open at most, in ms
--- ARGV[19]  attempts at once that always remain, however many fail
--- ARGV[20]  attempts at once, at most, at a destination that has not answered lately; its window
---           starts at this size
--- ARGV[21]  how long an answer counts as "lately", in ms
+-- Settings, of a destination that has no limits of its own:
+--   RATE (number)         tokens per second; 0: no limit
+--   BURST (number)        how many tokens may be saved up
+--   WINDOW (number)       until the first failure each answer adds one attempt to the window, up to
+--                         this many at once
+--   WINDOW_MAX (number)   attempts at once, at most
+--   FAILURES (number)     how many failures of the host in a row open the breaker
+--   SHARE (number)        the share of failures that opens it, among the tries within PERIOD_MS
+--   SAMPLES (number)      how many tries there must be before that share counts
+--   PERIOD_MS (number)    the length of the sliding window for that share
+--   OPEN_MS (number)      how long the breaker is open the first time; doubled for each time in a
+--                         row
+--   OPEN_MAX_MS (number)  how long the breaker is open at most
+--   WINDOW_MIN (number)   attempts at once that always remain, however many fail
+--   WINDOW_NEW (number)   attempts at once, at most, at a destination that has not answered lately;
+--                         its window starts at this size
+--   ANSWERED_WITHIN_MS (number)  how long an answer counts as "lately"
 --
 -- pace:<destination>, a hash that pace_fields.lua reads. A field that is absent or '' has its first
 -- value.
@@ -43,13 +45,6 @@
 -- unproven, a zset: destination → since when, in ms, it has due jobs and waits for room. A worker
 -- gives unproven destinations only a share of its attempts, and no worker had room in that share. A
 -- destination is proven if it has answered lately and is not silent.
-
-local RATE, BURST = tonumber(ARGV[9]), tonumber(ARGV[10])
-local WINDOW, WINDOW_MAX, WINDOW_MIN = tonumber(ARGV[11]), tonumber(ARGV[12]), tonumber(ARGV[19])
-local FAILURES, SHARE, SAMPLES = tonumber(ARGV[13]), tonumber(ARGV[14]), tonumber(ARGV[15])
-local PERIOD_MS = tonumber(ARGV[16])
-local OPEN_MS, OPEN_MAX_MS = tonumber(ARGV[17]), tonumber(ARGV[18])
-local WINDOW_NEW, ANSWERED_WITHIN_MS = tonumber(ARGV[20]), tonumber(ARGV[21])
 
 local TROUBLE = PREFIX .. 'trouble'
 local UNPROVEN = PREFIX .. 'unproven'

@@ -7,31 +7,29 @@
 --          The last key, `whole`, is never written. While a Cluster moves the slot to another
 --          node, Redis refuses a script that names a key which is on neither node. Without
 --          `whole` a script could start, meet a key that has moved already, and end halfway.
--- ARGV[1]  now in ms, or '' to read the server's clock (only tests, the simulation and the demo
---          pass an instant)
--- ARGV[2]  the shard's prefix, 'rd:{n}:'
--- ARGV[3]  how many messages a job holds at most
--- ARGV[4]  how many bytes a record has at most; twice as many while it is leased
--- ARGV[5]  how long an address is unavailable the first time, in ms; doubled for each time in a row
--- ARGV[6]  how long an address is unavailable at most, in ms
--- ARGV[7]  how many times in a row an address may become unavailable: the last of them makes it
---          inactive
--- ARGV[8]  how many times in a row a job may lapse: the last of them puts it into quarantine
--- ARGV[9..21]  the pace of a destination that has no limits of its own: see pace.lua
--- The arguments of the script itself start at ARGV[FIRST].
+-- ARGV     the settings listed below, those listed in pace.lua, then the arguments that the script
+--          lists in its own header. script_arguments.rs declares a local for each name on a list.
+--
+-- Settings:
+--   GIVEN_NOW                 now in ms, or '' to read the server's clock (only tests, the
+--                             simulation and the demo pass an instant)
+--   PREFIX                    the shard's prefix, 'rd:{n}:'
+--   MAX_MESSAGES (number)     how many messages a job holds at most
+--   RECORD_MAX (number)       how many bytes a record has at most; twice as many while it is leased
+--   UNAVAILABLE_FOR (number)  how long an address is unavailable the first time, in ms; doubled for
+--                             each time in a row
+--   UNAVAILABLE_MAX (number)  how long an address is unavailable at most, in ms
+--   STRIKES (number)          how many times in a row an address may become unavailable: the last
+--                             of them makes it inactive
+--   MAX_LAPSES (number)       how many times in a row a job may lapse: the last of them puts it
+--                             into quarantine
 
 local AGENDA, JOBS, LEASES, MEANWHILE, LAPSES, QUARANTINE, STANDING, UNAVAILABLE, INACTIVE, JOURNAL,
   SERIAL, LEASED = unpack(KEYS)
-local PREFIX = ARGV[2]
-local MAX_MESSAGES, RECORD_MAX = tonumber(ARGV[3]), tonumber(ARGV[4])
-local UNAVAILABLE_FOR, UNAVAILABLE_MAX = tonumber(ARGV[5]), tonumber(ARGV[6])
-local STRIKES = tonumber(ARGV[7])
-local MAX_LAPSES = tonumber(ARGV[8])
-local FIRST = 22
 assert(#KEYS == 13, 'a script takes the 13 keys of a shard')
 
 local function read_clock()
-  if ARGV[1] ~= '' then return tonumber(ARGV[1]) end
+  if GIVEN_NOW ~= '' then return tonumber(GIVEN_NOW) end
   local time = redis.call('TIME')
   return time[1] * 1000 + math.floor(time[2] / 1000)
 end

@@ -1,13 +1,12 @@
 -- Takes one job of a shard out of quarantine, because an operator asks for it. The job is due now,
 -- and may lapse again as often as any other.
 --
--- ARGV from FIRST: id, destination
+-- Takes:
+--   id           account/recipient
+--   destination
 -- Reply: now; 1 if it was in quarantine, else 0, and nothing changed.
 -- Full memory: runs, because it moves a job from one set to another. It adds an event.
 -- Cost: 5 operations. Atomic; repeating it changes nothing.
-
-assert(#ARGV == FIRST + 1, 'put_back takes 2 values')
-local id, destination = unpack(ARGV, FIRST)
 
 if redis.call('ZREM', QUARANTINE, id) == 0 then return { NOW, 0 } end
 redis.call('HDEL', LAPSES, id)

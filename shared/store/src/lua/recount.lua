@@ -2,17 +2,18 @@
 -- in their pace if it differs. It should never differ: a number that is too high would keep
 -- attempts away for ever.
 --
--- ARGV[FIRST]  how many leased jobs to count at most, of all destinations; if there are more,
---              nothing is changed
--- ARGV after it: destinations
+-- Takes:
+--   most (number)  how many leased jobs to count at most, of all destinations; if there are more,
+--                  nothing is changed
+-- Takes for each DESTINATION:
+--   destination
 -- Reply: now; 1 if it was counted, else 0; per destination that was corrected: its name, the number
 -- before, the number now.
 -- Full memory: runs. It corrects numbers and adds an agenda entry per destination at most.
 -- Cost: 2 operations per destination, 5 per lease. Atomic.
 
-local most = tonumber(ARGV[FIRST])
 local counted = {}
-for i = FIRST + 1, #ARGV do counted[ARGV[i]] = 0 end
+for i = DESTINATION_AT, #ARGV do counted[ARGV[i]] = 0 end
 
 local tokens = redis.call('ZRANGE', LEASES, 0, -1)
 local ids_of = {}

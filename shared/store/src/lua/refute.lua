@@ -2,7 +2,7 @@
 -- continues or ends as the policy decided. Nothing changes if the job is leased, or if its record
 -- is no longer the one that the caller read.
 --
--- ARGV from FIRST:
+-- Takes:
 --   id           account/recipient
 --   destination
 --   seen         the record that the caller decided about
@@ -11,7 +11,7 @@
 --   argument     retry: delay in ms; close: ''; retire: 'standing last row': `last` is the length
 --                of the last event, and '!' comes before the row if the host is down
 --   record       retry: the new record; else ''
---   events       JSON objects, joined by commas
+--   its_events   JSON objects, joined by commas
 --   tally        the field of the destination's tally that counts this failure
 --   mark         what the failure means for the destination's pace: '-' (its host failed) or '~'
 --                (our route to it failed); any other mark changes nothing (pace.lua)
@@ -26,10 +26,6 @@
 -- Full memory: refused, because the number of bounces has no limit. The client gets a 503 and
 -- repeats the request.
 -- Cost: 10 operations; 3 more if the mark is '-' or '~', 4 more for a retired address. Atomic.
-
-assert(#ARGV == FIRST + 9, 'refute takes 10 values')
-local id, destination, seen, op, argument, record, its_events, tally, mark, serial =
-  unpack(ARGV, FIRST)
 
 if redis.call('HGET', JOBS, id) ~= seen then return { NOW, 'c', '' } end
 local waits = redis.call('ZSCORE', due_key(destination), id)

@@ -1,12 +1,12 @@
 -- Lifts `unavailable` from addresses when its time is over: they are active again. How many times
 -- in a row an address was unavailable stays known, until a delivery clears it.
 --
--- ARGV[FIRST]  how many addresses at most
+-- Takes:
+--   most  how many addresses at most
 -- Reply: now, how many were lifted.
 -- Full memory: refused, because it writes an event per address and can wait for the next upkeep.
 -- Cost: 1 operation if there is nothing to do; else 4 for a batch. Atomic.
 
-local most = tonumber(ARGV[FIRST])
 local ids = redis.call('ZRANGE', UNAVAILABLE, '-inf', NOW, 'BYSCORE', 'LIMIT', 0, most)
 if #ids == 0 then return { NOW, 0 } end
 

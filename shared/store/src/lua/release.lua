@@ -2,19 +2,21 @@
 -- Jobs whose attempt crashed lapse at once. If an attempt was given up because its host did not
 -- answer, its destination's breaker opens. A release with a stale token changes nothing.
 --
--- ARGV from FIRST, 6 per job: id, token, number in the lease, destination, due in ms; and why:
--- 'crashed', or for how many ms its attempt had waited for an answer, or ''
+-- Takes for each JOB:
+--   id           account/recipient
+--   token        the lease
+--   number       of the job in the lease
+--   destination
+--   due          in ms
+--   why          'crashed', or for how many ms its attempt had waited for an answer, or ''
 -- Reply: now, then 1 or 0 per job: released, or the token was stale.
 -- Full memory: runs, because it gives back. It adds a due time per job that was leased, and an
 -- event per attempt that crashed.
 -- Cost: 7 operations per job and 3 per destination; it is rare. Atomic.
 
-local WIDTH = 6
-assert((#ARGV - FIRST + 1) % WIDTH == 0, 'release takes 6 values per job')
-
 local reply = { NOW }
-for i = FIRST, #ARGV, WIDTH do
-  local id, token, number, destination, due, why = unpack(ARGV, i, i + WIDTH - 1)
+for i = JOB_AT, #ARGV, JOB_WIDTH do
+  local id, token, number, destination, due, why = unpack(ARGV, i, i + JOB_WIDTH - 1)
   local marks = read_marks(token)
   local held = marks[tonumber(number)] == HELD
   if held then

@@ -1,13 +1,12 @@
 -- Releases the claim on a request of a mail service, if it still belongs to this owner. A claim
 -- that ran out may belong to another process by now.
 --
--- ARGV from FIRST: the hash of the id, as 32 hexadecimal digits; the owner's name
+-- Takes:
+--   digest  the hash of the request's id, as 32 hexadecimal digits
+--   owner   the owner's name
 -- Reply: now; 1 if it was the owner's, else 0, and nothing changed.
 -- Full memory: runs; it only deletes.
 -- Cost: 2 operations. Atomic; repeating it changes nothing.
-
-assert(#ARGV == FIRST + 1, 'release_request takes 2 values')
-local digest, owner = unpack(ARGV, FIRST)
 
 local key = PREFIX .. 'hearing:' .. digest
 if redis.call('GET', key) ~= owner then return { NOW, 0 } end

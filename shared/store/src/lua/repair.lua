@@ -5,8 +5,9 @@
 -- Most have a reason, which the visit finds. The others are late because the clock was set back.
 -- One script looks and acts, so no claim, settle or schedule can come between.
 --
--- ARGV[FIRST]      where the page starts: '0', or what the page before it replied
--- ARGV[FIRST + 1]  how many jobs to look at, about
+-- Takes:
+--   page_from  where the page starts: '0', or what the page before it replied
+--   page_size  how many jobs to look at, about
 -- Reply: now; where the next page starts ('0': there is none); how many bytes were read;
 -- destination and number of jobs put back; destinations put into the agenda; destinations with
 -- attempts under way, by their pace or by their leases.
@@ -15,9 +16,7 @@
 -- Cost: 2 operations for a page and 4 per destination; 2 and 2 per lease of the shard if a job of
 -- the page is leased; 1 more per job that was lost.
 
-assert(#ARGV == FIRST + 1, 'repair takes 2 values')
-
-local cursor, found = unpack(redis.call('HSCAN', JOBS, ARGV[FIRST], 'COUNT', ARGV[FIRST + 1]))
+local cursor, found = unpack(redis.call('HSCAN', JOBS, page_from, 'COUNT', page_size))
 local ids, record_of, home_of, ids_at = {}, {}, {}, {}
 local bytes = 0
 for i = 1, #found, 2 do

@@ -1,20 +1,28 @@
 -- Takes in a batch of bounces of one shard: starts jobs, lets messages join, retires addresses.
 --
--- ARGV from FIRST:
---   events    a JSON array with a JobScheduled event per bounce; each ends with `delay` and
---             `occurred`
---   lengths   how long each of these events is
---   distinct  1 if no two of the bounces belong to the same job
---   n, g, m   how many bounces; at how many destinations; how many of these have limits of their
---             own
---   2 per destination with limits: its name, 'rate burst window' or ''
---   2 per destination: its name, how many of the bounces; all bounces of a destination follow each
---             other
---   n ids       account/recipient
---   n records   the job's record with this one message
---   n verdicts  a delay in ms; or 'drop' (the message is given up); or 'standing row' (the address
---               is retired)
---   n instants  when it happened, in ms, or '' if that is unknown
+-- Takes:
+--   EVENTS        a JSON array with a JobScheduled event per bounce; each ends with `delay` and
+--                 `occurred`
+--   LENGTHS       how long each of these events is
+--   DISTINCT      1 if no two of the bounces belong to the same job
+--   N (number)    how many bounces
+--   G (number)    at how many destinations
+--   M (number)    how many of these destinations have limits of their own
+-- Takes for each LIMITED (M):
+--   limited_destination
+--   limits        'rate burst window'
+-- Takes for each GROUP (G):
+--   destination
+--   bounces       how many of the bounces; all bounces of a destination follow each other
+-- Takes for each ID (N):
+--   id            account/recipient
+-- Takes for each RECORD (N):
+--   record        the job's record with this one message
+-- Takes for each VERDICT (N):
+--   verdict       a delay in ms; or 'drop' (the message is given up); or 'standing row' (the
+--                 address is retired)
+-- Takes for each INSTANT (N):
+--   occurred      when it happened, in ms, or '' if that is unknown
 -- Reply: now; a text with a letter per bounce (s scheduled, j joined, u duplicate, t stale, r
 -- retired, d dropped, a accepted: the message waits for confirmation, and nothing has changed);
 -- then a detail per bounce (scheduled, joined: due in ms, '' while it does not wait; retired: the
@@ -25,24 +33,16 @@
 -- Cost: 8 operations and 1 per destination for a batch; 2 more per joining message, 8 more per
 -- retired address; 4 more if messages are dropped. Atomic.
 
-local EVENTS, LENGTHS, DISTINCT, N, G, M = unpack(ARGV, FIRST, FIRST + 5)
-N, G, M = tonumber(N), tonumber(G), tonumber(M)
-local LIMITS = FIRST + 6
-local GROUPS = LIMITS + 2 * M
-local IDS = GROUPS + 2 * G - 1
-local RECORDS, VERDICTS, INSTANTS = IDS + N, IDS + 2 * N, IDS + 3 * N
-assert(#ARGV == INSTANTS + N, 'schedule takes 4 values per bounce')
+-- The values of the k-th bounce are at ARGV[IDS + k] and so on.
+local IDS, RECORDS = ID_AT - 1, RECORD_AT - 1
+local VERDICTS, INSTANTS = VERDICT_AT - 1, INSTANT_AT - 1
 if N == 0 then return { NOW, '', '' } end
 
-for i = LIMITS, GROUPS - 1, 2 do
-  local key, limits = pace_key(ARGV[i]), ARGV[i + 1]
+for i = LIMITED_AT, GROUP_AT - 1, LIMITED_WIDTH do
+  local limited_destination, limits = unpack(ARGV, i, i + LIMITED_WIDTH - 1)
   -- Repairs a pace that cannot be read.
-  read_pace(ARGV[i])
-  if limits == '' then
-    redis.call('HDEL', key, 'limits')
-  else
-    redis.call('HSET', key, 'limits', limits)
-  end
+  read_pace(limited_destination)
+  redis.call('HSET', pace_key(limited_destination), 'limits', limits)
 end
 
 local records = redis.call('HMGET', JOBS, unpack(ARGV, IDS + 1, IDS + N))
@@ -306,9 +306,10 @@ end
 
 do
   local first = 1
-  for i = GROUPS, IDS, 2 do
-    local last = first + tonumber(ARGV[i + 1]) - 1
-    process_group(first, last, ARGV[i])
+  for i = GROUP_AT, ID_AT - 1, GROUP_WIDTH do
+    local destination, bounces = unpack(ARGV, i, i + GROUP_WIDTH - 1)
+    local last = first + tonumber(bounces) - 1
+    process_group(first, last, destination)
     first = last + 1
   end
 end

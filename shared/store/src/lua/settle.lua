@@ -1,26 +1,30 @@
 -- Records how a batch of attempts of one shard ended. A settle with a stale token changes nothing.
 --
--- ARGV from FIRST:
---   call      names this call: if it is repeated, the first answer is returned and nothing changes
---   keep      for how long the answer is kept, in ms
---   events    a JSON array with the events of all jobs whose op is not 'retire', in the jobs' order
---   lengths   how long each of these jobs' events are, and how much of that is the last event with
---             its comma: 'a b a b …'
---   n, g      how many jobs, in how many groups of jobs with the same result
---   6 per group:
---     token        the lease; all groups of a lease follow each other
---     destination
---     op           'retry' (it waits again), 'close' (it ends) or 'retire' (it ends, and its
---                  address is retired)
---     results      'd' if a message got through; then what it means for the destination: '+', '-',
---                  '~' or '' (pace.lua), or '=' if it means only that a host answered
---     tally        the field of the destination's tally that counts these attempts
---     numbers      of the jobs in their lease, in ranges: 'first-last first-last …'
---   n ids         account/recipient, in the order of the groups
---   2 per job whose op is not 'close', in this order:
---     argument     retry: delay in ms; retire: 'standing last row': `last` is the length of the
---                  last event, and '!' comes before the row if the host is down
---     record       retry: the new record; retire: its events; the standing is added to the last one
+-- Takes:
+--   CALL          names this call: if it is repeated, the first answer is returned and nothing
+--                 changes
+--   KEEP          for how long the answer is kept, in ms
+--   EVENTS        a JSON array with the events of all jobs whose op is not 'retire', in the jobs'
+--                 order
+--   LENGTHS       how long each of these jobs' events are, and how much of that is the last event
+--                 with its comma: 'a b a b …'
+--   N (number)    how many jobs
+--   G (number)    in how many groups of jobs with the same result
+-- Takes for each GROUP (G):
+--   token         the lease; all groups of a lease follow each other
+--   destination
+--   op            'retry' (it waits again), 'close' (it ends) or 'retire' (it ends, and its address
+--                 is retired)
+--   results       'd' if a message got through; then what it means for the destination: '+', '-',
+--                 '~' or '' (pace.lua), or '=' if it means only that a host answered
+--   tally         the field of the destination's tally that counts these attempts
+--   numbers       of the jobs in their lease, in ranges: 'first-last first-last …'
+-- Takes for each ID (N):
+--   id            account/recipient, in the order of the groups
+-- Takes for each EXTRA, one per job whose op is not 'close', in the order of the ids:
+--   argument      retry: delay in ms; retire: 'standing last row': `last` is the length of the last
+--                 event, and '!' comes before the row if the host is down
+--   record        retry: the new record; retire: its events; the standing is added to the last one
 -- Reply: now; a text with a letter per job (1: settled; 0: the token was stale; v: the job was
 -- ended meanwhile); then 1 if the shard is worth a visit now, because there is room again or
 -- something is due at once, else 0; then the id of the journal entry that was written, '' if none
@@ -31,12 +35,8 @@
 -- Cost: 9 operations, 3 per lease, 3 per destination and 2 per tally; 4 more per retired address.
 -- Atomic.
 
-local CALL, KEEP, EVENTS, LENGTHS, N, G = unpack(ARGV, FIRST, FIRST + 5)
-N, G = tonumber(N), tonumber(G)
-local GROUPS, GROUP_WIDTH = FIRST + 6, 6
-local IDS = GROUPS + GROUP_WIDTH * G - 1
-local EXTRAS = IDS + N + 1
-assert((#ARGV - EXTRAS + 1) % 2 == 0, 'settle takes 2 values per job that does not close')
+-- The id of the k-th job is ARGV[IDS + k].
+local IDS = ID_AT - 1
 
 local answer_key = PREFIX .. 'settled:' .. CALL
 local answered = redis.call('GET', answer_key)
@@ -152,7 +152,7 @@ local function settle_group(k, extra, destination, op, results, tally, numbers)
       local argument, record
       if op ~= 'close' then
         argument, record = ARGV[extra], ARGV[extra + 1]
-        extra = extra + 2
+        extra = extra + EXTRA_WIDTH
         if op == 'retire' then retiring[k] = true end
       end
       local letter = '0'
@@ -181,8 +181,8 @@ local function settle_group(k, extra, destination, op, results, tally, numbers)
 end
 
 do
-  local k, extra = 0, EXTRAS
-  for i = GROUPS, IDS, GROUP_WIDTH do
+  local k, extra = 0, EXTRA_AT
+  for i = GROUP_AT, ID_AT - 1, GROUP_WIDTH do
     if ARGV[i] ~= token then
       if token then write_marks(token, held) end
       token = ARGV[i]

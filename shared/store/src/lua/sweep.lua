@@ -2,15 +2,14 @@
 -- clock was set back, a lease may last longer than its length from now on: then it is cut to its
 -- length.
 --
--- ARGV[FIRST]      where the page starts: '0', or what the page before it replied
--- ARGV[FIRST + 1]  how many fields to look at, about; a lease has two
+-- Takes:
+--   page_from  where the page starts: '0', or what the page before it replied
+--   page_size  how many fields to look at, about; a lease has two
 -- Reply: now; where the next page starts ('0': there is none); how many were removed.
 -- Full memory: runs; it deletes, and overwrites deadlines that exist.
 -- Cost: 3 operations for a page, and 1 if a lease is cut. Atomic; repeating it changes nothing.
 
-assert(#ARGV == FIRST + 1, 'sweep takes 2 values')
-
-local cursor, found = unpack(redis.call('HSCAN', LEASED, ARGV[FIRST], 'COUNT', ARGV[FIRST + 1]))
+local cursor, found = unpack(redis.call('HSCAN', LEASED, page_from, 'COUNT', page_size))
 local fields, tokens, over, removed = {}, {}, {}, 0
 local lengths, cut = {}, {}
 for i = 1, #found, 2 do

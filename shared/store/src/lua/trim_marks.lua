@@ -2,20 +2,19 @@
 -- over anyway. Those are leases up to a serial lower than that of every existing lease. As long as
 -- there is any mark, every settle has to look for marks of its jobs.
 --
--- ARGV[FIRST]      where the page starts: '0', or what the page before it replied
--- ARGV[FIRST + 1]  how many marks to look at, about
+-- Takes:
+--   page_from  where the page starts: '0', or what the page before it replied
+--   page_size  how many marks to look at, about
 -- Reply: now; where the next page starts ('0': there is none); how many were forgotten.
 -- Full memory: runs; it only deletes.
 -- Cost: 3 operations for a page. Atomic; repeating it changes nothing.
-
-assert(#ARGV == FIRST + 1, 'trim_marks takes 2 values')
 
 local lowest = math.huge
 for _, token in ipairs(redis.call('ZRANGE', LEASES, 0, -1)) do
   lowest = math.min(lowest, serial_of(token))
 end
 
-local cursor, found = unpack(redis.call('HSCAN', MEANWHILE, ARGV[FIRST], 'COUNT', ARGV[FIRST + 1]))
+local cursor, found = unpack(redis.call('HSCAN', MEANWHILE, page_from, 'COUNT', page_size))
 local over = {}
 for i = 1, #found, 2 do
   local void, joined = read_mark(found[i + 1])

@@ -2,19 +2,20 @@
 -- meanwhile. The worker's lease is void for them, and the worker has not reported yet that its
 -- attempt has stopped.
 --
--- ARGV from FIRST: account/recipient of each
+-- Takes for each ADDRESS:
+--   id  account/recipient
 -- Reply: now; those of them.
 -- Full memory: runs; it writes nothing. It is not flagged no-writes, because then a replica would
 -- answer with what is over by now.
 -- Cost: 1 operation; if a job was leased when it ended, 1 more and 2 per lease of the shard.
 -- Changes nothing.
 
-if #ARGV < FIRST then return { NOW, {} } end
+if #ARGV < ADDRESS_AT then return { NOW, {} } end
 
 local void_of, any = {}, false
-for k, mark in ipairs(redis.call('HMGET', MEANWHILE, unpack(ARGV, FIRST))) do
+for k, mark in ipairs(redis.call('HMGET', MEANWHILE, unpack(ARGV, ADDRESS_AT))) do
   local void = read_mark(mark)
-  if void > 0 then void_of[ARGV[FIRST + k - 1]], any = void, true end
+  if void > 0 then void_of[ARGV[ADDRESS_AT + k - 1]], any = void, true end
 end
 
 local found = {}

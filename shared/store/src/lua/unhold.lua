@@ -1,13 +1,12 @@
 -- Lets attempts through again to one destination of a shard that an operator held. The destination
 -- is worth visiting at once.
 --
--- ARGV[FIRST]  destination
+-- Takes:
+--   destination
 -- Reply: now; 1 if it was held, else 0, and nothing changed.
 -- Full memory: runs, because an operator asks for it. It adds an event.
 -- Cost: 6 operations. Atomic; repeating it changes nothing.
 
-assert(#ARGV == FIRST, 'unhold takes 1 value')
-local destination = ARGV[FIRST]
 local key = pace_key(destination)
 
 local pace = read_pace(destination)

@@ -5,7 +5,7 @@ use super::*;
 const OURS: Side = Side::Ours;
 const THEIRS: Side = Side::Theirs;
 
-fn of(errno: Errno) -> io::Error {
+fn io_error(errno: Errno) -> io::Error {
     io::Error::from_raw_os_error(errno as i32)
 }
 
@@ -47,7 +47,7 @@ fn each_error_of_a_connection_has_its_side() {
     );
     for ((name, at_once, later), row) in rows.into_iter().zip(NETWORK) {
         for (when, side) in [(When::AtOnce, at_once), (When::Later, later)] {
-            let cause = network_error(&of(row.errno), when);
+            let cause = network_error(&io_error(row.errno), when);
             assert_eq!((cause.name, cause.side), (name, side), "{when:?}");
             assert_eq!(
                 cause.advice.is_empty(),
@@ -56,7 +56,7 @@ fn each_error_of_a_connection_has_its_side() {
             );
         }
         assert_eq!(
-            own_error(&of(row.errno)).map(|cause| cause.side),
+            own_error(&io_error(row.errno)).map(|cause| cause.side),
             Some(OURS),
             "{name} from a server of ours"
         );
@@ -90,7 +90,7 @@ fn each_error_of_a_file_has_its_side() {
         "a row has no test"
     );
     for ((name, side), row) in rows.into_iter().zip(FILES) {
-        let cause = file_error(&of(row.errno));
+        let cause = file_error(&io_error(row.errno));
         assert_eq!((cause.name, cause.side), (name, side));
         assert_eq!(
             cause.advice.is_empty(),
@@ -154,7 +154,7 @@ fn each_unusable_answer_has_its_side() {
 #[test]
 fn an_error_that_is_in_no_table_is_ours() {
     for err in [
-        of(Errno::ENOTSOCK),
+        io_error(Errno::ENOTSOCK),
         io::Error::other("an error of a library"),
     ] {
         assert_eq!(network_error(&err, When::Later), UNKNOWN, "{err}");
@@ -191,20 +191,20 @@ fn an_error_without_a_number_is_judged_by_its_kind() {
         "received fatal alert: InternalError",
     );
     assert_eq!(network_error(&alert, When::Later).side, THEIRS);
-    assert_eq!(file_error(&alert), UNKNOWN, "files are not read by TLS");
+    assert_eq!(file_error(&alert), UNKNOWN, "no file is read over TLS");
 }
 
 #[test]
 fn the_explanation_names_the_error_and_what_to_do() {
     let text =
-        network_error(&of(Errno::EMFILE), When::AtOnce).explain("mx1.example.com: no socket");
+        network_error(&io_error(Errno::EMFILE), When::AtOnce).explain("mx1.example.com: no socket");
     assert_eq!(
         text,
         "mx1.example.com: no socket (EMFILE): \
          raise the limit of open files (LimitNOFILE= or ulimit -n)"
     );
-    let text =
-        network_error(&of(Errno::ECONNREFUSED), When::Later).explain("mx1.example.com: refused");
+    let text = network_error(&io_error(Errno::ECONNREFUSED), When::Later)
+        .explain("mx1.example.com: refused");
     assert_eq!(text, "mx1.example.com: refused (ECONNREFUSED)");
 }
 
@@ -214,7 +214,7 @@ fn the_error_of_the_system_is_found_below_others() {
     #[error("not connected")]
     struct Above(#[source] io::Error);
 
-    let above = Above(of(Errno::EMFILE));
+    let above = Above(io_error(Errno::EMFILE));
     assert_eq!(
         system_error(&above).map(|err| network_error(err, When::AtOnce).name),
         Some("EMFILE")

@@ -7,13 +7,13 @@ use reqwest::{Method, RequestBuilder};
 use ring::hmac;
 use serde_json::{Value, json};
 
-use super::{Tries, lmtp, note, request};
+use super::{Tries, lmtp, record_answers, request};
 use crate::config::HOOK_KEY;
 use crate::plan::{ACCOUNT, Bounce};
 use crate::record::{Ms, Way, now_ms};
 use crate::world::World;
 
-/// The recorded answer if the way has no other answer than that the bounce was accepted.
+/// The answer that is recorded if a way only confirms that it accepted the bounce.
 pub(crate) const TAKEN: &str = "taken";
 
 /// Sends bounces until they are answered.
@@ -24,7 +24,7 @@ pub(super) async fn send(world: &World, scheduler: usize, way: Way, bounces: &[B
             by_http(world, scheduler, way, bounces, first_at).await
         }
         Way::Hook => {
-            // A webhook of this service contains one event.
+            // This service sends each event in a separate webhook.
             for bounce in bounces {
                 let (answer, tries) = by_hook(world, scheduler, bounce, first_at).await;
                 record(
@@ -52,7 +52,7 @@ fn record(
     tries: u32,
     first_at: Ms,
 ) {
-    if let Err(error) = note(world, way, bounces, answers, tries, first_at) {
+    if let Err(error) = record_answers(world, way, bounces, answers, tries, first_at) {
         world.recorder.wrong.push(error.to_string());
     }
 }
@@ -175,7 +175,8 @@ async fn by_hook(world: &World, scheduler: usize, bounce: &Bounce, at: Ms) -> (S
 /// The answer to the only event of a webhook. `None` if the response is incomplete.
 fn read_hook_answer(text: &str) -> Option<String> {
     let answer: Value = serde_json::from_str(text).ok()?;
-    // A token is valid once: an earlier try was accepted, and its answer was lost.
+    // A token is valid once. `replayed` means that an earlier try was accepted and its answer was
+    // lost.
     let replayed = || (answer["replayed"] == 1).then(|| TAKEN.to_owned());
     answer["answers"][0]["answer"]
         .as_str()
@@ -185,7 +186,9 @@ fn read_hook_answer(text: &str) -> Option<String> {
 
 async fn by_report(world: &World, scheduler: usize, bounce: &Bounce) -> (Vec<String>, u32) {
     let report = DeliveryReport::failed(&bounce.recipient, bounce.reply);
-    let mail = report.of(&format!("Message-ID: {}", bounce.message)).mail();
+    let mail = report
+        .with_original_field(&format!("Message-ID: {}", bounce.message))
+        .mail();
     let mut tries = Tries::from(scheduler);
     loop {
         let address = world.schedulers[tries.next().await % world.schedulers.len()].lmtp;

@@ -40,7 +40,7 @@ async fn send(world: &World, report: Report) {
         reply,
     } = report;
     let mail = DeliveryReport::failed(&recipient, reply)
-        .of(&format!("Message-ID: {message}"))
+        .with_original_field(&format!("Message-ID: {message}"))
         .mail();
     let (mut tries, from) = (Tries::from(message.len()), now_ms());
     let answer = loop {

@@ -9,14 +9,15 @@ use super::{Excuses, Facts, Histories, Verdict};
 use crate::config::{PERMANENT, STEPS};
 use crate::record::{Asked, Event, Evidence, Ms, ReportedFact};
 
-/// How long after a job was ended from outside its worker may still have asked for the recipient.
-/// The worker learns of the end within a second, and then finishes what it has begun.
+/// A fact may end a job while a worker has it. For this long the worker may still ask a peer for
+/// the recipient: it learns of the end within a second, and then finishes what it has begun.
 const LEARNED_MS: Ms = 3_000;
 
-/// How long after a sign of life its job may be tried at once. No event records that.
+/// How long after a sign of life of an address its job may be tried before its due time. No event
+/// records that.
 const RESUMED_MS: Ms = 15_000;
 
-/// How far apart the times of a peer's record and of an event may be if they are the same moment.
+/// How much the times of a peer's record and of an event may differ if both are of one moment.
 const MOMENT_MS: Ms = 2;
 
 /// The due time of a job that is due as soon as the event is written, whatever the server's clock
@@ -38,8 +39,8 @@ struct Job {
     /// The messages that a relay has accepted, with the attempts that a report may name.
     accepted: HashMap<String, u32>,
     dues: Vec<Due>,
-    /// How many messages a report has removed. The remaining messages of the job are tried once
-    /// more for each.
+    /// How many messages reports have removed. For each of them, the other messages of the job are
+    /// tried once more.
     reported: u32,
     /// Whether a sign of life was reported, which may reset the counter to 0.
     is_alive: bool,
@@ -73,7 +74,7 @@ pub(super) fn judge(
         }
     }
     for ask in asked.into_values().flatten() {
-        if excuses.forgotten(ask.at, ask.at) {
+        if excuses.may_have_lost_writes(ask.at, ask.at) {
             verdict.count("sent, and forgotten by the servers");
         } else {
             verdict.blame(
@@ -102,7 +103,7 @@ fn judge_time(
         verdict.count("brought forward by a sign of life");
         return;
     }
-    // An event written at the very moment of the try may have come before the try or after it.
+    // An event that was written at the very moment of the try may be from before or after the try.
     let later = dues.iter().rev().skip_while(|due| due.since > ask.at);
     let moment = later
         .clone()
@@ -117,7 +118,9 @@ fn judge_time(
         Some(None) => return,
         Some(Some(why)) => why,
     };
-    if excuses.outdated(&ask.life, ask.at, ask.at) || excuses.forgotten(ask.at, ask.at) {
+    if excuses.may_have_outdated_lease(&ask.life, ask.at, ask.at)
+        || excuses.may_have_lost_writes(ask.at, ask.at)
+    {
         verdict.count("sent early, in flight at a fault");
     } else {
         verdict.blame(
@@ -127,7 +130,7 @@ fn judge_time(
     }
 }
 
-/// Why a job must not be tried at that time, if this is the last record of its due time.
+/// Why a job must not be tried at that time, if `due` is the last record of its due time.
 fn why_not_now(due: &Due, at: Ms, server: Ms) -> Option<String> {
     match due.due {
         None if at - due.since > LEARNED_MS => Some(format!("after it had ended at {}", due.since)),
@@ -156,8 +159,8 @@ impl Job {
         for event in entry {
             self.apply(event, before, delivered);
         }
-        // No event records that a job which would have ended continues at once with the messages
-        // that joined.
+        // A job that would end here continues at once if messages have joined it. No event records
+        // that.
         let is_given_up = tried && entry.iter().all(|event| event.due.is_none());
         let ends =
             |last: &&&Event| is_end_of_an_attempt(last) || is_given_up && is_dropped_for_good(last);
@@ -170,7 +173,8 @@ impl Job {
         }
     }
 
-    /// Whether an event is about a report for a message that a relay had accepted.
+    /// Whether an event is about the report of a relay: the relay had accepted the message, and
+    /// reports that it did not deliver it.
     fn is_report(&self, event: &Event) -> bool {
         let kind = matches!(
             event.kind,
@@ -212,12 +216,15 @@ impl Job {
                 ),
             );
         }
-        // An attempt that follows a delivery in the same attempt is the first try of a new outage,
-        // whatever its number.
+        // After a delivery, the next failure in the same attempt is the first try of a new outage.
+        // Its number may be higher than the number of steps.
         if attempt > STEPS + self.reported && !delivered {
             verdict.blame(
                 "exact counters",
-                format!("{name}: {} is of attempt {attempt} of {STEPS}", event.id),
+                format!(
+                    "{name}: {} has attempt {attempt} of at most {STEPS}",
+                    event.id
+                ),
             );
         }
         let is_soft = event
@@ -300,7 +307,7 @@ impl Job {
                     });
                 }
             }
-            // The messages that a report leaves in the job are tried at once.
+            // The report has removed one message. The others in the job are tried at once.
             EventKind::MessageDropped if is_report => {
                 self.reported += 1;
                 self.dues.push(Due {
@@ -313,12 +320,13 @@ impl Job {
     }
 }
 
-/// Whether an event is about a try. Events about a report, or about its absence, are not.
+/// Whether an event is about a try. Events about a report, or about a report that did not come, are
+/// not.
 fn is_of_a_try(event: &Event) -> bool {
     event.late_ms.is_some() || event.reason.as_deref() == Some("interrupted")
 }
 
-/// Whether an event records that the policy gave a message up.
+/// Whether an event records that the policy has given up a message.
 fn is_dropped_for_good(event: &Event) -> bool {
     event.kind == EventKind::MessageDropped && event.reason.as_deref() == Some("given_up")
 }

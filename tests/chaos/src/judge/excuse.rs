@@ -5,8 +5,8 @@ use crate::fault::Kind;
 use crate::options::Shape;
 use crate::record::{Evidence, Fault, Ms, Skew};
 
-/// How long a process that continues after SIGSTOP may still do what it had begun: some bytes are
-/// on their way, and it had checked its clock just before it was suspended.
+/// A process that continues after SIGSTOP may finish what it had begun, for this long: some bytes
+/// are on their way, and it had checked its clock just before it was suspended.
 const WAKING_MS: Ms = 500;
 
 /// How late a change of a server's clock may be recorded.
@@ -16,10 +16,10 @@ const TICK_MS: Ms = 50;
 /// delays it.
 pub(super) const SETTLED_MS: Ms = 2_000;
 
-/// How long after a route came back an answer, or the end of a connection, may still be missing.
+/// How long after a route is back an answer, or the end of a connection, may still be missing.
 const ROUTED_MS: Ms = 5_000;
 
-/// The faults of a run, with the questions about what they explain.
+/// The faults of a run. The methods answer what these faults explain.
 pub(super) struct Excuses<'a> {
     faults: &'a [Fault],
     skews: &'a [Skew],
@@ -39,23 +39,23 @@ impl<'a> Excuses<'a> {
         }
     }
 
-    /// Whether an attempt of this life, in flight from `from` to `to`, met a fault after which it
-    /// may be repeated.
-    pub(super) fn attempt(&self, life: &str, from: Ms, to: Ms) -> bool {
+    /// Whether an attempt of this life, in flight from `from` to `to`, may be repeated because of a
+    /// fault in that time.
+    pub(super) fn may_repeat_attempt(&self, life: &str, from: Ms, to: Ms) -> bool {
         self.explains(life, from, to, |_| true)
     }
 
-    /// Whether this life may have continued between these times with leases that it no longer had.
-    /// It was suspended, or its servers had lost the leases. A killed life does not continue.
-    pub(super) fn outdated(&self, life: &str, from: Ms, to: Ms) -> bool {
+    /// Whether this life may have worked between these times with leases that it no longer had: it
+    /// was suspended, or its servers had lost the leases. A killed life does not continue.
+    pub(super) fn may_have_outdated_lease(&self, life: &str, from: Ms, to: Ms) -> bool {
         self.explains(life, from, to, |kind| {
             !matches!(kind, Kind::Kill | Kind::NoRoute)
         }) || self.arrived_late(life, from, to)
     }
 
-    /// Whether data that this life had sent may have arrived between these times after its end. It
-    /// was killed while there was no route, and the system sent the data again when the route was
-    /// back.
+    /// Whether data of this life may have arrived between these times, although the life had ended.
+    /// It was killed while there was no route, and the system sent the data again when the route
+    /// was back.
     fn arrived_late(&self, life: &str, from: Ms, to: Ms) -> bool {
         let no_route = self
             .faults
@@ -91,7 +91,7 @@ impl<'a> Excuses<'a> {
     }
 
     /// Whether servers may have lost the writes between these times.
-    pub(super) fn forgotten(&self, from: Ms, to: Ms) -> bool {
+    pub(super) fn may_have_lost_writes(&self, from: Ms, to: Ms) -> bool {
         self.faults.iter().any(|fault| {
             fault
                 .lost_since
@@ -101,7 +101,7 @@ impl<'a> Excuses<'a> {
 
     /// Whether a bounce that was sent and acknowledged at these times may be lost.
     pub(super) fn acknowledged_may_be_lost(&self, sent: Ms, acknowledged: Ms) -> bool {
-        self.shape.can_lose_acknowledged() && self.forgotten(sent, acknowledged)
+        self.shape.can_lose_acknowledged() && self.may_have_lost_writes(sent, acknowledged)
     }
 
     /// Whether the servers, or the link of this life to them, had a fault between these times.
@@ -143,8 +143,8 @@ impl<'a> Excuses<'a> {
         at + ahead
     }
 
-    /// The time that our clock showed when the server's clock showed this. The server's clock steps
-    /// by far more than the length of a run, so the result is unique.
+    /// The time that our clock showed when the server's clock showed `server`. The server's clock
+    /// steps by far more than the length of a run, so there is only one such time.
     pub(super) fn our_time(&self, server: Ms) -> Ms {
         let starts = self.skews.iter().map(|skew| (skew.at, skew.ahead));
         let ends = self

@@ -51,8 +51,8 @@ pub(super) fn judge<'a>(
                 .get(message)
                 .and_then(|story| story.ends.last())
                 .map(|end| end.at);
-            // A report of a relay that comes after the silence counts as a new bounce. So does a
-            // bounce that is repeated after its address was reinstated.
+            // A relay may report after the time for reports has passed; that counts as a new
+            // bounce. So does a bounce that is repeated after its address was reinstated.
             let is_anew =
                 reported.contains(message) || (repeated.contains(message) && reinstated > last_end);
             follow(job, message, event, is_anew, &mut stories, verdict);
@@ -201,12 +201,12 @@ fn is_explained(
     let history = histories.of_job(&bounced.job);
     let was_delivered = facts
         .get(bounced.job.as_str())
-        .is_some_and(|facts| facts.iter().any(|told| told.fact == "delivered"));
-    let left_or_got_mail = history.iter().any(|event| match event.kind {
+        .is_some_and(|facts| facts.iter().any(|fact| fact.fact == "delivered"));
+    let retired_or_got_mail = history.iter().any(|event| match event.kind {
         EventKind::AddressRetired | EventKind::AddressSuppressed => true,
         // The server compares the time of the bounce with its own clock.
         EventKind::MessageDelivered => excuses.server_time(event.at) >= bounced.first_at,
         _ => false,
     });
-    was_delivered || left_or_got_mail
+    was_delivered || retired_or_got_mail
 }

@@ -10,12 +10,12 @@ use crate::record::{Asked, Evidence, Ms};
 /// leases may still last, and a frozen worker may still send.
 const FAULT_EXPLAINS_MS: Ms = 15_000;
 
-/// How long after a hold was answered an attempt that was claimed before may still begin: twice the
-/// time that a peer may take for a message of the same job.
+/// How long after a hold was answered an attempt may still begin, if it was claimed before the
+/// hold: twice the time that a peer may take for a message of the same job.
 const HOLD_GRACE_MS: Ms = 6_000;
 
-/// How soon after a message of a job the same worker begins the next message of the same attempt.
-/// Two attempts of one job are further apart.
+/// The longest time between two messages of one attempt of a job. Two attempts of a job are further
+/// apart.
 const NEXT_MESSAGE_MS: Ms = 1_000;
 
 /// Judges the crowds of destinations, the holds and the rates. The crowds of jobs, which have an
@@ -29,11 +29,9 @@ pub(super) fn judge(evidence: &Evidence, excuses: &Excuses<'_>, verdict: &mut Ve
         .iter()
         .filter(|crowd| !crowd.of.contains('@'))
     {
-        if crowd
-            .lives
-            .iter()
-            .any(|(life, _)| excuses.attempt(life, crowd.at - FAULT_EXPLAINS_MS, crowd.at))
-        {
+        if crowd.lives.iter().any(|(life, _)| {
+            excuses.may_repeat_attempt(life, crowd.at - FAULT_EXPLAINS_MS, crowd.at)
+        }) {
             verdict.count("more attempts than the window at a destination, one of them cut off");
         } else {
             verdict.blame(
@@ -76,7 +74,7 @@ fn judge_holds(
             .all(|other| {
                 std::ptr::eq(other, held) || other.until < held.from || other.from > held.until
             });
-        if !is_alone || excuses.forgotten(held.from, held.until) {
+        if !is_alone || excuses.may_have_lost_writes(held.from, held.until) {
             continue;
         }
         for ask in asked
@@ -97,9 +95,9 @@ fn judge_holds(
     }
 }
 
-/// Judges the rate. In any span of time a destination may get the attempts that were saved up,
-/// those that its rate allows in that time, and one window of attempts that were claimed before. An
-/// attempt with several messages counts once, even if they go over several connections.
+/// Judges the rate. In any span of time a destination may get the attempts that were saved up, the
+/// attempts that its rate allows in that time, and one window of attempts that were claimed before
+/// it. An attempt with several messages counts once, even if they go over several connections.
 fn judge_rate(destination: &str, asked: &[&Asked], excuses: &Excuses<'_>, verdict: &mut Verdict) {
     let (rate, burst, window) = RATED;
     let mut last_asked: BTreeMap<(&str, &str), Ms> = BTreeMap::new();
@@ -107,7 +105,7 @@ fn judge_rate(destination: &str, asked: &[&Asked], excuses: &Excuses<'_>, verdic
     for ask in asked {
         let before = last_asked.insert((&ask.job, &ask.life), ask.at);
         let is_next_message = before.is_some_and(|before| ask.at - before < NEXT_MESSAGE_MS);
-        let is_excused = excuses.attempt(&ask.life, ask.at - FAULT_EXPLAINS_MS, ask.at);
+        let is_excused = excuses.may_repeat_attempt(&ask.life, ask.at - FAULT_EXPLAINS_MS, ask.at);
         if ask.begins && !is_next_message && !is_excused {
             times.push(ask.at);
         }

@@ -44,7 +44,7 @@ pub(super) fn judge(
 }
 
 fn judge_standings(evidence: &Evidence, histories: &Histories<'_>, verdict: &mut Verdict) {
-    let mut held: BTreeMap<&str, Standing> = evidence
+    let mut stored: BTreeMap<&str, Standing> = evidence
         .rest
         .standings
         .iter()
@@ -60,16 +60,16 @@ fn judge_standings(evidence: &Evidence, histories: &Histories<'_>, verdict: &mut
         });
         let (expected, actual) = (
             expected.unwrap_or(Standing::Active),
-            held.remove(job).unwrap_or(Standing::Active),
+            stored.remove(job).unwrap_or(Standing::Active),
         );
         if expected != actual {
             verdict.blame(
                 "standings",
-                format!("{job} is {actual:?}, and by its events {expected:?}"),
+                format!("{job} is {actual:?}, but by its events it should be {expected:?}"),
             );
         }
     }
-    for (job, standing) in held
+    for (job, standing) in stored
         .into_iter()
         .filter(|(_, standing)| *standing != Standing::Active)
     {
@@ -89,7 +89,7 @@ fn judge_stream(evidence: &Evidence, excuses: &Excuses<'_>, verdict: &mut Verdic
         }
         let shard = id.split_once(':').map_or("", |(shard, _)| shard);
         if id.ends_with(":missing") {
-            // The last seen event is lost, and the stream continues with an earlier one.
+            // The last seen event is lost, so the stream may continue with an earlier one.
             last.remove(shard);
             if !evidence.run.shape.can_lose_writes() {
                 verdict.blame(
@@ -113,7 +113,7 @@ fn judge_stream(evidence: &Evidence, excuses: &Excuses<'_>, verdict: &mut Verdic
         }
         // The first number of an entry is the time at which it was written.
         let at = place(id).0.try_into().unwrap_or(Ms::MAX);
-        if excuses.forgotten(at, at) {
+        if excuses.may_have_lost_writes(at, at) {
             verdict.count("events that the stream missed while writes were lost");
         } else {
             verdict.blame("events resume", format!("the stream missed {id}"));

@@ -46,10 +46,10 @@ pub(super) fn judge(
     judge_overlaps(evidence, excuses, histories, verdict);
 }
 
-/// Whether an attempt was in flight at a fault. It counts from the moment when the peer received it
-/// until it should be settled.
+/// Whether an attempt was in flight at a fault. It is in flight from the moment when the peer
+/// received it until it should be settled.
 fn was_in_flight(take: &Taken, excuses: &Excuses<'_>) -> bool {
-    excuses.attempt(&take.life, take.began, take.at + SETTLED_MS)
+    excuses.may_repeat_attempt(&take.life, take.began, take.at + SETTLED_MS)
 }
 
 fn judge_pair(
@@ -74,7 +74,7 @@ fn judge_pair(
     } else if reports.iter().any(between) || was_repeated {
         verdict.count("accepted again after a report or a repeated input");
     } else if was_in_flight(first, excuses)
-        || excuses.outdated(&second.life, second.began, second.at)
+        || excuses.may_have_outdated_lease(&second.life, second.began, second.at)
     {
         verdict.count("accepted twice, in flight at a fault");
     } else {
@@ -92,7 +92,8 @@ fn judge_pair(
     }
 }
 
-/// Every delivered message was accepted, and every accepted message is delivered.
+/// Every message that ended as delivered was accepted by a peer, and every message that a peer
+/// accepted ends as delivered.
 fn judge_ends(
     taken: &BTreeMap<&str, Vec<&Taken>>,
     refuted: &HashMap<&str, Vec<RangeInclusive<Ms>>>,
@@ -104,13 +105,17 @@ fn judge_ends(
 ) {
     for (message, story) in stories {
         let takes = taken.get(message).map_or(&[][..], Vec::as_slice);
-        let own = |reason: Option<&str>| reason != Some("reported");
+        let is_by_attempt = |reason: Option<&str>| reason != Some("reported");
         let delivered: Vec<_> = story
             .ends
             .iter()
             .filter(|end| end.kind == EventKind::MessageDelivered)
             .collect();
-        if takes.is_empty() && delivered.iter().any(|end| own(end.reason.as_deref())) {
+        if takes.is_empty()
+            && delivered
+                .iter()
+                .any(|end| is_by_attempt(end.reason.as_deref()))
+        {
             verdict.blame(
                 "delivered is accepted",
                 format!(
@@ -122,8 +127,8 @@ fn judge_ends(
         let Some(last) = story.ends.last() else {
             continue;
         };
-        // A message that was accepted as a bounce again has several histories. An address that was
-        // ended from outside has its own rules.
+        // A message that came in as a bounce again has several histories. An address that a fact or
+        // a bounce has ended has its own rules.
         let is_plain = story.entries.len() == 1 && delivered.is_empty();
         let is_ended_outside = facts.contains_key(last.job.as_str())
             || histories
@@ -187,9 +192,9 @@ fn judge_suppressed(
             .of_job(&ask.job)
             .iter()
             .any(|event| event.kind == EventKind::AddressSuppressed);
-        if excuses.outdated(&ask.life, ask.at, ask.at)
+        if excuses.may_have_outdated_lease(&ask.life, ask.at, ask.at)
             || !is_known
-            || excuses.forgotten(*since, *since)
+            || excuses.may_have_lost_writes(*since, *since)
         {
             verdict.count("sent after a complaint, in flight at a fault");
         } else {
@@ -204,8 +209,9 @@ fn judge_suppressed(
     }
 }
 
-/// Whether a fact ended the job while the first of these attempts was in flight. That attempt is
-/// void and may continue until its worker learns of it. Meanwhile a bounce may start a new job.
+/// Whether a fact ended the job while the first of these attempts was in flight. The attempt no
+/// longer counts, but it may continue until its worker learns of the fact. Meanwhile a bounce may
+/// start a new job.
 fn was_ended_by_a_fact(crowd: &Crowd, histories: &Histories<'_>) -> bool {
     let Some(began) = crowd.lives.iter().map(|(_, began)| *began).min() else {
         return false;
@@ -236,7 +242,7 @@ fn judge_overlaps(
         if crowd
             .lives
             .iter()
-            .any(|(life, began)| excuses.attempt(life, *began, crowd.at))
+            .any(|(life, began)| excuses.may_repeat_attempt(life, *began, crowd.at))
         {
             verdict.count("two attempts of a job at once, one of them cut off");
         } else if was_ended_by_a_fact(crowd, histories) {

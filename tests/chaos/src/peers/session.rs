@@ -68,7 +68,7 @@ pub(super) async fn serve(
         last: None,
         open: None,
     };
-    // The records contain what the client did, however the connection ends.
+    // It does not matter how the connection ends: the records contain what the client did.
     let _ = session.run(stream, tls).await;
 }
 

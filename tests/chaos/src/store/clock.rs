@@ -17,7 +17,7 @@ pub(crate) struct ServerClock {
 }
 
 impl ServerClock {
-    /// A clock that shows the current time. The error is the reason why there is none.
+    /// A clock that shows the current time. The error is the reason why there is no clock.
     pub(crate) fn new() -> Result<Self, &'static str> {
         if !faketime::is_installed() {
             return Err("libfaketime is not installed; `scripts/tools test` installs it");
@@ -35,10 +35,11 @@ impl ServerClock {
     }
 
     pub(super) fn servers(&self) -> Servers {
-        Servers::by_clock(&self.clock)
+        Servers::with_clock(&self.clock)
     }
 
-    /// Sets the clock an hour ahead of its time, or back. Returns from when on it shows which time.
+    /// Moves the clock ahead by an hour, or back by an hour. Returns how far ahead of the real time
+    /// it is now, and since when.
     pub(crate) fn step(&self, is_ahead: bool) -> Skew {
         let step = if is_ahead { STEP_MS } else { -STEP_MS };
         let ahead = self.ahead.load(Ordering::Relaxed) + step;

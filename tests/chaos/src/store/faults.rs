@@ -12,8 +12,8 @@ use crate::options::Shape;
 /// How long servers may take after a replacement until each master has its replica again.
 const WHOLE_MAX: Duration = Duration::from_secs(40);
 
-/// How long a failover may take after it was accepted.
-const CARRIED_OUT_MAX: Duration = Duration::from_secs(10);
+/// How long a failover may take after the servers have accepted the command.
+const FAILOVER_MAX: Duration = Duration::from_secs(10);
 
 /// How long a snapshot may take.
 const SNAPSHOT_MAX: Duration = Duration::from_secs(10);
@@ -39,7 +39,8 @@ impl Store {
         self.shards().await.is_some()
     }
 
-    /// Waits until each master has an up-to-date replica again. Whether that happened in time.
+    /// Waits until each master has an up-to-date replica again. Returns whether that happened in
+    /// time.
     pub(crate) async fn until_covered(&self) -> bool {
         let deadline = Instant::now() + WHOLE_MAX;
         while Instant::now() < deadline {
@@ -51,7 +52,7 @@ impl Store {
         false
     }
 
-    /// One of the masters.
+    /// One of the masters. `target` decides which.
     pub(crate) async fn some_master(&self, target: usize) -> anyhow::Result<u16> {
         let masters = self.masters().await;
         let count = masters.len();
@@ -104,7 +105,7 @@ impl Store {
         let before = self.masters().await;
         self.ask_for_failover(target).await?;
         // The failover is carried out after the answer.
-        let deadline = Instant::now() + CARRIED_OUT_MAX;
+        let deadline = Instant::now() + FAILOVER_MAX;
         while self.masters().await == before && Instant::now() < deadline {
             sleep(Duration::from_millis(50)).await;
         }
@@ -145,7 +146,7 @@ impl Store {
         Ok(())
     }
 
-    /// Makes the server write a snapshot, and waits for it. Whether the snapshot was written.
+    /// Makes the server write a snapshot, and waits for it. Returns whether it was written.
     pub(crate) async fn snapshot(&self, port: u16) -> bool {
         if self.ask::<redis::Value>(port, &["BGSAVE"]).await.is_err() {
             return false;

@@ -8,7 +8,7 @@ use super::{SHARDS, Store};
 /// How many keys are moved at once.
 const KEYS_AT_ONCE: &str = "20";
 
-/// How many rounds of keys a slot may take. New keys are created while it moves.
+/// After how many rounds of keys the move of a slot fails. New keys are created while it moves.
 const ROUNDS_MAX: usize = 2_000;
 
 impl Store {
@@ -32,17 +32,20 @@ impl Store {
             .await?;
         let slot = slot.to_string();
         let owner_id: String = self.ask(owner, &["CLUSTER", "MYID"]).await?;
-        let heir_id: String = self.ask(new_owner, &["CLUSTER", "MYID"]).await?;
+        let new_owner_id: String = self.ask(new_owner, &["CLUSTER", "MYID"]).await?;
         self.ask::<()>(
             new_owner,
             &["CLUSTER", "SETSLOT", &slot, "IMPORTING", &owner_id],
         )
         .await?;
-        self.ask::<()>(owner, &["CLUSTER", "SETSLOT", &slot, "MIGRATING", &heir_id])
-            .await?;
+        self.ask::<()>(
+            owner,
+            &["CLUSTER", "SETSLOT", &slot, "MIGRATING", &new_owner_id],
+        )
+        .await?;
         self.move_keys(owner, new_owner, &slot).await?;
         for port in [new_owner, owner] {
-            self.ask::<()>(port, &["CLUSTER", "SETSLOT", &slot, "NODE", &heir_id])
+            self.ask::<()>(port, &["CLUSTER", "SETSLOT", &slot, "NODE", &new_owner_id])
                 .await?;
         }
         Ok(())

@@ -17,7 +17,7 @@ use system::clock::SystemClock;
 use worker::attempt::Attempter;
 
 use super::worker::{contents, routes};
-use super::{SHARDS, World};
+use super::{DAY, SHARDS, World};
 use crate::mail::MailSystem;
 use crate::wait::eventually;
 use crate::{cluster, redis};
@@ -43,7 +43,7 @@ pub struct Settings {
 
 impl Default for Settings {
     /// The tests' own server, 21 November 2026, and 32 messages. A destination that has not
-    /// answered yet gets as many attempts at once as the others.
+    /// answered yet gets as many attempts at once as one that has.
     fn default() -> Self {
         Self {
             redis: Deployment::default(),
@@ -60,7 +60,19 @@ impl Default for Settings {
     }
 }
 
-/// The Redis of a test's store. A test has the same meaning with each.
+impl Settings {
+    /// The default settings, with a clock that is three days behind the clock of the machine. So
+    /// the jobs of the world are due by the clock of a real worker.
+    pub fn days_behind() -> Self {
+        let epoch = Timestamp::default();
+        Self {
+            start: epoch.plus(SystemClock.now().since(epoch) - 3 * DAY),
+            ..Self::default()
+        }
+    }
+}
+
+/// The Redis of a test's store. The same test works with either.
 #[derive(Clone, Debug)]
 pub enum Deployment {
     /// One server, by its URL.
@@ -105,7 +117,8 @@ impl World {
         Self::on(connections, settings).await
     }
 
-    /// Opens a new world on these connections, instead of the servers of the settings.
+    /// Opens a new world on these connections, instead of connections to the servers of the
+    /// settings.
     pub async fn on(connections: Connections, settings: Settings) -> Self {
         Self::under(redis::unique_prefix(), connections, settings).await
     }
@@ -158,7 +171,7 @@ impl World {
     }
 
     /// From now on, bounces are processed by a scheduler whose machine has this clock.
-    pub async fn take_in_by(&mut self, clock: Arc<dyn Clock>) {
+    pub async fn set_intake_clock(&mut self, clock: Arc<dyn Clock>) {
         let store = self.store_by(clock).await;
         let placer = Placer::new(store.clone(), None);
         self.accept = Accept::new(store, Table::embedded(), placer);
@@ -177,8 +190,8 @@ impl World {
         store.expect("the store was open before, so it can be opened again")
     }
 
-    /// Returns the same store over another connection, for example through a proxy, on which an
-    /// answer may take `timeout`.
+    /// Returns the same store over another connection, for example through a proxy. An answer may
+    /// take `timeout`.
     ///
     /// # Panics
     /// If no server answers there.

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use async_trait::async_trait;
-use domain::clock::{Clock, ManualClock, Timestamp};
+use domain::clock::{Clock, ManualClock};
 use domain::event::EventKind;
 use domain::outcome::Outcome;
 use domain::reply::Reply;
@@ -12,13 +12,12 @@ use harness::bounce::{FULL, bounce};
 use harness::process::Redeliver;
 use harness::smtp::{Act, SmtpPeer, agree};
 use harness::wait::eventually;
-use harness::world::{DAY, LEASE, Settings, World};
+use harness::world::{LEASE, Settings, World};
 use policy::table::Table;
 use senders::attempt::Attempt;
 use senders::lease_end::LeaseEnd;
 use senders::sender::Sender;
 use serde_json::json;
-use system::clock::SystemClock;
 use tokio_util::sync::CancellationToken;
 use worker::attempt::Attempter;
 use worker::content::Contents;
@@ -42,32 +41,22 @@ fn start_worker(world: &World, peer: &SmtpPeer) -> Redeliver {
 }
 
 /// A world with one job that is due by the clock of a real worker.
-async fn with_due_job() -> World {
-    let epoch = Timestamp::default();
-    let start = epoch.plus(SystemClock.now().since(epoch) - 3 * DAY);
-    let world = World::with(Settings {
-        start,
-        ..Settings::default()
-    })
-    .await;
+async fn world_with_due_job() -> World {
+    let world = World::with(Settings::days_behind()).await;
     let mut bounce = bounce(JO, "m1", FULL);
     bounce["content"] = json!({"inline": "Subject: hello\r\n\r\nhello\r\n"});
     world.post_bounce(bounce).await;
     world
 }
 
-fn verb(command: &str) -> &str {
-    command.split([' ', ':']).next().unwrap_or_default()
-}
-
 /// Freezes a worker while it waits for the reply to `command`. Another worker then takes the job.
-/// After that the first continues, with the reply already there. The peer must have received the
-/// message once.
-async fn sends_once(command: &'static str) {
-    let world = with_due_job().await;
+/// After that the first worker continues, and finds that the reply has arrived. The peer must have
+/// received the message only once.
+async fn freeze_before_reply_to(command: &'static str) {
+    let world = world_with_due_job().await;
     let peer = SmtpPeer::start(move |received| match agree(&received.command) {
-        Act::Say(reply) if received.connection == 1 && verb(&received.command) == command => {
-            Act::SayLater(reply)
+        Act::Say(reply) if received.connection == 1 && received.is(command) => {
+            Act::SayWhenReleased(reply)
         }
         act => act,
     })
@@ -75,7 +64,7 @@ async fn sends_once(command: &'static str) {
     let first = start_worker(&world, &peer);
     peer.wait_for_command(command, 1).await;
     first.freeze().await;
-    peer.send_held_replies();
+    peer.release_replies();
     let second = start_worker(&world, &peer);
     let delivered = async || world.events_of(EventKind::MessageDelivered).await.pop();
     eventually("the second worker's delivery", delivered).await;
@@ -94,30 +83,30 @@ async fn sends_once(command: &'static str) {
 
 #[tokio::test]
 async fn a_worker_frozen_before_the_greeting_sends_nothing_after_its_lease() {
-    sends_once("").await;
+    freeze_before_reply_to("").await;
 }
 
 #[tokio::test]
 async fn a_worker_frozen_before_the_answer_to_ehlo_sends_nothing_after_its_lease() {
-    sends_once("EHLO").await;
+    freeze_before_reply_to("EHLO").await;
 }
 
 #[tokio::test]
 async fn a_worker_frozen_before_the_answer_to_mail_sends_nothing_after_its_lease() {
-    sends_once("MAIL").await;
+    freeze_before_reply_to("MAIL").await;
 }
 
 #[tokio::test]
 async fn a_worker_frozen_before_the_answer_to_rcpt_sends_nothing_after_its_lease() {
-    sends_once("RCPT").await;
+    freeze_before_reply_to("RCPT").await;
 }
 
 #[tokio::test]
 async fn a_worker_frozen_before_the_answer_to_data_sends_nothing_after_its_lease() {
-    sends_once("DATA").await;
+    freeze_before_reply_to("DATA").await;
 }
 
-/// A sender that takes longer than the lease lasts. It counts the messages that it had to send.
+/// A sender that takes longer than the lease lasts. It counts the messages that it got.
 struct Slow {
     clock: Arc<ManualClock>,
     sent: AtomicUsize,

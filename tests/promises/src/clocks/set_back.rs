@@ -1,5 +1,5 @@
-//! If a clock was an hour ahead and is corrected, the times that it recorded delay nothing for an
-//! hour.
+//! A clock that is an hour ahead may be corrected. The times that were recorded before do not make
+//! any work wait for an hour.
 
 use domain::clock::Timestamp;
 use domain::event::EventKind;
@@ -11,10 +11,11 @@ use serde_json::{Value, json};
 use store::schedule::Answer;
 use store::workers::WorkerId;
 
-const THERE: &str = "one.example";
+const DESTINATION: &str = "one.example";
 const JO: &str = "jo@example.com";
 
-/// Sets the clock back by an hour. Then repairs all shards, as upkeep does when it notices that.
+/// Sets the clock back by an hour. Then repairs all shards, as upkeep does when it notices the
+/// change.
 async fn set_back(world: &World) {
     world.clock.set(Timestamp::from_ms(
         world.now().ms() - HOUR.as_millis() as i64,
@@ -26,7 +27,7 @@ async fn set_back(world: &World) {
 }
 
 /// A world in which jobs have been due at one destination for more than an hour.
-async fn with_due(pace: Pace) -> World {
+async fn world_with_due_jobs(pace: Pace) -> World {
     let pace = Pace {
         window_new: 20,
         ..pace
@@ -36,7 +37,7 @@ async fn with_due(pace: Pace) -> World {
         ..Settings::default()
     })
     .await;
-    world.with_due(THERE, 5).await;
+    world.post_due_jobs(DESTINATION, 5).await;
     world.clock.advance(2 * HOUR);
     world
 }
@@ -48,21 +49,23 @@ async fn a_rate_limit_saves_up_tokens_from_the_corrected_time_on() {
         burst: 1.0,
         window: 200,
     };
-    let world = with_due(Pace {
+    let world = world_with_due_jobs(Pace {
         limits,
         ..Pace::default()
     })
     .await;
-    world.end(world.claim_near(THERE, 5).await.jobs, OK).await;
+    world
+        .attempt_and_settle(world.claim_near(DESTINATION, 5).await.jobs, OK)
+        .await;
     assert_eq!(world.events_of(EventKind::MessageDelivered).await.len(), 1);
     set_back(&world).await;
     assert_eq!(
-        world.claim_near(THERE, 5).await.jobs.len(),
+        world.claim_near(DESTINATION, 5).await.jobs.len(),
         0,
         "less than a second has passed"
     );
     world.clock.advance(SECOND);
-    assert_eq!(world.claim_near(THERE, 5).await.jobs.len(), 1);
+    assert_eq!(world.claim_near(DESTINATION, 5).await.jobs.len(), 1);
 }
 
 #[tokio::test]
@@ -73,44 +76,48 @@ async fn a_breaker_stays_open_no_longer_than_its_time_after_the_correction() {
         open_max: DAY,
         ..Pace::default().breaker
     };
-    let world = with_due(Pace {
+    let world = world_with_due_jobs(Pace {
         breaker,
         ..Pace::default()
     })
     .await;
     world
-        .end(world.claim_near(THERE, 1).await.jobs, MAINTENANCE)
+        .attempt_and_settle(world.claim_near(DESTINATION, 1).await.jobs, MAINTENANCE)
         .await;
     assert_eq!(world.events_of(EventKind::BreakerOpened).await.len(), 1);
     set_back(&world).await;
     assert_eq!(
-        world.claim_near(THERE, 5).await.jobs.len(),
+        world.claim_near(DESTINATION, 5).await.jobs.len(),
         0,
         "the breaker is open"
     );
     world.clock.advance(60 * SECOND);
-    assert_eq!(world.claim_near(THERE, 5).await.jobs.len(), 1, "a probe");
+    assert_eq!(
+        world.claim_near(DESTINATION, 5).await.jobs.len(),
+        1,
+        "a probe"
+    );
 }
 
 #[tokio::test]
 async fn the_jobs_of_a_dead_worker_come_back_after_the_normal_length_of_its_lease() {
-    let world = with_due(Pace::default()).await;
-    assert_eq!(world.claim_near(THERE, 5).await.jobs.len(), 5);
+    let world = world_with_due_jobs(Pace::default()).await;
+    assert_eq!(world.claim_near(DESTINATION, 5).await.jobs.len(), 5);
     set_back(&world).await;
     world.clock.advance(LEASE - MS);
     assert_eq!(
-        world.claim_near(THERE, 5).await.jobs.len(),
+        world.claim_near(DESTINATION, 5).await.jobs.len(),
         0,
         "the lease lasts its normal length"
     );
     world.clock.advance(MS);
-    assert_eq!(world.claim_near(THERE, 5).await.jobs.len(), 5);
+    assert_eq!(world.claim_near(DESTINATION, 5).await.jobs.len(), 5);
 }
 
 #[tokio::test]
 async fn the_lease_of_a_live_worker_is_corrected_by_its_next_extension() {
-    let world = with_due(Pace::default()).await;
-    let leased = world.claim_near(THERE, 1).await.jobs.remove(0);
+    let world = world_with_due_jobs(Pace::default()).await;
+    let leased = world.claim_near(DESTINATION, 1).await.jobs.remove(0);
     world.clock.set(Timestamp::from_ms(
         world.now().ms() - HOUR.as_millis() as i64,
     ));
@@ -123,26 +130,28 @@ async fn the_lease_of_a_live_worker_is_corrected_by_its_next_extension() {
 
 #[tokio::test]
 async fn a_destination_with_a_backlog_is_visited_at_once_after_the_correction() {
-    let world = with_due(Pace::default()).await;
+    let world = world_with_due_jobs(Pace::default()).await;
     // If jobs are left, the agenda contains the time of the claim.
-    world.end(world.claim_near(THERE, 2).await.jobs, OK).await;
+    world
+        .attempt_and_settle(world.claim_near(DESTINATION, 2).await.jobs, OK)
+        .await;
     set_back(&world).await;
-    assert_eq!(world.claim_near(THERE, 5).await.jobs.len(), 3);
+    assert_eq!(world.claim_near(DESTINATION, 5).await.jobs.len(), 3);
 }
 
-fn now_at(world: &World, mut item: Value) -> Value {
+fn occurring_now(world: &World, mut item: Value) -> Value {
     item["occurred_at"] = world.now().to_string().into();
     item
 }
 
 #[tokio::test]
-async fn an_event_of_now_is_not_stale_because_of_a_record_from_the_future() {
+async fn a_current_event_is_not_stale_because_of_a_record_from_the_future() {
     let world = World::new().await;
     world.post_and_wait_until_due(bounce(JO, "m1", FULL)).await;
     assert_eq!(world.work().await, 1);
     set_back(&world).await;
     let answer = world
-        .post_bounce(now_at(&world, bounce(JO, "m2", FULL)))
+        .post_bounce(occurring_now(&world, bounce(JO, "m2", FULL)))
         .await;
     assert!(
         matches!(answer, Answer::Scheduled { .. }),
@@ -150,7 +159,7 @@ async fn an_event_of_now_is_not_stale_because_of_a_record_from_the_future() {
     );
 
     let complaint = |world: &World| {
-        now_at(
+        occurring_now(
             world,
             json!({"type": "complaint", "recipient": "sue@example.com"}),
         )

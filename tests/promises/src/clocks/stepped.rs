@@ -4,16 +4,14 @@
 
 use std::collections::BTreeMap;
 
-use domain::clock::{Clock, Timestamp};
 use harness::bounce::{FULL, bounce};
 use harness::faketime::FakeClock;
 use harness::process::{Redeliver, free_port};
 use harness::servers::Servers;
 use harness::smtp::{Act, SmtpPeer, agree};
 use harness::wait::eventually;
-use harness::world::{DAY, Deployment, Settings, World};
+use harness::world::{Deployment, Settings, World};
 use serde_json::json;
-use system::clock::SystemClock;
 
 /// The number of jobs, spread over some domains.
 const JOBS: usize = 40;
@@ -24,15 +22,16 @@ const AT_ONCE: usize = 4;
 
 /// What happens to the worker whose attempts are in flight when the clock is set.
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum First {
+enum FirstWorker {
     Continues,
     IsKilled,
 }
 
-/// Sets the clock by `offset` while attempts are in flight, and waits for the end of all jobs.
-async fn survives(offset: &str, first_worker: First) {
+/// Sets the clock by `offset` while attempts are in flight, and waits for the end of all jobs. Each
+/// message must end once, and only messages in flight at the change may be sent twice.
+async fn set_clock_while_sending(offset: &str, first_worker: FirstWorker) {
     let clock = FakeClock::new("+0");
-    let servers = Servers::by_clock(&clock);
+    let servers = Servers::with_clock(&clock);
     let port = servers.start(&[]).await;
     let url = format!("redis://127.0.0.1:{port}/0");
     let world = world_with_due_jobs(&url).await;
@@ -41,7 +40,7 @@ async fn survives(offset: &str, first_worker: First) {
         Act::Say(reply)
             if received.command.starts_with("RCPT") && received.connection <= AT_ONCE =>
         {
-            Act::SayLater(reply)
+            Act::SayWhenReleased(reply)
         }
         act => act,
     })
@@ -57,13 +56,13 @@ async fn survives(offset: &str, first_worker: First) {
     eventually("upkeep", began).await;
     let first = start_worker(&world, &url, &peer);
     peer.wait_for_command("RCPT", AT_ONCE).await;
-    if first_worker == First::IsKilled {
+    if first_worker == FirstWorker::IsKilled {
         first.signal("-KILL").await;
     }
     clock.set(offset);
     let second = start_worker(&world, &url, &peer);
     peer.wait_for_command("RCPT", AT_ONCE + 1).await;
-    peer.send_held_replies();
+    peer.release_replies();
 
     let ends = eventually("the end of all jobs", async || {
         Some(world.final_events().await).filter(|ends| ends.len() >= JOBS)
@@ -92,13 +91,9 @@ async fn survives(offset: &str, first_worker: First) {
 }
 
 async fn world_with_due_jobs(url: &str) -> World {
-    let epoch = Timestamp::default();
-    let start = epoch.plus(SystemClock.now().since(epoch) - 3 * DAY);
-    let redis = Deployment::Server(url.to_owned());
     let world = World::with(Settings {
-        start,
-        redis,
-        ..Settings::default()
+        redis: Deployment::Server(url.to_owned()),
+        ..Settings::days_behind()
     })
     .await;
     let bounces = (0..JOBS).map(|n| {
@@ -151,15 +146,15 @@ fn start_worker(world: &World, url: &str, peer: &SmtpPeer) -> Redeliver {
 
 #[tokio::test]
 async fn if_the_clock_of_redis_is_set_an_hour_ahead_only_attempts_in_flight_are_repeated() {
-    survives("+1h", First::Continues).await;
+    set_clock_while_sending("+1h", FirstWorker::Continues).await;
 }
 
 #[tokio::test]
 async fn if_the_clock_of_redis_is_set_an_hour_back_due_jobs_are_still_tried() {
-    survives("-1h", First::Continues).await;
+    set_clock_while_sending("-1h", FirstWorker::Continues).await;
 }
 
 #[tokio::test]
 async fn if_the_clock_of_redis_is_set_an_hour_back_the_jobs_of_a_dead_worker_come_back_soon() {
-    survives("-1h", First::IsKilled).await;
+    set_clock_while_sending("-1h", FirstWorker::IsKilled).await;
 }

@@ -12,7 +12,7 @@ use store::keys::Keys;
 
 use super::world_on;
 
-/// A domain on the master at `port`, or on another master.
+/// A domain whose shard is on the master at `port` if `is_there`, and otherwise on another master.
 fn domain(cluster: &Cluster, world: &World, port: u16, is_there: bool) -> String {
     let keys = Keys::new(&world.prefix, SHARDS);
     let asked = |domain: &str| {
@@ -28,7 +28,7 @@ fn domain(cluster: &Cluster, world: &World, port: u16, is_there: bool) -> String
         .expect("one of infinitely many names fits")
 }
 
-/// What is wrong with a master, as the commands that begin and end it.
+/// A failure of a master: the commands that begin and end it.
 struct Failure {
     begins: &'static [&'static str],
     ends: &'static [&'static str],
@@ -45,7 +45,7 @@ const SILENT: Failure = Failure {
 };
 
 /// One master fails while a worker has its maximum of attempts there. The work on the other masters
-/// continues. After the failure the rest continues too.
+/// must continue. After the failure, the work on the failed master must continue too.
 async fn delays_nothing_on_the_others(failure: Failure) {
     const JOBS: usize = 4;
     let cluster = Cluster::start(&programs()[0], &[]).await;
@@ -74,7 +74,8 @@ async fn delays_nothing_on_the_others(failure: Failure) {
     });
     world.mail.wait_for_attempts(JOBS).await;
     run(failure.begins);
-    // One attempt is waiting to be settled when the others end.
+    // The attempts end one by one. The first one is already waiting to be settled when the others
+    // end.
     for answered in 1..=JOBS {
         world.mail.answer_first(answered);
         let left = || world.mail.in_flight() == JOBS - answered;
@@ -86,9 +87,9 @@ async fn delays_nothing_on_the_others(failure: Failure) {
             .await;
     }
     world.clock.advance(30 * HOUR);
-    // One permit would not be enough: the first two attempts elsewhere stay in flight.
+    // Two attempts elsewhere are in flight at once, so one free permit would not be enough.
     world.mail.wait_for_attempts(JOBS + 2).await;
-    world.mail.let_go();
+    world.mail.release_held();
     let ended = async |count| (world.final_events().await.len() == count).then_some(());
     world.mail.wait_for_attempts(2 * JOBS).await;
     run(failure.ends);

@@ -115,7 +115,7 @@ impl<'c> Moving<'c> {
             .ports
             .iter()
             .filter(|port| self.cluster.is_master(**port));
-        // The new master comes first, so that at no time is the slot without a master.
+        // The new master comes first, so that the slot always has a master.
         let mut masters: Vec<u16> = masters.copied().collect();
         masters.sort_by_key(|port| *port != self.to);
         for port in masters {
@@ -141,8 +141,7 @@ async fn cluster_and_world(program: &str) -> (Cluster, World) {
 async fn no_script_ends_halfway_because_one_of_its_keys_has_moved() {
     for program in programs() {
         let (cluster, world) = cluster_and_world(&program).await;
-        let there = Destination::named("example.com");
-        let shard = there.shard(SHARDS);
+        let shard = Destination::named("example.com").shard(SHARDS);
         let keys = Keys::new(&world.prefix, SHARDS);
         let keys = keys.shard(shard);
         // Every key that a shard can have exists, as after other failures.
@@ -249,7 +248,7 @@ async fn no_message_is_lost_or_sent_twice_while_slots_move() {
                 slot.move_keys(&[key]);
             }
         }
-        world.mail.let_go();
+        world.mail.release_held();
         eventually("attempts to end", async || {
             (world.mail.in_flight() == 0).then_some(())
         })

@@ -5,22 +5,23 @@ use std::time::Instant;
 
 use super::*;
 
-/// How long it may take until silence is noticed: one time limit, and what a busy machine adds. One
-/// time limit for each connection of the pool would be longer.
+/// How long it may take until silence is noticed: one time limit, and some time for a busy machine.
+/// It is less than one time limit for each connection of the pool.
 const NOTICED_WITHIN: Duration = Duration::from_millis(1_200);
 
 /// The size of the connection pool. All its connections are idle.
 const POOL: usize = 8;
 
+/// Opens all connections of the pool, by slow calls at the same time.
 async fn with_a_full_pool() -> Faulty {
     let faulty = Faulty::new().await;
     faulty
         .proxy
-        .chance(|name| (name == "PING").then_some(Fault::Late(TIMEOUT / 3)));
+        .choose_faults(|name| (name == "PING").then_some(Fault::Late(TIMEOUT / 3)));
     let pings = join_all([0; POOL].map(|_| faulty.store.ping())).await;
     assert!(pings.iter().all(Result::is_ok), "{pings:?}");
     assert_eq!(faulty.proxy.connections().open, POOL);
-    faulty.proxy.chance(|_| None);
+    faulty.proxy.choose_faults(|_| None);
     faulty
 }
 
@@ -29,14 +30,14 @@ async fn a_call_on_a_silent_server_ends_within_one_time_limit_however_many_conne
     let faulty = with_a_full_pool().await;
     faulty.proxy.fall_silent();
     let asked = Instant::now();
-    assert!(is_away(&faulty.store.ping().await));
+    assert!(is_unavailable(&faulty.store.ping().await));
     let noticed = asked.elapsed();
     assert!((TIMEOUT..NOTICED_WITHIN).contains(&noticed), "{noticed:?}");
 
     // Calls that are made meanwhile do not wait for each other either.
     let asked = Instant::now();
     let pings = join_all([0; 3 * POOL].map(|_| faulty.store.ping())).await;
-    assert!(pings.iter().all(is_away));
+    assert!(pings.iter().all(is_unavailable));
     assert!(
         asked.elapsed() < 2 * NOTICED_WITHIN,
         "{:?}",
@@ -55,9 +56,9 @@ async fn a_call_on_a_silent_server_ends_within_one_time_limit_however_many_conne
 async fn a_connection_whose_answer_never_comes_is_replaced() {
     let faulty = Faulty::with_a_second_attempt_due().await;
     let before = faulty.proxy.connections();
-    faulty.proxy.next("claim", Fault::Hung);
-    assert!(is_away(&faulty.claim().await));
-    faulty.proxy.has_open(before.open - 1).await;
+    faulty.proxy.plan("claim", Fault::Hung);
+    assert!(is_unavailable(&faulty.claim().await));
+    faulty.proxy.wait_for_open(before.open - 1).await;
     assert!(faulty.claim().await.is_ok());
     assert_eq!(faulty.proxy.connections().made, before.made + 1);
 }
@@ -96,10 +97,10 @@ async fn a_worker_continues_by_itself_when_a_silent_server_answers_again() {
     let worker = world.start_worker_on(&faulty.store, |_| {});
     world.mail.wait_for_attempts(2).await;
     proxy.fall_silent();
-    world.mail.let_go();
+    world.mail.release_held();
     // The worker has given up connections and made new ones more than once.
     let made = proxy.connections().made;
-    proxy.has_made(made + 3).await;
+    proxy.wait_for_made(made + 3).await;
     assert_eq!(world.final_events().await, []);
 
     proxy.let_through();
@@ -129,14 +130,14 @@ async fn a_worker_continues_by_itself_when_connections_are_accepted_again() {
     let worker = world.start_worker_on(&faulty.store, |_| {});
     world.mail.wait_for_attempts(2).await;
     proxy.close();
-    world.mail.let_go();
+    world.mail.release_held();
     eventually("the attempt has ended", async || {
         (world.mail.in_flight() == 0).then_some(())
     })
     .await;
-    // More connections than all claims of one round, so the settle call was refused too.
-    proxy.has_made(proxy.connections().made + 6).await;
-    assert!(is_away(&faulty.store.ping().await));
+    // One round of claims makes fewer connections than this, so the settle call was refused too.
+    proxy.wait_for_made(proxy.connections().made + 6).await;
+    assert!(is_unavailable(&faulty.store.ping().await));
     assert_eq!(world.final_events().await, []);
     proxy.let_through();
     eventually("the delivery", async || {

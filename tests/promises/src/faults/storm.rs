@@ -17,23 +17,24 @@ const JOBS: usize = 120;
 /// Every third job has two messages.
 const JOINED: usize = 3;
 
-/// How many of a hundred requests meet a fault.
+/// How many of a hundred requests have a fault.
 const FAULTS: usize = 9;
 
 /// The faults, with their weights.
 const KINDS: [(usize, Fault); 5] = [
-    (3, Fault::Unheard),
-    (4, Fault::Unanswered),
+    (3, Fault::RequestLost),
+    (4, Fault::AnswerLost),
     (2, Fault::Torn),
     (1, Fault::Hung),
     (4, Fault::Late(Duration::from_millis(20))),
 ];
 
-/// All connections are cut at once after this many looks.
+/// All connections are cut at once each time after this many checks.
 const CUT_EVERY: usize = 100;
 
-/// How far the clock moves with each look while jobs are leased. Leases of lost claims end by it,
-/// and a settle call that is repeated once or twice still comes in time.
+/// How far the clock moves with each check while jobs are leased. It is enough to end the leases of
+/// lost claims, and so little that a settle call may be repeated once or twice before its lease
+/// ends.
 const STEP: Duration = Duration::from_millis(200);
 
 #[tokio::test]
@@ -55,7 +56,7 @@ async fn storm(seed: u64) -> (usize, usize) {
     let faulty = Faulty::new().await;
     let (world, proxy) = (&faulty.world, &faulty.proxy);
     let mut random = Random::from_seed(seed);
-    proxy.chance(move |name| {
+    proxy.choose_faults(move |name| {
         let may = !matches!(name, "CLIENT" | "UNWATCH" | "PING" | "SCRIPT");
         (may && random.below(100) < FAULTS).then(|| random.weighted(&KINDS))
     });
@@ -76,19 +77,22 @@ async fn storm(seed: u64) -> (usize, usize) {
             settings.poll_max = 10 * MS;
         })
     });
-    let mut looks = 0;
+    let mut checks = 0;
     eventually("the end of all jobs", async || {
-        looks += 1;
-        if looks % CUT_EVERY == 0 {
+        checks += 1;
+        if checks % CUT_EVERY == 0 {
             proxy.cut();
         }
-        moves_to_the_end(&faulty).await.then_some(())
+        advance_clock(&faulty).await.then_some(())
     })
     .await;
     for worker in workers {
         worker.stopped().await;
     }
-    (proxy.met().len(), check_events(&faulty, accepted).await)
+    (
+        proxy.happened().len(),
+        check_events(&faulty, accepted).await,
+    )
 }
 
 fn address(n: usize) -> String {
@@ -123,8 +127,9 @@ async fn post_all(faulty: &Faulty) -> BTreeSet<(String, String)> {
     messages.into_iter().collect()
 }
 
-/// Moves the clock when that is safe. Whether no job is left.
-async fn moves_to_the_end(faulty: &Faulty) -> bool {
+/// Moves the clock: by a step while jobs are leased, and to the next due time when all workers are
+/// idle. Returns whether no job is left.
+async fn advance_clock(faulty: &Faulty) -> bool {
     let world = &faulty.world;
     if !world.store.leased(1).await.unwrap().is_empty() {
         world.clock.advance(STEP);

@@ -1,5 +1,5 @@
-//! What must hold after any operations: a second implementation of the store's promises, in memory
-//! and as simple as possible.
+//! A second implementation of the store's promises, in memory and as simple as possible. After any
+//! operations, the store must have the same state.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -19,16 +19,16 @@ const HELD: Duration = Duration::from_secs(900);
 #[derive(Default)]
 pub(super) struct Model {
     pub(super) jobs: BTreeMap<&'static str, Job>,
-    pub(super) gone: BTreeMap<&'static str, AddressState>,
+    pub(super) standings: BTreeMap<&'static str, AddressState>,
     pub(super) delivered: BTreeMap<&'static str, Timestamp>,
     /// When a message was last delivered at a destination.
-    pub(super) last_delivery_there: BTreeMap<&'static str, Timestamp>,
+    pub(super) last_delivery: BTreeMap<&'static str, Timestamp>,
     /// The day on which a message was dropped on arrival.
     pub(super) dropped: BTreeMap<(&'static str, String), i64>,
     /// How often each message was accepted, and how often it ended.
     pub(super) accepted: BTreeMap<(String, String), usize>,
     pub(super) ended: BTreeMap<(String, String), usize>,
-    /// When each lease ends, and the addresses that it is still on, even if it is void for them.
+    /// When each lease ends, and the addresses that are still in it, even if it is void for them.
     pub(super) leases: BTreeMap<LeaseKey, (Timestamp, BTreeSet<&'static str>)>,
 }
 
@@ -65,7 +65,8 @@ pub(super) struct AddressState {
 }
 
 impl Model {
-    pub(super) fn take_in(
+    /// Processes a bounce. Returns the name of the answer.
+    pub(super) fn post(
         &mut self,
         address: &'static str,
         message: &str,
@@ -81,7 +82,7 @@ impl Model {
             return "stale";
         }
         let gone = self
-            .gone
+            .standings
             .get(address)
             .filter(|gone| gone.is_gone(now))
             .map(|gone| gone.standing);
@@ -96,7 +97,7 @@ impl Model {
                     self.accept(address, message);
                     self.end(address, message);
                 }
-                self.retire(address, end(reply), false, now);
+                self.retire(address, standing_after(reply), false, now);
             }
             return "retired";
         }
@@ -149,7 +150,8 @@ impl Model {
         }
     }
 
-    /// Records a fact about an address, and about this message if one is given.
+    /// Records a fact about an address, and about this message if one is given. Returns the name of
+    /// the answer.
     pub(super) fn report(
         &mut self,
         address: &'static str,
@@ -157,7 +159,7 @@ impl Model {
         message: Option<&str>,
         now: Timestamp,
     ) -> &str {
-        let standing = self.gone.get(address).map(|gone| gone.standing);
+        let standing = self.standings.get(address).map(|gone| gone.standing);
         if kind == "delivered" {
             self.delivered.insert(address, now);
         }
@@ -172,7 +174,7 @@ impl Model {
                 {
                     self.end(address, &message);
                 }
-                self.gone.insert(
+                self.standings.insert(
                     address,
                     AddressState {
                         standing: Standing::Suppressed,
@@ -184,7 +186,7 @@ impl Model {
             }
             ("reinstate", None | Some(Standing::Active)) => "noted",
             ("reinstate", _) => {
-                self.gone.insert(
+                self.standings.insert(
                     address,
                     AddressState {
                         standing: Standing::Active,
@@ -199,9 +201,9 @@ impl Model {
             }
             // A reinstatement by an operator stays recorded.
             (_, None) => "noted",
-            (_, Some(Standing::Active)) if self.gone[address].strikes == 0 => "noted",
+            (_, Some(Standing::Active)) if self.standings[address].strikes == 0 => "noted",
             (_, Some(standing)) => {
-                self.gone.remove(address);
+                self.standings.remove(address);
                 if standing == Standing::Active {
                     "noted"
                 } else {
@@ -233,7 +235,7 @@ impl Model {
         {
             return "noted";
         }
-        self.gone.remove(address);
+        self.standings.remove(address);
         job.messages.retain(|message| !ended.contains(message));
         if !is_recent {
             (job.attempt, job.created, job.held, job.due) = (0, now, false, now);
@@ -262,14 +264,14 @@ impl Model {
             .iter()
             .filter(|(_, (deadline, _))| *deadline <= now)
             .collect();
-        for (key, (deadline, on)) in lapsed
+        for (key, (deadline, addresses)) in lapsed
             .into_iter()
             .map(|(key, lease)| (*key, lease.clone()))
             .collect::<Vec<_>>()
         {
             self.leases.remove(&key);
-            for address in on {
-                if self.is_on(address, key) {
+            for address in addresses {
+                if self.is_leased_under(address, key) {
                     self.put_back(address, deadline);
                 }
             }
@@ -281,7 +283,7 @@ impl Model {
             .collect();
         for (address, job) in &mut claimed {
             let host_down = self
-                .last_delivery_there
+                .last_delivery
                 .get(domain(address))
                 .is_none_or(|at| *at < job.created);
             let Some(key) = keys.get(*address).copied() else {
@@ -303,27 +305,27 @@ impl Model {
     }
 
     /// Whether the job is leased under this key.
-    fn is_on(&self, address: &str, key: LeaseKey) -> bool {
+    fn is_leased_under(&self, address: &str, key: LeaseKey) -> bool {
         self.jobs
             .get(address)
             .and_then(|job| job.lease.as_ref())
             .is_some_and(|lease| lease.key == key)
     }
 
-    /// Takes an address out of a lease, because its job was settled or given back. Whether the
-    /// lease was valid for it.
+    /// Takes an address out of a lease, because its job was settled or given back. Returns whether
+    /// the lease was valid for it.
     pub(super) fn end_lease(&mut self, address: &'static str, key: LeaseKey) -> bool {
-        let Some((_, on)) = self.leases.get_mut(&key) else {
+        let Some((_, addresses)) = self.leases.get_mut(&key) else {
             return false;
         };
-        on.remove(address);
-        if on.is_empty() {
+        addresses.remove(address);
+        if addresses.is_empty() {
             self.leases.remove(&key);
         }
-        self.is_on(address, key)
+        self.is_leased_under(address, key)
     }
 
-    /// Extends a lease. Whether it still lasts.
+    /// Extends a lease. Returns whether it still lasts.
     pub(super) fn extend(&mut self, key: LeaseKey, deadline: Timestamp) -> bool {
         let Some((until, _)) = self.leases.get_mut(&key) else {
             return false;
@@ -383,8 +385,8 @@ impl Model {
                     let job = self.jobs.get_mut(address).unwrap();
                     (job.created, job.attempt, job.held) = (now, 0, false);
                     self.delivered.insert(address, now);
-                    self.last_delivery_there.insert(domain(address), now);
-                    self.gone.remove(address);
+                    self.last_delivery.insert(domain(address), now);
+                    self.standings.remove(address);
                     self.end(address, &waiting.remove(0));
                 }
                 (TOO_BIG, _) => self.end(address, &waiting.remove(0)),
@@ -411,7 +413,7 @@ impl Model {
                     }
                     // Only a failure of the host is evidence that the host is dead.
                     let host_down = host_down && reply != FULL_FOR_GOOD;
-                    self.retire(address, end(reply), host_down, now);
+                    self.retire(address, standing_after(reply), host_down, now);
                     return None;
                 }
             }
@@ -427,7 +429,7 @@ impl Model {
         None
     }
 
-    /// Messages that were not tried stay before those that joined.
+    /// Puts the messages that still wait back into their job, before those that joined.
     fn wait(&mut self, address: &'static str, waiting: Vec<String>) {
         self.jobs
             .get_mut(address)
@@ -452,7 +454,7 @@ impl Model {
         {
             self.end(address, &message);
         }
-        let before = self.gone.get(address).map_or(0, |gone| gone.strikes);
+        let before = self.standings.get(address).map_or(0, |gone| gone.strikes);
         let strikes = before + 1;
         let gone = match standing {
             Standing::Unavailable if strikes < 3 || host_down => {
@@ -474,13 +476,13 @@ impl Model {
                 strikes: 0,
             },
         };
-        self.gone.insert(address, gone);
+        self.standings.insert(address, gone);
     }
 
     /// Reinstates the addresses whose time is over. Returns how many.
     pub(super) fn reinstate(&mut self, now: Timestamp) -> u64 {
         let over = self
-            .gone
+            .standings
             .values_mut()
             .filter(|gone| gone.until.is_some_and(|until| until <= now));
         over.map(|gone| (gone.standing, gone.until) = (Standing::Active, None))
@@ -518,7 +520,7 @@ impl AddressState {
     }
 }
 
-/// The delays of a reply's schedule. None for replies that end a job at once.
+/// The delays of a reply's schedule. Empty for replies that end a job at once.
 pub(super) fn delays(reply: &str) -> Vec<Duration> {
     match reply {
         FULL => [24, 48, 72, 168].map(|hours| hours * HOUR).to_vec(),
@@ -528,7 +530,7 @@ pub(super) fn delays(reply: &str) -> Vec<Duration> {
 }
 
 /// The standing of an address that is retired by `reply`.
-fn end(reply: &str) -> Standing {
+fn standing_after(reply: &str) -> Standing {
     if reply == UNKNOWN {
         Standing::Inactive
     } else {

@@ -18,12 +18,12 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 
-use super::{JO, KEY, accepted, deferred, mailgun, secret, send, sendgrid, sendgrid_key};
+use super::{JO, KEY, accepted, deferred, mailgun_request, secret, send, sendgrid, sendgrid_key};
 
 /// Much longer than disconnecting takes.
 const LATE: Fault = Fault::Late(Duration::from_secs(1));
 
-/// Much shorter than the claim of a request lasts if it is not given back.
+/// Much shorter than the time after which the claim of a request expires.
 const SOON: Duration = Duration::from_secs(30);
 
 /// A scheduler with this hook, which processes one event at a time, and the proxy between it and
@@ -73,15 +73,8 @@ async fn hang_up(request: RequestBuilder, proxy: &RedisProxy) {
 async fn after_a_client_disconnects_early_its_next_try_is_not_delayed() {
     let world = World::new().await;
     let (http, proxy) = behind_a_proxy(&world, Service::Mailgun, secret(KEY)).await;
-    let request = || {
-        http.post("/v1/hooks/mailgun").json(&mailgun(
-            KEY,
-            world.now(),
-            "t1",
-            &deferred(world.now()),
-        ))
-    };
-    proxy.next("schedule", LATE);
+    let request = || mailgun_request(&http, &world, "t1", &deferred(world.now()));
+    proxy.plan("schedule", LATE);
     hang_up(request(), &proxy).await;
     let accepted_answer = eventually("an answer of 200", async || {
         Some(send(request()).await).filter(|answer| answer.status() == 200)
@@ -116,7 +109,7 @@ async fn a_request_is_processed_completely_even_if_the_client_disconnects() {
         "sg_event_id": email, "response": FULL})
     };
     let body = json!(addresses.map(event)).to_string();
-    proxy.next("schedule", LATE);
+    proxy.plan("schedule", LATE);
     hang_up(sendgrid(&http, &key, world.now(), &body), &proxy).await;
     for address in addresses {
         eventually("the job", async || world.job_if_any(address).await).await;
@@ -127,13 +120,8 @@ async fn a_request_is_processed_completely_even_if_the_client_disconnects() {
 async fn a_stopping_scheduler_first_finishes_the_requests_of_disconnected_clients() {
     let world = World::new().await;
     let (http, proxy) = behind_a_proxy(&world, Service::Mailgun, secret(KEY)).await;
-    let request = http.post("/v1/hooks/mailgun").json(&mailgun(
-        KEY,
-        world.now(),
-        "t1",
-        &deferred(world.now()),
-    ));
-    proxy.next("SET", LATE);
+    let request = mailgun_request(&http, &world, "t1", &deferred(world.now()));
+    proxy.plan("SET", LATE);
     hang_up(request, &proxy).await;
     let ready = format!("{}/readyz", http.base());
     http.stop().await;

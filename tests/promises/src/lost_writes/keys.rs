@@ -1,5 +1,5 @@
-//! If Redis loses its last writes, the remaining data stays consistent. What was lost is
-//! written, counted or done again as soon as it is repeated.
+//! If Redis loses its last writes, the remaining data stays consistent. A lost call takes effect
+//! when it is repeated.
 
 // The tests are in the order of the table in docs/explanation/durability.md.
 
@@ -19,8 +19,9 @@ use store::schedule::Answer;
 use store::settle::{SettleCall, Settled};
 use store::workers::WorkerId;
 
-use super::{HOST, KEPT, LOST, claim_first, forget, repair_losses, world_on};
+use super::{HOST, KEPT, LOST, claim_first, lose_writes, repair_losses, world_on};
 
+/// A server and a world on it, which has checked its shards for losses once.
 async fn open() -> (SnapshotRedis, World) {
     let redis = SnapshotRedis::start(&programs()[0]).await;
     let world = world_on(&redis).await;
@@ -32,9 +33,9 @@ async fn open() -> (SnapshotRedis, World) {
 #[tokio::test]
 async fn a_lost_bounce_is_accepted_again_when_it_is_repeated() {
     let (redis, world) = open().await;
-    redis.remember();
+    redis.take_snapshot();
     world.post_bounce(bounce(LOST, "m1", FULL)).await;
-    forget(&redis, &world).await;
+    lose_writes(&redis, &world).await;
     assert_eq!(world.job_if_any(LOST).await.map(|_| ()), None);
     assert!(matches!(
         world.post_bounce(bounce(LOST, "m1", FULL)).await,
@@ -51,7 +52,7 @@ async fn a_lost_settlement_takes_effect_when_its_call_is_repeated() {
         .await;
     world.mail.reply_with(OK);
     let settlement = [world.attempt(world.claim_one().await).await];
-    redis.remember();
+    redis.take_snapshot();
     let call = SettleCall::unique();
     for _ in 0..2 {
         assert_eq!(
@@ -59,7 +60,7 @@ async fn a_lost_settlement_takes_effect_when_its_call_is_repeated() {
             [Settled::Done]
         );
         assert_eq!(world.final_events().await.len(), 1);
-        forget(&redis, &world).await;
+        lose_writes(&redis, &world).await;
         assert_eq!(world.final_events().await.len(), 0);
     }
     // If the call is not repeated, the lease ends and the attempt is made again, with an exact
@@ -91,10 +92,10 @@ async fn if_the_retirement_of_a_leased_job_is_lost_its_lease_is_valid_as_before(
         .post_and_wait_until_due(bounce(KEPT, "m1", FULL))
         .await;
     let leased = world.claim_one().await;
-    redis.remember();
+    redis.take_snapshot();
     world.post_bounce(bounce(KEPT, "m2", UNKNOWN)).await;
     assert_eq!(world.standing(KEPT).await, Standing::Inactive);
-    forget(&redis, &world).await;
+    lose_writes(&redis, &world).await;
     assert_eq!(
         (world.standing(KEPT).await, world.pace(HOST).await.in_flight),
         (Standing::Active, 1)
@@ -112,11 +113,11 @@ async fn a_lost_lapse_is_counted_when_it_is_reported_again() {
         .post_and_wait_until_due(bounce(KEPT, "m1", FULL))
         .await;
     let leased = world.claim_one().await;
-    redis.remember();
+    redis.take_snapshot();
     for _ in 0..2 {
         assert!(world.crash(&leased.lease).await);
         assert_eq!(world.events_of(EventKind::JobLapsed).await.len(), 1);
-        forget(&redis, &world).await;
+        lose_writes(&redis, &world).await;
     }
     assert_eq!(world.events_of(EventKind::JobLapsed).await.len(), 0);
 }
@@ -125,11 +126,11 @@ async fn a_lost_lapse_is_counted_when_it_is_reported_again() {
 #[tokio::test]
 async fn only_the_remaining_leases_count_as_in_flight_and_late_settlements_change_no_pace() {
     let (redis, world) = open().await;
-    world.with_due(HOST, 2).await;
-    redis.remember();
+    world.post_due_jobs(HOST, 2).await;
+    redis.take_snapshot();
     let lost = world.claim().await;
     assert_eq!((lost.len(), world.pace(HOST).await.in_flight), (2, 2));
-    forget(&redis, &world).await;
+    lose_writes(&redis, &world).await;
     let before = world.pace(HOST).await;
     assert_eq!(before.in_flight, 0);
     world.mail.reply_with(FULL);
@@ -149,11 +150,11 @@ async fn only_the_remaining_leases_count_as_in_flight_and_late_settlements_chang
 #[tokio::test]
 async fn forgotten_webhook_events_count_as_new_and_a_lost_claim_cannot_release_a_newer_one() {
     let (redis, world) = open().await;
-    redis.remember();
+    redis.take_snapshot();
     let ids = ["ses:1".to_owned()];
     world.store.mark_seen(&ids).await.unwrap();
     let claim = world.store.claim_request("once").await.unwrap().unwrap();
-    forget(&redis, &world).await;
+    lose_writes(&redis, &world).await;
     assert_eq!(world.store.seen(&ids).await.unwrap(), [false]);
     let another = world.store.claim_request("once").await.unwrap().unwrap();
     assert!(
@@ -171,14 +172,14 @@ async fn forgotten_webhook_events_count_as_new_and_a_lost_claim_cannot_release_a
 #[tokio::test]
 async fn if_a_delivery_is_lost_an_older_bounce_starts_a_job() {
     let (redis, world) = open().await;
-    redis.remember();
+    redis.take_snapshot();
     world
         .report_fact(json!({"recipient": KEPT, "type": "delivered"}))
         .await;
     let mut old = bounce(KEPT, "m1", FULL);
     old["occurred_at"] = json!(domain::clock::Timestamp::from_ms(world.now().ms() - 60_000));
     assert_eq!(world.post_bounce(old.clone()).await, Answer::Stale);
-    forget(&redis, &world).await;
+    lose_writes(&redis, &world).await;
     assert!(matches!(
         world.post_bounce(old).await,
         Answer::Scheduled { .. }
@@ -189,7 +190,7 @@ async fn if_a_delivery_is_lost_an_older_bounce_starts_a_job() {
 #[tokio::test]
 async fn after_a_loss_a_dropped_message_has_exactly_one_event_again() {
     let (redis, world) = open().await;
-    redis.remember();
+    redis.take_snapshot();
     for _ in 0..2 {
         for _ in 0..2 {
             assert_eq!(
@@ -198,7 +199,7 @@ async fn after_a_loss_a_dropped_message_has_exactly_one_event_again() {
             );
         }
         assert_eq!(world.final_events().await.len(), 1);
-        forget(&redis, &world).await;
+        lose_writes(&redis, &world).await;
         assert_eq!(world.final_events().await.len(), 0);
     }
 }
@@ -207,13 +208,13 @@ async fn after_a_loss_a_dropped_message_has_exactly_one_event_again() {
 #[tokio::test]
 async fn a_lost_suppression_takes_effect_when_it_is_reported_again() {
     let (redis, world) = open().await;
-    redis.remember();
+    redis.take_snapshot();
     for _ in 0..2 {
         world
             .report_fact(json!({"recipient": KEPT, "type": "complaint"}))
             .await;
         assert_eq!(world.standing(KEPT).await, Standing::Suppressed);
-        forget(&redis, &world).await;
+        lose_writes(&redis, &world).await;
         assert_eq!(world.standing(KEPT).await, Standing::Active);
     }
 }
@@ -222,7 +223,7 @@ async fn a_lost_suppression_takes_effect_when_it_is_reported_again() {
 #[tokio::test]
 async fn an_upkeep_run_whose_claim_was_lost_can_run_again() {
     let (redis, world) = open().await;
-    redis.remember();
+    redis.take_snapshot();
     let claim = async || {
         world
             .store
@@ -231,7 +232,7 @@ async fn an_upkeep_run_whose_claim_was_lost_can_run_again() {
             .unwrap()
     };
     assert!(claim().await && !claim().await);
-    forget(&redis, &world).await;
+    lose_writes(&redis, &world).await;
     assert!(claim().await, "each task is idempotent");
 }
 
@@ -241,7 +242,7 @@ async fn a_reader_that_saw_lost_events_continues_with_the_next_ones_and_learns_o
     let (redis, world) = open().await;
     world.post_bounce(bounce(KEPT, "m1", FULL)).await;
     let kept = world.store.journal_ends().await.unwrap();
-    redis.remember();
+    redis.take_snapshot();
     world.post_bounce(bounce(LOST, "m1", FULL)).await;
     let seen = world.store.journal_ends().await.unwrap();
     assert!(
@@ -253,7 +254,7 @@ async fn a_reader_that_saw_lost_events_continues_with_the_next_ones_and_learns_o
             .iter()
             .all(Option::is_none)
     );
-    forget(&redis, &world).await;
+    lose_writes(&redis, &world).await;
     let gaps: Vec<_> = world
         .store
         .journal_gaps(&seen)
@@ -268,7 +269,7 @@ async fn a_reader_that_saw_lost_events_continues_with_the_next_ones_and_learns_o
         .unwrap();
     assert_eq!(gaps.len(), 1);
     assert_eq!((gaps[0].state, gaps[0].after), (EntryState::Lost, place));
-    // As upkeep removes old entries.
+    // Upkeep can still remove old entries.
     world.store.trim_journal(Duration::ZERO).await.unwrap();
 }
 
@@ -276,7 +277,7 @@ async fn a_reader_that_saw_lost_events_continues_with_the_next_ones_and_learns_o
 #[tokio::test]
 async fn lost_placements_that_a_process_remembers_are_written_again_for_all_processes() {
     let (redis, world) = open().await;
-    redis.remember();
+    redis.take_snapshot();
     let google = Destination::named("google");
     assert_eq!(
         world.store.destinations(&["gmail.com"]).await.unwrap(),
@@ -287,7 +288,7 @@ async fn lost_placements_that_a_process_remembers_are_written_again_for_all_proc
         world.store.kept(&["gmail.com"]).await.unwrap(),
         [Some(google.clone())]
     );
-    forget(&redis, &world).await;
+    lose_writes(&redis, &world).await;
     let other = world.store_by_real_time().await;
     assert_eq!(
         other.kept(&["gmail.com"]).await.unwrap(),
@@ -300,9 +301,9 @@ async fn lost_placements_that_a_process_remembers_are_written_again_for_all_proc
 
 // Key: `workers`.
 #[tokio::test]
-async fn a_lost_heartbeat_is_made_up_by_the_next_one() {
+async fn a_lost_heartbeat_is_replaced_by_the_next_one() {
     let (redis, world) = open().await;
-    redis.remember();
+    redis.take_snapshot();
     let worker = WorkerId::unique();
     let beat = async || {
         world
@@ -312,7 +313,7 @@ async fn a_lost_heartbeat_is_made_up_by_the_next_one() {
             .unwrap()
     };
     assert_eq!(beat().await, [worker]);
-    forget(&redis, &world).await;
+    lose_writes(&redis, &world).await;
     assert!(world.store.workers().await.unwrap().is_empty());
     assert_eq!(beat().await, [worker]);
 }
@@ -323,8 +324,8 @@ async fn a_store_that_came_back_without_its_settings_gets_them_again() {
     let (redis, world) = open().await;
     let meta = format!("{}:meta", world.prefix);
     assert_eq!(redis.ask(&["DEL", &meta]), "1");
-    redis.remember();
-    forget(&redis, &world).await;
+    redis.take_snapshot();
+    lose_writes(&redis, &world).await;
     repair_losses(&world).await;
     assert_eq!(
         redis.ask(&["HGET", &meta, "shards"]),
@@ -338,7 +339,7 @@ async fn a_lost_reader_group_is_created_again_and_entries_whose_removal_was_lost
     let (redis, world) = open().await;
     let stream = format!("{}:intake", world.prefix);
     redis.ask(&["XADD", &stream, "*", "bounce", "{}"]);
-    redis.remember();
+    redis.take_snapshot();
     world.store.open_intake().await.unwrap();
     let read = async || {
         world
@@ -354,7 +355,7 @@ async fn a_lost_reader_group_is_created_again_and_entries_whose_removal_was_lost
             .finish_intake(&[entries[0].id.clone()])
             .await
             .unwrap();
-        forget(&redis, &world).await;
+        lose_writes(&redis, &world).await;
         assert!(read().await.is_err(), "the group is gone");
         world.store.open_intake().await.unwrap();
     }
@@ -367,9 +368,9 @@ async fn jobs_whose_claim_was_lost_are_claimed_and_tried_again() {
     world
         .post_and_wait_until_due(bounce(KEPT, "m1", FULL))
         .await;
-    redis.remember();
+    redis.take_snapshot();
     let lost = claim_first(&world, KEPT).await;
-    forget(&redis, &world).await;
+    lose_writes(&redis, &world).await;
     let again = claim_first(&world, KEPT).await;
     assert_eq!(again.job.id, id(KEPT));
     assert!(!world.release(&lost.lease).await);

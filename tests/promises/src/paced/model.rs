@@ -16,7 +16,8 @@ mod pace;
 
 use pace::{Allowed, Breaker, Destination};
 
-/// The number of an address. Its remainder is its destination.
+/// The number of an address. The remainder of its division by [`DESTINATIONS`] is the number of its
+/// destination, which is called `place` here.
 pub(super) type Slot = usize;
 
 /// The state that the store must have.
@@ -26,13 +27,13 @@ pub(super) struct Model {
     shards: Vec<u16>,
     jobs: BTreeMap<Slot, Job>,
     paces: Vec<Destination>,
-    /// For each shard and token: when the lease ends, and the slots that it is still on, even if it
-    /// is void for them.
+    /// For each shard and token: when the lease ends, and the slots that are still in it, even if
+    /// it is void for them.
     leases: BTreeMap<(u16, LeaseToken), (Timestamp, BTreeSet<Slot>)>,
     /// For each shard, how many unproven destinations wait for a place.
     pub(super) waiting: BTreeMap<u16, u64>,
-    /// Unproven destinations that got an attempt while others waited for a place. They get no other
-    /// attempt before one there ends, or before the lease of that attempt would end.
+    /// Unproven destinations that got an attempt while others waited for a place. Each gets no
+    /// other attempt until one of its attempts, or the lease of one, has ended.
     awaiting_answer: BTreeSet<usize>,
 }
 
@@ -270,8 +271,8 @@ impl Model {
     }
 
     fn allowed(&self, place: usize, now: Timestamp) -> Allowed {
-        let is_out = |probe| self.leases.contains_key(&(self.shards[place], probe));
-        self.paces[place].allowed(&self.settings, self.in_flight(place), is_out, now)
+        let is_in_flight = |probe| self.leases.contains_key(&(self.shards[place], probe));
+        self.paces[place].allowed(&self.settings, self.in_flight(place), is_in_flight, now)
     }
 
     fn lapse(&mut self, shard: u16, now: Timestamp) {
@@ -282,15 +283,15 @@ impl Model {
             .collect();
         let over: Vec<_> = over
             .into_iter()
-            .map(|(key, (until, on))| (*key, *until, on.clone()))
+            .map(|(key, (until, slots))| (*key, *until, slots.clone()))
             .collect();
         let in_flight: Vec<u32> = (0..DESTINATIONS)
             .map(|place| self.in_flight(place))
             .collect();
-        for (key, until, on) in over {
+        for (key, until, slots) in over {
             self.leases.remove(&key);
-            for slot in on {
-                if self.is_on(slot, key.1) {
+            for slot in slots {
+                if self.is_leased_under(slot, key.1) {
                     self.end_by_lapse(slot, until, now);
                     self.feed(
                         slot,
@@ -322,26 +323,27 @@ impl Model {
         job.map(|job| job.state = State::Waiting(now)).is_some()
     }
 
-    /// Takes a job out of a lease. Whether the job was in it, even if the lease is void for it.
+    /// Takes a job out of a lease. Returns whether the job was in it, even if the lease was void
+    /// for the job.
     fn leave(&mut self, slot: Slot, token: LeaseToken) -> bool {
         let key = (self.shard(slot), token);
-        let Some((_, on)) = self.leases.get_mut(&key) else {
+        let Some((_, slots)) = self.leases.get_mut(&key) else {
             return false;
         };
-        let was_on = on.remove(&slot);
-        if on.is_empty() {
+        let was_in_it = slots.remove(&slot);
+        if slots.is_empty() {
             self.leases.remove(&key);
         }
-        was_on
+        was_in_it
     }
 
-    fn is_on(&self, slot: Slot, token: LeaseToken) -> bool {
+    fn is_leased_under(&self, slot: Slot, token: LeaseToken) -> bool {
         self.jobs
             .get(&slot)
             .is_some_and(|job| job.state == State::Leased(token))
     }
 
-    /// The destinations of a shard.
+    /// The numbers of the destinations of a shard.
     fn places(&self, shard: u16) -> Vec<usize> {
         (0..DESTINATIONS)
             .filter(|place| self.shards[*place] == shard)
@@ -352,8 +354,8 @@ impl Model {
         self.shards[slot % DESTINATIONS]
     }
 
-    /// Whether the settlement counts. The feedback of a void attempt about its destination counts
-    /// anyway.
+    /// Settles an attempt. Returns whether the settlement counts. The feedback about the
+    /// destination counts even if the attempt is void.
     pub(super) fn settle(
         &mut self,
         slot: Slot,
@@ -361,8 +363,8 @@ impl Model {
         feedback: Feedback,
         now: Timestamp,
     ) -> bool {
-        let (was_on, valid) = (self.leave(slot, token), self.is_on(slot, token));
-        if was_on {
+        let (was_leased, valid) = (self.leave(slot, token), self.is_leased_under(slot, token));
+        if was_leased {
             self.feed(
                 slot,
                 token,
@@ -377,11 +379,11 @@ impl Model {
                 self.paces[slot % DESTINATIONS].note_answer(now);
             }
         }
-        was_on && valid
+        was_leased && valid
     }
 
-    /// Gives up an attempt that had waited for an answer for this long. Whether its job was given
-    /// back.
+    /// Gives up an attempt that had waited for an answer for this long. Returns whether its job was
+    /// given back.
     pub(super) fn give_up(
         &mut self,
         slot: Slot,
@@ -390,19 +392,19 @@ impl Model {
         waited: Duration,
         now: Timestamp,
     ) -> bool {
-        let (was_on, valid) = (self.leave(slot, token), self.is_on(slot, token));
-        if was_on {
+        let (was_leased, valid) = (self.leave(slot, token), self.is_leased_under(slot, token));
+        if was_leased {
             let (place, in_flight) = (slot % DESTINATIONS, self.in_flight(slot % DESTINATIONS));
             self.paces[place].give_up(&self.settings, token, waited, in_flight, now);
         }
-        if was_on && valid {
+        if was_leased && valid {
             self.jobs.get_mut(&slot).unwrap().state = State::Waiting(due);
         }
-        was_on && valid
+        was_leased && valid
     }
 
-    /// Records that an attempt has waited for an answer for this long. Whether its destination is
-    /// silent.
+    /// Records that an attempt has waited for an answer for this long. Returns whether its
+    /// destination counts as silent.
     pub(super) fn note_silence(&mut self, place: usize, waited: Duration, now: Timestamp) -> bool {
         let has_no_answer = self.paces[place].has_no_answer(waited, now);
         if has_no_answer {
@@ -426,7 +428,7 @@ impl Model {
     }
 
     pub(super) fn crash(&mut self, slot: Slot, token: LeaseToken, now: Timestamp) {
-        if self.leave(slot, token) && self.is_on(slot, token) {
+        if self.leave(slot, token) && self.is_leased_under(slot, token) {
             self.feed(
                 slot,
                 token,

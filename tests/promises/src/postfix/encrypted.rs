@@ -36,8 +36,8 @@ async fn a_certificate_is_verified_only_if_tls_is_required() {
         Tls::of("127.0.0.1"),
         Tls::of("mx1.example.com"),
     );
-    let good = relay(tls.main()).await;
-    let bad = relay(misnamed.main()).await;
+    let good = relay(tls.main_cf()).await;
+    let bad = relay(misnamed.main_cf()).await;
     for (name, relay, mode, authority, version) in [
         (
             "known",
@@ -61,14 +61,14 @@ async fn a_certificate_is_verified_only_if_tls_is_required() {
             None,
         ),
         (
-            "unknown, and not asked",
+            "unknown, and not verified",
             &good,
             TlsMode::Opportunistic,
             stranger.authority(),
             Some(Some("TLSv1.3")),
         ),
         (
-            "for another name, and not asked",
+            "for another name, and not verified",
             &bad,
             TlsMode::Opportunistic,
             None,
@@ -134,9 +134,9 @@ async fn a_relay_without_tls_gets_no_mail_if_tls_is_required() {
 }
 
 #[tokio::test]
-async fn a_relay_that_requires_tls_first_is_a_fault_on_our_side_and_not_of_the_message() {
+async fn if_the_relay_requires_tls_and_we_use_none_the_fault_is_on_our_side_and_not_the_messages() {
     let tls = Tls::of("127.0.0.1");
-    let mut main = tls.main();
+    let mut main = tls.main_cf();
     main.push("smtpd_tls_security_level = encrypt".to_owned());
     let relay = relay(main).await;
     let outcome = SmtpSender::new(settings(&relay, TlsMode::None, None))

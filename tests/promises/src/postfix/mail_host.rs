@@ -17,7 +17,7 @@ use senders::settings::mx::MxSettings;
 use senders::settings::session::TlsMode;
 use tempfile::TempDir;
 
-use super::{BODY, Tls, content, main};
+use super::{BODY, Tls, content, main_cf};
 
 /// For each recipient: the answer of the access map, the reply that we receive, and the policy row
 /// for it.
@@ -168,7 +168,7 @@ async fn each_reply_of_a_mail_host_is_understood_and_gets_its_policy_row() {
             .iter()
             .map(|(recipient, reply, ..)| (*recipient, *reply)),
     );
-    let internet = Internet::with(main(&[&map, "virtual_mailbox_maps = static:inbox/"])).await;
+    let internet = Internet::with(main_cf(&[&map, "virtual_mailbox_maps = static:inbox/"])).await;
     let sender = MxSender::new(internet.settings());
     for (recipient, _, received, row) in REPLIES {
         let outcome = sender.send(&mail(recipient)).await;
@@ -198,7 +198,7 @@ async fn mail_arrives_unchanged_in_the_mailbox_of_the_recipient() {
     // Another user delivers the mail.
     fs::set_permissions(folder.path(), fs::Permissions::from_mode(0o777)).unwrap();
     let base = format!("virtual_mailbox_base = {}", folder.path().display());
-    let settings = main(&[
+    let settings = main_cf(&[
         &base,
         "virtual_mailbox_maps = inline:{{jo@example.com = inbox/}}",
         "virtual_uid_maps = static:65534",
@@ -245,14 +245,14 @@ async fn mail_arrives_unchanged_in_the_mailbox_of_the_recipient() {
 
 #[tokio::test]
 async fn if_a_mail_host_is_busy_the_next_one_gets_the_mail() {
-    let busy = main(&[
+    let busy = main_cf(&[
         "smtpd_delay_reject = no",
         "smtpd_client_restrictions = check_client_access static:{421 4.3.2 busy}",
     ]);
     let internet = Internet::with(busy).await;
     let settings = Settings {
         at: ([127, 0, 0, 2], internet.host.address.port()).into(),
-        ..main(&[
+        ..main_cf(&[
             "virtual_mailbox_domains = example.com",
             "virtual_mailbox_maps = static:inbox/",
         ])
@@ -297,8 +297,8 @@ async fn required_tls_to_a_mail_host_is_verified_for_the_name_from_the_dns() {
         ("for another name", &misnamed, misnamed.authority(), false),
         ("unknown", &tls, misnamed.authority(), false),
     ] {
-        let mut settings = main(&["virtual_mailbox_maps = static:inbox/"]);
-        settings.main.extend(of.main());
+        let mut settings = main_cf(&["virtual_mailbox_maps = static:inbox/"]);
+        settings.main.extend(of.main_cf());
         let internet = Internet::with(settings).await;
         let mut settings = MxSettings {
             tls_required: vec!["example.com".parse().unwrap()],

@@ -4,14 +4,14 @@ use domain::address::Address;
 use domain::outcome::{FaultKind, Outcome, Side};
 use harness::postfix::{Postfix, Settings};
 use harness::sasl::Logins;
-use harness::smtp::{Act, Received, SmtpPeer, agree};
+use harness::smtp::{Act, SmtpPeer};
 use senders::attempt::Attempt;
 use senders::sender::Sender;
 use senders::settings::session::Notify;
 use senders::settings::smtp::{SmtpLogin, SmtpSettings};
 use senders::smtp::SmtpSender;
 
-use super::{BODY, content, main};
+use super::{BODY, content, main_cf};
 
 const OFFERS: &str = "250-peer.example\r\n250-SIZE\r\n250-8BITMIME\r\n250-SMTPUTF8\r\n250 DSN";
 
@@ -23,13 +23,9 @@ struct Relay {
 
 impl Relay {
     async fn start(settings: Settings) -> Self {
-        let offering = |received: &Received| match received.command.starts_with("EHLO") {
-            true => Act::Say(OFFERS),
-            false => agree(&received.command),
-        };
-        let next = SmtpPeer::start(offering).await;
-        let there = format!("smtp:[{}]:{}", next.address.ip(), next.address.port());
-        let transports = vec![("example.com".to_owned(), there)];
+        let next = SmtpPeer::agreeable_except("EHLO", Act::Say(OFFERS)).await;
+        let next_hop = format!("smtp:[{}]:{}", next.address.ip(), next.address.port());
+        let transports = vec![("example.com".to_owned(), next_hop)];
         Self {
             postfix: Postfix::start(Settings {
                 transports,
@@ -53,7 +49,8 @@ impl Relay {
         SmtpSender::new(self.settings())
     }
 
-    /// Waits for this command from Postfix to the next host.
+    /// Waits until Postfix has sent a command with this start to the next host. Returns the
+    /// command.
     async fn passed_on(&self, command: &str) -> String {
         self.next.wait_for_command(command, 1).await;
         let received = self
@@ -112,7 +109,7 @@ async fn requested_delivery_reports_reach_the_next_host_and_the_content_is_not_c
         to.contains(" NOTIFY=SUCCESS,FAILURE") && to.contains(" ORCPT=rfc822;jo+2Bx@example.com"),
         "{to}"
     );
-    relay.postfix.logs("status=sent").await;
+    relay.postfix.wait_for_log("status=sent").await;
     let passed_on = relay.next.contents().remove(0);
     let passed_on = String::from_utf8(passed_on.to_vec()).unwrap();
     assert!(
@@ -145,12 +142,11 @@ async fn a_relay_gets_many_messages_over_one_connection() {
         .lines()
         .filter(|line| line.contains(": client="))
         .count();
-    let commands = "connect from unknown[127.0.0.1]";
     let connects = relay
         .postfix
         .log()
         .lines()
-        .filter(|line| line.contains(&format!(": {commands}")))
+        .filter(|line| line.contains(": connect from unknown[127.0.0.1]"))
         .count();
     // One more connection checked whether Postfix listens.
     assert_eq!((clients, connects), (5, 2), "{}", relay.postfix.log());
@@ -158,7 +154,7 @@ async fn a_relay_gets_many_messages_over_one_connection() {
 
 #[tokio::test]
 async fn a_message_larger_than_the_relay_accepts_is_not_even_offered() {
-    let relay = Relay::start(main(&["message_size_limit = 4096"])).await;
+    let relay = Relay::start(main_cf(&["message_size_limit = 4096"])).await;
     let sender = relay.sender();
     let large = Attempt {
         content: Some("x: y\r\n".repeat(1_000).into()),
@@ -195,7 +191,7 @@ async fn mail_to_an_internationalized_address_is_sent_only_to_a_relay_that_accep
         ("smtputf8_enable = yes", true),
         ("smtputf8_enable = no", false),
     ] {
-        let relay = Relay::start(main(&[enabled])).await;
+        let relay = Relay::start(main_cf(&[enabled])).await;
         match relay.sender().send(&mail("jö@example.com")).await {
             Outcome::Accepted(_) if is_accepted => {
                 let to = relay.passed_on("RCPT").await;
@@ -215,7 +211,7 @@ async fn a_relay_that_requires_a_login_gets_ours_and_a_rejected_login_is_a_fault
     for mechanisms in [&["PLAIN", "LOGIN"][..], &["LOGIN"]] {
         let logins = Logins::start(mechanisms, "redeliver", "open sesame").await;
         let relay = Relay::start(Settings {
-            main: logins.main(),
+            main: logins.main_cf(),
             ..Settings::default()
         })
         .await;

@@ -1,11 +1,11 @@
-//! A platform whose answers are lost never gets the same mail again and again. The times that a
-//! platform asks for are respected.
+//! A platform whose answers are lost does not get the same mail again and again. If a platform asks
+//! for a time to wait, the next attempt respects it.
 
 use std::sync::Arc;
 
 use domain::event::{DropReason, EventKind};
 use harness::bounce::{FULL, bounce};
-use harness::platform::{Platform, Posted, Say};
+use harness::platform::{Action, Platform, Posted};
 use harness::world::{HOUR, World};
 
 use super::{PATIENT, answer, http_by};
@@ -17,10 +17,10 @@ async fn world_of(platform: &Platform) -> World {
     world_after(platform, FULL).await
 }
 
-/// The same, with a job that was started by this reply.
+/// Like [`world_of`], with a job that was started by this reply.
 async fn world_after(platform: &Platform, reply: &str) -> World {
     let mut world = World::new().await;
-    world.sends_by(Arc::new(http_by(world.clock.clone(), platform, PATIENT)));
+    world.set_sender(Arc::new(http_by(world.clock.clone(), platform, PATIENT)));
     world.post_and_wait_until_due(bounce(JO, "m1", reply)).await;
     world
 }
@@ -45,7 +45,7 @@ fn key(posted: &Posted) -> String {
 }
 
 #[tokio::test]
-async fn a_platform_whose_answers_are_lost_gets_one_request_per_attempt_and_not_without_end() {
+async fn a_platform_whose_answers_are_lost_gets_one_request_per_attempt_and_few_attempts() {
     for (status, body) in [
         (502, "<html>Bad Gateway</html>"),
         (500, ""),
@@ -139,7 +139,8 @@ async fn a_deferred_message_waits_as_long_as_the_platform_asks_if_that_is_longer
             [24.0, 26.4],
         ),
         (200, None, deferred(r#","retry_after_s":60"#), [3.6, 4.4]),
-        // If the platform may have sent the mail anyway, the try counts and waits as long.
+        // If the platform may have sent the mail anyway, the try counts, and the next one waits as
+        // long.
         (
             504,
             Some(("retry-after", "36000")),
@@ -148,7 +149,7 @@ async fn a_deferred_message_waits_as_long_as_the_platform_asks_if_that_is_longer
         ),
     ] {
         let what = format!("{status} {header:?} {body}");
-        let platform = Platform::start(move |_| Say::Answer(status, header, body.clone())).await;
+        let platform = Platform::start(move |_| Action::Answer(status, header, body.clone())).await;
         let world = world_after(&platform, LATER).await;
         let began = world.now();
         assert_eq!(world.work().await, 1);

@@ -5,7 +5,8 @@ use std::fs;
 use std::path::Path;
 use std::time::Duration;
 
-use domain::outcome::{FaultKind, Outcome, Side};
+use domain::outcome::{FaultKind, Outcome};
+use domain::transcript::Transcript;
 use harness::certificates::Certificates;
 use harness::smtp::{Act, Received, SmtpPeer, agree};
 use senders::sender::Sender;
@@ -15,12 +16,11 @@ use senders::smtp::SmtpSender;
 use tempfile::TempDir;
 use tokio_rustls::TlsAcceptor;
 
-use super::mail;
+use super::{mail, our_fault};
 
 const OFFERS: &str = "250-peer.example\r\n250-STARTTLS\r\n250 8BITMIME";
 
-type Script = fn(&Received) -> Act;
-
+/// Starts peers with one authority, and sends to them.
 struct TlsPeers {
     files: Certificates,
     _folder: TempDir,
@@ -35,14 +35,15 @@ impl TlsPeers {
         }
     }
 
-    fn acceptor(&self, asks_for_certificate: bool) -> TlsAcceptor {
-        if asks_for_certificate {
-            self.files.acceptor_for_known()
+    fn acceptor(&self, asks: bool) -> TlsAcceptor {
+        if asks {
+            self.files.acceptor_for_known_clients()
         } else {
             self.files.acceptor()
         }
     }
 
+    /// Starts a peer that offers TLS. `asks` means that it requires a certificate from the client.
     async fn peer(
         &self,
         asks: bool,
@@ -56,6 +57,7 @@ impl TlsPeers {
         .await
     }
 
+    /// The settings of a sender to `peer`. `trusts` means that it trusts the peer's authority.
     fn settings(&self, peer: &SmtpPeer, tls: TlsMode, trusts: bool) -> SmtpSettings {
         let mut settings = SmtpSettings::new(peer.address.ip().to_string(), peer.address.port());
         settings.tls = tls;
@@ -70,6 +72,18 @@ impl TlsPeers {
         settings
     }
 
+    /// Sends a message to `peer`. Returns the outcome and the transcript of the conversation.
+    async fn send(
+        &self,
+        peer: &SmtpPeer,
+        tls: TlsMode,
+        trusts: bool,
+    ) -> (Outcome, Option<Transcript>) {
+        let sender = SmtpSender::new(self.settings(peer, tls, trusts));
+        sender.send_traced(&mail("m1")).await
+    }
+
+    /// The content of one of the files.
     fn pem<P: AsRef<Path>>(&self, which: impl Fn(&Certificates) -> &P) -> Vec<u8> {
         fs::read(which(&self.files)).expect("the file was written")
     }
@@ -93,8 +107,7 @@ async fn offered_tls_is_used_and_required_tls_is_verified() {
         (TlsMode::Required, false, None),
     ] {
         let peer = peers.peer(false, offering).await;
-        let sender = SmtpSender::new(peers.settings(&peer, mode, trusts));
-        let (outcome, transcript) = sender.send_traced(&mail("m1")).await;
+        let (outcome, transcript) = peers.send(&peer, mode, trusts).await;
         let transcript = transcript.expect("a connection was made");
         match version {
             Some(version) => {
@@ -106,14 +119,8 @@ async fn offered_tls_is_used_and_required_tls_is_verified() {
                 assert_eq!(transcript.address, peer.address.to_string());
             }
             None => {
-                let Outcome::Unreachable(fault) = outcome else {
-                    panic!("{mode:?}: {outcome:?}")
-                };
-                assert_eq!(
-                    (fault.kind, fault.side),
-                    (FaultKind::Tls, Side::Ours),
-                    "{fault}"
-                );
+                let fault = our_fault(outcome, "required, not trusted");
+                assert_eq!(fault.kind, FaultKind::Tls, "{fault}");
                 assert!(peer.connections_of("MAIL").is_empty(), "no mail is sent");
             }
         }
@@ -123,43 +130,29 @@ async fn offered_tls_is_used_and_required_tls_is_verified() {
 #[tokio::test]
 async fn if_tls_is_missing_or_fails_mail_is_sent_in_the_clear_unless_tls_is_required() {
     let peers = TlsPeers::new();
-    let stripped = |received: &Received| agree(&received.command);
-    let refused = |received: &Received| match received.command.as_str() {
-        "STARTTLS" => Act::Say("454 4.7.0 TLS not available"),
-        _ => offering(received),
-    };
-    let broken = |received: &Received| match received.command.as_str() {
-        "STARTTLS" => Act::Encrypt("220 go on\r\n250 spoken before TLS began"),
-        _ => offering(received),
-    };
-    let closed = |received: &Received| {
-        if received.command == "STARTTLS" {
-            Act::Close
-        } else {
-            offering(received)
-        }
-    };
-    let scripts: [(&str, Script); 4] = [
-        ("stripped", stripped),
-        ("refused", refused),
-        ("broken", broken),
-        ("closed", closed),
-    ];
-    for (name, script) in scripts {
+    let early = Act::Encrypt("220 go on\r\n250 spoken before TLS began");
+    // What the relay does at which command.
+    for (name, command, act) in [
+        ("not offered", "EHLO", Act::Say("250 peer.example")),
+        (
+            "refused",
+            "STARTTLS",
+            Act::Say("454 4.7.0 TLS not available"),
+        ),
+        ("broken", "STARTTLS", early),
+        ("closed", "STARTTLS", Act::Close),
+    ] {
+        let script = move |received: &Received| match received.is(command) {
+            true => act,
+            false => offering(received),
+        };
         let peer = peers.peer(false, script).await;
-        let sent = SmtpSender::new(peers.settings(&peer, TlsMode::Opportunistic, true))
-            .send(&mail("m1"))
-            .await;
+        let (sent, _) = peers.send(&peer, TlsMode::Opportunistic, true).await;
         assert!(matches!(sent, Outcome::Accepted(_)), "{name}: {sent:?}");
 
         let peer = peers.peer(false, script).await;
-        let sent = SmtpSender::new(peers.settings(&peer, TlsMode::Required, true))
-            .send(&mail("m1"))
-            .await;
-        let Outcome::Unreachable(fault) = sent else {
-            panic!("{name}: {sent:?}")
-        };
-        assert_eq!(fault.side, Side::Ours, "{name}: {fault}");
+        let (sent, _) = peers.send(&peer, TlsMode::Required, true).await;
+        our_fault(sent, name);
         assert!(
             peer.connections_of("MAIL").is_empty(),
             "{name}: no mail is sent"
@@ -191,23 +184,14 @@ async fn if_tls_fails_right_after_the_handshake_mail_is_sent_in_the_clear_unless
     // We have no client certificate. With TLS 1.3 the refusal comes only after the handshake seems
     // complete.
     let peer = peers.peer(true, offering).await;
-    let sender = SmtpSender::new(peers.settings(&peer, TlsMode::Opportunistic, true));
-    let (outcome, transcript) = sender.send_traced(&mail("m1")).await;
+    let (outcome, transcript) = peers.send(&peer, TlsMode::Opportunistic, true).await;
     assert!(matches!(outcome, Outcome::Accepted(_)), "{outcome:?}");
     assert_eq!(transcript.expect("a connection was made").tls, None);
 
     let peer = peers.peer(true, offering).await;
-    let sent = SmtpSender::new(peers.settings(&peer, TlsMode::Required, true))
-        .send(&mail("m1"))
-        .await;
-    let Outcome::Unreachable(fault) = sent else {
-        panic!("{sent:?}")
-    };
-    assert_eq!(
-        (fault.kind, fault.side),
-        (FaultKind::Tls, Side::Ours),
-        "{fault}"
-    );
+    let (sent, _) = peers.send(&peer, TlsMode::Required, true).await;
+    let fault = our_fault(sent, "required");
+    assert_eq!(fault.kind, FaultKind::Tls, "{fault}");
     assert!(peer.connections_of("MAIL").is_empty(), "no mail is sent");
 }
 
@@ -217,8 +201,7 @@ async fn tls_from_the_first_byte_is_verified_and_no_mail_is_sent_without_it() {
     let plain = |received: &Received| agree(&received.command);
     for trusts in [true, false] {
         let peer = SmtpPeer::start_encrypted(peers.acceptor(false), plain).await;
-        let sender = SmtpSender::new(peers.settings(&peer, TlsMode::Implicit, trusts));
-        let (outcome, transcript) = sender.send_traced(&mail("m1")).await;
+        let (outcome, transcript) = peers.send(&peer, TlsMode::Implicit, trusts).await;
         if trusts {
             assert!(matches!(outcome, Outcome::Accepted(_)), "{outcome:?}");
             assert_eq!(
@@ -228,27 +211,12 @@ async fn tls_from_the_first_byte_is_verified_and_no_mail_is_sent_without_it() {
             assert!(peer.connections_of("STARTTLS").is_empty());
             continue;
         }
-        let Outcome::Unreachable(fault) = outcome else {
-            panic!("{outcome:?}")
-        };
-        assert_eq!(
-            (fault.kind, fault.side),
-            (FaultKind::Tls, Side::Ours),
-            "{fault}"
-        );
+        let fault = our_fault(outcome, "not trusted");
+        assert_eq!(fault.kind, FaultKind::Tls, "{fault}");
         assert_eq!(peer.received(), [], "no mail is sent");
     }
-    // A peer without TLS is not accepted.
     let peer = peers.peer(false, plain).await;
-    let sent = SmtpSender::new(peers.settings(&peer, TlsMode::Implicit, true))
-        .send(&mail("m1"))
-        .await;
-    let Outcome::Unreachable(fault) = sent else {
-        panic!("{sent:?}")
-    };
-    assert_eq!(
-        (fault.kind, fault.side),
-        (FaultKind::Tls, Side::Ours),
-        "{fault}"
-    );
+    let (sent, _) = peers.send(&peer, TlsMode::Implicit, true).await;
+    let fault = our_fault(sent, "a peer without TLS");
+    assert_eq!(fault.kind, FaultKind::Tls, "{fault}");
 }

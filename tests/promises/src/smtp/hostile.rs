@@ -1,5 +1,6 @@
-//! Whatever the server does, in any phase, the sender returns the correct outcome in time.
+//! For any behavior of the server in any phase, the sender returns the correct outcome in time.
 
+use std::fmt;
 use std::time::Duration;
 
 use domain::address::Address;
@@ -7,7 +8,7 @@ use domain::outcome::{FaultKind, Outcome, Side};
 use domain::transcript::Phase;
 use futures::future::join_all;
 use harness::random::Random;
-use harness::smtp::{Act, Received, SmtpPeer, agree};
+use harness::smtp::{Act, SmtpPeer, agree};
 use senders::attempt::Attempt;
 use senders::sender::Sender;
 use senders::settings::session::{AfterDot, SmtpTimeouts};
@@ -24,14 +25,7 @@ const LIMIT: Duration = Duration::from_millis(250);
 /// The phases, each by the command that begins it.
 const COMMANDS: [&str; 6] = ["", "EHLO", "MAIL", "RCPT", "DATA", "."];
 
-fn is(received: &Received, command: &str) -> bool {
-    if command.is_empty() {
-        received.command.is_empty()
-    } else {
-        received.command.starts_with(command)
-    }
-}
-
+/// The settings of a sender with a short time limit for each phase.
 fn impatient(peer: &SmtpPeer) -> SmtpSettings {
     let mut settings = SmtpSettings::new(peer.address.ip().to_string(), peer.address.port());
     settings.session.timeouts = SmtpTimeouts::all(LIMIT);
@@ -46,29 +40,20 @@ fn usual(command: &str, pipelines: bool) -> Act {
     }
 }
 
-/// The outcome with a peer that does this at this command.
-async fn outcome(command: &'static str, act: Act, pipelines: bool) -> Outcome {
-    outcome_by(
-        |peer| SmtpSender::new(impatient(peer)),
-        &mail("m1"),
+/// The outcome of an attempt with a peer that behaves in this way.
+async fn outcome<S: Sender>(
+    sender_to: impl Fn(&SmtpPeer) -> S,
+    attempt: &Attempt,
+    behavior: &Misbehavior,
+) -> Outcome {
+    let Misbehavior {
         command,
         act,
         pipelines,
-    )
-    .await
-}
-
-/// The same, with another sender and another message.
-async fn outcome_by<S: Sender>(
-    sender_to: impl Fn(&SmtpPeer) -> S,
-    attempt: &Attempt,
-    command: &'static str,
-    act: Act,
-    pipelines: bool,
-) -> Outcome {
+        ..
+    } = *behavior;
     let peer = SmtpPeer::start(move |received| {
-        let bad =
-            is(received, command) || (command == "EHLO" && received.command.starts_with("HELO"));
+        let bad = received.is(command) || (command == "EHLO" && received.is("HELO"));
         if bad {
             act
         } else {
@@ -98,90 +83,130 @@ async fn outcome_by<S: Sender>(
     outcome
 }
 
-/// All ways to fail: what the peer does, and the status of its reply or the kind of fault.
-fn failures() -> [(Act, Option<&'static str>, Option<FaultKind>); 14] {
+/// What must come of an act of the peer.
+#[derive(Clone, Copy)]
+enum Expected {
+    /// A reply with this status.
+    Reply(&'static str),
+    /// A fault of this kind, because there was no valid reply.
+    Fault(FaultKind),
+}
+
+/// A peer that does something wrong at one command.
+struct Misbehavior {
+    command: &'static str,
+    act: Act,
+    expected: Expected,
+    pipelines: bool,
+}
+
+impl Misbehavior {
+    /// Every failure at every command, with and without pipelining.
+    fn all() -> impl Iterator<Item = Self> {
+        let at_commands = COMMANDS
+            .into_iter()
+            .flat_map(|command| failures().map(|(act, expected)| (command, act, expected)));
+        at_commands.flat_map(|(command, act, expected)| {
+            [false, true].map(|pipelines| Self {
+                command,
+                act,
+                expected,
+                pipelines,
+            })
+        })
+    }
+
+    /// Whether it is before MAIL, so that a reply is not about the message.
+    fn is_before_mail(&self) -> bool {
+        matches!(self.command, "" | "EHLO")
+    }
+
+    /// The kind of fault that a missing reply is. After the dot the message may have been accepted.
+    fn fault(&self, kind: FaultKind) -> FaultKind {
+        if self.command == "." {
+            FaultKind::Unanswered
+        } else {
+            kind
+        }
+    }
+}
+
+impl fmt::Display for Misbehavior {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let act = format!("{:?}", self.act);
+        write!(
+            f,
+            "{:?}, {act:.80}, pipelines {}",
+            self.command, self.pipelines
+        )
+    }
+}
+
+/// All ways to fail: what the peer does, and what must come of it.
+fn failures() -> [(Act, Expected); 14] {
     let long: &'static str = String::leak(format!("452 4.3.1 {}", "x".repeat(100 << 10)));
     let endless: &'static str = String::leak(format!("452 4.3.1 {}", "x".repeat(1 << 20)));
     let many: &'static str = String::leak(format!(
         "{}452 4.3.1 full",
         "452-4.3.1 more\r\n".repeat(1_000)
     ));
-    let full = Some("4.3.1");
+    let full = Expected::Reply("4.3.1");
+    let not_smtp = Expected::Fault(FaultKind::NotSmtp);
+    let lost = Expected::Fault(FaultKind::Lost);
     [
-        (Act::Say("452 4.3.1 full"), full, None),
-        (Act::Say("552 5.3.4 too large"), Some("5.3.4"), None),
-        (Act::ReplyAndClose("452 4.3.1 full"), full, None),
-        (Act::Say(long), full, None),
-        (Act::Say(many), full, None),
-        (Act::Say(endless), None, Some(FaultKind::NotSmtp)),
-        (
-            Act::Say("HTTP/1.1 400 Bad Request"),
-            None,
-            Some(FaultKind::NotSmtp),
-        ),
-        (Act::Say("\u{0}\u{1}\u{2}"), None, Some(FaultKind::NotSmtp)),
-        (Act::Say("999 what"), None, Some(FaultKind::NotSmtp)),
-        (Act::Hang, None, Some(FaultKind::Lost)),
-        (Act::Close, None, Some(FaultKind::Lost)),
-        (Act::Reset, None, Some(FaultKind::Lost)),
-        (Act::Begin("250-half\r\n250-a"), None, Some(FaultKind::Lost)),
-        (
-            Act::Drip("250 slower than anyone waits", 40),
-            None,
-            Some(FaultKind::Lost),
-        ),
+        (Act::Say("452 4.3.1 full"), full),
+        (Act::Say("552 5.3.4 too large"), Expected::Reply("5.3.4")),
+        (Act::ReplyAndClose("452 4.3.1 full"), full),
+        (Act::Say(long), full),
+        (Act::Say(many), full),
+        (Act::Say(endless), not_smtp),
+        (Act::Say("HTTP/1.1 400 Bad Request"), not_smtp),
+        (Act::Say("\u{0}\u{1}\u{2}"), not_smtp),
+        (Act::Say("999 what"), not_smtp),
+        (Act::Hang, lost),
+        (Act::Close, lost),
+        (Act::Reset, lost),
+        (Act::Begin("250-half\r\n250-a"), lost),
+        (Act::Drip("250 slower than anyone waits", 40), lost),
     ]
 }
 
 #[tokio::test]
 async fn every_kind_of_failure_in_every_phase_has_an_outcome_in_time() {
-    let cases = COMMANDS
-        .into_iter()
-        .flat_map(|command| failures().map(|(act, status, kind)| (command, act, status, kind)));
-    let cases = cases.flat_map(|case| [(case, false), (case, true)]);
-    join_all(
-        cases.map(async |((command, act, status, kind), pipelines)| {
-            let what = format!(
-                "{command:?}, {:.80}, pipelines {pipelines}",
-                format!("{act:?}")
-            );
-            match (outcome(command, act, pipelines).await, status, kind) {
-                (Outcome::Deferred(reply) | Outcome::Refused(reply), Some(status), None) => {
-                    assert!(
-                        !matches!(command, "" | "EHLO"),
-                        "{what}: this is not about the message"
-                    );
-                    assert_eq!(
-                        reply.status.map(|status| status.to_string()).as_deref(),
-                        Some(status),
-                        "{what}"
-                    );
-                }
-                // A failure before MAIL is between the relay and us.
-                (Outcome::Unreachable(fault), Some(_), None) => {
-                    assert!(matches!(command, "" | "EHLO"), "{what}: {fault}");
-                    assert_eq!(
-                        (fault.kind, fault.side),
-                        (FaultKind::Connect, Side::Ours),
-                        "{what}"
-                    );
-                }
-                (Outcome::Unreachable(fault), None, Some(kind)) => {
-                    let kind = if command == "." {
-                        FaultKind::Unanswered
-                    } else {
-                        kind
-                    };
-                    assert_eq!(
-                        (fault.kind, fault.side),
-                        (kind, Side::Ours),
-                        "{what}: {fault}"
-                    );
-                }
-                (other, ..) => panic!("{what}: {other:?}"),
+    join_all(Misbehavior::all().map(async |what| {
+        let sender_to = |peer: &SmtpPeer| SmtpSender::new(impatient(peer));
+        let outcome = outcome(sender_to, &mail("m1"), &what).await;
+        match (outcome, what.expected) {
+            (Outcome::Deferred(reply) | Outcome::Refused(reply), Expected::Reply(status)) => {
+                assert!(
+                    !what.is_before_mail(),
+                    "{what}: this is not about the message"
+                );
+                assert_eq!(
+                    reply.status.map(|status| status.to_string()).as_deref(),
+                    Some(status),
+                    "{what}"
+                );
             }
-        }),
-    )
+            // A failure before MAIL is between the relay and us.
+            (Outcome::Unreachable(fault), Expected::Reply(_)) => {
+                assert!(what.is_before_mail(), "{what}: {fault}");
+                assert_eq!(
+                    (fault.kind, fault.side),
+                    (FaultKind::Connect, Side::Ours),
+                    "{what}"
+                );
+            }
+            (Outcome::Unreachable(fault), Expected::Fault(kind)) => {
+                assert_eq!(
+                    (fault.kind, fault.side),
+                    (what.fault(kind), Side::Ours),
+                    "{what}: {fault}"
+                );
+            }
+            (other, _) => panic!("{what}: {other:?}"),
+        }
+    }))
     .await;
 }
 
@@ -233,14 +258,7 @@ async fn each_message_to_a_server_that_acts_at_random_has_an_outcome_in_time() {
 #[tokio::test]
 async fn a_message_not_answered_after_the_dot_can_count_as_accepted_and_is_recorded_as_unknown() {
     for (after_dot, assumed) in [(AfterDot::Resend, false), (AfterDot::AssumeDelivered, true)] {
-        let peer = SmtpPeer::start(|received| {
-            if received.command == "." {
-                Act::Close
-            } else {
-                agree(&received.command)
-            }
-        })
-        .await;
+        let peer = SmtpPeer::agreeable_except(".", Act::Close).await;
         let mut settings = impatient(&peer);
         settings.session.after_dot = after_dot;
         let (outcome, transcript) = SmtpSender::new(settings).send_traced(&mail("m1")).await;

@@ -1,4 +1,4 @@
-//! Whatever the relay does, the state of the job stays correct over its whole life.
+//! The state of a job stays correct over its whole life, even if its relay acts at random.
 
 use std::collections::HashSet;
 use std::sync::{Arc, Mutex};
@@ -20,7 +20,7 @@ use serde_json::json;
 const JO: &str = "jo@example.com";
 const LIMIT: Duration = Duration::from_millis(250);
 
-/// More tries than any schedule has, with tries that do not count, when every fourth command fails.
+/// More tries than any job here needs, including the tries that do not count.
 const TRIES_MAX: usize = 400;
 
 const ACTS: [Act; 12] = [
@@ -38,8 +38,8 @@ const ACTS: [Act; 12] = [
     Act::Reset,
 ];
 
-/// A relay that answers one of `often` commands at random, and whether it accepted each of the
-/// contents that it received.
+/// A relay that answers one in `often` commands at random. Also returns whether it accepted each
+/// content that it received.
 async fn erratic(seed: u64, often: usize) -> (SmtpPeer, Arc<Mutex<Vec<bool>>>) {
     let random = Mutex::new(Random::from_seed(seed));
     let accepted = Arc::new(Mutex::new(Vec::new()));
@@ -53,11 +53,11 @@ async fn erratic(seed: u64, often: usize) -> (SmtpPeer, Arc<Mutex<Vec<bool>>>) {
             _ => agree(&received.command),
         };
         if received.command == "." {
-            let yes = matches!(act, Act::Say(reply) if reply.starts_with('2'));
+            let is_accepted = matches!(act, Act::Say(reply) if reply.starts_with('2'));
             answers
                 .lock()
                 .expect("no thread panics while it holds the lock")
-                .push(yes);
+                .push(is_accepted);
         }
         act
     })
@@ -92,7 +92,7 @@ async fn run_whole_life(seed: u64) {
     .await;
     let mut settings = SmtpSettings::new(peer.address.ip().to_string(), peer.address.port());
     settings.session.timeouts = SmtpTimeouts::all(LIMIT);
-    world.sends_by(Arc::new(SmtpSender::new(settings)));
+    world.set_sender(Arc::new(SmtpSender::new(settings)));
     let ids: Vec<String> = (0..1 + seed % 3).map(|n| format!("m{n}")).collect();
     for id in &ids {
         let mut posted = bounce(JO, id, "450 4.2.0 try later");
@@ -162,6 +162,6 @@ async fn run_whole_life(seed: u64) {
 }
 
 #[tokio::test]
-async fn whatever_the_server_does_the_state_of_the_job_stays_correct() {
+async fn the_state_of_a_job_stays_correct_with_a_relay_that_acts_at_random() {
     join_all(seeds(30).map(run_whole_life)).await;
 }

@@ -29,13 +29,14 @@ const LONG: Duration = Duration::from_secs(60);
 /// Long after a short limit, and long before a long one.
 const BETWEEN: Duration = Duration::from_secs(5);
 
-/// A limit that any progress keeps, and a longer one.
+/// A limit that no phase with progress exceeds, and a longer limit.
 const MODEST: Duration = Duration::from_secs(2);
 const LONGER: Duration = Duration::from_secs(3);
 
 type Limit = fn(&mut SmtpTimeouts) -> &mut Duration;
 
-/// In which phase the peer falls silent: at which command, after which act.
+/// The phases in which the peer falls silent: the phase, its limit, the command, and what the peer
+/// does at the command.
 const HANGS: [(Phase, Limit, &str, Act); 10] = [
     (
         Phase::Greeting,
@@ -101,12 +102,7 @@ async fn sent(
 ) -> Option<Outcome> {
     let folder = tempfile::tempdir().expect("a folder can be made");
     let peer = SmtpPeer::start(move |received| {
-        let now = if command.is_empty() {
-            received.command.is_empty()
-        } else {
-            received.command.starts_with(command)
-        };
-        if now {
+        if received.is(command) {
             act
         } else {
             offering(received, pipelines)
@@ -127,7 +123,7 @@ async fn sent(
     let files = Certificates::make(folder.path());
     settings.session.certificates.authority =
         Some(fs::read(&files.authority).expect("the file was written"));
-    // More than sockets buffer for a peer that does not read.
+    // For a peer that does not read, this is more than the system buffers.
     let large = matches!(act, Act::Begin(_)) && phase == Phase::Data;
     let content = if large {
         "0123456789\r\n".repeat(2 << 20)
@@ -182,7 +178,7 @@ async fn no_phase_ends_by_the_limit_of_another() {
 }
 
 /// A listener whose queue is full, so that further connections are neither accepted nor refused.
-async fn full() -> (TcpListener, Vec<TcpStream>) {
+async fn full_listener() -> (TcpListener, Vec<TcpStream>) {
     let socket = TcpSocket::new_v4().expect("a socket can be made");
     socket
         .bind(([127, 0, 0, 1], 0).into())
@@ -202,7 +198,7 @@ async fn full() -> (TcpListener, Vec<TcpStream>) {
 
 #[tokio::test]
 async fn an_attempt_to_an_unreachable_host_ends_within_the_connect_limit() {
-    let (listener, _waiting) = full().await;
+    let (listener, _waiting) = full_listener().await;
     let address = listener.local_addr().expect("the socket is bound");
     for (connect, others, waited, ends) in
         [(SHORT, LONG, BETWEEN, true), (LONG, SHORT, LONGER, false)]

@@ -3,14 +3,14 @@
 
 use std::time::Duration;
 
-use domain::outcome::{FaultKind, Outcome, Side};
+use domain::outcome::{FaultKind, Outcome};
 use harness::smtp::{Act, SmtpPeer, agree};
 use senders::attempt::Attempt;
 use senders::sender::Sender;
 use senders::settings::smtp::{SmtpLogin, SmtpSettings};
 use senders::smtp::SmtpSender;
 
-use super::mail;
+use super::{mail, our_fault};
 
 fn settings(peer: &SmtpPeer) -> SmtpSettings {
     SmtpSettings::new(peer.address.ip().to_string(), peer.address.port())
@@ -46,8 +46,7 @@ async fn a_connection_that_is_too_old_is_not_reused() {
 
 #[tokio::test]
 async fn a_server_that_has_closed_every_kept_connection_still_gets_the_message() {
-    // All kept connections have been closed by the server. None of them costs the message its
-    // attempt.
+    // The server closes each kept connection at the next message, which has no return path.
     let peer = SmtpPeer::start(
         |received| match (received.command.as_str(), received.connection) {
             ("MAIL FROM:<>", 1..=4) => Act::Close,
@@ -132,9 +131,8 @@ async fn a_relay_that_rejects_our_login_counts_against_no_address() {
         username: "ann".to_owned(),
         password: "geheim".to_owned(),
     });
-    let Outcome::Unreachable(fault) = SmtpSender::new(settings).send(&mail("m1")).await else {
-        panic!()
-    };
+    let sent = SmtpSender::new(settings).send(&mail("m1")).await;
+    let fault = our_fault(sent, "the login was rejected");
     assert_eq!(fault.kind, FaultKind::Connect);
     assert!(
         fault.text.contains("535 5.7.8") && !fault.text.contains("geheim"),
@@ -144,11 +142,7 @@ async fn a_relay_that_rejects_our_login_counts_against_no_address() {
 
 #[tokio::test]
 async fn a_server_without_ehlo_is_greeted_with_helo() {
-    let peer = SmtpPeer::start(|received| match received.command.as_str() {
-        command if command.starts_with("EHLO") => Act::Say("502 5.5.1 what"),
-        command => agree(command),
-    })
-    .await;
+    let peer = SmtpPeer::agreeable_except("EHLO", Act::Say("502 5.5.1 what")).await;
     let sent = SmtpSender::new(settings(&peer)).send(&mail("m1")).await;
     assert!(matches!(sent, Outcome::Accepted(_)), "{sent:?}");
     assert_eq!(peer.connections_of("HELO"), [1]);
@@ -156,14 +150,9 @@ async fn a_server_without_ehlo_is_greeted_with_helo() {
 
 #[tokio::test]
 async fn the_extensions_that_the_server_offers_are_used() {
-    let peer = SmtpPeer::start(|received| match received.command.as_str() {
-        command if command.starts_with("EHLO") => Act::Say(
-            "250-peer.example\r\n250-SIZE 1000\r\n250-DSN\r\n250-PIPELINING\r\n\
-                250-8BITMIME\r\n250 SMTPUTF8",
-        ),
-        command => agree(command),
-    })
-    .await;
+    const OFFERS: &str = "250-peer.example\r\n250-SIZE 1000\r\n250-DSN\r\n250-PIPELINING\r\n\
+                          250-8BITMIME\r\n250 SMTPUTF8";
+    let peer = SmtpPeer::agreeable_except("EHLO", Act::Say(OFFERS)).await;
     let sender = SmtpSender::new(settings(&peer));
     let umlaut = Attempt {
         content: Some("A: b\r\n\r\nü\r\n".into()),
@@ -203,8 +192,8 @@ async fn the_extensions_that_the_server_offers_are_used() {
 const SHORT: Duration = Duration::from_millis(200);
 const SOON: Duration = Duration::from_secs(4);
 
-/// A relay with a single connection, and a short wait for it.
-fn narrow(peer: &SmtpPeer) -> SmtpSettings {
+/// The settings for a single connection to a relay, with a short wait for it.
+fn single_connection(peer: &SmtpPeer) -> SmtpSettings {
     let mut settings = settings(peer);
     settings.session.connections = 1;
     settings.session.timeouts.wait = SHORT;
@@ -213,15 +202,8 @@ fn narrow(peer: &SmtpPeer) -> SmtpSettings {
 
 #[tokio::test]
 async fn an_attempt_that_finds_no_free_connection_is_held_soon_however_long_the_others_take() {
-    let peer = SmtpPeer::start(|received| {
-        if received.command == "DATA" {
-            Act::Hang
-        } else {
-            agree(&received.command)
-        }
-    })
-    .await;
-    let sender = SmtpSender::new(narrow(&peer));
+    let peer = SmtpPeer::agreeable_except("DATA", Act::Hang).await;
+    let sender = SmtpSender::new(single_connection(&peer));
     let first = mail("m1");
     tokio::select! {
         outcome = sender.send(&first) => panic!("the relay does not answer: {outcome:?}"),
@@ -230,8 +212,8 @@ async fn an_attempt_that_finds_no_free_connection_is_held_soon_however_long_the_
             tokio::time::timeout(SOON,
                 sender.send(&mail("m2"))).await.expect("the wait has its own limit")
         } => {
-            let Outcome::Unreachable(fault) = outcome else { panic!("{outcome:?}") };
-            assert_eq!((fault.kind, fault.side), (FaultKind::Local, Side::Ours), "{fault}");
+            let fault = our_fault(outcome, "no connection is free");
+            assert_eq!(fault.kind, FaultKind::Local, "{fault}");
         }
     }
     assert_eq!(peer.connections_of("EHLO"), [1]);
@@ -239,29 +221,16 @@ async fn an_attempt_that_finds_no_free_connection_is_held_soon_however_long_the_
 
 #[tokio::test]
 async fn a_connection_counts_until_its_quit_is_finished() {
-    let peer = SmtpPeer::start(|received| {
-        if received.command == "QUIT" {
-            Act::Hang
-        } else {
-            agree(&received.command)
-        }
-    })
-    .await;
-    let mut settings = narrow(&peer);
+    let peer = SmtpPeer::agreeable_except("QUIT", Act::Hang).await;
+    let mut settings = single_connection(&peer);
     settings.session.messages_max = 1;
     let sender = SmtpSender::new(settings);
     assert!(matches!(
         sender.send(&mail("m1")).await,
         Outcome::Accepted(_)
     ));
-    let Outcome::Unreachable(fault) = sender.send(&mail("m2")).await else {
-        panic!("the relay has two connections")
-    };
-    assert_eq!(
-        (fault.kind, fault.side),
-        (FaultKind::Local, Side::Ours),
-        "{fault}"
-    );
+    let fault = our_fault(sender.send(&mail("m2")).await, "no connection is free");
+    assert_eq!(fault.kind, FaultKind::Local, "{fault}");
     assert_eq!(peer.connections_of("EHLO"), [1]);
 }
 

@@ -1,6 +1,6 @@
-//! No parser takes more than linear time, whatever the input is. For each piece of text that could
-//! make a parser go back and forth, a long run of it is compared with a short run. Its cost may
-//! grow only about as much as its length.
+//! No parser takes more than linear time for any input. For each piece of text that could make a
+//! parser go back and forth, a long run of the piece is compared with a short run. The cost may
+//! grow only about as much as the length.
 
 use std::time::Duration;
 
@@ -14,7 +14,7 @@ const TIMES: u32 = 8;
 /// How many times as much the long run may cost. Quadratic cost would be 64 times as much.
 const RATIO_MAX: u32 = 24;
 
-/// The least cost that a short run counts, so that a short pause of the machine does not matter.
+/// A short run counts at least this cost, so that a short pause of the machine does not matter.
 const SHORT_MIN: Duration = Duration::from_micros(500);
 
 /// How often two runs are compared before a high ratio counts.

@@ -37,7 +37,7 @@ pub(super) fn anything() -> impl Strategy<Value = Vec<u8>> {
     vec(any::<u8>(), 0..2_000)
 }
 
-/// Up to `most` of these words one after the other, with something else among them.
+/// Up to `most` of these words one after the other, with some other text between them.
 pub(super) fn words(known: &'static [&'static str], most: usize) -> impl Strategy<Value = Vec<u8>> {
     let noise = prop_oneof![
         any::<char>().prop_map(String::from),

@@ -7,8 +7,9 @@ use crate::attempt::Attempt;
 /// How the null reverse-path is written as an argument (RFC 5321, section 4.1.2).
 const NULL_PATH: &str = "<>";
 
-/// Returns the arguments for this attempt. `Err` is the reply for the message if one of them would
-/// be read as an option.
+/// Returns the arguments for this attempt. If the program would read an address or id as an option,
+/// or if an id contains a null character, `Err` contains the reply with which the message is
+/// refused.
 ///
 /// An address may begin with a hyphen (RFC 5322, section 3.2.3), as options do. After `--` no
 /// argument is read as an option.
@@ -42,7 +43,7 @@ pub(super) fn fill(arguments: &[String], attempt: &Attempt) -> Result<Vec<String
     Ok(filled)
 }
 
-/// Replaces the placeholders in one pass, so that no value is searched for placeholders.
+/// Replaces the placeholders in one pass. So a placeholder inside a value is not replaced.
 fn replace(argument: &str, values: &[(&str, &str)]) -> String {
     let mut text = String::with_capacity(argument.len());
     let mut rest = argument;

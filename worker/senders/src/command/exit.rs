@@ -1,4 +1,5 @@
-//! What a program's end means: its exit status by sysexits.h, and the first line of its output.
+//! Turns the end of a program into an outcome, from its exit status (sysexits.h) and the first line
+//! of its output.
 
 use std::os::unix::process::ExitStatusExt;
 use std::process::ExitStatus;
@@ -6,9 +7,9 @@ use std::process::ExitStatus;
 use domain::outcome::{Fault, FaultKind, Outcome};
 use domain::reply::Reply;
 
-/// The exit statuses about the message or the address (sysexits.h), each with its reply if the
-/// output has none.
-const EXITS: [(i32, &str); 5] = [
+/// The exit statuses about the message or the address (sysexits.h). Each has the reply that is used
+/// if the output contains none.
+const EXIT_REPLIES: [(i32, &str); 5] = [
     (65, "554 5.6.0 data error"),
     (67, "550 5.1.1 no such user"),
     (68, "550 5.1.2 no such host"),
@@ -16,18 +17,18 @@ const EXITS: [(i32, &str); 5] = [
     (75, "450 4.0.0 temporary failure"),
 ];
 
-/// The exit statuses of a program that has not begun to send. It was called with wrong arguments
-/// (64), misses its input (66) or a system file (72), or is not configured (78). This is our own
-/// trouble, and the job is held.
+/// The exit statuses of a program that has not begun to send: it was called with wrong arguments
+/// (64), misses its input (66) or a system file (72), or is not configured (78). The fault is ours,
+/// and the job is held.
 ///
-/// After any other status it is unknown whether the mail was sent. A script ends with the status of
-/// its last line. That may be 1 or 127 (command not found, in shells) from a line after the one
-/// that sent the mail. 70, 71, 73, 74, 76 and 77 (software, system, output file, input or output,
-/// protocol, permission) can occur at any time.
+/// After any status that is in neither list it is unknown whether the mail was sent. A script ends
+/// with the status of its last line. That may be 1 or 127 (command not found, in shells) from a
+/// line after the one that sent the mail. 70, 71, 73, 74, 76 and 77 (software, system, output file,
+/// input or output, protocol, permission) can occur at any time.
 const NOT_BEGUN: [i32; 4] = [64, 66, 72, 78];
 
-/// Returns the outcome. A program that ends with 0 has accepted the message, and a bounce may still
-/// come.
+/// Returns the outcome. If the program ended with 0, it has accepted the message, and a bounce may
+/// still come.
 pub(super) fn outcome(status: ExitStatus, output: &[u8]) -> Result<Outcome, Fault> {
     let Some(code) = status.code() else {
         let signal = status.signal().unwrap_or_default();
@@ -49,7 +50,7 @@ pub(super) fn outcome(status: ExitStatus, output: &[u8]) -> Result<Outcome, Faul
                 .unwrap_or_else(|| Reply::parse("250 2.0.0 taken")),
         ));
     }
-    let Some((_, default)) = EXITS.iter().find(|(known, _)| *known == code) else {
+    let Some((_, default)) = EXIT_REPLIES.iter().find(|(known, _)| *known == code) else {
         let kind = if NOT_BEGUN.contains(&code) {
             FaultKind::Local
         } else {
@@ -62,7 +63,7 @@ pub(super) fn outcome(status: ExitStatus, output: &[u8]) -> Result<Outcome, Faul
     };
     let default = Reply::parse(default);
     let class = default.class();
-    // Output that contradicts the exit status is not taken for a reply.
+    // Output that contradicts the exit status does not count as a reply.
     let reply = found
         .filter(|reply| reply.class() == class)
         .unwrap_or(default);

@@ -1,7 +1,7 @@
-//! Turns the platform's answer into an outcome: by its JSON body if there is one, else by its
-//! status.
+//! Turns the platform's answer into an outcome: by its JSON body if it has one, otherwise by its
+//! HTTP status.
 
-use classify::hint::asking;
+use classify::hint::with_retry_after;
 use domain::outcome::{Fault, FaultKind, Outcome};
 use domain::reply::Reply;
 use serde::Deserialize;
@@ -29,10 +29,10 @@ enum OutcomeName {
 
 /// Returns the outcome of an answer. `body` is `None` if it was larger than `answer_max`.
 ///
-/// Only a 2xx with an empty body, or a body with our JSON, counts as success: an error page does
-/// not. If the platform may have sent the mail before the failure, the result is unknown and the
-/// attempt is spent. If it were held instead, the mail could be sent again and again. All other
-/// answers reject the request, and the job waits without spending an attempt.
+/// Only a 2xx with an empty body, or a body with the documented JSON, counts as success. A 2xx with
+/// an error page does not. If the platform may have sent the mail before the failure, the result is
+/// unknown and the attempt counts. If it did not count, the mail could be sent again and again. All
+/// other answers mean that the request was rejected, and the job waits without spending an attempt.
 pub(super) fn outcome(
     status: u16,
     retry_after_s: Option<u64>,
@@ -63,14 +63,15 @@ pub(super) fn outcome(
             };
             Err(Fault::ours(
                 kind,
-                asking(&format!("the platform answered {status}"), retry_after_s),
+                with_retry_after(&format!("the platform answered {status}"), retry_after_s),
             ))
         }
     }
 }
 
-/// Whether a status leaves it open that the platform has sent the mail (RFC 9110, section 15). This
-/// holds for 408 and for every 5xx except 503, which means that the server accepts nothing now.
+/// Whether the platform may have sent the mail although it answered with this status (RFC 9110,
+/// section 15): after 408 and every 5xx except 503, which means that the server accepts nothing
+/// now.
 fn may_have_sent(status: u16) -> bool {
     matches!(status, 408 | 500..=502 | 504..=599)
 }
@@ -84,8 +85,8 @@ fn excerpt(body: &[u8]) -> String {
     format!("{text:?}")
 }
 
-/// Returns the outcome that the JSON describes. If outcome and reply contradict each other, the
-/// result is unknown: no wrong conclusion about the address is drawn.
+/// Returns the outcome that the JSON describes. If its outcome and its reply contradict each other,
+/// the result is unknown, so that no wrong conclusion about the address is drawn.
 fn outcome_of_json(answer: &Answer, retry_after_s: Option<u64>) -> Result<Outcome, Fault> {
     let contradicts = |reply: &Reply| {
         let success = matches!(
@@ -117,7 +118,7 @@ fn outcome_of_json(answer: &Answer, retry_after_s: Option<u64>) -> Result<Outcom
         OutcomeName::Refused => Outcome::Refused(reply_or("550 refused")),
         OutcomeName::Deferred => {
             let mut reply = reply_or("450 deferred");
-            reply.text = asking(&reply.text, answer.retry_after_s.or(retry_after_s));
+            reply.text = with_retry_after(&reply.text, answer.retry_after_s.or(retry_after_s));
             Outcome::Deferred(reply)
         }
     })

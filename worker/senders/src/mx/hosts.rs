@@ -1,5 +1,5 @@
-//! Where a domain's mail goes: its mail hosts in the order to try them, and their addresses. DNS
-//! answers are cached for their time to live.
+//! Finds a domain's mail hosts, in the order in which they are tried, and the addresses of each
+//! host. DNS answers are cached for their time to live.
 
 use std::collections::BTreeSet;
 use std::hash::{BuildHasher, Hasher, RandomState};
@@ -11,11 +11,11 @@ use domain::reply::Reply;
 use system::dns::{self, DnsError, MailHost};
 use tokio::time::timeout;
 
-use super::public::{is_of_a_host, is_public};
+use super::public::{is_connectable, is_public};
 use crate::settings::mx::MxSettings;
 
 /// How many DNS answers are cached.
-const KEPT_MAX: u64 = 10_000;
+const CACHED_ANSWERS_MAX: u64 = 10_000;
 
 /// The DNS lookups that delivery needs.
 pub(crate) struct Dns {
@@ -55,14 +55,14 @@ impl Dns {
             ..
         } = settings;
         let (timeout, private_hosts) = (*timeout, *private_hosts);
-        let asked = dns::Settings {
+        let dns_settings = dns::Settings {
             nameservers,
             timeout,
-            kept_max: KEPT_MAX,
+            kept_max: CACHED_ANSWERS_MAX,
             at_once_max: *lookups_max,
         };
-        let dns =
-            dns::Dns::new(asked).map_err(|why| format!("{why}; set nameservers in the route"))?;
+        let dns = dns::Dns::new(dns_settings)
+            .map_err(|why| format!("{why}; set nameservers in the route"))?;
         Ok(Self {
             dns,
             timeout,
@@ -72,8 +72,8 @@ impl Dns {
 
     /// Returns the mail hosts of a domain by preference. Hosts of the same preference are in random
     /// order (RFC 5321, section 5.1). A domain without MX records is its own host. `us` is our own
-    /// host name: if it is among the hosts, it is left out, with all hosts of the same or a lower
-    /// preference.
+    /// host name. If it is among the hosts, it is left out, and so are all hosts that are not more
+    /// preferred.
     pub(crate) async fn hosts(&self, domain: &str, us: &str) -> Result<Vec<String>, LookupError> {
         if domain.starts_with('[') {
             return Ok(vec![domain.to_owned()]);
@@ -93,14 +93,14 @@ impl Dns {
             Some(address) => vec![address],
             None => self.look_up(host).await?,
         };
-        let may_be_a_host = |address: &IpAddr| {
+        let is_allowed = |address: &IpAddr| {
             if self.private_hosts {
-                is_of_a_host(*address)
+                is_connectable(*address)
             } else {
                 is_public(*address)
             }
         };
-        let allowed = found.into_iter().filter(may_be_a_host);
+        let allowed = found.into_iter().filter(is_allowed);
         let (four, six): (Vec<_>, Vec<_>) = allowed.partition(IpAddr::is_ipv4);
         let (mut four, mut six) = (four.into_iter(), six.into_iter());
         let mut addresses = Vec::new();
@@ -141,8 +141,8 @@ impl LookupError {
             Self::NullMx => Outcome::Refused(Reply::parse(
                 "556 5.1.10 the recipient's domain takes no mail",
             )),
-            // The address accepted mail once, or the platform believed so: a missing domain may
-            // have lapsed for a time only.
+            // The address has accepted mail before, or the platform believed so. So the domain may
+            // be missing only for a time, for example because its registration has lapsed.
             Self::NoDomain => Outcome::Deferred(Reply::parse(
                 "450 4.1.2 the recipient's domain does not exist",
             )),

@@ -1,4 +1,5 @@
-//! Which addresses mail may be sent to: a domain's owner must not direct us into our own network.
+//! Decides which IP addresses mail may be sent to. The owner of a domain must not be able to direct
+//! our connections into our own network.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
@@ -14,9 +15,9 @@ pub(crate) fn is_public(address: IpAddr) -> bool {
     }
 }
 
-/// Whether a host can have this address and we could connect to it. A link-local address is not
-/// enough: it does not identify which of our networks it belongs to.
-pub(crate) fn is_of_a_host(address: IpAddr) -> bool {
+/// Whether this can be the address of a host that we can connect to. A link-local address is not:
+/// it does not tell on which of our networks the host is.
+pub(crate) fn is_connectable(address: IpAddr) -> bool {
     let is_link_local = matches!(address, IpAddr::V6(six) if six.is_unicast_link_local());
     let is_broadcast = address == IpAddr::V4(Ipv4Addr::BROADCAST);
     !(address.is_unspecified() || address.is_multicast() || is_broadcast || is_link_local)
@@ -77,7 +78,7 @@ mod tests {
             ("255.255.255.255", false),
             ("fe80::1", false),
         ] {
-            assert_eq!(is_of_a_host(text.parse().unwrap()), may_be, "{text}");
+            assert_eq!(is_connectable(text.parse().unwrap()), may_be, "{text}");
         }
     }
 

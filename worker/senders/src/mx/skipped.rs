@@ -12,12 +12,13 @@ pub(super) enum SkippedHost {
     NotFound(LookupError),
     /// It cannot be reached, rejects us, or closes the connection.
     Stopped(Stop),
-    /// No source of the route has the family (IPv4 or IPv6) of its address.
+    /// The route has no source address of the family (IPv4 or IPv6) of the host's address.
     NoSource,
 }
 
 impl SkippedHost {
-    /// Returns the more informative of this and the previous one; if both are equal, this one.
+    /// Returns the more informative of this reason and the previous one. If both are equal, returns
+    /// this one.
     pub(super) fn or_more_informative(self, before: Option<Self>) -> Option<Self> {
         match before {
             Some(before) if before.weight() > self.weight() => Some(before),
@@ -25,11 +26,12 @@ impl SkippedHost {
         }
     }
 
-    /// Returns how informative it is. A host's reply is the most informative. After a failure on
-    /// our own side it is open whether that host would have accepted the message, so it outweighs
-    /// failures of other hosts. An address that we have no route to, or no source for, counts only
-    /// if nothing else could be tried: a machine without IPv6 judges hosts by IPv4. A host without
-    /// an address counts least.
+    /// Returns how informative this reason is; a higher number is more informative. A host's reply
+    /// is the most informative. After a failure on our own side it is unknown whether that host
+    /// would have accepted the message, so such a failure outweighs failures of other hosts. An
+    /// address that we have no route to, or no source for, counts only if nothing else could be
+    /// tried. So a machine without IPv6 judges hosts by IPv4. A host without an address counts
+    /// least.
     fn weight(&self) -> u8 {
         match self {
             Self::Stopped(Stop {
@@ -51,7 +53,7 @@ impl SkippedHost {
     }
 
     /// Returns the outcome. A 5xx greeting is no final answer about an address, because
-    /// misconfigured servers send it. So it counts as a host that cannot be reached.
+    /// misconfigured servers send it. So a host that sends one counts as unreachable.
     pub(super) fn outcome(self) -> Outcome {
         match self {
             Self::NotFound(lookup) => lookup.outcome(),

@@ -1,10 +1,10 @@
-//! The local addresses that connections use. Those of a family, IPv4 or IPv6, take turns among
-//! themselves. An attempt takes one turn per family that it uses, however many addresses it tries.
+//! The local addresses that connections use. The addresses of each family (IPv4, IPv6) are used in
+//! turn. One attempt uses one local address per family, however many hosts it tries.
 
 use std::net::IpAddr;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-/// A route's sources, and which is next.
+/// A route's local addresses, and which is used next.
 #[derive(Debug)]
 pub(super) struct Sources {
     four: Family,
@@ -30,7 +30,7 @@ pub(super) struct Turn<'a> {
 }
 
 impl Sources {
-    /// Returns these sources. If there are none, the system chooses the local address.
+    /// Returns these sources. If the list is empty, the system chooses the local address.
     pub(super) fn new(sources: &[IpAddr]) -> Self {
         let family = |is_four| {
             let same = sources
@@ -75,9 +75,9 @@ impl Family {
 }
 
 impl Turn<'_> {
-    /// Returns the local address from which to reach this address. It is `Some(None)` if the system
-    /// chooses, and `None` if no source has its family. All addresses of a family get the same
-    /// result.
+    /// Returns the local address from which to connect to `address`. It is `Some(None)` if the
+    /// system chooses, and `None` if no source has the family of `address`. All addresses of a
+    /// family get the same result.
     pub(super) fn source(&mut self, address: IpAddr) -> Option<Option<IpAddr>> {
         let Self { sources, four, six } = self;
         if address.is_ipv4() {
@@ -103,17 +103,16 @@ mod tests {
         )
     }
 
-    /// Returns the sources of an attempt that tries these addresses in this order.
-    fn drawn(sources: &Sources, hosts: &[&str]) -> Vec<String> {
+    /// Returns the sources that an attempt uses if it tries these hosts in this order.
+    fn used_sources(sources: &Sources, hosts: &[&str]) -> Vec<String> {
         let mut turn = sources.turn();
-        let drawn = hosts.iter().map(|host| turn.source(host.parse().unwrap()));
-        drawn
-            .map(|source| {
-                source.map_or("none".to_owned(), |own| {
-                    own.map_or("any".to_owned(), |own| own.to_string())
-                })
+        let used = hosts.iter().map(|host| turn.source(host.parse().unwrap()));
+        used.map(|source| {
+            source.map_or("none".to_owned(), |own| {
+                own.map_or("any".to_owned(), |own| own.to_string())
             })
-            .collect()
+        })
+        .collect()
     }
 
     #[test]
@@ -125,7 +124,8 @@ mod tests {
             &[HOSTS[1], HOSTS[0]],
         ] {
             let sources = sources(&all);
-            let mut used: Vec<String> = (0..4).flat_map(|_| drawn(&sources, hosts)).collect();
+            let mut used: Vec<String> =
+                (0..4).flat_map(|_| used_sources(&sources, hosts)).collect();
             used.sort();
             used.dedup();
             assert_eq!(used.len(), all.len(), "{hosts:?}: {used:?}");
@@ -137,21 +137,21 @@ mod tests {
         let sources = sources(&["192.0.2.1", "192.0.2.2", "2001:db8::1"]);
         let fours = ["198.51.100.9", "198.51.100.8", "2001:db8::9"];
         assert_eq!(
-            drawn(&sources, &fours),
+            used_sources(&sources, &fours),
             ["192.0.2.1", "192.0.2.1", "2001:db8::1"]
         );
         assert_eq!(
-            drawn(&sources, &fours),
+            used_sources(&sources, &fours),
             ["192.0.2.2", "192.0.2.2", "2001:db8::1"]
         );
-        assert_eq!(drawn(&sources, &fours[..1]), ["192.0.2.1"]);
+        assert_eq!(used_sources(&sources, &fours[..1]), ["192.0.2.1"]);
     }
 
     #[test]
     fn without_sources_the_system_chooses_and_a_family_without_sources_is_not_used() {
-        assert_eq!(drawn(&sources(&[]), &HOSTS), ["any", "any"]);
+        assert_eq!(used_sources(&sources(&[]), &HOSTS), ["any", "any"]);
         assert_eq!(
-            drawn(&sources(&["192.0.2.1"]), &HOSTS),
+            used_sources(&sources(&["192.0.2.1"]), &HOSTS),
             ["none", "192.0.2.1"]
         );
     }

@@ -12,10 +12,10 @@ pub const PLACEHOLDERS: [&str; 3] = ["{sender}", "{recipient}", "{message_id}"];
 /// The settings of a program that sends.
 #[derive(Clone, Debug)]
 pub struct CommandSettings {
-    /// The program's file.
+    /// The path of the program.
     pub program: PathBuf,
-    /// Whether it gets lines that end with CRLF, as in transmitted mail. Otherwise they end with
-    /// LF, as programs of Unix expect.
+    /// Whether the lines that the program gets end with CRLF, as in transmitted mail. Otherwise
+    /// they end with LF, as programs of Unix expect.
     pub crlf: bool,
     /// Its arguments, which may contain [`PLACEHOLDERS`].
     pub arguments: Vec<String>,
@@ -91,7 +91,8 @@ pub(super) fn read_command(section: &mut Section<'_, '_>) -> Option<CommandSetti
     })
 }
 
-/// Checks that only placeholders are written in braces. `Err` is the first text that is not one.
+/// Checks that only placeholders are in braces. `Err` contains the first text in braces that is not
+/// a placeholder.
 pub(super) fn check_placeholders(argument: &str) -> Result<(), &str> {
     let mut rest = argument;
     while let Some(start) = rest.find('{') {

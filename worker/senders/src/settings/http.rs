@@ -10,7 +10,7 @@ use typed_toml::set::{SECOND, set};
 use url::Url;
 
 /// How to create a secret that signs requests.
-const MAKE_SECRET: &str = "create one with: echo whsec_$(openssl rand -base64 32)";
+const CREATE_SECRET: &str = "create one with: echo whsec_$(openssl rand -base64 32)";
 
 /// The settings of a platform that sends by itself when it is asked over HTTP.
 #[derive(Clone, Debug)]
@@ -52,7 +52,7 @@ pub(super) fn read_http(section: &mut Section<'_, '_>) -> Option<HttpSettings> {
     let secrets = read_file(section, "secret_file");
     if secrets.is_none() && !section.has("secret_file") {
         let text = format!(
-            "an http route needs the file with the secret that signs its requests; {MAKE_SECRET}"
+            "an http route needs the file with the secret that signs its requests; {CREATE_SECRET}"
         );
         section.fault("secret_file", text);
     }
@@ -60,7 +60,7 @@ pub(super) fn read_http(section: &mut Section<'_, '_>) -> Option<HttpSettings> {
         match Signer::from_secrets(&String::from_utf8_lossy(&secrets)) {
             Ok(signer) => Some(signer),
             Err(why) => {
-                section.fault("secret_file", format!("{why}; {MAKE_SECRET}"));
+                section.fault("secret_file", format!("{why}; {CREATE_SECRET}"));
                 None
             }
         }

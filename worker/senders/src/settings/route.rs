@@ -41,8 +41,8 @@ pub enum SenderSettings {
 }
 
 /// Reports a fault for each `http` route that posts to a host that is not in `hosts`
-/// (`worker.http_hosts`). An empty list allows every host. The list limits the hosts in one place,
-/// even if several people write routes.
+/// (`worker.http_hosts`). An empty list allows every host. The list limits all routes in one place,
+/// even if several people write them.
 pub fn check_http_hosts(hosts: &[HostRule], routes: &[Route], faults: &mut Vec<SettingsFault>) {
     let allowed = |host: &str| hosts.is_empty() || hosts.iter().any(|rule| rule.covers(host));
     for route in routes {
@@ -112,7 +112,7 @@ pub fn read_route(mut section: Section<'_, '_>) -> Option<Route> {
         Some(SenderKind::Command) => read_command(&mut section).map(SenderSettings::Command),
         Some(SenderKind::Log) | None => Some(SenderSettings::Log),
     };
-    // Without a sender it is unknown which keys the route may have.
+    // Without a sender it is unknown which keys the route may have, so the others are not checked.
     kind?;
     section.finish();
     Some(Route {

@@ -24,7 +24,7 @@ pub struct SessionSettings {
     pub idle_max: Duration,
     /// The time limit of each phase.
     pub timeouts: SmtpTimeouts,
-    /// What happens to a message that was sent whole and got no answer.
+    /// What happens to a message that was completely sent but got no answer.
     pub after_dot: AfterDot,
     /// Which reports are requested from the peer (RFC 3461).
     pub notify: Notify,
@@ -37,10 +37,10 @@ pub struct SessionSettings {
 pub enum TlsMode {
     /// Never.
     None,
-    /// If the peer offers STARTTLS, with any certificate (RFC 7435). If TLS fails, without
-    /// encryption.
+    /// With STARTTLS if the peer offers it, and with any certificate (RFC 7435). If TLS fails, the
+    /// connection is made again without encryption.
     Opportunistic,
-    /// By STARTTLS, with a certificate that matches the host. Otherwise nothing is sent.
+    /// With STARTTLS and a certificate that matches the host. Otherwise nothing is sent.
     Required,
     /// From the first byte (RFC 8314), with a certificate that matches the host.
     Implicit,
@@ -61,12 +61,13 @@ pub struct SmtpTimeouts {
     pub rcpt: Duration,
     /// DATA, and the same time again for sending the content.
     pub data: Duration,
-    /// The answer to the final dot. If the limit is too short, the recipient gets the message twice
-    /// (RFC 5321, section 4.5.3.2.6).
+    /// The answer to the final dot, which ends the content. If the limit is too short, the
+    /// recipient gets the message twice (RFC 5321, section 4.5.3.2.6).
     pub dot: Duration,
 }
 
-/// What happens to a message that was sent whole and got no answer. The peer may have it or not.
+/// What happens to a message that was completely sent but got no answer. The peer may have it or
+/// not.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum AfterDot {
     /// The next attempt sends it again, and it may arrive twice.
@@ -127,7 +128,7 @@ impl SmtpTimeouts {
     /// The default of `wait`.
     const WAIT: Duration = Duration::from_secs(300);
 
-    /// Returns the same limit for every phase; `wait` keeps its default.
+    /// Returns limits that are the same for every phase, except that `wait` has its default.
     pub const fn all(limit: Duration) -> Self {
         Self {
             wait: Self::WAIT,
@@ -140,8 +141,8 @@ impl SmtpTimeouts {
         }
     }
 
-    /// Returns how long a conversation with one message may take at most, including STARTTLS and
-    /// AUTH.
+    /// Returns how long a conversation that sends one message may take at most, including STARTTLS
+    /// and AUTH.
     pub fn whole(&self) -> Duration {
         // Connect counts twice, for TCP and TLS. The greeting limit counts for the greeting, EHLO,
         // STARTTLS, the second EHLO and up to three steps of AUTH.
@@ -205,8 +206,9 @@ pub(super) fn read_session(session: &mut SessionSettings, section: &mut Section<
 }
 
 /// Reads `timeout`, one limit for all phases, and `timeouts`, which override it for single phases.
-/// `timeout` alone never shortens the limits of the content and of the answer to the final dot (ten
-/// minutes): if that answer is given up too early, the recipient gets the message twice.
+/// `timeout` alone never shortens two limits below their defaults: that of the content, and that of
+/// the answer to the final dot (ten minutes). If the wait for that answer ends too early, the
+/// recipient gets the message twice.
 fn read_timeouts(timeouts: &mut SmtpTimeouts, section: &mut Section<'_, '_>) {
     let allowed = SECOND / 10..=HOUR;
     if let Some(limit) = section.duration("timeout", allowed.clone()) {

@@ -1,7 +1,7 @@
 //! Makes connections, and decides which side a failure belongs to.
 //!
-//! If the system returns an error at once, it comes from this machine, which has sent nothing. A
-//! later error may come from a router or the peer. To tell them apart, each step of connecting is a
+//! If a system call fails at once, the error comes from this machine, and nothing was sent. A later
+//! error may come from a router or the peer. To distinguish the two, each step of connecting is a
 //! separate call here.
 
 use std::io;
@@ -28,15 +28,16 @@ pub(super) async fn connect(peer: &Peer) -> Result<TcpStream, NoReply> {
     Ok(stream)
 }
 
-/// A relay belongs to our side on every host.
+/// Connects to a relay. A relay belongs to our side, whichever machine it runs on.
 async fn to_relay(host: &str, port: u16) -> Result<TcpStream, NoReply> {
     let connected = TcpStream::connect((host, port)).await;
     connected.map_err(|err| match own_error(&err) {
-        Some(cause) => NoReply::by(cause, FaultKind::Connect, &format!("{host}: {err}")),
+        Some(cause) => NoReply::caused_by(cause, FaultKind::Connect, &format!("{host}: {err}")),
         None => NoReply::new(FaultKind::Connect, format!("{host}: {err}")),
     })
 }
 
+/// Connects to a mail host of the destination.
 async fn to_host(
     host: &str,
     address: SocketAddr,
@@ -78,5 +79,5 @@ fn failed(host: &str, err: &io::Error, cause: Cause) -> NoReply {
     } else {
         FaultKind::Connect
     };
-    NoReply::by(cause, kind, &format!("{host}: {err}"))
+    NoReply::caused_by(cause, kind, &format!("{host}: {err}"))
 }

@@ -1,14 +1,14 @@
-//! The content in the form that DATA transmits.
+//! Converts content to the form in which it is transmitted after DATA.
 
 use std::iter::once;
 
 use memchr::memmem;
 
-/// Returns the content with a dot added to each line that starts with one, and a final line with
-/// only a dot (RFC 5321, section 4.5.2). All line ends are CRLF already. The result comes in
-/// pieces, so that the content is not copied in memory for each connection.
+/// Returns the content with a dot added to each line that starts with a dot, and a final line with
+/// only a dot (RFC 5321, section 4.5.2). The line ends of `content` must be CRLF already. The
+/// result comes in pieces, so that the content is not copied in memory for each connection.
 pub(crate) fn dot_stuffed(content: &[u8]) -> impl Iterator<Item = &[u8]> {
-    let dot_if = |so: bool| if so { &b"."[..] } else { b"" };
+    let dot_if = |needs_dot: bool| if needs_dot { &b"."[..] } else { b"" };
     let first = dot_if(content.starts_with(b"."));
     let last: &[u8] = if content.is_empty() || content.ends_with(b"\r\n") {
         b".\r\n"

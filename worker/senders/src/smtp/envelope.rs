@@ -20,8 +20,8 @@ pub(crate) struct Envelope {
 }
 
 impl Envelope {
-    /// Returns the commands for this peer. `Err` is the reply that the peer would send if it got
-    /// the message.
+    /// Returns the commands for this peer. If the peer cannot accept the message, `Err` contains
+    /// the reply with which it would refuse it.
     pub(crate) fn new(
         offers: &Offers,
         notify: Notify,
@@ -32,10 +32,10 @@ impl Envelope {
         let mut mail = format!("MAIL FROM:<{}>", from.map_or("", |from| from.as_str()));
         let mut rcpt = format!("RCPT TO:<{}>", recipient.as_str());
         if offers.size_max != 0 && content.len() > offers.size_max {
-            let (size, most) = (content.len(), offers.size_max);
+            let (size, max) = (content.len(), offers.size_max);
             // RFC 1870, section 6.2: the announced limit counts as the peer's answer.
-            return Err(no(&format!(
-                "552 5.3.4 the message has {size} bytes and the peer accepts at most {most}"
+            return Err(refusal(&format!(
+                "552 5.3.4 the message has {size} bytes and the peer accepts at most {max}"
             )));
         }
         if offers.size() {
@@ -43,8 +43,8 @@ impl Envelope {
         }
         if !content.is_ascii() {
             if !offers.eight_bit() {
-                // RFC 6152, section 3: never, under any circumstances.
-                return Err(no(
+                // RFC 6152, section 3, forbids to send it under any circumstances.
+                return Err(refusal(
                     "554 5.6.3 the message is not ASCII and the peer does not offer 8BITMIME",
                 ));
             }
@@ -53,7 +53,7 @@ impl Envelope {
         if !recipient.is_ascii() || !from.is_none_or(Address::is_ascii) {
             if !offers.utf8() {
                 // RFC 6531, section 3.5.
-                return Err(no(
+                return Err(refusal(
                     "553 5.6.7 the peer does not take internationalized addresses",
                 ));
             }
@@ -78,11 +78,11 @@ impl Envelope {
     }
 }
 
-fn no(reply: &str) -> Reply {
+fn refusal(reply: &str) -> Reply {
     Reply::parse(reply)
 }
 
-/// Returns the header section: everything before the first empty line.
+/// Returns the message's header section: everything before the first empty line.
 fn header(content: &[u8]) -> &[u8] {
     let end = memmem::find(content, b"\r\n\r\n");
     &content[..end.unwrap_or(content.len())]

@@ -21,7 +21,7 @@ impl Offers {
     /// malformed keyword does not hide the others.
     pub(crate) fn read(reply: &RawReply) -> Self {
         let mut offers = Self::default();
-        for line in reply.more_lines() {
+        for line in reply.later_lines() {
             let line = format!("250-host\r\n250 {line}\r\n");
             let Ok(response) = EhloResponse::parse(&mut line.as_bytes().iter()) else {
                 continue;
@@ -69,7 +69,7 @@ impl Offers {
         self.extensions & extension != 0
     }
 
-    /// Returns an offer with exactly these extensions.
+    /// Returns the offers of a server with exactly these extensions.
     #[cfg(test)]
     pub(crate) fn of(extensions: u32, size_max: usize) -> Self {
         Self {

@@ -1,12 +1,12 @@
 //! Limits the open sessions of all routes together. If a new session would exceed the limit, the
-//! sessions that were idle longest are closed first. It does not know why or how a session is
-//! opened.
+//! sessions that were idle longest are closed first. This module does not know why or how a session
+//! is opened.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::Instant;
 
-/// One in this many idle sessions is closed at once, so that not every new session has to search.
+/// To make room, one in this many idle sessions is closed. So not every new session has to search.
 const EVICTED_PART: usize = 8;
 
 /// A collection of sessions, some of which may be idle.
@@ -20,35 +20,38 @@ pub(super) trait IdleSessions: Send + Sync {
 
 /// The count of open sessions, and its limit.
 pub struct OpenSessions {
-    most: usize,
+    max: usize,
     open: AtomicUsize,
-    kept: Mutex<Vec<Weak<dyn IdleSessions>>>,
+    collections: Mutex<Vec<Weak<dyn IdleSessions>>>,
 }
 
 /// Counts one session while it lives.
 pub(super) struct CountGuard(Arc<OpenSessions>);
 
 impl OpenSessions {
-    /// Allows at most `most` sessions, idle ones included. Sessions in use may exceed it: only the
-    /// number of running attempts limits them.
-    pub fn new(most: usize) -> Arc<Self> {
+    /// Allows at most `max` sessions, idle ones included. Sessions in use may exceed this limit:
+    /// only the number of running attempts limits them.
+    pub fn new(max: usize) -> Arc<Self> {
         Arc::new(Self {
-            most,
+            max,
             open: AtomicUsize::new(0),
-            kept: Mutex::default(),
+            collections: Mutex::default(),
         })
     }
 
     /// Adds a collection whose idle sessions may be closed to make room.
-    pub(super) fn watch(&self, kept: Weak<dyn IdleSessions>) {
-        let mut all = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
-        all.retain(|kept| kept.strong_count() > 0);
-        all.push(kept);
+    pub(super) fn watch(&self, collection: Weak<dyn IdleSessions>) {
+        let mut all = self
+            .collections
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        all.retain(|other| other.strong_count() > 0);
+        all.push(collection);
     }
 
     /// Counts a session that is about to be opened, and makes room for it.
     pub(super) fn count(self: &Arc<Self>) -> CountGuard {
-        if self.open.fetch_add(1, Ordering::Relaxed) >= self.most {
+        if self.open.fetch_add(1, Ordering::Relaxed) >= self.max {
             self.make_room();
         }
         CountGuard(self.clone())
@@ -56,19 +59,25 @@ impl OpenSessions {
 
     /// Closes some idle sessions, if there are any.
     pub(super) fn make_room(&self) {
-        let kept: Vec<_> = {
-            let all = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
+        let collections: Vec<_> = {
+            let all = self
+                .collections
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner);
             all.iter().filter_map(Weak::upgrade).collect()
         };
         let mut since = Vec::new();
-        kept.iter()
-            .for_each(|kept| kept.collect_idle_since(&mut since));
+        for collection in &collections {
+            collection.collect_idle_since(&mut since);
+        }
         if since.is_empty() {
             return;
         }
-        let last = since.len() / EVICTED_PART;
-        let (_, until, _) = since.select_nth_unstable(last);
-        kept.iter().for_each(|kept| kept.close_idle(*until));
+        let last_closed = since.len() / EVICTED_PART;
+        let (_, until, _) = since.select_nth_unstable(last_closed);
+        for collection in &collections {
+            collection.close_idle(*until);
+        }
     }
 }
 
@@ -99,8 +108,8 @@ mod tests {
 
     #[test]
     fn the_limit_holds_and_the_longest_idle_sessions_are_closed_first() {
-        const MOST: usize = 40;
-        let (sessions, start) = (OpenSessions::new(MOST), Instant::now());
+        const MAX: usize = 40;
+        let (sessions, start) = (OpenSessions::new(MAX), Instant::now());
         let pools: Vec<Arc<Kept>> = (0..3).map(|_| Arc::default()).collect();
         for pool in &pools {
             let pool: Arc<dyn IdleSessions> = pool.clone();
@@ -108,7 +117,7 @@ mod tests {
         }
         for n in 0..1_000 {
             let count_guard = sessions.count();
-            assert!(sessions.open.load(Ordering::Relaxed) <= MOST, "{n}");
+            assert!(sessions.open.load(Ordering::Relaxed) <= MAX, "{n}");
             let since = start + Duration::from_secs(n);
             pools[n as usize % 3]
                 .0

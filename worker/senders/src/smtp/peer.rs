@@ -4,22 +4,22 @@ use std::net::{IpAddr, SocketAddr};
 
 use crate::settings::session::TlsMode;
 
-/// A server, and how to connect to it. Any session with a peer may be used in place of another.
+/// A server, and how to connect to it. All sessions with one peer are interchangeable.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(crate) struct Peer {
     /// Its name, which its certificate has to match.
     pub(crate) host: String,
     pub(crate) place: Place,
-    /// The local address that the connection uses.
+    /// The local address that the connection uses; `None` if the system chooses it.
     pub(crate) source: Option<IpAddr>,
     pub(crate) tls: TlsMode,
 }
 
-/// Where a peer is.
+/// The network address of a peer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(crate) enum Place {
-    /// At this port of the address that the system resolves the name to.
+    /// This port at the address to which the system resolves the peer's name.
     Port(u16),
-    /// At this address.
+    /// This address and port.
     Address(SocketAddr),
 }

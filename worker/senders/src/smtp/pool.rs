@@ -21,18 +21,19 @@ use super::wire::NoReply;
 use crate::attempt::Attempt;
 use crate::contact;
 
-/// How many peers may have a pool. For a further peer, each message opens and closes a session.
+/// How many peers may have a pool. For any other peer, each message opens and closes a session.
 const PEERS_MAX: usize = 4_096;
 
-/// How many sessions one message is tried on, if kept sessions turn out to have ended.
+/// On how many sessions one message is tried, if kept sessions turn out to be closed.
 const SESSIONS_MAX: usize = 3;
 
 /// How often idle sessions are checked.
-const SWEEP: Duration = Duration::from_secs(5);
+const SWEEP_PERIOD: Duration = Duration::from_secs(5);
 
 /// How long QUIT may take on a session that is closed to make room for another.
 const EARLY_QUIT_MAX: Duration = Duration::from_secs(1);
 
+/// The pools of one sender, by peer.
 #[derive(Default)]
 struct PeerPools(Mutex<HashMap<Peer, PeerPool>>);
 
@@ -76,7 +77,7 @@ impl Pools {
     }
 
     /// Hands one message to a peer. The peer may have closed a kept session while it was idle. Then
-    /// the other idle sessions are closed too, and a new one is opened.
+    /// the peer's other idle sessions are closed too, and a new one is opened.
     pub(crate) async fn hand_over(
         &self,
         peer: &Peer,
@@ -86,7 +87,7 @@ impl Pools {
     ) -> Result<Reply, Stop> {
         let pool = self.pool(peer);
         for _ in 0..SESSIONS_MAX {
-            let mut in_use = InUse(Some(self.session(&pool, recorder).await?));
+            let mut in_use = SessionInUse(Some(self.session(&pool, recorder).await?));
             let session = in_use.session();
             let reused = session.messages > 0;
             let handed_over = session.hand_over(attempt, content, recorder).await;
@@ -168,12 +169,12 @@ impl Pools {
     }
 }
 
-/// A session while an attempt uses it. If the attempt is cancelled, its connection is reset at
-/// once. In the pool it would stay open until the next sweep, and the system could still send the
-/// bytes that it has queued.
-struct InUse(Option<Object<SessionOpener>>);
+/// A session while an attempt uses it. If the attempt is cancelled, this is dropped and the
+/// connection is reset at once. Returned to the pool, the session would stay open until the next
+/// sweep, and the system could still send the bytes that it has queued.
+struct SessionInUse(Option<Object<SessionOpener>>);
 
-impl InUse {
+impl SessionInUse {
     fn session(&mut self) -> &mut Session {
         self.0.as_mut().expect("it holds the session until finish")
     }
@@ -184,7 +185,7 @@ impl InUse {
     }
 }
 
-impl Drop for InUse {
+impl Drop for SessionInUse {
     fn drop(&mut self) {
         if let Some(session) = self.0.take() {
             drop(Object::take(session));
@@ -196,14 +197,14 @@ impl IdleSessions for PeerPools {
     fn collect_idle_since(&self, since: &mut Vec<StdInstant>) {
         self.each(|pool| {
             pool.retain(|session, _| {
-                since.push(session.used());
+                since.push(session.used_at());
                 true
             });
         });
     }
 
     fn close_idle(&self, until: StdInstant) {
-        self.each(|pool| quit_quickly(pool.retain(|session, _| session.used() > until).removed));
+        self.each(|pool| quit_quickly(pool.retain(|session, _| session.used_at() > until).removed));
     }
 }
 
@@ -228,15 +229,15 @@ impl Manager for SessionOpener {
             .as_ref()
             .is_err_and(|failure| failure.stop.is_shortage())
         {
-            // Other sessions took the last file descriptors. The next attempt has room.
+            // Other sessions use the last file descriptors. The next attempt will find some free.
             self.sessions.make_room();
         }
         opened
     }
 
-    /// Resets the session after a refusal. This happens here and not before the outcome is
-    /// reported. An attempt that is cancelled during a reset would lose its answer, and the address
-    /// would be tried again.
+    /// Resets the session if its last message was refused. This happens here, after the outcome of
+    /// that message was reported. If it happened before, an attempt that is cancelled during the
+    /// reset would lose its answer, and the address would be tried again.
     async fn recycle(&self, session: &mut Session, _: &Metrics) -> RecycleResult<Failure> {
         let is_fit = session.is_reusable() && session.reset().await && session.is_reusable();
         if is_fit {
@@ -250,18 +251,18 @@ impl Manager for SessionOpener {
 /// Closes sessions that are too old or idle too long, and removes pools without sessions. Runs
 /// until the sender is dropped.
 async fn sweep(pools: Weak<PeerPools>) {
-    let mut ticks = interval_at(Instant::now() + SWEEP, SWEEP);
+    let mut ticks = interval_at(Instant::now() + SWEEP_PERIOD, SWEEP_PERIOD);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
         ticks.tick().await;
         let Some(pools) = pools.upgrade() else { return };
-        let mut left = Vec::new();
+        let mut closed = Vec::new();
         pools
             .0
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
             .retain(|_, peer_pool| {
-                left.extend(
+                closed.extend(
                     peer_pool
                         .pool
                         .retain(|session, _| session.is_reusable())
@@ -272,7 +273,7 @@ async fn sweep(pools: Weak<PeerPools>) {
                 peer_pool.was_empty = is_empty;
                 keep
             });
-        quit_all(left);
+        quit_all(closed);
     }
 }
 

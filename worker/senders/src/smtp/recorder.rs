@@ -12,7 +12,7 @@ pub(crate) struct TranscriptRecorder {
 }
 
 impl TranscriptRecorder {
-    /// Begins a phase, and ends the one before.
+    /// Begins a phase, and ends the current one.
     pub(crate) fn begin(&mut self, phase: Phase) {
         self.end();
         self.transcript.phase = phase;
@@ -46,8 +46,8 @@ impl TranscriptRecorder {
         self.transcript.reused = true;
     }
 
-    /// Continues after the transcript of opening a session. It replaces the current phase, in which
-    /// this attempt waited for the session.
+    /// Continues after a session was opened, whose transcript is `opening`. It replaces the current
+    /// phase, in which this attempt waited for the session.
     pub(crate) fn continue_after(&mut self, opening: Transcript) {
         self.running = None;
         let mut took = std::mem::take(&mut self.transcript.took_ms);

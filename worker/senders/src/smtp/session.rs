@@ -1,5 +1,5 @@
-//! A session: a connection that has passed EHLO, and TLS and authentication as far as the route
-//! requires them.
+//! A session: a connection on which EHLO has succeeded, and also TLS and authentication if the
+//! route requires them.
 
 use std::time::{Duration, Instant};
 
@@ -42,20 +42,20 @@ pub(crate) struct Session {
     pub(crate) address: String,
     /// The version of TLS.
     pub(crate) tls: Option<&'static str>,
-    /// The transcript of opening it. The first attempt that uses the session takes it.
+    /// The transcript of opening the session. The first attempt that uses the session takes it.
     pub(crate) opening: Option<Transcript>,
     pub(super) opened_at: Instant,
-    pub(super) used: Instant,
-    /// How many messages it was given to carry.
+    pub(super) used_at: Instant,
+    /// How many messages were started on it.
     pub(crate) messages: u32,
-    /// Whether a transaction is running. It remains true if the attempt was cancelled, because then
-    /// the peer's next reply is unknown.
+    /// Whether a transaction is running. It stays true if the attempt is cancelled, because then it
+    /// is unknown to which command the peer's next reply belongs.
     pub(super) in_transaction: bool,
     /// Whether that transaction was refused, so that the session only needs a reset.
     pub(super) refused: bool,
     /// How many replies to pipelined commands are outstanding.
     pub(super) outstanding: usize,
-    /// Counts it as an open session.
+    /// Counts this session as open while it exists.
     count_guard: Option<CountGuard>,
 }
 
@@ -115,24 +115,24 @@ impl Session {
             idle_max,
             ..
         } = self.settings;
-        (self.refused || !self.in_transaction && !self.wire.has_more())
+        (self.refused || !self.in_transaction && !self.wire.has_unread())
             && self.messages < messages_max
             && self.opened_at.elapsed() < age_max
-            && self.used.elapsed() < idle_max
+            && self.used_at.elapsed() < idle_max
     }
 
     /// Returns when it was last used.
-    pub(super) fn used(&self) -> Instant {
-        self.used
+    pub(super) fn used_at(&self) -> Instant {
+        self.used_at
     }
 
-    /// Stops counting it as open, because another session takes its place.
+    /// Stops counting this session as open, because another session takes its place.
     pub(super) fn stop_counting(&mut self) {
         self.count_guard = None;
     }
 
-    /// Sends QUIT, as a client must before it closes (RFC 5321, section 4.1.1.10). To be called
-    /// last: the connection is closed afterwards, whether or not QUIT succeeds.
+    /// Sends QUIT, as a client must before it closes the connection (RFC 5321, section 4.1.1.10).
+    /// The caller then drops the session, whether or not QUIT succeeds.
     pub(crate) async fn quit(&mut self) {
         if self.reset().await {
             let _ = timeout(QUIT_MAX, async {
@@ -145,8 +145,8 @@ impl Session {
 }
 
 impl Drop for Session {
-    /// Resets the connection if a transaction was abandoned on it. An ordinary close would still
-    /// send the bytes that the system has queued. Then the peer could accept a message that has
+    /// Resets the connection if its transaction was abandoned. An ordinary close would still send
+    /// the bytes that the system has queued. Then the peer could accept a message that has
     /// meanwhile been sent again.
     fn drop(&mut self) {
         if self.in_transaction && !self.refused {
@@ -192,9 +192,9 @@ async fn open(
         _ => false,
     };
     if is_ready {
-        if wire.has_more() {
-            // These bytes may come from an attacker and not from the owner of the certificate (RFC
-            // 3207, section 6).
+        if wire.has_unread() {
+            // They may come from an attacker instead of the owner of the certificate (RFC 3207,
+            // section 6).
             return Err(tls_failure("the peer sent more data before TLS began"));
         }
         let Either::Left(stream) = wire.into_stream() else {
@@ -226,7 +226,7 @@ async fn open(
         tls: version,
         opening: None,
         opened_at: now,
-        used: now,
+        used_at: now,
         messages: 0,
         in_transaction: false,
         refused: false,
@@ -335,7 +335,7 @@ pub(super) async fn ask(
     .await
 }
 
-/// Returns the result of `doing`, or a stop if it is not done within the limit.
+/// Returns the result of `doing`, or a [`Stop`] if it fails or does not end within the limit.
 pub(super) async fn within<T>(
     phase: Phase,
     limit: Duration,

@@ -7,7 +7,7 @@ use domain::transcript::Phase;
 
 use super::wire::{NoReply, RawReply};
 
-/// The reason, and the phase in which the conversation ended.
+/// The phase in which a conversation ended, and the reason.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Stop {
     pub(crate) phase: Phase,
@@ -23,17 +23,17 @@ pub(crate) enum Why {
     TimedOut,
     /// The connection cannot be used any more.
     Broken(NoReply),
-    /// All connections to the peer that are allowed were in use, so it was not contacted.
+    /// The peer was not contacted, because as many connections to it as are allowed were in use.
     NoFreeConnection,
 }
 
 /// The codes that ask for authentication, reject it, or require encryption first (RFC 3207, section
 /// 4; RFC 4954, section 6).
-const ACCESS: [u16; 4] = [530, 534, 535, 538];
+const ACCESS_CODES: [u16; 4] = [530, 534, 535, 538];
 
 /// The code with which a server closes the connection, in reply to any command (RFC 5321, section
 /// 3.8).
-const CLOSING: u16 = 421;
+const CLOSING_CODE: u16 = 421;
 
 impl Stop {
     /// Returns the stop for a reply other than the expected one.
@@ -53,9 +53,9 @@ impl Stop {
         }
     }
 
-    /// Returns the same stop for a conversation in which TLS had just begun. A connection lost at
-    /// that point counts as refused TLS. With TLS 1.3, the peer rejects our certificate only after
-    /// our side of the handshake is done (RFC 8446, section 4.4.2.4).
+    /// Returns this stop as one of a conversation in which TLS had just begun. A connection that is
+    /// lost at that point counts as a failure of TLS. With TLS 1.3, the peer may reject our
+    /// certificate only after our side of the handshake is done (RFC 8446, section 4.4.2.4).
     pub(crate) fn during_tls(self) -> Self {
         match self.why {
             Why::Broken(lost) if lost.kind == FaultKind::Lost => {
@@ -73,24 +73,24 @@ impl Stop {
         }
     }
 
-    /// Whether it is about the connection and not about the message: the peer closes it, rejects us
-    /// before MAIL, or cannot be reached.
+    /// Whether the connection failed, so that nothing is known about the message: the peer closes
+    /// the connection, rejects us before MAIL, does not answer, or cannot be reached.
     pub(crate) fn is_about_connection(&self) -> bool {
         match &self.why {
-            Why::NegativeReply(reply) => self.is_before_mail() || reply.code == Some(CLOSING),
+            Why::NegativeReply(reply) => self.is_before_mail() || reply.code == Some(CLOSING_CODE),
             Why::TimedOut | Why::Broken(..) => true,
-            // Our own limit of connections to this host is no reason to try the next host.
+            // Our own limit on connections to this host is no reason to try the next host.
             Why::NoFreeConnection => false,
         }
     }
 
     /// Whether the peer announced that it closes the connection, before the whole message was sent.
     pub(crate) fn is_closing(&self) -> bool {
-        matches!(&self.why, Why::NegativeReply(reply) if reply.code == Some(CLOSING))
+        matches!(&self.why, Why::NegativeReply(reply) if reply.code == Some(CLOSING_CODE))
             && self.phase != Phase::Dot
     }
 
-    /// Whether a reused connection had already ended while it was idle.
+    /// Whether this stop of a reused session means that the peer had closed it while it was idle.
     pub(crate) fn is_stale_session(&self) -> bool {
         self.is_closing()
             || self.phase == Phase::Mail
@@ -111,7 +111,7 @@ impl Stop {
         matches!(&self.why, Why::Broken(NoReply { cause: Some(cause), .. }) if cause.is_shortage())
     }
 
-    /// Whether it happened before MAIL.
+    /// Whether the conversation ended before MAIL.
     pub(crate) fn is_before_mail(&self) -> bool {
         !matches!(
             self.phase,
@@ -124,8 +124,8 @@ impl Stop {
         self.phase == Phase::Dot && !matches!(self.why, Why::NegativeReply(_))
     }
 
-    /// Returns the outcome. A reply about the message decides it. Everything else is a fault on
-    /// `side`.
+    /// Returns the outcome. If the peer replied about the message, the reply is the outcome.
+    /// Anything else is a fault on `side`.
     pub(crate) fn outcome(self, side: Side) -> Outcome {
         match self.why {
             Why::NegativeReply(reply) if !self.is_before_mail() && !is_about_access(&reply) => {
@@ -135,7 +135,7 @@ impl Stop {
         }
     }
 
-    /// Returns it as a fault. Failures of this machine always count as ours.
+    /// Returns this stop as a fault on `side`. A failure of this machine is always on our side.
     pub(crate) fn fault(self, side: Side) -> Fault {
         let (unknown, before_mail) = (self.is_in_doubt(), self.is_before_mail());
         let is_ours = matches!(&self.why, Why::Broken(no_reply) if no_reply.is_ours());
@@ -186,10 +186,10 @@ impl Stop {
     }
 }
 
-/// Whether a reply in any phase is about our authentication or encryption, and not about the
-/// message.
+/// Whether a reply is about our authentication or encryption, and not about the message. Such a
+/// reply can come in any phase.
 fn is_about_access(reply: &Reply) -> bool {
-    reply.code.is_some_and(|code| ACCESS.contains(&code))
+    reply.code.is_some_and(|code| ACCESS_CODES.contains(&code))
 }
 
 /// Returns the outcome of a negative reply to the command of this phase.

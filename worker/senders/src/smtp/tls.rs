@@ -20,8 +20,8 @@ use tokio_rustls::client::TlsStream;
 
 use super::wire::NoReply;
 
-/// The two client configurations. Each is created when it is first needed, because reading the
-/// system's certificates takes time.
+/// The client configurations with and without verification. Each is created when it is first
+/// needed, because reading the system's certificates takes time.
 pub(crate) struct TlsClient {
     files: TlsFiles,
     verified: OnceLock<Arc<ClientConfig>>,
@@ -46,7 +46,7 @@ impl TlsClient {
     ) -> Result<TlsStream<TcpStream>, NoReply> {
         let config = self
             .config(verified)
-            .map_err(|why| NoReply::by(OWN_TLS, FaultKind::Tls, &why))?;
+            .map_err(|why| NoReply::caused_by(OWN_TLS, FaultKind::Tls, &why))?;
         let name = ServerName::try_from(host.trim_end_matches('.').to_owned()).map_err(|_| {
             NoReply::new(
                 FaultKind::Tls,
@@ -70,21 +70,21 @@ impl TlsClient {
         if let Some(config) = kept.get() {
             return Ok(config.clone());
         }
-        let made = if verified {
+        let created = if verified {
             verified_config(&self.files)
         } else {
             unverified_config(&self.files)
         }?;
-        Ok(kept.get_or_init(|| made).clone())
+        Ok(kept.get_or_init(|| created).clone())
     }
 }
 
-/// Returns the failure of a handshake. If the error has a system error number it comes from the
+/// Returns the failure of a handshake. If the error has a system error number, it comes from the
 /// network, otherwise from TLS.
 fn failed(host: &str, err: &io::Error) -> NoReply {
     let what = format!("{host}: {err}");
     match err.raw_os_error() {
-        Some(_) => NoReply::by(network_error(err, When::Later), FaultKind::Tls, &what),
+        Some(_) => NoReply::caused_by(network_error(err, When::Later), FaultKind::Tls, &what),
         None => NoReply::new(FaultKind::Tls, what),
     }
 }
@@ -117,12 +117,12 @@ fn verified_config(files: &TlsFiles) -> Result<Arc<ClientConfig>, String> {
         return Err("the system has no trusted certificate authority; set tls_ca_file".to_owned());
     }
     let builder = builder()?.with_root_certificates(roots);
-    with_own(builder, files)
+    with_own_certificate(builder, files)
 }
 
 fn unverified_config(files: &TlsFiles) -> Result<Arc<ClientConfig>, String> {
     let verifier = AnyCertificate(Arc::new(ring::default_provider()));
-    with_own(
+    with_own_certificate(
         builder()?
             .dangerous()
             .with_custom_certificate_verifier(Arc::new(verifier)),
@@ -136,7 +136,7 @@ fn builder() -> Result<ConfigBuilder<ClientConfig, rustls::WantsVerifier>, Strin
         .map_err(|err| err.to_string())
 }
 
-fn with_own(
+fn with_own_certificate(
     builder: ConfigBuilder<ClientConfig, WantsClientCert>,
     files: &TlsFiles,
 ) -> Result<Arc<ClientConfig>, String> {
@@ -152,9 +152,9 @@ fn with_own(
     Ok(Arc::new(config))
 }
 
-/// Accepts any certificate, as opportunistic TLS does: an attacker that could forge one could also
-/// strip STARTTLS. Signatures are still verified, so that the peer has the key of the certificate
-/// that it presents.
+/// Accepts any certificate, for opportunistic TLS. Verifying would not help: an attacker that can
+/// present a forged certificate can also remove the offer of STARTTLS. Signatures are still
+/// verified, so the peer must have the key of the certificate that it presents.
 #[derive(Debug)]
 struct AnyCertificate(Arc<CryptoProvider>);
 

@@ -33,7 +33,7 @@ impl Session {
         recorder: &mut TranscriptRecorder,
     ) -> Result<Reply, Stop> {
         let handed_over = self.transact(attempt, content, recorder).await;
-        (self.refused, self.used) = (
+        (self.refused, self.used_at) = (
             matches!(&handed_over, Err(stop) if !stop.is_about_connection()),
             Instant::now(),
         );
@@ -52,7 +52,7 @@ impl Session {
                 phase: Phase::Mail,
                 why: Why::NegativeReply(reply),
             })?;
-        // Opening the connection may have taken long.
+        // Opening the connection may have taken so long that the lease is over.
         attempt.in_doubt.may_send().await;
         contact::begin_waiting();
         (self.in_transaction, self.messages) = (true, self.messages + 1);
@@ -81,7 +81,7 @@ impl Session {
             ))
             .await;
         recorder.end();
-        // The attempt was cancelled: this says nothing about the peer.
+        // A cancelled attempt is not the peer's failure.
         let cancelled = || {
             Why::Broken(NoReply::new(
                 FaultKind::Local,
@@ -115,14 +115,14 @@ impl Session {
             (Phase::Rcpt, envelope.rcpt.as_str(), timeouts.rcpt),
             (Phase::Data, "DATA\r\n", timeouts.data),
         ];
-        let ahead = self.offers.pipelining();
-        if ahead {
+        let is_pipelined = self.offers.pipelining();
+        if is_pipelined {
             let all = steps.map(|(_, command, _)| command).concat();
             within(Phase::Mail, timeouts.mail, self.wire.send(all.as_bytes())).await?;
         }
         for (n, (phase, command, limit)) in steps.into_iter().enumerate() {
             recorder.begin(phase);
-            let reply = if ahead {
+            let reply = if is_pipelined {
                 self.outstanding = steps.len() - n - 1;
                 within(phase, limit, self.wire.reply()).await?
             } else {
@@ -135,8 +135,8 @@ impl Session {
         Ok(())
     }
 
-    /// Ends a refused transaction, so that the session can carry the next message. Returns `false`
-    /// if that is not possible.
+    /// Ends a refused transaction, so that the session can carry the next message. Returns false if
+    /// the session must not be used any more.
     pub(crate) async fn reset(&mut self) -> bool {
         // `refused` is cleared first: if this call is cancelled halfway, the peer's next reply is
         // unknown, and the session must not be reused.
@@ -158,7 +158,8 @@ impl Session {
             self.outstanding -= 1;
         }
         if waits_for_content {
-            // The peer accepted no recipient, so it gets an empty message (RFC 2920, section 3.1).
+            // The peer accepted DATA but no recipient. An empty message ends this state (RFC 2920,
+            // section 3.1).
             self.wire.send(b".\r\n").await?;
             self.wire.reply().await?;
         }
@@ -172,8 +173,8 @@ impl Session {
     }
 }
 
-/// Whether the reply allows the next command. Only the first digit counts (RFC 5321, section 4.2).
-/// The expected digit is 2, and 3 for DATA.
+/// Whether the reply to the command of this phase allows the next command. Only its first digit
+/// counts (RFC 5321, section 4.2). It must be 3 for DATA, and 2 for all other commands.
 fn is_expected_reply(phase: Phase, reply: &RawReply) -> bool {
     match phase {
         Phase::Data => (300..=399).contains(&reply.code),

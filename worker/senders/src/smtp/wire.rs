@@ -1,6 +1,6 @@
-//! The connection to a peer: sends commands and reads whole replies, within limits. Bytes after a
-//! reply are kept for the next one. So replies can be pipelined, and no reply is matched with the
-//! wrong command.
+//! The connection to a peer: sends commands and reads whole replies, within limits. Bytes that
+//! follow a reply are kept for the next reply. So commands can be pipelined, and each reply is
+//! matched with its own command.
 
 use std::io;
 
@@ -16,25 +16,25 @@ use tokio_util::either::Either;
 use crate::contact;
 use crate::in_doubt::InDoubt;
 
-/// The largest reply, in bytes. It is many times the longest reply of real servers.
+/// The maximum size of a reply, in bytes. It is many times the longest reply of real servers.
 const REPLY_MAX: usize = 256 << 10;
 
 /// How many bytes of a reply's text are kept.
-const KEPT_MAX: usize = 16 << 10;
+const TEXT_MAX: usize = 16 << 10;
 
 /// How many bytes are read at once.
-const READ: usize = 4 << 10;
+const READ_BYTES: usize = 4 << 10;
 
 /// How many bytes are written at once.
-const WRITE: usize = 64 << 10;
+const WRITE_BYTES: usize = 64 << 10;
 
 /// A connection, unencrypted or encrypted.
 pub(crate) type Stream = Either<TcpStream, Box<TlsStream<TcpStream>>>;
 
-/// A connection, and the bytes that were read but not used yet.
+/// A connection, and the bytes that were received but are in no reply yet.
 pub(crate) struct Wire {
     stream: Stream,
-    ahead: BytesMut,
+    unread: BytesMut,
 }
 
 /// The peer's reply to one command, not parsed yet.
@@ -49,8 +49,7 @@ pub(crate) struct RawReply {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct NoReply {
     pub(crate) kind: FaultKind,
-    /// The error that caused it, if there is one. An error on our own side counts against no
-    /// recipient.
+    /// The error that caused it, if any. An error on our own side counts against no recipient.
     pub(crate) cause: Option<Cause>,
     pub(crate) text: String,
 }
@@ -59,7 +58,7 @@ impl Wire {
     pub(crate) fn new(stream: Stream) -> Self {
         Self {
             stream,
-            ahead: BytesMut::new(),
+            unread: BytesMut::new(),
         }
     }
 
@@ -72,8 +71,9 @@ impl Wire {
         sent.await.map_err(|err: io::Error| lost(&err))
     }
 
-    /// Sends the content, as many pieces at once as fit in [`WRITE`]. Before the last pieces it
-    /// checks that the message may still be sent. Without them the peer drops the message.
+    /// Sends the content, as many pieces at once as fit in [`WRITE_BYTES`]. Before it sends the
+    /// last pieces, it checks that the message may still be sent. If it must not, the peer never
+    /// gets the end of the message, and drops it.
     pub(crate) async fn send_content(
         &mut self,
         pieces: impl Iterator<Item = &[u8]>,
@@ -82,11 +82,11 @@ impl Wire {
         let sent = async {
             let mut together = Vec::new();
             for piece in pieces {
-                if together.len() + piece.len() > WRITE {
+                if together.len() + piece.len() > WRITE_BYTES {
                     self.stream.write_all(&together).await?;
                     together.clear();
                 }
-                if piece.len() > WRITE {
+                if piece.len() > WRITE_BYTES {
                     self.stream.write_all(piece).await?;
                 } else {
                     together.extend_from_slice(piece);
@@ -99,8 +99,7 @@ impl Wire {
         sent.await.map_err(|err: io::Error| lost(&err))
     }
 
-    /// Makes the later close of this connection a reset: written bytes that are still queued are
-    /// not sent.
+    /// Has this connection reset when it is closed: bytes that the system has queued are not sent.
     pub(super) fn reset_on_close(&self) {
         let stream = match &self.stream {
             Either::Left(stream) => stream,
@@ -127,7 +126,7 @@ impl Wire {
                     "the peer did not answer in SMTP",
                 ));
             };
-            let kept = line.len().min(KEPT_MAX.saturating_sub(text.len()));
+            let kept = line.len().min(TEXT_MAX.saturating_sub(text.len()));
             text.extend_from_slice(&line[..kept]);
             if last {
                 return Ok(RawReply { code, text });
@@ -139,22 +138,22 @@ impl Wire {
     async fn line(&mut self, max: usize) -> Result<BytesMut, NoReply> {
         let mut searched = 0;
         loop {
-            if let Some(at) = self.ahead[searched..]
+            if let Some(at) = self.unread[searched..]
                 .iter()
                 .position(|byte| *byte == b'\n')
             {
                 let len = searched + at + 1;
                 if len <= max {
-                    return Ok(self.ahead.split_to(len));
+                    return Ok(self.unread.split_to(len));
                 }
             }
-            searched = self.ahead.len();
+            searched = self.unread.len();
             if searched >= max {
                 let text = format!("a reply of more than {REPLY_MAX} bytes");
                 return Err(NoReply::new(FaultKind::NotSmtp, text));
             }
-            self.ahead.reserve(READ);
-            match self.stream.read_buf(&mut self.ahead).await {
+            self.unread.reserve(READ_BYTES);
+            match self.stream.read_buf(&mut self.unread).await {
                 Ok(0) => {
                     return Err(NoReply::new(
                         FaultKind::Lost,
@@ -167,13 +166,13 @@ impl Wire {
         }
     }
 
-    /// Whether the peer sent bytes that answer no command. They would be taken for the reply to the
-    /// next command.
-    pub(crate) fn has_more(&self) -> bool {
-        self.ahead.has_remaining()
+    /// Whether the peer sent bytes although no command was sent. They would be read as the reply to
+    /// the next command.
+    pub(crate) fn has_unread(&self) -> bool {
+        self.unread.has_remaining()
     }
 
-    /// Returns the connection. Bytes that were read but not used are lost.
+    /// Returns the connection. Bytes that were received but are in no reply yet are lost.
     pub(crate) fn into_stream(self) -> Stream {
         self.stream
     }
@@ -185,9 +184,9 @@ impl RawReply {
         Reply::parse(&String::from_utf8_lossy(&self.text))
     }
 
-    /// Returns the lines after the first, without their codes. EHLO keywords are listed in these
-    /// lines.
-    pub(crate) fn more_lines(&self) -> impl Iterator<Item = &str> {
+    /// Returns the lines after the first, without their codes. In a reply to EHLO they contain the
+    /// keywords.
+    pub(crate) fn later_lines(&self) -> impl Iterator<Item = &str> {
         let lines = self.text.split(|byte| *byte == b'\n').skip(1);
         lines
             .filter_map(|line| str::from_utf8(line.get(4..)?).ok())
@@ -216,7 +215,7 @@ fn code_of(line: &[u8]) -> Option<(u16, bool)> {
 }
 
 fn lost(err: &io::Error) -> NoReply {
-    NoReply::by(
+    NoReply::caused_by(
         network_error(err, When::Later),
         FaultKind::Lost,
         &err.to_string(),
@@ -224,7 +223,7 @@ fn lost(err: &io::Error) -> NoReply {
 }
 
 impl NoReply {
-    /// Returns one without an underlying error.
+    /// Returns a `NoReply` without an underlying error.
     pub(crate) fn new(kind: FaultKind, text: impl Into<String>) -> Self {
         Self {
             kind,
@@ -233,8 +232,8 @@ impl NoReply {
         }
     }
 
-    /// Returns one with the underlying error.
-    pub(crate) fn by(cause: Cause, kind: FaultKind, what: &str) -> Self {
+    /// Returns a `NoReply` that was caused by an error.
+    pub(crate) fn caused_by(cause: Cause, kind: FaultKind, what: &str) -> Self {
         Self {
             kind,
             cause: Some(cause),
@@ -242,7 +241,7 @@ impl NoReply {
         }
     }
 
-    /// Whether it is certainly a fault of our own side.
+    /// Whether the fault is certainly on our own side.
     pub(crate) fn is_ours(&self) -> bool {
         self.kind == FaultKind::Local || self.cause.is_some_and(|cause| cause.side == Side::Ours)
     }
@@ -278,6 +277,6 @@ mod tests {
             text: b"552-5.2.2 The mailbox\r\n552 5.2.2 is full\r\n".to_vec(),
         };
         assert_eq!(reply.parsed().to_string(), "552 5.2.2 The mailbox is full");
-        assert_eq!(reply.more_lines().collect::<Vec<_>>(), ["5.2.2 is full"]);
+        assert_eq!(reply.later_lines().collect::<Vec<_>>(), ["5.2.2 is full"]);
     }
 }

@@ -1,6 +1,6 @@
-//! How connections to stores are made: directly, without redirects or proxies. A redirect could
-//! lead out of the stores that the configuration lists. A proxy from the environment would see what
-//! is fetched with our credentials.
+//! Connects to stores directly, without redirects or proxies. A redirect could lead out of the
+//! stores that the configuration lists. A proxy from the environment would see what is fetched with
+//! our credentials.
 
 use std::time::Duration;
 
@@ -10,7 +10,7 @@ use reqwest::Client;
 use reqwest::redirect::Policy;
 
 /// How long connecting to a store may take. `content.timeout` limits everything else.
-const CONNECT: Duration = Duration::from_secs(5);
+const CONNECT_MAX: Duration = Duration::from_secs(5);
 
 /// Connects without redirects and proxies.
 #[derive(Debug)]
@@ -26,7 +26,7 @@ impl HttpConnector for DirectConnector {
             .redirect(Policy::none())
             .no_proxy()
             .https_only(!allows_http)
-            .connect_timeout(CONNECT)
+            .connect_timeout(CONNECT_MAX)
             .build()
             .map_err(|err| Error::Generic {
                 store: "content",
@@ -36,7 +36,8 @@ impl HttpConnector for DirectConnector {
     }
 }
 
-/// Whether an environment value such as `AWS_ALLOW_HTTP=1` is true, by the library's rules.
+/// Whether the value of a variable such as `AWS_ALLOW_HTTP=1` means true, by the rules of the crate
+/// `object_store`.
 fn is_true(value: &str) -> bool {
     ["1", "true", "on", "yes", "y"]
         .iter()

@@ -11,8 +11,9 @@ use crate::record::{
 
 pub(super) const JOB: &str = "chaos/u1@n9.plain.test";
 pub(super) const RATED: &str = "chaos/u1@n4.rated.test";
-/// One process of a worker. A worker that is started again gets another name.
+/// One life of a worker. A worker that is started again gets another name.
 pub(super) const LIFE: &str = "worker0-1.chaos.test";
+/// A life of another worker.
 pub(super) const OTHER: &str = "worker1-1.chaos.test";
 
 pub(super) fn event(id: &str, kind: EventKind, attempt: Option<u32>, due: Option<Ms>) -> Event {
@@ -169,8 +170,8 @@ pub(super) fn ended(was_asked: bool) -> Ended {
     }
 }
 
-/// A message is given up, and the job continues with one that joined meanwhile. The job lapses once
-/// before that one is delivered.
+/// A message is given up, and the job continues with a message that joined meanwhile. The job
+/// lapses once before the second message is delivered.
 pub(super) fn continue_after_giving_up(evidence: &mut Evidence) {
     let mut given_up = event("0:13300-0:1", EventKind::MessageDropped, None, None);
     given_up.reason = Some("given_up".to_owned());

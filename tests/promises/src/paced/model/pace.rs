@@ -13,14 +13,14 @@ use store::lease_token::LeaseToken;
 pub(in crate::paced) struct Destination {
     pub(in crate::paced) window: Option<f64>,
     pub(in crate::paced) override_limits: Option<PaceLimits>,
-    /// How many attempts the rate had saved up, and when.
+    /// How many attempts had been saved up at a time, and that time.
     tokens: Option<(f64, Timestamp)>,
     pub(super) breaker: Breaker,
     results: Results,
     /// The value of `serial` when the window was last narrowed. Failures under this serial or an
     /// older one do not narrow it again.
     narrowed: u64,
-    /// When a host there last answered.
+    /// When one of its hosts last answered.
     pub(in crate::paced) answered: Option<Timestamp>,
     /// Until when it counts as silent.
     pub(in crate::paced) silent: Option<Timestamp>,
@@ -60,13 +60,13 @@ pub(super) enum Allowed {
 }
 
 impl Destination {
-    /// Returns how many attempts it may get now, while `in_flight` others are in flight. `is_out`
-    /// returns whether a probe is in flight.
+    /// Returns how many attempts it may get now, while `in_flight` others are in flight.
+    /// `is_in_flight` returns whether a probe is still in flight.
     pub(super) fn allowed(
         &self,
         settings: &Pace,
         in_flight: u32,
-        is_out: impl Fn(LeaseToken) -> bool,
+        is_in_flight: impl Fn(LeaseToken) -> bool,
         now: Timestamp,
     ) -> Allowed {
         if self
@@ -77,7 +77,7 @@ impl Destination {
         }
         match self.breaker {
             Breaker::Open(until, _) if until > now => return Allowed::UpTo(0),
-            Breaker::HalfOpen(probe, _) if is_out(probe) => return Allowed::UpTo(0),
+            Breaker::HalfOpen(probe, _) if is_in_flight(probe) => return Allowed::UpTo(0),
             Breaker::Open(..) | Breaker::HalfOpen(..) => return Allowed::Probe,
             Breaker::Closed => {}
         }
@@ -112,12 +112,12 @@ impl Destination {
         self.silent.is_some_and(|until| until > now)
     }
 
-    /// Whether no host there has answered for this long.
+    /// Whether none of its hosts has answered for this long.
     pub(super) fn has_no_answer(&self, waited: Duration, now: Timestamp) -> bool {
         self.answered.is_none_or(|at| at.plus(waited) < now)
     }
 
-    /// Records that a host answered.
+    /// Records that one of its hosts answered.
     pub(super) fn note_answer(&mut self, now: Timestamp) {
         (self.answered, self.silent) = (Some(now), None);
     }

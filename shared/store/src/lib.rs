@@ -5,6 +5,7 @@
 //! shard.
 
 pub mod address;
+mod argument_lists;
 pub mod batch;
 pub mod claim;
 pub mod connection;
@@ -32,7 +33,8 @@ mod raw;
 pub mod refute;
 pub mod repair;
 pub mod schedule;
-mod script_arguments;
+
+mod script_args;
 mod script_call;
 pub mod scripts;
 pub mod seen_webhooks;

@@ -1,62 +1,9 @@
-//! A call of a script: the keys of a shard, the settings that every script gets, and the values
-//! that its caller adds, each with its name.
-
-use deadpool_redis::redis::{ScriptInvocation, ToRedisArgs};
+//! A call of a script on a shard: the shard's keys and the settings, which every script gets. Its
+//! caller adds the values of the script itself.
 
 use crate::handle::{Limits, Store};
+use crate::script_args::ScriptArgs;
 use crate::scripts::{KnownScript, ms};
-
-/// The call of a script that is being put together. Values are added in the order of the lists in
-/// the script's header (`script_arguments.rs`), each under its name there.
-pub(crate) struct ScriptArgs<'s> {
-    script: &'s KnownScript,
-    invocation: ScriptInvocation<'s>,
-    /// The names of all values so far. They are compared in debug builds only, which all tests use.
-    #[cfg(debug_assertions)]
-    names: Vec<&'static str>,
-}
-
-impl<'s> ScriptArgs<'s> {
-    fn new(script: &'s KnownScript, keys: &[String]) -> Self {
-        let mut invocation = script.script.prepare_invoke();
-        for key in keys {
-            invocation.key(key);
-        }
-        Self {
-            script,
-            invocation,
-            #[cfg(debug_assertions)]
-            names: Vec::new(),
-        }
-    }
-
-    /// Adds one value.
-    pub(crate) fn arg(&mut self, name: &'static str, value: impl ToRedisArgs) -> &mut Self {
-        #[cfg(debug_assertions)]
-        self.names.push(name);
-        #[cfg(not(debug_assertions))]
-        let _ = name;
-        self.invocation.arg(value);
-        self
-    }
-
-    /// Returns the complete call.
-    ///
-    /// # Panics
-    /// In debug builds if the values are not those that the script's header lists.
-    pub(crate) fn invocation(&self) -> &ScriptInvocation<'s> {
-        #[cfg(debug_assertions)]
-        assert!(
-            self.script.arguments.accept(&self.names),
-            "{} does not take these values: {:?}",
-            self.script.verb,
-            self.names
-        );
-        #[cfg(not(debug_assertions))]
-        let _ = self.script;
-        &self.invocation
-    }
-}
 
 impl Store {
     /// Starts a call of `script` on one shard, with the shard's keys and the settings.

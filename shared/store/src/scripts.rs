@@ -4,7 +4,7 @@ use std::sync::LazyLock;
 
 use deadpool_redis::redis::Script;
 
-use crate::script_arguments::Arguments;
+use crate::argument_lists::Arguments;
 
 /// What a script does when memory is full: when Redis uses more than `maxmemory`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

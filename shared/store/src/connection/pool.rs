@@ -20,7 +20,7 @@ use crate::connection::servers::Servers;
 use crate::connection::settings::{ConnectionSettings, Durability};
 use crate::connection::silence::SharedCalls;
 use crate::error::StoreError;
-use crate::script_call::ScriptArgs;
+use crate::script_args::ScriptArgs;
 use crate::scripts::text_of;
 
 /// How many times a script's text is loaded for one call, if the server does not permit EVAL and

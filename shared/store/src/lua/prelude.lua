@@ -8,7 +8,7 @@
 --          node, Redis refuses a script that names a key which is on neither node. Without
 --          `whole` a script could start, meet a key that has moved already, and end halfway.
 -- ARGV     the settings listed below, those listed in pace.lua, then the arguments that the script
---          lists in its own header. script_arguments.rs declares a local for each name on a list.
+--          lists in its own header. argument_lists.rs declares a local for each name on a list.
 --
 -- Settings:
 --   GIVEN_NOW                 now in ms, or '' to read the server's clock (only tests, the

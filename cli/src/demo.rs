@@ -24,6 +24,8 @@ use store::entry_id::EntryId;
 use store::handle::Store;
 use system::clock::FastClock;
 use telemetry::log::{self, Format, Log};
+use telemetry::pipeline::Pipeline;
+use telemetry::spans::Tracing;
 use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep};
@@ -93,10 +95,11 @@ struct Demo {
 
 pub(crate) async fn run(arguments: &Arguments) -> Result<ExitCode> {
     let stop = process::stop_on_signal()?;
-    log::start(&Log {
+    let log = Log {
         format: Format::Text,
         filter: "error".to_owned(),
-    });
+    };
+    log::start(&log, &Pipeline::default());
     let bounces = match &arguments.campaign {
         None => CAMPAIGN.to_owned(),
         Some(path) => {
@@ -221,8 +224,8 @@ impl Demo {
             .await
             .context("cannot listen on loopback")?;
         let api = format!("http://{}", listener.local_addr()?);
-        let scheduler =
-            Scheduler::new(store.clone(), table.clone(), &config).map_err(|why| anyhow!(why))?;
+        let scheduler = Scheduler::new(store.clone(), table.clone(), &config, &Tracing::off())
+            .map_err(|why| anyhow!(why))?;
         let contents = Contents::new(Vec::new());
         let routes = Routes::from_config(&config, store.clock()).map_err(|why| anyhow!(why))?;
         let worker = Worker::new(

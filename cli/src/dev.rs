@@ -13,12 +13,11 @@ use private_servers::redis::PrivateRedis;
 use scheduler::serve::Scheduler;
 use signing::api_token::Scope;
 use system::clock::SystemClock;
-use telemetry::log;
 use worker::content::Contents;
 use worker::routes::Routes;
 use worker::run::Worker;
 
-use crate::process;
+use crate::process::{self, Telemetry};
 use crate::scheduler::listen;
 use crate::token;
 
@@ -35,7 +34,7 @@ pub(crate) struct Arguments {
 
 pub(crate) async fn run(config: Option<&Path>, arguments: &Arguments) -> Result<ExitCode> {
     let (mut config, table) = process::configure(config)?;
-    log::start(&config.log);
+    let telemetry = Telemetry::start(&config, "dev")?;
     // The worker may use half of the files that may be open. The other half is for the scheduler.
     process::fit_worker(&mut config, process::raise_open_files() / 2);
     let stop = process::stop_on_signal()?;
@@ -48,11 +47,13 @@ pub(crate) async fn run(config: Option<&Path>, arguments: &Arguments) -> Result<
     else {
         return Ok(ExitCode::SUCCESS);
     };
-    let scheduler =
-        Scheduler::new(store.clone(), table.clone(), &config).map_err(|why| anyhow!(why))?;
+    let tracing = telemetry.tracing(&config, &store).await?;
+    let scheduler = Scheduler::new(store.clone(), table.clone(), &config, &tracing)
+        .map_err(|why| anyhow!(why))?;
     let contents = Contents::from_config(&config.content).map_err(|why| anyhow!(why))?;
     let routes = Routes::from_config(&config, store.clock()).map_err(|why| anyhow!(why))?;
-    let worker = Worker::new(store, routes, contents, table, config.worker.clone());
+    let worker =
+        Worker::new(store, routes, contents, table, config.worker.clone()).with_tracing(&tracing);
     eprint!(
         "{}",
         welcome(
@@ -72,6 +73,7 @@ pub(crate) async fn run(config: Option<&Path>, arguments: &Arguments) -> Result<
     worker.await.context("the worker failed")?;
     // Redis stops last, because the worker settles its attempts before it ends.
     redis.stop().await;
+    telemetry.shutdown().await;
     served.map(|()| ExitCode::SUCCESS)
 }
 

@@ -15,7 +15,12 @@ use store::connection::pool::Connections;
 use store::error::StoreError;
 use store::handle::Store;
 use system::open_files;
+use telemetry::ids::IdHasher;
+use telemetry::log;
+use telemetry::pipeline::{Pipeline, Process};
+use telemetry::spans::Tracing;
 use tokio::signal::unix::{SignalKind, signal};
+use tokio::task::spawn_blocking;
 use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
 
@@ -35,6 +40,47 @@ pub(crate) fn configure(file: Option<&Path>) -> Result<(Config, Arc<Table>)> {
         .policy()
         .map_err(|faults| anyhow!("the policy table has faults:\n{faults}"))?;
     Ok((config, table))
+}
+
+/// What a running process reports about itself.
+pub(crate) struct Telemetry {
+    pipeline: Pipeline,
+    process: Process,
+}
+
+impl Telemetry {
+    /// Starts the log, and the sending of traces and logs if an endpoint is configured. `role` is
+    /// the part of this process in the fleet.
+    pub(crate) fn start(config: &Config, role: &'static str) -> Result<Self> {
+        let process = Process {
+            role,
+            version: env!("CARGO_PKG_VERSION"),
+            queue: config.redis.prefix.clone(),
+        };
+        let pipeline = Pipeline::start(&config.telemetry, &process).map_err(|why| anyhow!(why))?;
+        log::start(&config.log, &pipeline);
+        Ok(Self { pipeline, process })
+    }
+
+    /// Returns what makes the spans of this process.
+    pub(crate) async fn tracing(&self, config: &Config, store: &Store) -> Result<Tracing> {
+        if !self.pipeline.sends_traces() {
+            return Ok(Tracing::off());
+        }
+        let key = &config.privacy.address_key;
+        let ids = if key.is_empty() {
+            IdHasher::new(store.address_key().await?.as_bytes())
+        } else {
+            IdHasher::new(key.reveal())
+        };
+        Ok(self.pipeline.tracing(&config.telemetry, &self.process, ids))
+    }
+
+    /// Sends what still waits, for two seconds at most.
+    pub(crate) async fn shutdown(self) {
+        let pipeline = self.pipeline;
+        let _ = spawn_blocking(|| pipeline.shutdown()).await;
+    }
 }
 
 /// Raises this process's limit of open files as far as the system allows. Returns the limit.

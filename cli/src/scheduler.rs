@@ -12,12 +12,11 @@ use clap::Args;
 use scheduler::access::Access;
 use scheduler::serve::{Scheduler, serve_until_ready};
 use system::clock::SystemClock;
-use telemetry::log;
 use tokio::net::TcpListener;
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
-use crate::process;
+use crate::process::{self, Telemetry};
 
 /// How long clients may take to receive their "not ready" answers once the store is open.
 const READY_MAX: Duration = Duration::from_secs(1);
@@ -31,7 +30,7 @@ pub(crate) struct Arguments {
 
 pub(crate) async fn run(config: Option<&Path>, arguments: &Arguments) -> Result<ExitCode> {
     let (mut config, table) = process::configure(config)?;
-    log::start(&config.log);
+    let telemetry = Telemetry::start(&config, "scheduler")?;
     config.fit_open_files(process::raise_open_files());
     let stop = process::stop_on_signal()?;
     let listener = listen(arguments.listen.or(config.scheduler.listen)).await?;
@@ -52,13 +51,13 @@ pub(crate) async fn run(config: Option<&Path>, arguments: &Arguments) -> Result<
         return Ok(ExitCode::SUCCESS);
     };
     let listener = TcpListener::from_std(listener)?;
-    let scheduler = Scheduler::new(store, table, &config).map_err(|why| anyhow!(why))?;
+    let tracing = telemetry.tracing(&config, &store).await?;
+    let scheduler = Scheduler::new(store, table, &config, &tracing).map_err(|why| anyhow!(why))?;
     tracing::info!(address = %listener.local_addr()?, "scheduler listens");
-    scheduler
-        .serve(listener, stop)
-        .await
-        .context("the scheduler failed")?;
+    let served = scheduler.serve(listener, stop).await;
     tracing::info!("scheduler stopped");
+    telemetry.shutdown().await;
+    served.context("the scheduler failed")?;
     Ok(ExitCode::SUCCESS)
 }
 

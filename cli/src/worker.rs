@@ -9,12 +9,11 @@ use anyhow::{Result, anyhow, bail};
 use clap::Args;
 use senders::settings::route::{Route, SenderSettings};
 use system::clock::SystemClock;
-use telemetry::log;
 use worker::content::Contents;
 use worker::routes::Routes;
 use worker::run::Worker;
 
-use crate::process;
+use crate::process::{self, Telemetry};
 
 #[derive(Debug, Args)]
 pub(crate) struct Arguments {
@@ -25,7 +24,7 @@ pub(crate) struct Arguments {
 
 pub(crate) async fn run(config: Option<&Path>, arguments: &Arguments) -> Result<ExitCode> {
     let (mut config, table) = process::configure(config)?;
-    log::start(&config.log);
+    let telemetry = Telemetry::start(&config, "worker")?;
     process::fit_worker(&mut config, process::raise_open_files());
     let logs = |route: &Route| matches!(route.sender, SenderSettings::Log);
     if config
@@ -52,9 +51,12 @@ pub(crate) async fn run(config: Option<&Path>, arguments: &Arguments) -> Result<
     );
     let contents = Contents::from_config(&config.content).map_err(|why| anyhow!(why))?;
     let routes = Routes::from_config(&config, store.clock()).map_err(|why| anyhow!(why))?;
+    let tracing = telemetry.tracing(&config, &store).await?;
     Worker::new(store, routes, contents, table, config.worker)
+        .with_tracing(&tracing)
         .run(stop)
         .await;
     tracing::info!("worker stopped");
+    telemetry.shutdown().await;
     Ok(ExitCode::SUCCESS)
 }

@@ -58,6 +58,8 @@ pub struct Api {
     pub answer_space: AnswerSpace,
     /// Reads bounces.
     pub reader: Reader,
+    /// The address of a trace in a trace viewer, with `{trace_id}` in it.
+    pub trace_url: Option<Arc<str>>,
     /// Cancelled when the process stops. Streams of events then end.
     pub stop: CancellationToken,
 }

@@ -14,6 +14,7 @@ use futures::future::OptionFuture;
 use policy::table::Table;
 use store::error::StoreError;
 use store::handle::Store;
+use telemetry::spans::Tracing;
 use tokio::net::TcpListener;
 use tokio::sync::Semaphore;
 use tokio::time::sleep;
@@ -52,6 +53,8 @@ pub struct Scheduler {
     hooks: Hooks,
     fetch: Arc<dyn Fetch>,
     access_settings: config::access::Access,
+    /// The address of a trace in a trace viewer, with `{trace_id}` in it.
+    trace_url: Option<Arc<str>>,
 }
 
 impl Scheduler {
@@ -60,7 +63,12 @@ impl Scheduler {
     /// # Errors
     /// If the cron expression of an upkeep task or the file of tokens cannot be read, or if no DNS
     /// server is known. The text names the key.
-    pub fn new(store: Store, table: Arc<Table>, config: &Config) -> Result<Self, String> {
+    pub fn new(
+        store: Store,
+        table: Arc<Table>,
+        config: &Config,
+        tracing: &Tracing,
+    ) -> Result<Self, String> {
         let upkeep = Upkeep::from_config(store.clone(), config)?;
         let routes = config
             .routes
@@ -74,7 +82,8 @@ impl Scheduler {
         }
         let (limits, grace) = (Limits::from_config(config), config.scheduler.grace);
         let accept = Accept::new(store.clone(), table, placer)
-            .with_suppress_timeout(config.scheduler.suppress_timeout);
+            .with_suppress_timeout(config.scheduler.suppress_timeout)
+            .with_tracing(tracing.clone());
         let reports = Reports::new(accept.clone(), store.clone(), config);
         let access = Arc::new(Access::from_config(&config.access, store.clock().clone())?);
         let (hooks, access_settings, lmtp) = (
@@ -103,6 +112,7 @@ impl Scheduler {
             hooks,
             fetch,
             access_settings,
+            trace_url: config.telemetry.trace_url.as_deref().map(Arc::from),
         })
     }
 
@@ -168,6 +178,7 @@ impl Scheduler {
             batch_permits,
             answer_space,
             reader,
+            trace_url: self.trace_url,
             stop: stop.clone(),
         };
         let upkeep = tokio::spawn(self.upkeep.run(stop.clone()));

@@ -5,6 +5,7 @@ use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
+use classify::fingerprint::fingerprint;
 use domain::clock::Clock;
 use domain::destination::Destination;
 use domain::job::Message;
@@ -20,6 +21,7 @@ use senders::in_doubt::InDoubt;
 use senders::lease_end::LeaseEnd;
 use store::claim::LeasedJob;
 use store::settle::Settlement;
+use telemetry::spans::{AttemptSpan, Judged, Settling, Starting, Tracing};
 use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
 
@@ -49,6 +51,15 @@ pub struct Attempter {
     table: Arc<Table>,
     clock: Arc<dyn Clock>,
     troubles: RouteTroubles,
+    tracing: Tracing,
+}
+
+/// The end of an attempt.
+pub struct Ended {
+    /// What is to be settled.
+    pub settlement: Settlement,
+    /// The span that the settling belongs to, if the attempt is traced.
+    pub span: Option<Settling>,
 }
 
 impl Attempter {
@@ -65,7 +76,14 @@ impl Attempter {
             table,
             clock,
             troubles: RouteTroubles::default(),
+            tracing: Tracing::off(),
         }
+    }
+
+    /// Returns the same attempter, which records its attempts with `tracing`.
+    #[must_use]
+    pub fn with_tracing(self, tracing: Tracing) -> Self {
+        Self { tracing, ..self }
     }
 
     /// Tries a leased job and returns its settlement. It never fails, because a failed delivery is
@@ -81,8 +99,60 @@ impl Attempter {
         leased: LeasedJob,
         cancel: &CancellationToken,
         lease_end: &LeaseEnd,
+    ) -> Option<Box<Ended>> {
+        let span = self.start_span(&leased);
+        let settlement = span
+            .around(self.try_messages(leased, cancel, lease_end, &span))
+            .await;
+        let settling = span.settling();
+        span.end();
+        settlement.map(|settlement| {
+            Box::new(Ended {
+                settlement: *settlement,
+                span: settling,
+            })
+        })
+    }
+
+    /// Starts the span of an attempt.
+    fn start_span(&self, leased: &LeasedJob) -> AttemptSpan {
+        if self.tracing.is_off() {
+            return AttemptSpan::default();
+        }
+        let job = &leased.job;
+        let messages = || {
+            job.messages
+                .iter()
+                .filter(|message| message.accepted.is_none())
+        };
+        let Some(first) = messages().next() else {
+            return AttemptSpan::default();
+        };
+        let starting = Starting {
+            job: &leased.lease.job,
+            destination: job.head.destination.as_str(),
+            number: job.head.attempt + 1,
+            message: &first.id,
+            previous: job
+                .head
+                .history
+                .last()
+                .and_then(|last| last.traceparent.as_deref()),
+            since_bounce: leased.claimed_at.since(first.bounced_at),
+            late: leased.claimed_at.since(leased.lease.due),
+        };
+        let origins = messages().filter_map(|message| message.traceparent.as_deref());
+        self.tracing.process(&starting, origins)
+    }
+
+    async fn try_messages(
+        &self,
+        leased: LeasedJob,
+        cancel: &CancellationToken,
+        lease_end: &LeaseEnd,
+        span: &AttemptSpan,
     ) -> Option<Box<Settlement>> {
-        let mut progress = Progress::new(leased);
+        let mut progress = Progress::new(leased, span.traceparent());
         progress.confirm_expired();
         progress.drop_expired();
         if let Some(settlement) = self.end_by_age(&mut progress) {
@@ -90,7 +160,7 @@ impl Attempter {
         }
         while let Some(message) = progress.waiting.front() {
             let Some((outcome, transcript)) = self
-                .send_unless_cancelled(&progress, message, cancel, lease_end)
+                .send_unless_cancelled(&progress, message, cancel, lease_end, span)
                 .await
             else {
                 return progress.interrupt(self.clock.now());
@@ -100,6 +170,7 @@ impl Attempter {
             if !cancel.is_cancelled() {
                 self.log_trouble(message, &outcome);
             }
+            note_judged(span, &outcome, &decision);
             progress.note(&outcome, transcript);
             progress.feedback = feedback(&outcome, &decision);
             if let Some(settlement) = progress.conclude(&outcome, &decision, self.clock.now()) {
@@ -149,9 +220,11 @@ impl Attempter {
         message: &Message,
         cancel: &CancellationToken,
         lease_end: &LeaseEnd,
+        span: &AttemptSpan,
     ) -> Option<(Outcome, Option<Transcript>)> {
         let in_doubt = InDoubt::with_lease_end(cancel.clone(), lease_end.clone());
-        let mut sending = pin!(self.send_when_files_are_free(progress, message, in_doubt.clone()));
+        let mut sending =
+            pin!(self.send_when_files_are_free(progress, message, in_doubt.clone(), span));
         if let Some(ended) = cancel.run_until_cancelled(&mut sending).await {
             return Some(ended);
         }
@@ -180,10 +253,11 @@ impl Attempter {
         progress: &Progress,
         message: &Message,
         in_doubt: InDoubt,
+        span: &AttemptSpan,
     ) -> (Outcome, Option<Transcript>) {
         let mut pause = SHORTAGE_PAUSE;
         loop {
-            let sent = self.send(progress, message, in_doubt.clone()).await;
+            let sent = self.send(progress, message, in_doubt.clone(), span).await;
             if !is_shortage(&sent.0) || pause > SHORTAGE_PAUSE_MAX {
                 return sent;
             }
@@ -198,6 +272,7 @@ impl Attempter {
         progress: &Progress,
         message: &Message,
         in_doubt: InDoubt,
+        span: &AttemptSpan,
     ) -> (Outcome, Option<Transcript>) {
         let ours = |kind, text| (Outcome::Unreachable(Fault::ours(kind, text)), None);
         let Some(sender) = self.routes.sender(message.route.as_deref()) else {
@@ -218,13 +293,18 @@ impl Attempter {
             None => None,
             // Boxed, because otherwise the future that reads content would make every attempt's
             // future some kilobytes larger.
-            Some(content) => match Box::pin(self.contents.read(content)).await {
-                Ok(content) => Some(content),
-                Err(ContentError::Missing(why)) => {
-                    return (Outcome::Unreadable(why.to_owned()), None);
+            Some(content) => {
+                let began = span.now();
+                let read = Box::pin(self.contents.read(content)).await;
+                span.content(began, read.as_ref().err().map(|_| "unreadable"));
+                match read {
+                    Ok(content) => Some(content),
+                    Err(ContentError::Missing(why)) => {
+                        return (Outcome::Unreadable(why.to_owned()), None);
+                    }
+                    Err(ContentError::Unread(fault)) => return (Outcome::Unreachable(fault), None),
                 }
-                Err(ContentError::Unread(fault)) => return (Outcome::Unreachable(fault), None),
-            },
+            }
         };
         let attempt = Attempt {
             job: progress.leased.lease.job.clone(),
@@ -239,15 +319,23 @@ impl Attempter {
             scope: IdempotencyScope::of(&progress.leased.job.head),
             in_doubt,
             stream: message.stream.clone(),
-            traceparent: message.traceparent.clone(),
+            traceparent: span.traceparent().or_else(|| message.traceparent.clone()),
             metadata: message.metadata.clone(),
             content,
         };
         // Checked here for all senders. A sender that connects first checks again once connected.
         attempt.in_doubt.may_send().await;
+        let began = span.now();
         let (outcome, transcript) = sender.send_traced(&attempt).await;
-        if let Some(transcript) = &transcript {
-            log_transcript(transcript, &progress.leased.job.head.destination);
+        match &transcript {
+            Some(transcript) => {
+                log_transcript(transcript, &progress.leased.job.head.destination);
+                span.smtp(began, transcript, &outcome);
+            }
+            None => {
+                let kind = self.routes.kind(message.route.as_deref());
+                span.handed_over(began, kind, &outcome);
+            }
         }
         (outcome, transcript)
     }
@@ -309,6 +397,30 @@ fn log_transcript(transcript: &Transcript, destination: &Destination) {
         %destination, %phase, host, address, tls, reused, unknown, ms,
         "an attempt over SMTP has ended"
     );
+}
+
+/// Records in the span of an attempt what the policy made of a message's outcome.
+fn note_judged(span: &AttemptSpan, outcome: &Outcome, decision: &Decision<'_>) {
+    let is_ours = matches!(outcome, Outcome::Unreachable(fault) if fault.side == Side::Ours);
+    let (verdict, is_given_up) = match decision.verdict {
+        Verdict::Close => ("close", false),
+        Verdict::RetryAfter(_) => ("retry", false),
+        Verdict::Confirm(_) => ("confirm", false),
+        Verdict::Hold(_) => ("hold", false),
+        Verdict::DropMessage => ("drop_message", true),
+        Verdict::DropAll => ("drop_all", true),
+        Verdict::Retire { .. } => ("retire", true),
+    };
+    let judged = Judged {
+        outcome,
+        verdict,
+        row: decision.row.map(|row| row.name.as_str()),
+        attempts_max: decision
+            .row
+            .and_then(|row| row.delays.len().try_into().ok()),
+        is_error: is_given_up || is_ours,
+    };
+    span.judge(&judged, |reply| fingerprint(&reply.text));
 }
 
 /// Whether nothing was sent because this process may open no more files for now.

@@ -24,6 +24,8 @@ const MISSING_MAX: usize = 100;
 #[derive(Clone)]
 struct Entry {
     sender: Arc<dyn Sender>,
+    /// What kind of sender it is, for traces and metrics.
+    kind: &'static str,
     confirm: Duration,
 }
 
@@ -61,23 +63,40 @@ impl Routes {
         };
         let sessions = OpenSessions::new(config.worker.connections_max);
         for route in &config.routes {
-            let sender: Arc<dyn Sender> = match &route.sender {
-                SenderSettings::Log => Arc::new(LogSender),
-                SenderSettings::Smtp(settings) => Arc::new(SmtpSender::with_shared_limit(
-                    settings.clone(),
-                    sessions.clone(),
-                )),
-                SenderSettings::Mx(settings) => Arc::new(MxSender::with_shared_limit(
-                    settings.clone(),
-                    sessions.clone(),
-                )),
-                SenderSettings::Http(settings) => Arc::new(
-                    HttpSender::new((**settings).clone(), clock.clone())
-                        .map_err(|why| format!("route.{}: {why}", route.name))?,
+            let (kind, sender): (_, Arc<dyn Sender>) = match &route.sender {
+                SenderSettings::Log => ("log", Arc::new(LogSender)),
+                SenderSettings::Smtp(settings) => (
+                    "smtp",
+                    Arc::new(SmtpSender::with_shared_limit(
+                        settings.clone(),
+                        sessions.clone(),
+                    )),
                 ),
-                SenderSettings::Command(settings) => Arc::new(CommandSender::new(settings.clone())),
+                SenderSettings::Mx(settings) => (
+                    "mx",
+                    Arc::new(MxSender::with_shared_limit(
+                        settings.clone(),
+                        sessions.clone(),
+                    )),
+                ),
+                SenderSettings::Http(settings) => (
+                    "http",
+                    Arc::new(
+                        HttpSender::new((**settings).clone(), clock.clone())
+                            .map_err(|why| format!("route.{}: {why}", route.name))?,
+                    ),
+                ),
+                SenderSettings::Command(settings) => {
+                    ("command", Arc::new(CommandSender::new(settings.clone())))
+                }
             };
-            routes = routes.with_confirm(&route.name, sender, route.confirm);
+            let confirm = route.confirm;
+            let entry = Entry {
+                sender,
+                kind,
+                confirm,
+            };
+            routes.entries.insert(route.name.clone(), entry);
         }
         Ok(routes)
     }
@@ -91,8 +110,12 @@ impl Routes {
     /// Adds a route on which an accepted message waits this long for a bounce.
     #[must_use]
     pub fn with_confirm(mut self, name: &str, sender: Arc<dyn Sender>, confirm: Duration) -> Self {
-        self.entries
-            .insert(name.to_owned(), Entry { sender, confirm });
+        let entry = Entry {
+            sender,
+            kind: "custom",
+            confirm,
+        };
+        self.entries.insert(name.to_owned(), entry);
         self
     }
 
@@ -100,6 +123,12 @@ impl Routes {
     /// the route does not exist.
     pub fn sender(&self, route: Option<&str>) -> Option<&Arc<dyn Sender>> {
         self.entry(route).map(|entry| &entry.sender)
+    }
+
+    /// Returns the kind of a route's sender, as `sender` in the configuration has it. A sender that
+    /// a program has added is `custom`.
+    pub(crate) fn kind(&self, route: Option<&str>) -> &'static str {
+        self.entry(route).map_or("none", |entry| entry.kind)
     }
 
     /// Returns how long a message that was accepted on a route waits for a bounce.

@@ -5,7 +5,7 @@
 use std::collections::HashSet;
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use domain::clock::Timestamp;
 use futures::FutureExt;
@@ -15,6 +15,7 @@ use senders::lease_end::LeaseEnd;
 use store::claim::{ClaimBounds, Claimed, LeasedJob};
 use store::error::StoreError;
 use store::handle::Store;
+use telemetry::spans::Tracing;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::task::{JoinError, JoinSet};
 use tokio::time::{Instant, timeout, timeout_at};
@@ -57,6 +58,7 @@ pub struct Worker {
     store: Store,
     attempter: Arc<Attempter>,
     settings: config::model::Worker,
+    tracing: Tracing,
 }
 
 /// The state of the loop.
@@ -114,7 +116,19 @@ impl Worker {
             store,
             attempter,
             settings,
+            tracing: Tracing::off(),
         }
+    }
+
+    /// Returns the same worker, which records its claims and attempts with `tracing`.
+    #[must_use]
+    pub fn with_tracing(mut self, tracing: &Tracing) -> Self {
+        self.attempter = match Arc::try_unwrap(self.attempter) {
+            Ok(attempter) => Arc::new(attempter.with_tracing(tracing.clone())),
+            Err(shared) => shared,
+        };
+        self.tracing = tracing.clone();
+        self
     }
 
     /// Works until `stop` is cancelled, and then drains: it claims nothing more, lets running
@@ -150,7 +164,7 @@ impl Worker {
             lease,
             hanging,
         };
-        let settler = settler::start(self.store.clone(), settings);
+        let settler = settler::start(self.store.clone(), settings, self.tracing.clone());
         let running = Loop {
             permits,
             places,
@@ -280,9 +294,12 @@ impl Loop {
                 unproven: places.len(),
             };
             let store = self.worker.store.clone();
+            let tracing = self.worker.tracing.clone();
             self.under_way.spawn(async move {
                 let asked_at = store.clock().monotonic();
+                let began = SystemTime::now();
                 let claimed = store.claim(turn.shard, bounds).await;
+                note_received(&tracing, began, turn.shard, &claimed);
                 Visit {
                     turn,
                     permits,
@@ -485,6 +502,24 @@ impl Loop {
         }
         (self.settler, self.presence)
     }
+}
+
+/// Records a claim that returned jobs.
+fn note_received(
+    tracing: &Tracing,
+    began: SystemTime,
+    shard: u16,
+    claimed: &Result<Claimed, StoreError>,
+) {
+    let Ok(Claimed { jobs, .. }) = claimed else {
+        return;
+    };
+    if tracing.is_off() || jobs.is_empty() {
+        return;
+    }
+    let messages = jobs.iter().flat_map(|leased| &leased.job.messages);
+    let origins = messages.filter_map(|message| message.traceparent.as_deref());
+    tracing.received(began, shard, jobs.len(), origins);
 }
 
 /// Takes as many permits as are free, up to `max`.

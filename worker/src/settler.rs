@@ -30,7 +30,7 @@ use futures::stream::{FuturesUnordered, StreamExt};
 use store::claim::{Lease, LeaseKey};
 use store::handle::Store;
 use store::lease::Extended;
-use store::settle::Settlement;
+use telemetry::spans::Tracing;
 use tokio::sync::OwnedSemaphorePermit;
 use tokio::sync::mpsc::{self, Receiver, UnboundedReceiver, UnboundedSender};
 use tokio::task::JoinHandle;
@@ -41,6 +41,7 @@ mod held;
 mod reporter;
 mod stage;
 
+use crate::attempt::Ended;
 use crate::soon::wait_until;
 pub use hanging::HangSettings;
 use hanging::Hanging;
@@ -63,7 +64,7 @@ pub enum Notice {
     /// An attempt ended. Its permit is freed when the settlement is in the store. If the store does
     /// not answer, it is freed at once: no jobs of that shard are claimed then, and other shards
     /// need the permits.
-    Ended(Slot, Box<Settlement>, OwnedSemaphorePermit),
+    Ended(Slot, Box<Ended>, OwnedSemaphorePermit),
     /// An attempt crashed or did not end in time, so there is nothing to settle. The job lapses.
     Crashed(Slot, Lease),
     /// An attempt was cancelled before anything was sent, and nothing will be sent. The job is
@@ -147,11 +148,11 @@ struct Settler {
 }
 
 /// Starts a settler for all shards of a store.
-pub fn start(store: Store, settings: SettlerSettings) -> SettlerHandle {
+pub fn start(store: Store, settings: SettlerSettings, tracing: Tracing) -> SettlerHandle {
     let (notices, receiver) = mpsc::unbounded_channel();
     let (visit_sender, visit_requests) = mpsc::channel(2 * usize::from(store.shards()));
     let shards = (0..store.shards()).map(|_| Shard::default()).collect();
-    let reporter = Arc::new(StoreReporter::new(store, visit_sender));
+    let reporter = Arc::new(StoreReporter::new(store, visit_sender, tracing));
     let hanging = Hanging::new(settings.hanging.clone());
     let settler = Settler {
         reporter: reporter.clone(),
@@ -221,10 +222,11 @@ impl Settler {
             Notice::PlacesWanted(shard, destinations) => {
                 return self.hanging.note_places_wanted(shard, destinations);
             }
-            Notice::Ended(slot, settlement, permit) => {
+            Notice::Ended(slot, ended, permit) => {
                 self.held.remove(slot);
                 let pending = &mut self.shards[usize::from(slot.lease.shard)].pending;
-                pending.ended.push(*settlement);
+                pending.ended.push(ended.settlement);
+                pending.spans.extend(ended.span);
                 if !self.reporter.is_behind(slot.lease.shard) {
                     pending.permits.push(permit);
                 }

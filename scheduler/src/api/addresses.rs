@@ -7,12 +7,12 @@ use domain::account::Account;
 use domain::address::Address;
 use domain::job::{FailedAttempt, JobId};
 use domain::standing::{Standing, StandingRecord};
-use policy::table::Table;
 use serde::Deserialize;
 use serde_json::{Value, json};
 use store::address::JobReport;
 use store::facts::FactOrCommand;
 use store::wait_reason::WaitsFor;
+use telemetry::traceparent::trace_id;
 
 use super::Api;
 use super::fields::{Body, Object};
@@ -47,7 +47,7 @@ pub async fn get(
     let mut wire = describe(&id, report.standing.as_ref(), &api);
     wire["job"] = report
         .job
-        .map_or(Value::Null, |job| describe_job(&job, api.accept.table()));
+        .map_or(Value::Null, |job| describe_job(&job, &api));
     Ok(Json(wire))
 }
 
@@ -166,7 +166,8 @@ fn describe(id: &JobId, record: Option<&StandingRecord>, api: &Api) -> Value {
     wire
 }
 
-fn describe_job(report: &JobReport, table: &Table) -> Value {
+fn describe_job(report: &JobReport, api: &Api) -> Value {
+    let table = api.accept.table();
     let job = &report.job;
     let messages: Vec<Value> = job
         .messages
@@ -186,9 +187,7 @@ fn describe_job(report: &JobReport, table: &Table) -> Value {
         .head
         .history
         .iter()
-        .map(|FailedAttempt { attempt, at, reply }| {
-            json!({"attempt": attempt, "at": at, "reply": reply})
-        })
+        .map(|tried| describe_attempt(tried, api.trace_url.as_deref()))
         .collect();
     json!({
         "id": job.id.key(),
@@ -205,6 +204,24 @@ fn describe_job(report: &JobReport, table: &Table) -> Value {
         "messages": messages,
         "history": history,
     })
+}
+
+/// Describes an attempt, with its trace if it was sent to a collector.
+fn describe_attempt(tried: &FailedAttempt, trace_url: Option<&str>) -> Value {
+    let FailedAttempt {
+        attempt,
+        at,
+        reply,
+        traceparent,
+    } = tried;
+    let mut wire = json!({"attempt": attempt, "at": at, "reply": reply});
+    if let Some(trace) = traceparent.as_deref().and_then(trace_id) {
+        wire["trace_id"] = json!(trace);
+        if let Some(url) = trace_url {
+            wire["trace_url"] = json!(url.replace("{trace_id}", trace));
+        }
+    }
+    wire
 }
 
 fn describe_wait(waits_for: &WaitsFor) -> Value {

@@ -14,6 +14,7 @@ use serde::ser::{Serialize, SerializeMap, Serializer};
 use serde_json::Value;
 use store::error::StoreError;
 use store::schedule::{Answer, Arrival, Purpose};
+use telemetry::spans::{Arriving, SendSpan};
 
 mod facts;
 mod handle;
@@ -49,19 +50,50 @@ impl Accept {
         let now = self.store.clock().now();
         let mut rulings = RowCache::new(&self.table);
         let placed = bounces.into_iter().zip(destinations);
-        let arrivals: Vec<Arrival> = placed
+        let mut arrivals: Vec<Arrival> = placed
             .map(|(bounce, destination)| judge(bounce, destination, &mut rulings, now))
             .collect();
         drop(rulings);
-        let answers = self
-            .refute_all(&arrivals, self.store.schedule(&arrivals).await?)
-            .await?;
+        let spans = self.start_spans(&mut arrivals);
+        let scheduled = async {
+            let answers = self.store.schedule(&arrivals).await?;
+            self.refute_all(&arrivals, answers).await
+        };
+        let answers = match scheduled.await {
+            Ok(answers) => answers,
+            Err(err) => {
+                spans.into_iter().for_each(SendSpan::fail);
+                return Err(err);
+            }
+        };
+        for (span, answer) in spans.into_iter().zip(&answers) {
+            span.end(word(answer));
+        }
         let answered = |(arrival, answer): (Arrival, Answer)| Answered {
             answer,
             job: arrival.job.key(),
             policy: arrival.head.policy,
         };
         Ok(arrivals.into_iter().zip(answers).map(answered).collect())
+    }
+
+    /// Starts a span for each bounce, and puts it into the message in place of the platform's. If
+    /// nothing is traced, the messages keep the platform's.
+    fn start_spans(&self, arrivals: &mut [Arrival]) -> Vec<SendSpan> {
+        if self.tracing.is_off() {
+            return Vec::new();
+        }
+        let start = |arrival: &mut Arrival| {
+            let span = self.tracing.send(&Arriving {
+                job: &arrival.job.key(),
+                destination: arrival.head.destination.as_str(),
+                message: &arrival.message.id,
+                traceparent: arrival.message.traceparent.as_deref(),
+            });
+            arrival.message.traceparent = span.traceparent();
+            span
+        };
+        arrivals.iter_mut().map(start).collect()
     }
 }
 
@@ -117,22 +149,26 @@ impl Answered {
     }
 }
 
+/// Returns the word of the API for an answer.
+fn word(answer: &Answer) -> &'static str {
+    match answer {
+        Answer::Scheduled { .. } => "scheduled",
+        Answer::Joined { .. } => "joined",
+        Answer::Duplicate => "duplicate",
+        Answer::Stale => "stale",
+        Answer::Retired(_) => "retired",
+        Answer::Dropped => "dropped",
+        Answer::Deferred { .. } => "deferred",
+        // `refute_all` has replaced this answer by another.
+        Answer::Accepted(_) => "duplicate",
+    }
+}
+
 /// Writes the answer in the form of the API.
 impl Serialize for Answered {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        let word = match &self.answer {
-            Answer::Scheduled { .. } => "scheduled",
-            Answer::Joined { .. } => "joined",
-            Answer::Duplicate => "duplicate",
-            Answer::Stale => "stale",
-            Answer::Retired(_) => "retired",
-            Answer::Dropped => "dropped",
-            Answer::Deferred { .. } => "deferred",
-            // `refute_all` has replaced this answer by another.
-            Answer::Accepted(_) => "duplicate",
-        };
         let mut wire = serializer.serialize_map(None)?;
-        wire.serialize_entry("answer", word)?;
+        wire.serialize_entry("answer", word(&self.answer))?;
         wire.serialize_entry("job", &self.job)?;
         match &self.answer {
             Answer::Scheduled { due } => wire.serialize_entry("due", due)?,

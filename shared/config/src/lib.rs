@@ -14,3 +14,4 @@ mod read;
 pub mod redis;
 pub mod return_paths;
 pub mod stream;
+pub mod telemetry;

@@ -9,6 +9,7 @@ use placement::providers::Providers;
 use senders::settings::route::Route;
 use store::places::PlaceBounds;
 use telemetry::log::Log;
+use telemetry::settings::Settings;
 use typed_toml::hosts::HostRule;
 
 use crate::access::Access;
@@ -19,6 +20,7 @@ use crate::lmtp::Lmtp;
 use crate::redis::Redis;
 use crate::return_paths::ReturnPaths;
 use crate::stream::Stream;
+use crate::telemetry::Privacy;
 
 /// The whole configuration.
 #[derive(Clone, Debug, Default)]
@@ -49,6 +51,10 @@ pub struct Config {
     pub upkeep: Upkeep,
     /// `[log]`
     pub log: Log,
+    /// `[telemetry]`
+    pub telemetry: Settings,
+    /// `[privacy]`
+    pub privacy: Privacy,
     /// `[placement]`
     pub placement: Placement,
     /// `[verp]`

@@ -18,12 +18,13 @@ use typed_toml::section::Section;
 
 use crate::cron::read_cron;
 use crate::model::{Config, Job, Journal, Placement, Policy, Scheduler, Upkeep, Worker};
+use crate::telemetry::read_telemetry;
 
 /// Reads the keys of one section.
 type Reader = fn(&mut Config, &mut Section<'_, '_>);
 
 /// Each section of the file with its reader, in the order of `default.toml`.
-const SECTIONS: [(&str, Reader); 15] = [
+const SECTIONS: [(&str, Reader); 17] = [
     ("redis", |config, section| config.redis.read(section)),
     ("scheduler", |config, section| {
         config.scheduler.read(section);
@@ -47,6 +48,10 @@ const SECTIONS: [(&str, Reader); 15] = [
     ("journal", |config, section| config.journal.read(section)),
     ("upkeep", |config, section| config.upkeep.read(section)),
     ("log", |config, section| read_log(&mut config.log, section)),
+    ("telemetry", |config, section| {
+        read_telemetry(&mut config.telemetry, section);
+    }),
+    ("privacy", |config, section| config.privacy.read(section)),
     ("placement", |config, section| {
         config.placement.read(section);
     }),
@@ -276,7 +281,14 @@ impl Journal {
 fn read_log(log: &mut Log, section: &mut Section<'_, '_>) {
     set(
         &mut log.format,
-        section.choice("format", &[("text", Format::Text), ("json", Format::Json)]),
+        section.choice(
+            "format",
+            &[
+                ("auto", Format::Auto),
+                ("text", Format::Text),
+                ("json", Format::Json),
+            ],
+        ),
     );
     set(&mut log.filter, section.text("filter").map(str::to_owned));
 }

@@ -5,8 +5,9 @@
 //!
 //! ```text
 //! record  = head *( LF message )
-//! head    = {"v":1,"d":destination,"a":attempts,["s":status,]"p":row,"c":ms,["o":true,]"h":[try,…]}
-//! try     = {"a":attempt,"t":ms,"r":reply}
+//! head    = {"v":1,"d":destination,"a":attempt,["s":status,]"p":row,"c":ms,["o":true,]
+//!            "h":[failed,…]}
+//! failed  = {"a":attempt,"t":ms,"r":reply[,"p":traceparent]}
 //! message = {"i":id,"b":ms,[accepted,]…}          what follows is read by Rust only
 //! accepted = "y":{"a":attempt,"t":ms,"u":ms,"k":serial}
 //! ```
@@ -165,6 +166,9 @@ pub struct FailedAttempt {
     /// The mail system's reply, or the reason why there was none; shortened.
     #[serde(rename = "r")]
     pub reply: String,
+    /// The span of the attempt (W3C Trace Context), if it was sent to a collector.
+    #[serde(rename = "p", default, skip_serializing_if = "Option::is_none")]
+    pub traceparent: Option<String>,
 }
 
 /// One message that waits in a job.
@@ -361,6 +365,7 @@ impl Head {
             attempt,
             at,
             reply: reply[..end].to_owned(),
+            traceparent: None,
         });
     }
 
@@ -509,8 +514,14 @@ mod tests {
             "{line}"
         );
         let end = ",\"h\":[{\"a\":0,\"t\":1763716200000,\"r\":\"";
-        assert!(head.starts_with("{\"v\":1,\"d\":\"example.com\",\"a\":"), "{head}");
-        assert!(head.contains("\"c\":1763716200000") && head.contains(end), "{head}");
+        assert!(
+            head.starts_with("{\"v\":1,\"d\":\"example.com\",\"a\":"),
+            "{head}"
+        );
+        assert!(
+            head.contains("\"c\":1763716200000") && head.contains(end),
+            "{head}"
+        );
     }
 
     #[test]

@@ -2,6 +2,7 @@
 //! start.
 
 use deadpool_redis::redis::pipe;
+use ring::rand::{SecureRandom, SystemRandom};
 
 use crate::error::StoreError;
 use crate::handle::Store;
@@ -39,6 +40,29 @@ impl Store {
             )));
         }
         Ok(())
+    }
+
+    /// Returns the key of the hashes that stand for addresses in logs and traces. The first process
+    /// of the fleet creates it, and all others use the same.
+    pub async fn address_key(&self) -> Result<String, StoreError> {
+        let mut own = [0; 16];
+        SystemRandom::new()
+            .fill(&mut own)
+            .map_err(|_| StoreError::Refused("this machine has no random numbers".to_owned()))?;
+        let (meta, own) = (
+            self.keys.meta(),
+            format!("{:032x}", u128::from_be_bytes(own)),
+        );
+        let (key,): (String,) = self
+            .connections
+            .pipeline(
+                pipe()
+                    .hset_nx(&meta, "address_key", own)
+                    .ignore()
+                    .hget(&meta, "address_key"),
+            )
+            .await?;
+        Ok(key)
     }
 
     /// Verifies that Redis answers.

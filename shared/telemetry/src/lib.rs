@@ -1,4 +1,15 @@
-//! Logs, and later traces and metrics, of a process. Addresses are personal data and never appear
-//! in them.
+//! What a process reports about itself: its log, the traces of retry chains, and metrics. Addresses
+//! are personal data and appear in none of them.
 
+mod budget;
+pub mod ids;
+mod line;
 pub mod log;
+pub mod names;
+pub mod pipeline;
+mod sampler;
+pub mod settings;
+pub mod spans;
+pub mod traceparent;
+
+pub use budget::Lost;

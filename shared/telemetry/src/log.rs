@@ -1,9 +1,16 @@
 //! The log of a process. Addresses are personal data and never appear in it: their `Debug` and
-//! `Display` are redacted, and a line about a job names only its destination.
+//! `Display` are redacted, and a line about a job names only its destination and its hash.
 
 use std::io::{self, IsTerminal};
 
-use tracing_subscriber::EnvFilter;
+use opentelemetry_appender_tracing::layer::OpenTelemetryTracingBridge;
+use tracing_subscriber::filter::FilterFn;
+use tracing_subscriber::layer::{Layer, SubscriberExt};
+use tracing_subscriber::util::SubscriberInitExt;
+use tracing_subscriber::{EnvFilter, fmt};
+
+use crate::line::Line;
+use crate::pipeline::Pipeline;
 
 /// How the log is written.
 #[derive(Clone, Debug, Default)]
@@ -17,27 +24,45 @@ pub struct Log {
 /// How a line of the log is written.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Format {
-    /// For people.
+    /// For people on a terminal, as JSON otherwise.
     #[default]
+    Auto,
+    /// For people.
     Text,
     /// As one JSON object.
     Json,
 }
 
-/// Starts the log on standard error. `RUST_LOG` overrides the configured filter. Call it once per
-/// process; a second call changes nothing.
-pub fn start(log: &Log) {
+/// Libraries whose own lines about sending must not be sent: each would cause another.
+const SENDS: [&str; 6] = ["opentelemetry", "tonic", "h2", "hyper", "reqwest", "tower"];
+
+/// Starts the log on standard error, and to a collector if `pipeline` sends logs. `RUST_LOG`
+/// overrides the configured filter. Call it once per process; a second call changes nothing.
+pub fn start(log: &Log, pipeline: &Pipeline) {
     let filter = EnvFilter::try_from_default_env()
         .or_else(|_| EnvFilter::try_new(&log.filter))
         .unwrap_or_else(|_| EnvFilter::new("info"));
-    let builder = tracing_subscriber::fmt()
-        .with_env_filter(filter)
-        .with_writer(io::stderr)
-        .with_target(false);
-    // An error means that a log was started before. That log stays active.
-    let _ = if log.format == Format::Json {
-        builder.json().flatten_event(true).try_init()
-    } else {
-        builder.with_ansi(io::stderr().is_terminal()).try_init()
+    let is_terminal = io::stderr().is_terminal();
+    let is_json = match log.format {
+        Format::Auto => !is_terminal,
+        Format::Text => false,
+        Format::Json => true,
     };
+    let lines = fmt::layer()
+        .with_writer(io::stderr)
+        .with_ansi(is_terminal && !is_json)
+        .event_format(Line::new(is_json));
+    let sent = pipeline.logger().map(|logger| {
+        OpenTelemetryTracingBridge::new(logger).with_filter(FilterFn::new(|line| {
+            !SENDS
+                .iter()
+                .any(|library| line.target().starts_with(library))
+        }))
+    });
+    // An error means that a log was started before. That log stays active.
+    let _ = tracing_subscriber::registry()
+        .with(filter)
+        .with(lines)
+        .with(sent)
+        .try_init();
 }

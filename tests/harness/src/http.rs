@@ -6,6 +6,7 @@ use reqwest::{Client, RequestBuilder, Response};
 use scheduler::serve::Scheduler;
 use serde_json::Value;
 use store::handle::Store;
+use telemetry::spans::Tracing;
 use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
 use tokio_util::sync::{CancellationToken, DropGuard};
@@ -43,8 +44,8 @@ impl Http {
 
     /// Starts a scheduler on this store.
     pub async fn serve_on(store: &Store, config: &Config) -> Self {
-        let scheduler =
-            Scheduler::new(store.clone(), Table::embedded(), config).expect("the config is valid");
+        let scheduler = Scheduler::new(store.clone(), Table::embedded(), config, &Tracing::off())
+            .expect("the config is valid");
         Self::serve_scheduler(scheduler).await
     }
 

@@ -236,7 +236,8 @@ async fn missing_content_drops_its_message_and_does_not_count_against_the_addres
             &LeaseEnd::default(),
         )
         .await
-        .unwrap();
+        .unwrap()
+        .settlement;
     assert_eq!(world.settle(&settlement).await, Settled::Done);
     let missing = Some(DropReason::ContentMissing.as_str().to_owned());
     assert_eq!(

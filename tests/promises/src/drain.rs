@@ -161,18 +161,16 @@ async fn stop_at(
     peer: &SmtpPeer,
     world: &World,
     attempter: &Attempter,
-) -> Option<Box<Settlement>> {
+) -> Option<Settlement> {
     let stop = CancellationToken::new();
     let stopping = async {
         peer.wait_for_command(command, 1).await;
         stop.cancel();
     };
     let never = LeaseEnd::default();
-    tokio::join!(
-        attempter.attempt(world.claim_one().await, &stop, &never),
-        stopping
-    )
-    .0
+    let attempt = attempter.attempt(world.claim_one().await, &stop, &never);
+    let (ended, ()) = tokio::join!(attempt, stopping);
+    ended.map(|ended| ended.settlement)
 }
 
 #[tokio::test]

@@ -181,7 +181,8 @@ async fn a_message_sent_completely_but_not_answered_counts_as_unknown_with_any_a
                 &LeaseEnd::default(),
             )
             .await
-            .unwrap();
+            .unwrap()
+            .settlement;
         assert_eq!(world.settle(&settlement).await, Settled::Done);
         let event = world.events_of(kind).await.pop().unwrap();
         assert!(event.transcript.unwrap().unknown, "{after_dot:?}");

@@ -1,4 +1,4 @@
-//! Properties of everything that the parsers return, whatever the input is. Each module has one
+//! Properties of everything that the parsers return, for any input. Each module has one
 //! function that takes any bytes and panics if a property does not hold. The tests here call it
 //! with nearly correct inputs. The fuzz targets (`fuzz/`) call it with inputs that reach new code.
 //! So each property is written once.

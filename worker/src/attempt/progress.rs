@@ -38,11 +38,13 @@ pub(super) struct Progress {
     transcript: Option<Box<Transcript>>,
     /// Whether a message was completely sent but got no answer.
     unknown: bool,
+    /// The span of this attempt (W3C Trace Context), if it is sent to a collector.
+    traceparent: Option<String>,
 }
 
 impl Progress {
     /// Returns the attempt of a job that was just claimed.
-    pub(super) fn new(mut leased: LeasedJob) -> Self {
+    pub(super) fn new(mut leased: LeasedJob, traceparent: Option<String>) -> Self {
         let (accepted, waiting) = split(mem::take(&mut leased.job.messages));
         Self {
             only_confirms: waiting.is_empty(),
@@ -55,6 +57,7 @@ impl Progress {
             events: EventLines::default(),
             transcript: None,
             unknown: false,
+            traceparent,
         }
     }
 
@@ -105,6 +108,9 @@ impl Progress {
                     head.attempt = number;
                 }
                 lifecycle::record_failure(head, decision, number, now);
+                if let Some(last) = head.history.last_mut() {
+                    last.traceparent = self.traceparent.take();
+                }
                 Some(self.wait(delay, tally, deferred))
             }
             Conclusion::GivenUp(failed) => {

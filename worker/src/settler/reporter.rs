@@ -6,7 +6,7 @@ use std::collections::HashSet;
 use std::mem;
 use std::slice;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use domain::destination::Destination;
 use store::claim::{Lease, LeaseKey};
@@ -14,6 +14,7 @@ use store::error::StoreError;
 use store::handle::Store;
 use store::lease::{Extended, ReleaseReason};
 use store::settle::{SettleCall, SettleReport, Settled, Settlement};
+use telemetry::spans::{Settling, Tracing};
 use tokio::sync::mpsc::Sender;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, SemaphorePermit};
 use tokio::time::{Instant, sleep};
@@ -42,6 +43,8 @@ pub(super) struct PendingReports {
     /// Jobs whose attempts were given up, and since when their hosts had not answered. Each call
     /// reports the time since that instant, so a repeated call reports the right time too.
     pub(super) unanswered: Vec<(Lease, Instant)>,
+    /// The spans of the finished attempts that are traced.
+    pub(super) spans: Vec<Settling>,
 }
 
 impl PendingReports {
@@ -67,11 +70,12 @@ pub(super) struct StoreReporter {
     retry_permits: Semaphore,
     /// By shard, whether the last settlements did not reach the configured durability.
     is_below_durability: Box<[AtomicBool]>,
+    tracing: Tracing,
 }
 
 impl StoreReporter {
     /// Returns a reporter for all shards of a store.
-    pub(super) fn new(store: Store, visit_requests: Sender<u16>) -> Self {
+    pub(super) fn new(store: Store, visit_requests: Sender<u16>, tracing: Tracing) -> Self {
         let all_false = || {
             (0..store.shards())
                 .map(|_| AtomicBool::new(false))
@@ -86,6 +90,7 @@ impl StoreReporter {
             is_unanswered,
             retry_permits: Semaphore::new(RETRIES_AT_ONCE),
             is_below_durability,
+            tracing,
         }
     }
 
@@ -102,9 +107,15 @@ impl StoreReporter {
             crashed,
             untried,
             unanswered,
+            spans,
         } = pending;
         if !ended.is_empty() {
+            let began = SystemTime::now();
             self.settle(shard, ended, &mut permits).await;
+            let now = SystemTime::now();
+            for span in &spans {
+                self.tracing.settled(span, began, now);
+            }
         }
         drop(permits);
         self.give_back(shard, &crashed, || ReleaseReason::Crashed)

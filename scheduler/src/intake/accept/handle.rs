@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use policy::table::Table;
 use store::handle::Store;
+use telemetry::spans::Tracing;
 
 use crate::placement::Placer;
 
@@ -19,6 +20,7 @@ pub struct Accept {
     pub(super) table: Arc<Table>,
     pub(super) placer: Placer,
     pub(super) suppress_timeout: Duration,
+    pub(super) tracing: Tracing,
 }
 
 impl Accept {
@@ -30,7 +32,14 @@ impl Accept {
             table,
             placer,
             suppress_timeout: SUPPRESS_TIMEOUT,
+            tracing: Tracing::off(),
         }
+    }
+
+    /// Returns the same handle, which records the bounces that it accepts with `tracing`.
+    #[must_use]
+    pub fn with_tracing(self, tracing: Tracing) -> Self {
+        Self { tracing, ..self }
     }
 
     /// Returns the same handle with another limit on how long a suppression waits. A worker may be

@@ -20,8 +20,8 @@ const RESUMED_MS: Ms = 15_000;
 /// How much the times of a peer's record and of an event may differ if both are of one moment.
 const MOMENT_MS: Ms = 2;
 
-/// The due time of a job that is due as soon as the event is written, whatever the server's clock
-/// shows.
+/// The due time of a job that is due as soon as the event is written, at any time of the server's
+/// clock.
 const AT_ONCE: Ms = Ms::MIN;
 
 /// When a job is due, according to the journal.

@@ -6,6 +6,7 @@ use ring::signature::{RSA_PKCS1_SHA256, RsaKeyPair};
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer};
 use rustls::{RootCertStore, ServerConfig};
+use telemetry::spans::Tracing;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpListener;
 use tokio_rustls::TlsAcceptor;
@@ -68,7 +69,13 @@ async fn serve_ses(world: &World, hosts: &Arc<Hosts>) -> Http {
             ..Hook::default()
         },
     );
-    let scheduler = Scheduler::new(world.store.clone(), Table::embedded(), &config).unwrap();
+    let scheduler = Scheduler::new(
+        world.store.clone(),
+        Table::embedded(),
+        &config,
+        &Tracing::off(),
+    )
+    .unwrap();
     Http::serve_scheduler(scheduler.with_fetch(hosts.clone())).await
 }
 

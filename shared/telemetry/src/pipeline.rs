@@ -1,0 +1,272 @@
+//! The way of spans and logs to a collector: exporters, queues, and how they end.
+
+use std::fmt;
+use std::sync::Arc;
+use std::thread;
+use std::time::Duration;
+
+use opentelemetry::KeyValue;
+use opentelemetry::trace::TracerProvider;
+use opentelemetry_otlp::{
+    LogExporter, RetryPolicy, SpanExporter, WithExportConfig, WithHttpConfig, WithTonicConfig,
+};
+use opentelemetry_sdk::Resource;
+use opentelemetry_sdk::logs::{
+    BatchConfigBuilder as LogBatchConfig, BatchLogProcessor, SdkLoggerProvider,
+};
+use opentelemetry_sdk::trace::{
+    BatchConfigBuilder as SpanBatchConfig, BatchSpanProcessor, SdkTracerProvider,
+};
+use tokio::runtime::{Builder, Runtime};
+
+use crate::budget::{Budget, Budgeted, Lost, OnRuntime};
+use crate::ids::IdHasher;
+use crate::names::SCOPE;
+use crate::sampler::FollowsOrigin;
+use crate::settings::{Protocol, Settings, Signal};
+use crate::spans::Tracing;
+
+/// How long one call to the collector may take.
+const EXPORT_MAX: Duration = Duration::from_secs(10);
+
+/// How long the end of traces and logs together may take.
+const SHUTDOWN_MAX: Duration = Duration::from_millis(1_800);
+
+/// What a process is, for those who read its telemetry.
+#[derive(Clone, Debug)]
+pub struct Process {
+    /// Its part in the fleet: `scheduler` or `worker`.
+    pub role: &'static str,
+    /// Its version.
+    pub version: &'static str,
+    /// The prefix of the keys in Redis. It is the name of the queue.
+    pub queue: String,
+}
+
+/// The running telemetry of a process. Nothing is sent after it was shut down.
+#[derive(Default)]
+pub struct Pipeline {
+    traces: Option<(SdkTracerProvider, Arc<Budget>)>,
+    logs: Option<(SdkLoggerProvider, Arc<Budget>)>,
+    /// Where the calls to the collector run. It must live as long as the providers.
+    runtime: Option<Runtime>,
+}
+
+impl Pipeline {
+    /// Starts to send what the settings have an endpoint for.
+    ///
+    /// # Errors
+    /// If an endpoint or a variable of OpenTelemetry has a value that cannot be used. The text
+    /// names it.
+    pub fn start(settings: &Settings, process: &Process) -> Result<Self, String> {
+        let wanted = |signal| settings.endpoint(signal).is_some();
+        if !wanted(Signal::Traces) && !wanted(Signal::Logs) {
+            return Ok(Self::default());
+        }
+        system::tls::prepare();
+        let runtime = Builder::new_multi_thread()
+            .worker_threads(1)
+            .thread_name("telemetry")
+            .enable_all()
+            .build()
+            .map_err(|err| format!("the thread of telemetry cannot be started: {err}"))?;
+        let resource = resource(process);
+        let traces = match settings.endpoint(Signal::Traces) {
+            None => None,
+            Some(endpoint) => Some(traces(settings, &endpoint, &runtime, resource.clone())?),
+        };
+        let logs = match settings.endpoint(Signal::Logs) {
+            None => None,
+            Some(endpoint) => Some(logs(settings, &endpoint, &runtime, resource)?),
+        };
+        Ok(Self {
+            traces,
+            logs,
+            runtime: Some(runtime),
+        })
+    }
+
+    /// Whether traces are sent.
+    pub fn sends_traces(&self) -> bool {
+        self.traces.is_some()
+    }
+
+    /// Returns what makes spans. It makes none if traces are not sent.
+    pub fn tracing(&self, settings: &Settings, process: &Process, ids: IdHasher) -> Tracing {
+        match &self.traces {
+            None => Tracing::off(),
+            Some((provider, _)) => {
+                Tracing::new(provider.tracer(SCOPE), settings, &process.queue, ids)
+            }
+        }
+    }
+
+    /// Returns what sends logs, if they are sent.
+    pub(crate) fn logger(&self) -> Option<&SdkLoggerProvider> {
+        self.logs.as_ref().map(|(provider, _)| provider)
+    }
+
+    /// Returns how many spans, and how many log records, the collector did not get.
+    pub fn lost(&self) -> (Lost, Lost) {
+        (lost(self.traces.as_ref()), lost(self.logs.as_ref()))
+    }
+
+    /// Sends what still waits, for a bounded time, and ends. It blocks for two seconds at most, so
+    /// call it where a thread may block.
+    pub fn shutdown(self) {
+        let Self {
+            traces,
+            logs,
+            runtime,
+        } = self;
+        // Both at once, because a collector that hangs holds up each for as long as it may.
+        thread::scope(|scope| {
+            scope
+                .spawn(|| traces.map(|(provider, _)| provider.shutdown_with_timeout(SHUTDOWN_MAX)));
+            scope.spawn(|| logs.map(|(provider, _)| provider.shutdown_with_timeout(SHUTDOWN_MAX)));
+        });
+        if let Some(runtime) = runtime {
+            runtime.shutdown_background();
+        }
+    }
+}
+
+impl fmt::Debug for Pipeline {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Pipeline")
+            .field("traces", &self.traces.is_some())
+            .field("logs", &self.logs.is_some())
+            .finish()
+    }
+}
+
+fn lost<P>(signal: Option<&(P, Arc<Budget>)>) -> Lost {
+    signal.map_or_else(Lost::default, |(_, budget)| budget.lost())
+}
+
+/// Returns what all spans and logs of this process have in common. `OTEL_SERVICE_NAME` and
+/// `OTEL_RESOURCE_ATTRIBUTES` come before our own values.
+fn resource(process: &Process) -> Resource {
+    let ours = Resource::builder_empty()
+        .with_service_name(format!("redeliver-{}", process.role))
+        .with_attribute(KeyValue::new("service.version", process.version))
+        .with_attribute(KeyValue::new("service.namespace", "redeliver"))
+        .with_attribute(KeyValue::new("service.instance.id", instance()))
+        .build();
+    let environment = Resource::builder_empty()
+        .with_detector(Box::new(
+            opentelemetry_sdk::resource::EnvResourceDetector::new(),
+        ))
+        .build();
+    let mut builder = Resource::builder_empty();
+    for (key, value) in ours.iter().chain(environment.iter()) {
+        builder = builder.with_attribute(KeyValue::new(key.clone(), value.clone()));
+    }
+    match std::env::var("OTEL_SERVICE_NAME") {
+        Ok(name) if !name.is_empty() => builder.with_service_name(name).build(),
+        _ => builder.build(),
+    }
+}
+
+/// Returns a name for this process that no other process has: its host and its process id.
+fn instance() -> String {
+    let host = std::env::var("HOSTNAME")
+        .ok()
+        .or_else(|| std::fs::read_to_string("/proc/sys/kernel/hostname").ok())
+        .unwrap_or_default();
+    format!("{}-{}", host.trim(), std::process::id())
+}
+
+fn traces(
+    settings: &Settings,
+    endpoint: &str,
+    runtime: &Runtime,
+    resource: Resource,
+) -> Result<(SdkTracerProvider, Arc<Budget>), String> {
+    let _inside = runtime.enter();
+    let builder = SpanExporter::builder();
+    let built = match settings.protocol(Signal::Traces) {
+        Protocol::Grpc => builder
+            .with_tonic()
+            .with_endpoint(endpoint)
+            .with_retry_policy(RetryPolicy::disabled())
+            .build(),
+        Protocol::Http => builder
+            .with_http()
+            .with_http_client(client()?)
+            .with_endpoint(endpoint)
+            .with_retry_policy(RetryPolicy::disabled())
+            .build(),
+    };
+    let exporter = built.map_err(|err| not_usable(Signal::Traces, endpoint, &err))?;
+    let budget = Budget::new(settings.queue_max);
+    let exporter = OnRuntime::new(
+        exporter,
+        runtime.handle().clone(),
+        budget.clone(),
+        EXPORT_MAX,
+    );
+    let config = SpanBatchConfig::default().with_max_queue_size(2 * settings.queue_max);
+    let processor = BatchSpanProcessor::builder(exporter)
+        .with_batch_config(config.build())
+        .build();
+    let provider = SdkTracerProvider::builder()
+        .with_sampler(FollowsOrigin::from_environment())
+        .with_span_processor(Budgeted::new(processor, budget.clone()))
+        .with_resource(resource)
+        .build();
+    Ok((provider, budget))
+}
+
+fn logs(
+    settings: &Settings,
+    endpoint: &str,
+    runtime: &Runtime,
+    resource: Resource,
+) -> Result<(SdkLoggerProvider, Arc<Budget>), String> {
+    let _inside = runtime.enter();
+    let builder = LogExporter::builder();
+    let built = match settings.protocol(Signal::Logs) {
+        Protocol::Grpc => builder
+            .with_tonic()
+            .with_endpoint(endpoint)
+            .with_retry_policy(RetryPolicy::disabled())
+            .build(),
+        Protocol::Http => builder
+            .with_http()
+            .with_http_client(client()?)
+            .with_endpoint(endpoint)
+            .with_retry_policy(RetryPolicy::disabled())
+            .build(),
+    };
+    let exporter = built.map_err(|err| not_usable(Signal::Logs, endpoint, &err))?;
+    let budget = Budget::new(settings.queue_max);
+    let exporter = OnRuntime::new(
+        exporter,
+        runtime.handle().clone(),
+        budget.clone(),
+        EXPORT_MAX,
+    );
+    let config = LogBatchConfig::default().with_max_queue_size(2 * settings.queue_max);
+    let processor = BatchLogProcessor::builder(exporter)
+        .with_batch_config(config.build())
+        .build();
+    let provider = SdkLoggerProvider::builder()
+        .with_log_processor(Budgeted::new(processor, budget.clone()))
+        .with_resource(resource)
+        .build();
+    Ok((provider, budget))
+}
+
+fn client() -> Result<reqwest::Client, String> {
+    reqwest::Client::builder()
+        .build()
+        .map_err(|err| format!("the client for the collector cannot be created: {err}"))
+}
+
+fn not_usable(signal: Signal, endpoint: &str, why: &dyn fmt::Display) -> String {
+    format!(
+        "{signal} cannot be sent to \"{endpoint}\" (telemetry.endpoint or \
+         OTEL_EXPORTER_OTLP_ENDPOINT): {why}"
+    )
+}

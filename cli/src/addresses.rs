@@ -198,6 +198,7 @@ fn describe(answer: &Value) -> String {
                 "tried",
                 format!("{} {}", text(&attempt["at"]), text(&attempt["reply"])),
             ));
+            lines.extend(trace(attempt).map(|trace| ("", trace)));
         }
     }
     lines
@@ -206,9 +207,16 @@ fn describe(answer: &Value) -> String {
         .collect()
 }
 
+/// Returns the link to the trace of an attempt, or the trace's id if no trace viewer is configured.
+/// `None` if the attempt was not traced.
+pub(crate) fn trace(attempt: &Value) -> Option<String> {
+    let url = attempt["trace_url"].as_str().map(str::to_owned);
+    url.or_else(|| Some(format!("trace {}", attempt["trace_id"].as_str()?)))
+}
+
 /// Returns what a due job waits for, in words. Returns `None` if the job waits only for its due
 /// time, for the end of its attempt, or in quarantine, because the line `job` shows this already.
-fn waits_for(job: &Value) -> Option<String> {
+pub(crate) fn waits_for(job: &Value) -> Option<String> {
     let (waits_for, destination) = (&job["waits_for"], text(&job["destination"]));
     let until = waits_for["until"].as_str();
     Some(match waits_for["what"].as_str()? {

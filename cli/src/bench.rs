@@ -27,6 +27,7 @@ mod rig;
 mod smtp;
 mod stall;
 mod targets;
+mod traces;
 
 /// How often each mode runs by default. A median of fewer runs would not mean much.
 const RUNS: u32 = 3;
@@ -93,6 +94,8 @@ enum Mode {
     Http,
     /// Like `http`, but all bounces are at one domain (1 minute)
     HttpOne,
+    /// `cycle` with and without traces, in turn, while a collector takes every span (2 minutes)
+    Traces,
     /// Deliver messages of 4 KiB to Postfix's smtp-sink, and compare with smtp-source and Postfix's
     /// own queue; must run as root (2 minutes)
     Smtp,
@@ -186,6 +189,7 @@ async fn run_once(mode: Mode, arguments: &Arguments) -> Result<Figures> {
         Mode::Classify => classify::classify(jobs.unwrap_or(500_000)),
         Mode::Http => http::http(jobs.unwrap_or(400_000), 50_000).await,
         Mode::HttpOne => http::http(jobs.unwrap_or(400_000), 1).await,
+        Mode::Traces => traces::traces(jobs.unwrap_or(200_000)).await,
         Mode::Smtp => smtp::smtp(jobs.unwrap_or(20_000)).await,
     }
 }

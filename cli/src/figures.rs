@@ -25,6 +25,34 @@ pub(crate) fn spans(list: &[Duration]) -> String {
         .join(" ")
 }
 
+/// Formats a duration roughly, as at most two units: `45s`, `31m`, `1h30m`, `26h`, `7d`. Days are
+/// used from three days on.
+pub(crate) fn rough(span: Duration) -> String {
+    let s = span.as_secs();
+    let (first, second) = match s {
+        0..MINUTE => return format!("{s}s"),
+        MINUTE..HOUR => ((MINUTE, "m"), (1, "s")),
+        HOUR..259_200 => ((HOUR, "h"), (MINUTE, "m")),
+        _ => ((DAY, "d"), (HOUR, "h")),
+    };
+    let (whole, rest) = (s / first.0, s % first.0 / second.0);
+    if rest == 0 || whole >= 10 {
+        format!("{whole}{}", first.1)
+    } else {
+        format!("{whole}{}{rest}{}", first.1, second.1)
+    }
+}
+
+/// Formats how long something took: `7ms`, `1.24s`, `12.4s`, `2m5s`.
+pub(crate) fn took(span: Duration) -> String {
+    match span.as_millis() {
+        ms @ 0..1_000 => format!("{ms}ms"),
+        1_000..10_000 => format!("{:.2}s", span.as_secs_f64()),
+        10_000..60_000 => format!("{:.1}s", span.as_secs_f64()),
+        _ => rough(span),
+    }
+}
+
 /// Formats a number with a comma at each thousand.
 pub(crate) fn thousands(number: u64) -> String {
     let digits = number.to_string();
@@ -47,6 +75,24 @@ mod tests {
         assert_eq!(
             [0, 999, 1_000, 1_234_567].map(thousands),
             ["0", "999", "1,000", "1,234,567"]
+        );
+    }
+
+    #[test]
+    fn rough_durations_have_at_most_two_units() {
+        let list = [
+            0, 59, 61, 660, 5_400, 95_000, 86_400, 172_800, 270_000, 604_801,
+        ];
+        assert_eq!(
+            list.map(Duration::from_secs).map(rough),
+            [
+                "0s", "59s", "1m1s", "11m", "1h30m", "26h", "24h", "48h", "3d3h", "7d"
+            ]
+        );
+        let list = [7, 1_240, 12_430, 125_000];
+        assert_eq!(
+            list.map(Duration::from_millis).map(took),
+            ["7ms", "1.24s", "12.4s", "2m5s"]
         );
     }
 

@@ -29,6 +29,7 @@ pub mod fields;
 pub mod health;
 pub mod hooks;
 pub mod items;
+pub mod job_events;
 pub mod page;
 pub mod problem;
 pub mod quarantine;
@@ -129,6 +130,7 @@ pub fn router(api: Api) -> Router {
     let read = Router::new()
         .route("/v1/addresses/check", post(addresses::check))
         .route("/v1/addresses/{address}", get(addresses::get))
+        .route("/v1/addresses/{address}/events", get(job_events::get))
         .route("/v1/destinations", get(destinations::list::list))
         .route("/v1/destinations/{name}", get(destinations::get))
         .route("/v1/quarantine", get(quarantine::list))

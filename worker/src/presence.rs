@@ -1,6 +1,6 @@
 //! A worker's membership of the fleet. It sends heartbeats, reads which other workers are alive,
 //! and reports to the worker's loop which shards this worker owns. While the store does not answer,
-//! the last known fleet stays in use.
+//! this worker uses the fleet that it read last.
 
 use std::future::pending;
 use std::sync::Arc;
@@ -33,10 +33,10 @@ impl Presence {
     /// that it is alone.
     pub fn start(store: Store, heartbeat: Duration, stop: CancellationToken) -> Self {
         let me = WorkerId::unique();
-        let (sender, round) = watch::channel(round(me, &[], store.shards()).into());
-        tracing::info!(worker = %me, "this worker's id until it stops");
+        let (sender, receiver) = watch::channel(round(me, &[], store.shards()).into());
+        tracing::info!(worker = %me, "this worker has this id until it stops");
         Self {
-            round,
+            round: receiver,
             heartbeats: AbortOnDropHandle::new(tokio::spawn(beat_until_stopped(
                 store, me, heartbeat, stop, sender,
             ))),
@@ -91,7 +91,7 @@ async fn beat_until_stopped(
                     );
                 }
             }
-            // If the store does not answer, the worker's loop logs a warning.
+            // This is only a debug message: the worker's loop warns if the store does not answer.
             Err(err) => tracing::debug!(worker = %me, %err, "a heartbeat did not reach the store"),
         }
     }

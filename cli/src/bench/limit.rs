@@ -1,7 +1,7 @@
 //! Measures how well the pace adapts to a mail server with a hard limit on connections. Far more
-//! jobs are due than the server can accept at once, over SMTP. Postfix has published figures for
-//! the same set-up (postfix.org, SCHEDULER_README): its 1/N feedback defers 16.5 % of deliveries,
-//! and its ±1 feedback 49.7 %.
+//! jobs are due than the server can accept at once. All are sent over SMTP. Postfix has published
+//! figures for the same set-up (postfix.org, SCHEDULER_README): its 1/N feedback defers 16.5 % of
+//! deliveries, and its ±1 feedback 49.7 %.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -47,8 +47,11 @@ const RUN_MAX: Duration = Duration::from_secs(90);
 
 /// The result of one run.
 struct Measured {
+    /// The share of the attempts that the server did not accept.
     deferred_percent: f64,
+    /// The share of the server's connections that were busy with a message, on average.
     used_percent: f64,
+    /// How often the breaker opened.
     openings: f64,
 }
 

@@ -27,6 +27,7 @@ use store::connection::pool::Connections;
 use store::handle::{Limits, Store};
 use store::schedule::{Arrival, Purpose};
 use system::clock::SystemClock;
+use telemetry::spans::Tracing;
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep};
 use tokio_util::sync::CancellationToken;
@@ -66,6 +67,16 @@ jitter = "+50%"
 hint = "ignore"
 final = "unavailable"
 "#;
+
+/// Returns the settings of a worker for high throughput.
+fn fast_settings() -> config::model::Worker {
+    config::model::Worker {
+        concurrency: 4_096,
+        batch: BATCH,
+        share: BATCH,
+        ..Config::embedded().worker
+    }
+}
 
 /// A private Redis with a store in it.
 pub(crate) struct Rig {
@@ -158,14 +169,18 @@ impl Rig {
         sender: Arc<dyn Sender>,
         stop: &CancellationToken,
     ) -> JoinHandle<()> {
-        let settings = Config::embedded().worker;
-        let settings = config::model::Worker {
-            concurrency: 4_096,
-            batch: BATCH,
-            share: BATCH,
-            ..settings
-        };
-        self.start_worker_with(sender, settings, stop)
+        self.start_worker_with(sender, fast_settings(), stop)
+    }
+
+    /// Like [`Self::start_worker`], with traces.
+    pub(crate) fn start_traced_worker(
+        &self,
+        sender: Arc<dyn Sender>,
+        stop: &CancellationToken,
+        tracing: &Tracing,
+    ) -> JoinHandle<()> {
+        let worker = self.worker(sender, fast_settings()).with_tracing(tracing);
+        tokio::spawn(worker.run(stop.clone()))
     }
 
     /// Starts a worker with this sender on all routes.
@@ -175,11 +190,14 @@ impl Rig {
         settings: config::model::Worker,
         stop: &CancellationToken,
     ) -> JoinHandle<()> {
+        tokio::spawn(self.worker(sender, settings).run(stop.clone()))
+    }
+
+    fn worker(&self, sender: Arc<dyn Sender>, settings: config::model::Worker) -> Worker {
         let routes = Routes::new("bench").with("bench", sender);
         let contents = Contents::new(Vec::new());
         let table = Table::with_file("bench", &policy()).expect("the bench's policy is a constant");
-        let worker = Worker::new(self.store.clone(), routes, contents, table.into(), settings);
-        tokio::spawn(worker.run(stop.clone()))
+        Worker::new(self.store.clone(), routes, contents, table.into(), settings)
     }
 
     /// Reads the clocks before some work.

@@ -38,7 +38,7 @@ const START_MAX: Duration = Duration::from_secs(5);
 /// Delivers `jobs` messages, one per job, in each of the three ways.
 pub(crate) async fn smtp(jobs: usize) -> Result<Figures> {
     let sink = Sink::start().await?;
-    let source = feed(sink.address, jobs).await?;
+    let source_time = feed(sink.address, jobs).await?;
     let rig = Rig::new().await?;
     let body = content();
     let arrivals = (0..jobs).map(|n| {
@@ -68,10 +68,10 @@ pub(crate) async fn smtp(jobs: usize) -> Result<Figures> {
         sender.failed()
     );
     rig.end().await;
-    let queue = postfix::time_to_drain(sink.address, jobs).await?;
+    let queue_time = postfix::time_to_drain(sink.address, jobs).await?;
 
-    let by_queue = jobs as f64 / queue.as_secs_f64();
-    let by_source = jobs as f64 / source.as_secs_f64();
+    let by_queue = jobs as f64 / queue_time.as_secs_f64();
+    let by_source = jobs as f64 / source_time.as_secs_f64();
     Ok(figures([
         ("messages per second", cost.rate(jobs)),
         ("smtp-source: messages per second", by_source),

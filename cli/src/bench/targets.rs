@@ -12,7 +12,7 @@ enum Target {
 use Target::{AtLeast, AtMost};
 
 /// The targets, by mode and figure. Figures that are not listed are for information only.
-const TARGETS: [(&str, &str, Target); 32] = [
+const TARGETS: [(&str, &str, Target); 33] = [
     ("ingest", "redis us per job", AtMost(10.0)),
     ("cycle", "jobs per second", AtLeast(100_000.0)),
     ("cycle", "redis us per job", AtMost(8.0)),
@@ -20,6 +20,7 @@ const TARGETS: [(&str, &str, Target); 32] = [
     ("cycle-zipf", "jobs per second", AtLeast(80_000.0)),
     ("cycle-zipf", "redis us per job", AtMost(11.0)),
     ("retry", "jobs per second", AtLeast(40_000.0)),
+    ("traces", "more worker cpu, percent", AtMost(10.0)),
     ("memory", "bytes of redis per job", AtMost(500.0)),
     ("lateness", "ms late, p99", AtMost(20.0)),
     (

@@ -110,7 +110,7 @@ impl ProgressFile {
 fn head_of(input: &Path) -> io::Result<String> {
     let mut head = Vec::new();
     fs::File::open(input)?.take(HEAD).read_to_end(&mut head)?;
-    // Only the first line counts: a file that is still being written grows after it.
+    // Only the first line is hashed, because a file that is still being written grows at its end.
     let line = head
         .iter()
         .position(|byte| *byte == b'\n')

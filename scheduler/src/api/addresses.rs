@@ -42,7 +42,7 @@ pub async fn get(
     address: Result<Path<String>, PathRejection>,
     query: Result<Query<AccountQuery>, QueryRejection>,
 ) -> Result<Json<Value>, Problem> {
-    let id = read_id(address, query)?;
+    let id = read_job_id(address, query)?;
     let report = api.store.address(&id).await?;
     let mut wire = describe(&id, report.standing.as_ref(), &api);
     wire["job"] = report
@@ -109,7 +109,7 @@ pub async fn suppress(
     address: Result<Path<String>, PathRejection>,
     query: Result<Query<AccountQuery>, QueryRejection>,
 ) -> Result<Json<Value>, Problem> {
-    apply(&api, read_id(address, query)?, FactOrCommand::Suppress).await
+    apply(&api, read_job_id(address, query)?, FactOrCommand::Suppress).await
 }
 
 /// `POST /v1/addresses/{address}/reinstate`: the address is active again, from any standing.
@@ -118,7 +118,7 @@ pub async fn reinstate(
     address: Result<Path<String>, PathRejection>,
     query: Result<Query<AccountQuery>, QueryRejection>,
 ) -> Result<Json<Value>, Problem> {
-    apply(&api, read_id(address, query)?, FactOrCommand::Reinstate).await
+    apply(&api, read_job_id(address, query)?, FactOrCommand::Reinstate).await
 }
 
 async fn apply(api: &Api, id: JobId, command: FactOrCommand) -> Result<Json<Value>, Problem> {
@@ -130,16 +130,24 @@ async fn apply(api: &Api, id: JobId, command: FactOrCommand) -> Result<Json<Valu
 }
 
 /// Reads the id of a job: the address is in the path, and the account in the query.
-pub(super) fn read_id(
+pub(super) fn read_job_id(
     address: Result<Path<String>, PathRejection>,
     query: Result<Query<AccountQuery>, QueryRejection>,
 ) -> Result<JobId, Problem> {
-    let Path(address) = address?;
     let Query(AccountQuery { account }) = query?;
+    read_id(address, account.as_deref())
+}
+
+/// Reads the id of a job from the address in the path, and from the account.
+pub(super) fn read_id(
+    address: Result<Path<String>, PathRejection>,
+    account: Option<&str>,
+) -> Result<JobId, Problem> {
+    let Path(address) = address?;
     let recipient =
         Address::parse(&address).map_err(|why| Problem::bad_field("address", why.to_string()))?;
     Ok(JobId {
-        account: read_account(account.as_deref())?,
+        account: read_account(account)?,
         recipient,
     })
 }
@@ -217,11 +225,16 @@ fn describe_attempt(tried: &FailedAttempt, trace_url: Option<&str>) -> Value {
     let mut wire = json!({"attempt": attempt, "at": at, "reply": reply});
     if let Some(trace) = traceparent.as_deref().and_then(trace_id) {
         wire["trace_id"] = json!(trace);
-        if let Some(url) = trace_url {
-            wire["trace_url"] = json!(url.replace("{trace_id}", trace));
-        }
+        with_trace_url(&mut wire, trace, trace_url);
     }
     wire
+}
+
+/// Adds the address of a trace in the trace viewer, if one is configured.
+pub(super) fn with_trace_url(wire: &mut Value, trace: &str, trace_url: Option<&str>) {
+    if let Some(url) = trace_url {
+        wire["trace_url"] = json!(url.replace("{trace_id}", trace));
+    }
 }
 
 fn describe_wait(waits_for: &WaitsFor) -> Value {

@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 use store::quarantine::Quarantined;
 
 use super::Api;
-use super::addresses::{AccountQuery, read_id};
+use super::addresses::{AccountQuery, read_job_id};
 use super::page::{self, Page};
 use super::problem::Problem;
 
@@ -48,7 +48,7 @@ pub async fn release(
     address: Result<Path<String>, PathRejection>,
     query: Result<Query<AccountQuery>, QueryRejection>,
 ) -> Result<Json<Value>, Problem> {
-    let id = read_id(address, query)?;
+    let id = read_job_id(address, query)?;
     if !api.store.put_back(&id).await? {
         return Err(Problem::not_found(
             "this address has no job in quarantine; GET /v1/quarantine lists those that have one",

@@ -166,8 +166,8 @@ impl Dns {
             .unwrap_or_else(PoisonError::into_inner) = Some(Instant::now() + pause);
     }
 
-    /// Whether lookups pause. After a pause, as many lookups as before must fail until they pause
-    /// again.
+    /// Whether lookups pause. After a pause, lookups pause again only if [`FAILURES_MAX`] more of
+    /// them fail in a row.
     fn is_paused(&self) -> bool {
         let mut until = self
             .paused_until

@@ -184,6 +184,9 @@ pub struct Event {
     /// The transcript of the attempt, if it was made over SMTP.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub transcript: Option<Box<Transcript>>,
+    /// The id of the attempt's trace, if it was sent to a collector.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub trace_id: Option<String>,
     /// How long after its due time the attempt was claimed, in milliseconds. A negative number
     /// would mean too early.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -211,7 +214,7 @@ pub struct Event {
     /// `occurred` if that is earlier.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub delay: Option<u64>,
-    /// When the bounce happened that the delay counts from.
+    /// When the bounce happened that the delay counts from. The API calls it `occurred_at`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub occurred: Option<i64>,
 }
@@ -298,6 +301,7 @@ impl Event {
             policy: None,
             reply: None,
             transcript: None,
+            trace_id: None,
             late_ms: None,
             standing: None,
             reason: None,
@@ -350,14 +354,13 @@ impl Event {
             .expect("text, numbers and maps with text keys always serialize");
     }
 
-    /// Returns the event with `due` computed from `delay` and `occurred`, and without those two.
+    /// Returns the event with `due` computed from `delay` and `occurred`, and without `delay`.
     /// `time` is the time of the journal entry.
     #[must_use]
     pub fn with_due(mut self, time: Timestamp) -> Self {
         if let Some(delay) = self.delay.take() {
             let from = self
                 .occurred
-                .take()
                 .map_or(time, |at| Timestamp::from_ms(at).min(time));
             self.due = Some(from.plus(Duration::from_millis(delay)).max(time).ms());
         }
@@ -371,7 +374,15 @@ impl Event {
             .expect("text, numbers and maps with text keys always serialize");
         wire["id"] = id.into();
         wire["time"] = time.to_string().into();
-        for (key, instant) in [("due", self.due), ("until", self.until)] {
+        if let Some(fields) = wire.as_object_mut() {
+            fields.remove("occurred");
+        }
+        let instants = [
+            ("due", self.due),
+            ("until", self.until),
+            ("occurred_at", self.occurred),
+        ];
+        for (key, instant) in instants {
             if let Some(ms) = instant {
                 wire[key] = Timestamp::from_ms(ms).to_string().into();
             }
@@ -398,7 +409,10 @@ mod tests {
 
     #[test]
     fn the_api_has_rfc_3339_text_for_the_journals_milliseconds() {
-        let line = r#"{"type":"JobScheduled","job":"acme/jo@example.com","due":1000}"#;
+        let line = concat!(
+            r#"{"type":"JobScheduled","job":"acme/jo@example.com","due":1000,"#,
+            r#""occurred":500}"#
+        );
         let event: Event = serde_json::from_str(line).unwrap();
         assert_eq!(event.line(), line, "a missing field stays missing");
         assert_eq!(
@@ -406,6 +420,7 @@ mod tests {
             serde_json::json!({
                 "id": "0:1-0:0", "time": "1970-01-01T00:00:00.000Z", "type": "JobScheduled",
                 "job": "acme/jo@example.com", "due": "1970-01-01T00:00:01.000Z",
+                "occurred_at": "1970-01-01T00:00:00.500Z",
             })
         );
     }

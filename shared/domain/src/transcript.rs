@@ -58,6 +58,10 @@ pub struct Transcript {
     /// example on two hosts, is listed twice.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub took_ms: Vec<(Phase, u64)>,
+    /// How long the message waited for a connection that was free or could be opened. Events do not
+    /// carry it.
+    #[serde(skip)]
+    pub waited: Duration,
 }
 
 impl Phase {
@@ -95,6 +99,7 @@ impl Default for Transcript {
             reused: false,
             unknown: false,
             took_ms: Vec::new(),
+            waited: Duration::ZERO,
         }
     }
 }

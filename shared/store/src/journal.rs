@@ -98,7 +98,7 @@ impl Store {
 
 /// Reads one entry. If it cannot be read, it is returned without its events, so that readers
 /// continue after it.
-fn read_entry((id, fields): (String, Vec<Value>)) -> Option<Entry> {
+pub(crate) fn read_entry((id, fields): (String, Vec<Value>)) -> Option<Entry> {
     let id: EntryId = id.parse().ok()?;
     match read_events(id, fields) {
         Ok(entry) => Some(entry),

@@ -17,6 +17,7 @@ pub mod facts;
 pub mod handle;
 mod history;
 pub mod intake;
+pub mod job_events;
 pub mod journal;
 pub mod keys;
 pub mod lease;

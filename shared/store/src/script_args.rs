@@ -38,6 +38,11 @@ impl<'s> ScriptArgs<'s> {
         self
     }
 
+    /// Returns the verb of the script.
+    pub(crate) fn verb(&self) -> &'static str {
+        self.script.verb
+    }
+
     /// Returns the complete call.
     ///
     /// # Panics

@@ -5,6 +5,7 @@ mod budget;
 pub mod ids;
 mod line;
 pub mod log;
+pub mod metrics;
 pub mod names;
 pub mod pipeline;
 mod sampler;

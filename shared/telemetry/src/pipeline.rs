@@ -111,6 +111,13 @@ impl Pipeline {
         (lost(self.traces.as_ref()), lost(self.logs.as_ref()))
     }
 
+    /// Sends what waits now. It blocks until the collector has answered.
+    pub fn flush(&self) {
+        if let Some((provider, _)) = &self.traces {
+            let _ = provider.force_flush();
+        }
+    }
+
     /// Sends what still waits, for a bounded time, and ends. It blocks for two seconds at most, so
     /// call it where a thread may block.
     pub fn shutdown(self) {

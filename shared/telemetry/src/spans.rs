@@ -365,24 +365,19 @@ impl AttemptSpan {
             return;
         };
         let ended = SystemTime::now();
-        let lookups = transcript
-            .took_ms
-            .iter()
-            .take_while(|(phase, _)| *phase == Phase::Lookup);
-        let looked_up = Duration::from_millis(lookups.map(|(_, ms)| ms).sum());
+        let lookups = || {
+            let took = transcript.took_ms.iter();
+            took.take_while(|(phase, _)| *phase == Phase::Lookup)
+        };
+        let looked_up = Duration::from_millis(lookups().map(|(_, ms)| ms).sum());
         let error = error_type(outcome);
-        let is_lookup = transcript.phase == Phase::Lookup && error.is_some();
+        // The conversation has not begun if nothing but the lookup has.
+        let is_lookup = transcript.phase == Phase::Lookup;
         let connected = (began + looked_up).min(ended);
-        if !looked_up.is_zero() || is_lookup {
+        if is_lookup || lookups().next().is_some() {
             let end = if is_lookup { ended } else { connected };
-            live.child(
-                "dns",
-                "dns",
-                began,
-                end,
-                Vec::new(),
-                error.filter(|_| is_lookup),
-            );
+            let error = error.filter(|_| is_lookup);
+            live.child("dns", "dns", began, end, Vec::new(), error);
         }
         if is_lookup {
             return;

@@ -14,6 +14,7 @@ pub mod http;
 pub mod lmtp;
 pub mod mail;
 pub mod objects;
+pub mod otlp;
 pub mod platform;
 pub mod postfix;
 pub mod process;

@@ -52,7 +52,8 @@ async fn scheduler(world: &World, shell: &str, keys: &str) -> (Redeliver, String
 struct SmallDisk(TempDir);
 
 impl SmallDisk {
-    /// `None` if only root may mount a disk.
+    /// Mounts the disk. Returns `None` if this fails, for example because the tests do not run as
+    /// root.
     fn mount() -> Option<Self> {
         let folder = TempDir::new().expect("a folder can be made");
         let mounted = Command::new("mount")
@@ -85,6 +86,8 @@ async fn a_request_without_room_for_its_answers_gets_the_cause_and_the_number_of
         .as_ref()
         .map(|disk| format!("export TMPDIR={}", disk.path().display()));
     for (shell, keys, cause) in [
+        // No file may be larger than 64 blocks. With the trap, a larger write fails. Without it, a
+        // signal would end the scheduler.
         (Some("trap '' XFSZ; ulimit -f 64".to_owned()), "", "TMPDIR"),
         (on_disk, "", "No space left"),
         (

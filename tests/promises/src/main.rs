@@ -69,6 +69,7 @@ mod stream;
 mod submit;
 mod suppression;
 mod tallies;
+mod traces;
 mod unproven;
 mod unreadable;
 mod waits;

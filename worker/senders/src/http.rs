@@ -133,7 +133,8 @@ fn retry_after_s(headers: &HeaderMap, now: Timestamp) -> Option<u64> {
 }
 
 /// Returns the fault for a failed request. It is on our side and never counts against the
-/// recipient. If the platform may have read the request, it is unknown whether the mail was sent.
+/// recipient. `Unanswered` means that the platform may have read the request, so it is unknown
+/// whether the mail was sent.
 fn fault(err: reqwest::Error) -> Fault {
     let kind = if err.is_connect() {
         FaultKind::Connect

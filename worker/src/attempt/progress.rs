@@ -17,6 +17,7 @@ use policy::decide::{Decision, Verdict};
 use policy::lifecycle::{self, Conclusion, Retirement, is_unanswered};
 use store::claim::LeasedJob;
 use store::settle::Settlement;
+use telemetry::traceparent::trace_id;
 
 /// An attempt that is running.
 pub(super) struct Progress {
@@ -154,6 +155,8 @@ impl Progress {
         event.reply = Some(decision.reply.to_string());
         event.status = decision.reply.status;
         event.transcript.clone_from(&self.transcript);
+        let trace = self.traceparent.as_deref().and_then(trace_id);
+        event.trace_id = trace.map(str::to_owned);
         event.policy = decision.row.map(|row| row.name.clone());
         event
     }

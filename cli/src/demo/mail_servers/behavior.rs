@@ -1,5 +1,6 @@
 //! How each mail server of the demo behaves. Whether it refuses a recipient depends only on the
-//! recipient and on the demo's time since the opening. It must not know about jobs or policy.
+//! recipient and on the time since the opening: the instant at which the demo's clock started. A
+//! server must not know about jobs or policy.
 
 use std::time::Duration;
 
@@ -84,7 +85,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn each_length_of_the_trouble_applies_to_a_third_of_the_mailboxes() {
+    fn each_span_of_being_disabled_applies_to_a_third_of_the_mailboxes() {
         let spans: Vec<_> = (0..3000)
             .map(|n| disabled_for(&format!("mailbox.{n}")))
             .collect();

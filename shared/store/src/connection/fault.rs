@@ -9,6 +9,8 @@ use crate::error::StoreError;
 struct Code {
     /// The code at the start of the error.
     name: &'static str,
+    /// The same in lower case, for metrics.
+    word: &'static str,
     passes: Passes,
     /// What it means, and what to do. Completes the sentence "redis does not answer: OOM: …".
     meaning: &'static str,
@@ -23,17 +25,19 @@ enum Passes {
     OnceAllowed,
 }
 
-const fn later(name: &'static str, meaning: &'static str) -> Code {
+const fn later(name: &'static str, word: &'static str, meaning: &'static str) -> Code {
     Code {
         name,
+        word,
         passes: Passes::Later,
         meaning,
     }
 }
 
-const fn once_allowed(name: &'static str, meaning: &'static str) -> Code {
+const fn once_allowed(name: &'static str, word: &'static str, meaning: &'static str) -> Code {
     Code {
         name,
+        word,
         passes: Passes::OnceAllowed,
         meaning,
     }
@@ -44,84 +48,101 @@ const fn once_allowed(name: &'static str, meaning: &'static str) -> Code {
 const CODES: [Code; 18] = [
     later(
         "ASK",
+        "ask",
         "a slot is moving to another node of the Cluster; \
          this ends when the whole slot has moved",
     ),
     later(
         "BUSY",
+        "busy",
         "another script keeps the server busy; \
          look at SLOWLOG, and end that script with SCRIPT KILL",
     ),
     later(
         "CLUSTERDOWN",
+        "clusterdown",
         "the Cluster does not serve this slot; look at CLUSTER INFO and at its nodes",
     ),
     later(
         "LOADING",
+        "loading",
         "the server was started and still reads its data from disk; \
          it will be ready by itself",
     ),
     later(
         "MASTERDOWN",
+        "masterdown",
         "the server is a replica that has lost its master; \
          wait for a failover, or repair the link",
     ),
     later(
         "MISCONF",
+        "misconf",
         "the server cannot save its data and takes no writes; look at its disk and its log",
     ),
     later(
         "MOVED",
+        "moved",
         "a slot is on another node of the Cluster now; the next connection finds it",
     ),
     later(
         "NOREPLICAS",
+        "noreplicas",
         "the server has fewer replicas than its min-replicas-to-write; look at its replicas",
     ),
     later(
         "NOSCRIPT",
+        "noscript",
         "the server forgets our scripts as fast as it gets them; \
          stop the program that runs SCRIPT FLUSH",
     ),
     later(
         "OOM",
+        "oom",
         "the server's memory is full; raise maxmemory or remove data. \
          Until then no bounce is taken in and no job is claimed; \
          attempts under way are still settled",
     ),
     later(
         "READONLY",
+        "readonly",
         "the server is a replica; after a failover the new master is found by itself, \
          otherwise set the master's address in the configuration",
     ),
     later(
         "TRYAGAIN",
+        "tryagain",
         "a slot is moving to another node of the Cluster; \
          this ends when the whole slot has moved",
     ),
     later(
         "UNBLOCKED",
+        "unblocked",
         "the server has become a replica and ended a call that waited; \
          the new master will be asked",
     ),
     later(
         "UNKILLABLE",
+        "unkillable",
         "another script keeps the server busy and has written already; it ends by itself",
     ),
     once_allowed(
         "NOAUTH",
+        "noauth",
         "the server requires a password; set redis.username and redis.password",
     ),
     once_allowed(
         "NOPERM",
+        "noperm",
         "our user may not do this; docs/guides/deployment.md lists the rights that it needs",
     ),
     once_allowed(
         "WRONGPASS",
+        "wrongpass",
         "the server does not accept this password; check redis.username and redis.password",
     ),
     // The code of every error that has no code of its own; see OTHER_LATER.
-    later("ERR", "the server cannot serve this connection now"),
+    later("ERR", "err", "the server cannot serve this connection now"),
 ];
 
 /// Errors without a code of their own that pass later: how their text starts after ERR.
@@ -143,6 +164,19 @@ pub(super) fn is_demotion(err: &StoreError) -> bool {
 /// the server's memory is full; …". The text quotes nothing of the call.
 pub fn named(err: &StoreError) -> Option<String> {
     named_code(err).map(Code::text)
+}
+
+/// Returns the kind of a failure as one of a few words: the code that the server answered with, in
+/// lower case, or what the caller can do about it.
+pub(super) fn kind(err: &StoreError) -> &'static str {
+    match (named_code(err), err) {
+        (Some(code), _) => code.word,
+        (None, StoreError::Unavailable(_)) => "unavailable",
+        (None, StoreError::Forbidden(_)) => "forbidden",
+        (None, StoreError::Refused(_)) => "refused",
+        (None, StoreError::UnderWay) => "under_way",
+        (None, StoreError::Mismatch(_)) => "mismatch",
+    }
 }
 
 fn named_code(err: &StoreError) -> Option<&'static Code> {
@@ -249,6 +283,7 @@ mod tests {
                 "{err}"
             );
             assert_eq!(is_demotion(&err), code.name == "READONLY");
+            assert_eq!(kind(&err), code.name.to_lowercase());
         }
     }
 

@@ -4,17 +4,18 @@
 use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use deadpool::Runtime;
 use deadpool::managed::{Manager, Object, Pool, PoolError, TimeoutType};
 use deadpool_redis::redis::{Arg, FromRedisValue, Pipeline, Value, cmd, from_redis_value, pipe};
 use futures::future::try_join_all;
+use telemetry::metrics::Metrics;
 use tokio::time::{sleep, timeout};
 
 use crate::connection::dialer::Dialer;
 use crate::connection::durability::{Barrier, syncs_by_itself};
-use crate::connection::fault::{is_demotion, named, sort, sort_answer};
+use crate::connection::fault::{is_demotion, kind, named, sort, sort_answer};
 use crate::connection::link::Link;
 use crate::connection::servers::Servers;
 use crate::connection::settings::{ConnectionSettings, Durability};
@@ -45,6 +46,7 @@ pub struct Connections {
     reached: Arc<AtomicBool>,
     /// The script calls of this process.
     calls: SharedCalls,
+    metrics: Metrics,
 }
 
 /// A script's answer, and whether its write reached the configured durability.
@@ -72,7 +74,7 @@ impl Connections {
             .build()
             .map_err(|err| StoreError::Mismatch(format!("no connection pool: {err}")))?;
         let place = servers.place().into();
-        let (synced, reached, calls) = Default::default();
+        let (synced, reached, calls, metrics) = Default::default();
         Ok(Self {
             pool,
             place,
@@ -80,7 +82,13 @@ impl Connections {
             synced,
             reached,
             calls,
+            metrics,
         })
+    }
+
+    /// Returns the metrics of this process.
+    pub fn metrics(&self) -> &Metrics {
+        &self.metrics
     }
 
     /// Reads one section of a server's INFO. In a Cluster any node answers.
@@ -204,10 +212,12 @@ impl Connections {
             barrier.add(&mut commands, key);
         }
         let mut link = self.get().await?;
-        let (call, master) = (self.calls.begin(), link.master.clone());
+        let (running, master) = (self.calls.begin(), link.master.clone());
+        let began = Instant::now();
         let answers = send(&mut link, key, &commands).await;
-        let is_in_doubt = was_answered(&answers) && call.answered();
-        drop(call);
+        self.metrics.redis_call(call.verb(), began.elapsed());
+        let is_in_doubt = was_answered(&answers) && running.answered();
+        drop(running);
         let mut answers = self.finish(link, answers)?.into_iter();
         let answer = answers
             .next()
@@ -218,6 +228,9 @@ impl Connections {
             Some((barrier, _)) => barrier.read(answers.as_slice())?,
             None => None,
         };
+        if missing.is_some() {
+            self.metrics.redis_failed("not_durable");
+        }
         Ok((
             Acknowledged { answer, missing },
             master.filter(|_| is_in_doubt),
@@ -250,7 +263,7 @@ impl Connections {
         let limit = humantime::format_duration(self.settings.connect_timeout);
         let link = self.pool.get().await;
         let before = self.reached.fetch_or(link.is_ok(), Ordering::Relaxed);
-        link.map_err(|err| match err {
+        let link = link.map_err(|err| match err {
             // The password is changed while we run. Settlements must wait for that, and must not be
             // lost.
             PoolError::Backend(StoreError::Forbidden(why) | StoreError::Refused(why)) if before => {
@@ -264,7 +277,15 @@ impl Connections {
                 StoreError::Unavailable(format!("no connection within {limit}"))
             }
             other => StoreError::Unavailable(other.to_string()),
-        })
+        });
+        self.count_failure(&link);
+        link
+    }
+
+    fn count_failure<T>(&self, answer: &Result<T, StoreError>) {
+        if let Err(err) = answer {
+            self.metrics.redis_failed(kind(err));
+        }
     }
 
     /// Returns the connection to the pool, or drops it if the answer shows that it is of no more
@@ -274,6 +295,7 @@ impl Connections {
         link: Object<Dialer>,
         answer: Result<T, StoreError>,
     ) -> Result<T, StoreError> {
+        self.count_failure(&answer);
         if let Err(err @ StoreError::Unavailable(_)) = &answer {
             drop(Object::take(link));
             if is_demotion(err) {

@@ -5,30 +5,34 @@
 -- Settings, of a destination that has no limits of its own:
 --   RATE (number)         tokens per second; 0: no limit
 --   BURST (number)        how many tokens may be saved up
---   WINDOW (number)       until the first failure each answer adds one attempt to the window, up to
---                         this many at once
+--   WINDOW (number)       until the first failure, each attempt that the mail system handles widens
+--                         the window by one, up to this many attempts at once
 --   WINDOW_MAX (number)   attempts at once, at most
 --   FAILURES (number)     how many failures of the host in a row open the breaker
---   SHARE (number)        the share of failures that opens it, among the tries within PERIOD_MS
---   SAMPLES (number)      how many tries there must be before that share counts
+--   SHARE (number)        the share of the attempts within PERIOD_MS that must fail to open the
+--                         breaker
+--   SAMPLES (number)      how many attempts there must be before that share counts
 --   PERIOD_MS (number)    the length of the sliding window for that share
---   OPEN_MS (number)      how long the breaker is open the first time; doubled for each time in a
---                         row
+--   OPEN_MS (number)      how long the breaker is open the first time; doubled for each further
+--                         time in a row
 --   OPEN_MAX_MS (number)  how long the breaker is open at most
 --   WINDOW_MIN (number)   attempts at once that always remain, however many fail
 --   WINDOW_NEW (number)   attempts at once, at most, at a destination that has not answered lately;
 --                         its window starts at this size
 --   ANSWERED_WITHIN_MS (number)  how long an answer counts as "lately"
 --
--- pace:<destination>, a hash that pace_fields.lua reads. A field that is absent or '' has its first
--- value.
+-- pace:<destination>, a hash that pace_fields.lua reads. A field that is absent or '' has its
+-- initial value.
 --   in_flight  attempts under way
 --   window     how many attempts there may be; it grows and shrinks with their results
---   narrowed   the serial up to which failures have narrowed the window already
+--   narrowed   the shard's serial when failures last narrowed the window; a failure under a lease
+--              up to this serial does not narrow it again
 --   tokens     'tokens refilled-at'
 --   parked     1 if the window was full: a script that makes room wakes the destination
 --   breaker    'open until times' or 'half_open probe times'; absent or '': closed
---   results    'in-a-row period good bad good-before bad-before'; absent or '': nothing tried
+--   results    'failures-in-a-row period good bad good-before bad-before': `period` is the number
+--              of a period; its results follow, and those of the period before it; absent or '':
+--              no results yet
 --   delivered  when a message was last delivered there
 --   answered   when a host there last answered an attempt, with any reply
 --   silent     until when it counts as silent, in ms: an attempt there waits for an answer, and no
@@ -42,9 +46,10 @@
 -- ms. A destination whose hold has run out stays in it until upkeep removes it. Only the list of
 -- destinations reads this set.
 --
--- unproven, a zset: destination → since when, in ms, it has due jobs and waits for room. A worker
--- gives unproven destinations only a share of its attempts, and no worker had room in that share. A
--- destination is proven if it has answered lately and is not silent.
+-- unproven, a zset: destination → since when it waits for room, in ms. A destination is proven if
+-- it has answered lately and is not silent. A worker makes only a share of its attempts at unproven
+-- destinations. Those in this set have due jobs, but the worker that visited them had used up that
+-- share.
 
 local TROUBLE = PREFIX .. 'trouble'
 local UNPROVEN = PREFIX .. 'unproven'
@@ -57,8 +62,8 @@ local SILENT_MS = 5000
 -- do not narrow it again.
 local NARROWED_TO = 0.7
 
--- Rounding tolerance for tokens. Half of it covers the digits that are kept, half of it covers the
--- float.
+-- Rounding tolerance for tokens. Half of it covers the rounding to the six decimals that are
+-- stored. The other half covers the errors of float arithmetic.
 local ROUNDING = 1e-6
 
 local function event_of_destination(kind, destination, fields)
@@ -67,7 +72,7 @@ local function event_of_destination(kind, destination, fields)
   )
 end
 
--- Returns rate, burst and the largest window that hold for a destination.
+-- Returns the rate, the burst and the largest window that apply to a destination.
 local function limits_of(pace)
   local limits = pace.override or pace.limits
   if not limits then return RATE, BURST, WINDOW_MAX end
@@ -79,7 +84,8 @@ local function set(changes, field, value)
   changes[#changes + 1] = value
 end
 
--- An instant further ahead than SILENT_MS was stored before the clock was set back, and is ignored.
+-- If the stored instant is more than SILENT_MS ahead, the clock was set back after it was stored.
+-- It is ignored then.
 local function is_silent(pace)
   local silent = pace.silent or 0
   return silent > NOW and silent <= NOW + SILENT_MS
@@ -110,19 +116,19 @@ local function open_ms(times) return math.min(OPEN_MS * 2 ^ times, OPEN_MAX_MS) 
 
 -- Decides what a destination may be given now. Returns three values:
 -- - how many attempts it may be given;
--- - when the next visit is worth it, if it takes all of them and wants more;
--- - what to do once it has taken some, with how many and whether it wants more. Nil if only the
---   window counts.
+-- - when to visit it next, if it takes all of them and has more due jobs;
+-- - a function to call once it has taken some, with how many it took, and whether it takes all of
+--   them and has more due jobs. Nil if it may take none, or if only the window limits it.
 --
--- Changes of its pace are put into `changes`. `fallback` is when to look again if only the report
--- of another attempt can bring the visit forward.
+-- Changes of its pace are put into `changes`. `fallback` is when to visit it next if that depends
+-- on the end of another attempt or on an operator. Either of them brings the visit forward.
 local function allowance(pace, changes, take_token, fallback)
   local held_until = pace.hold
   if held_until == -1 then return 0, fallback end
   if held_until and held_until > NOW then return 0, held_until end
   if pace.breaker then
     local state, at, times = unpack(pace.breaker)
-    -- A probe whose lease is gone will never be reported.
+    -- If the probe's lease is gone, its result will never come. Another probe is made then.
     if state == 'half_open' and redis.call('ZSCORE', LEASES, at) then return 0, fallback end
     if state == 'open' and at > NOW then
       -- The breaker was opened before the clock was set back. It must not stay open for the length
@@ -154,7 +160,8 @@ local function allowance(pace, changes, take_token, fallback)
   end
   -- A balance within the rounding tolerance of a whole token counts as one.
   local whole = math.floor(saved + ROUNDING)
-  -- The instant of the next token, rounded up to the millisecond, so that the visit finds it.
+  -- Returns when the next token comes, rounded up to the millisecond, so that a visit at that time
+  -- finds the token.
   local function next_token(left)
     return NOW + math.max(1, math.ceil((1 - ROUNDING / 2 - left) * 1000 / rate))
   end
@@ -188,26 +195,29 @@ local function open_breaker(destination, changes, times)
   event_of_destination('BreakerOpened', destination, ',"until":' .. text(at))
 end
 
--- Counts results in a sliding window: those of this period, and a share of the period before, as
--- far as the window still reaches back. Returns the new results, and whether they open the breaker.
+-- Counts results in a sliding window of PERIOD_MS: all of the current period, and a share of those
+-- of the period before. The share is the part of that period that is still within the window.
+-- Returns the new results, and whether they open the breaker.
 local function count_results(results, good, bad)
-  local row, period, now_good, now_bad, good_before, bad_before = 0, 0, 0, 0, 0, 0
-  if results then row, period, now_good, now_bad, good_before, bad_before = unpack(results) end
-  local this = math.floor(NOW / PERIOD_MS)
-  if this - period == 1 then
+  local in_a_row, period, now_good, now_bad, good_before, bad_before = 0, 0, 0, 0, 0, 0
+  if results then
+    in_a_row, period, now_good, now_bad, good_before, bad_before = unpack(results)
+  end
+  local current = math.floor(NOW / PERIOD_MS)
+  if current - period == 1 then
     good_before, bad_before, now_good, now_bad = now_good, now_bad, 0, 0
-  elseif this - period ~= 0 then
+  elseif current - period ~= 0 then
     good_before, bad_before, now_good, now_bad = 0, 0, 0, 0
   end
   now_good, now_bad = now_good + good, now_bad + bad
-  row = good > 0 and 0 or row + bad
-  local left = 1 - (NOW % PERIOD_MS) / PERIOD_MS
-  local tried = now_good + now_bad + left * (good_before + bad_before)
-  local failed = now_bad + left * bad_before
+  in_a_row = good > 0 and 0 or in_a_row + bad
+  local share_before = 1 - (NOW % PERIOD_MS) / PERIOD_MS
+  local tried = now_good + now_bad + share_before * (good_before + bad_before)
+  local failed = now_bad + share_before * bad_before
   local kept = string.format(
-    '%d %d %d %d %d %d', row, this, now_good, now_bad, good_before, bad_before
+    '%d %d %d %d %d %d', in_a_row, current, now_good, now_bad, good_before, bad_before
   )
-  return kept, row >= FAILURES or (tried >= SAMPLES and failed >= SHARE * tried)
+  return kept, in_a_row >= FAILURES or (tried >= SAMPLES and failed >= SHARE * tried)
 end
 
 -- What settle, release and lapse report about one destination:
@@ -215,31 +225,31 @@ end
 --   ended    how many attempts are not under way any more
 --   good     how many of them the mail system handled, with any result for the mailbox
 --   bad      how many failed because of the host
---   refused  how many failed because of our route to it
+--   bad_route  how many failed because of our route to it
 --   newest   the highest serial among the failures
---   late     whether the failures are of attempts that had ended earlier
+--   late     whether the failure is a bounce of an attempt that had ended well before
 --   probe    the token that the breaker waits for, if it waits for one
 --   result   the result of the probe: 'good', 'bad' or 'none'
 --   delivered  whether a message was delivered
 --   answered   whether a host answered
---   is_mute    whether an attempt was given up because no host answered it, nor any other attempt
---              meanwhile
+--   is_mute    whether an attempt was given up, and no other attempt there got an answer while it
+--              waited
 local reports = {}
 
 local function report_of(destination)
   local report = reports[destination]
   if not report then
     local pace = read_pace(destination)
-    report = { pace = pace, ended = 0, good = 0, bad = 0, refused = 0, newest = 0 }
+    report = { pace = pace, ended = 0, good = 0, bad = 0, bad_route = 0, newest = 0 }
     if pace.breaker and pace.breaker[1] == 'half_open' then report.probe = pace.breaker[2] end
     reports[destination] = report
   end
   return report
 end
 
--- Reports that attempts ended with the same result. `mark` is '+' good, '-' bad, '~' refused, or ''
--- if the result means nothing for the destination. `in_flight` is how many of them still counted as
--- under way: an attempt whose address was retired meanwhile does not.
+-- Reports that attempts ended with the same result. `mark` is '+' good, '-' bad, '~' bad_route, or
+-- '' if the result means nothing for the destination. `in_flight` is how many of them still counted
+-- as under way: an attempt whose address was retired meanwhile does not.
 local function end_attempts(destination, token, mark, number, in_flight)
   local report = report_of(destination)
   report.ended = report.ended + in_flight
@@ -253,7 +263,7 @@ local function end_attempts(destination, token, mark, number, in_flight)
     if mark == '-' then
       report.bad = report.bad + number
     else
-      report.refused = report.refused + number
+      report.bad_route = report.bad_route + number
     end
     if is_probe then report.result = 'bad' end
     report.newest = math.max(report.newest, serial_of(token))
@@ -275,13 +285,13 @@ local function end_attempt(destination, token, mark, in_flight)
 end
 
 -- Reports that an attempt which had ended well has failed after all: because of the host ('-') or
--- of our route to it ('~'). If the attempt was made before the window was last narrowed, the window
--- stays: it was narrowed for failures as old as this one. The report means nothing for another
--- attempt's probe.
+-- of our route to it ('~'). If the attempt was claimed before the window was last narrowed, the
+-- window stays as it is, because that narrowing counts for this failure too. A probe that is under
+-- way is not affected.
 local function note_late_failure(destination, mark, serial)
   if mark ~= '-' and mark ~= '~' then return end
   local report = report_of(destination)
-  if mark == '-' then report.bad = 1 else report.refused = 1 end
+  if mark == '-' then report.bad = 1 else report.bad_route = 1 end
   report.newest, report.late = tonumber(serial), true
 end
 
@@ -296,15 +306,15 @@ local function probe_of(destination, id)
   return ''
 end
 
--- Returns the window after attempts went well. Until the first failure each answer adds one, up to
--- WINDOW. After that, one is added for as many answers as the window is wide.
+-- Returns the window after `good` attempts went well. Until the first failure, each of them adds
+-- one, up to WINDOW. After that, one is added for as many good attempts as the window is wide.
 local function wider_window(window, window_max, good, narrowed)
   if not narrowed and window < WINDOW then return math.min(window_max, WINDOW, window + good) end
   return math.min(window_max, window + good / window)
 end
 
--- Settles the breaker. If it waits for a probe, the probe's result decides. If it is open, attempts
--- that were under way before change nothing.
+-- Settles the breaker. If it waits for a probe, the probe's result decides. If it is open, nothing
+-- changes: the attempts that end now were claimed before it opened.
 local function settle_breaker(destination, report, changes)
   local state, _, times = unpack(report.pace.breaker)
   local result = state == 'half_open' and report.result
@@ -334,7 +344,7 @@ local function settle_pace(destination, report)
     set(changes, 'answered', NOW_TEXT)
     if pace.silent then set(changes, 'silent', '') end
   end
-  local failed = report.bad + report.refused
+  local failed = report.bad + report.bad_route
   if pace.breaker then
     settle_breaker(destination, report, changes)
   elseif failed > 0 then
@@ -345,7 +355,7 @@ local function settle_pace(destination, report)
       set(changes, 'narrowed', redis.call('GET', SERIAL) or '0')
     end
   elseif report.good > 0 and in_flight * 2 >= window then
-    -- A window that is not in use is not tested, and so it is not widened.
+    -- A window is widened only if at least half of it was in use. Otherwise it was not tested.
     local _, _, window_max = limits_of(pace)
     local wider = wider_window(window, window_max, report.good, pace.narrowed)
     if wider ~= window then set(changes, 'window', string.format('%.3f', wider)) end

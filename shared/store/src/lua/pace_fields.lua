@@ -1,5 +1,5 @@
 -- Reads a destination's pace. A value that cannot be read affects only its destination: the field
--- gets its first value again, and the journal records it. Part of the scripts that need the pace.
+-- gets its initial value again, and the journal records it. Part of the scripts that need the pace.
 
 -- Returns a number that is at least `least`, else nil. The comparison is written so that NaN fails
 -- it too.
@@ -22,8 +22,8 @@ local function read_tokens(value)
   return saved and at and { saved, at }
 end
 
--- Returns the state; then, for 'open', until when, or, for 'half_open', the probe's token; then how
--- many times in a row it has opened.
+-- Returns a list of three values: 'open' or 'half_open'; until when it is open, or the token of the
+-- probe that it waits for; how many times in a row it has opened.
 local function read_breaker(value)
   local state, at, times = string.match(value, '^(%S+) (%S+) (%S+)$')
   times = not_negative(times)
@@ -63,7 +63,8 @@ local function reset_field(destination, field, pace)
   note_repaired('pace ' .. field, 'destination', destination)
 end
 
--- Returns the pace of a destination: what was read, by field. A field with its first value is nil.
+-- Returns the pace of a destination: the value of each field, by name. A field that is absent or
+-- empty is nil.
 local function read_pace(destination)
   local pace = {}
   local values = redis.pcall('HMGET', pace_key(destination), unpack(PACE_FIELDS))

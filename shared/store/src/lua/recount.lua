@@ -1,14 +1,14 @@
--- Counts the attempts under way at destinations of one shard by its leases, and corrects the number
--- in their pace if it differs. It should never differ: a number that is too high would keep
--- attempts away for ever.
+-- Counts the attempts under way at destinations of one shard, from the shard's leases. If the
+-- number in a destination's pace differs, it is corrected. It should never differ: a number that is
+-- too high would keep attempts away for ever.
 --
 -- Takes:
 --   most (number)  how many leased jobs to count at most, of all destinations; if there are more,
 --                  nothing is changed
 -- Takes for each DESTINATION:
 --   destination
--- Reply: now; 1 if it was counted, else 0; per destination that was corrected: its name, the number
--- before, the number now.
+-- Reply: now; 1 if the attempts were counted, 0 if there were too many; per destination that was
+-- corrected: its name, the number before, the number now.
 -- Full memory: runs. It corrects numbers and adds an agenda entry per destination at most.
 -- Cost: 2 operations per destination, 5 per lease. Atomic.
 

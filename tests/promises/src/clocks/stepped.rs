@@ -27,8 +27,8 @@ enum FirstWorker {
     IsKilled,
 }
 
-/// Sets the clock by `offset` while attempts are in flight, and waits for the end of all jobs. Each
-/// message must end once, and only messages in flight at the change may be sent twice.
+/// Moves the clock by `offset` while attempts are in flight, and waits for the end of all jobs.
+/// Each message must end once, and only messages in flight at the change may be sent twice.
 async fn set_clock_while_sending(offset: &str, first_worker: FirstWorker) {
     let clock = FakeClock::new("+0");
     let servers = Servers::with_clock(&clock);
@@ -46,7 +46,7 @@ async fn set_clock_while_sending(offset: &str, first_worker: FirstWorker) {
     })
     .await;
     let scheduler = start_scheduler(&world, &url);
-    // The scheduler has read the clock before it is set: upkeep has started.
+    // Waits until upkeep has started, so that the scheduler has read the clock before it is set.
     let occurrences = format!("{}:*:upkeep:reinstate:*", world.prefix);
     let began = async || {
         servers

@@ -196,7 +196,7 @@ async fn an_sns_message_without_a_valid_recent_signature_for_a_configured_topic_
         ),
         ("an added subject", changed_later("Subject", "x")),
         ("another version", changed_later("SignatureVersion", "1")),
-        ("no version", changed_later("SignatureVersion", "3")),
+        ("unknown version", changed_later("SignatureVersion", "3")),
         ("no signature", changed_later("Signature", "")),
         (
             "evil certificate",
@@ -206,7 +206,7 @@ async fn an_sns_message_without_a_valid_recent_signature_for_a_configured_topic_
             ),
         ),
         (
-            "plain certificate",
+            "certificate over plain HTTP",
             changed_later("SigningCertURL", &CERTIFICATE.replace("https", "http")),
         ),
     ] {

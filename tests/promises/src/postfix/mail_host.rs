@@ -150,7 +150,8 @@ fn mail(recipient: &str) -> Attempt {
     }
 }
 
-/// Makes an access map give these answers to RCPT.
+/// Returns the line of `main.cf` with which Postfix gives each of these recipients its reply to
+/// RCPT.
 fn access_map(replies: impl Iterator<Item = (&'static str, &'static str)>) -> String {
     let entries: Vec<String> = replies
         .map(|(recipient, reply)| format!("{{{recipient}@example.com = {reply}}}"))
@@ -195,7 +196,7 @@ async fn each_reply_of_a_mail_host_is_understood_and_gets_its_policy_row() {
 #[tokio::test]
 async fn mail_arrives_unchanged_in_the_mailbox_of_the_recipient() {
     let folder = TempDir::new().unwrap();
-    // Another user delivers the mail.
+    // Postfix writes to this folder as another user.
     fs::set_permissions(folder.path(), fs::Permissions::from_mode(0o777)).unwrap();
     let base = format!("virtual_mailbox_base = {}", folder.path().display());
     let settings = main_cf(&[
@@ -292,13 +293,13 @@ async fn if_a_mail_host_is_busy_the_next_one_gets_the_mail() {
 #[tokio::test]
 async fn required_tls_to_a_mail_host_is_verified_for_the_name_from_the_dns() {
     let (tls, misnamed) = (Tls::of("mx1.example.com"), Tls::of("127.0.0.1"));
-    for (name, of, authority, sent) in [
+    for (name, server_tls, authority, sent) in [
         ("known", &tls, tls.authority(), true),
         ("for another name", &misnamed, misnamed.authority(), false),
         ("unknown", &tls, misnamed.authority(), false),
     ] {
         let mut settings = main_cf(&["virtual_mailbox_maps = static:inbox/"]);
-        settings.main.extend(of.main_cf());
+        settings.main.extend(server_tls.main_cf());
         let internet = Internet::with(settings).await;
         let mut settings = MxSettings {
             tls_required: vec!["example.com".parse().unwrap()],

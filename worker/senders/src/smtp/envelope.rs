@@ -33,7 +33,8 @@ impl Envelope {
         let mut rcpt = format!("RCPT TO:<{}>", recipient.as_str());
         if offers.size_max != 0 && content.len() > offers.size_max {
             let (size, max) = (content.len(), offers.size_max);
-            // RFC 1870, section 6.2: the announced limit counts as the peer's answer.
+            // RFC 1870, section 6.2: a message above the announced limit counts as refused by the
+            // peer.
             return Err(refusal(&format!(
                 "552 5.3.4 the message has {size} bytes and the peer accepts at most {max}"
             )));

@@ -1,0 +1,399 @@
+//! All metrics: name, kind, labels and what each means. docs/reference/metrics.md is made from this
+//! table, and every metric is registered by its entry here.
+
+use prometheus_client::registry::{Metric, Registry, Unit};
+
+/// The start of every name.
+const PREFIX: &str = "redeliver";
+
+/// The kind of a metric.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// It only grows, until the process ends.
+    Counter,
+    /// It grows and shrinks.
+    Gauge,
+    /// How many observations were at most this long, by limits.
+    Histogram,
+}
+
+/// Which processes a metric is about.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum About {
+    /// The process that is asked, of any kind.
+    Process,
+    /// The scheduler that is asked.
+    Scheduler,
+    /// The worker that is asked.
+    Worker,
+    /// The whole fleet. Every scheduler reports the same.
+    Fleet,
+}
+
+/// What is known of a metric without its values.
+#[derive(Clone, Copy, Debug)]
+pub struct Described {
+    /// Its whole name, with its unit, and `_total` if it is a counter.
+    pub name: &'static str,
+    /// Its kind.
+    pub kind: Kind,
+    /// Its labels, in the order in which they are written.
+    pub labels: &'static [&'static str],
+    /// Which processes it is about.
+    pub about: About,
+    /// What it means. It ends without a full stop, which is added.
+    pub help: &'static str,
+}
+
+const fn metric(
+    kind: Kind,
+    about: About,
+    name: &'static str,
+    labels: &'static [&'static str],
+    help: &'static str,
+) -> Described {
+    Described {
+        name,
+        kind,
+        labels,
+        about,
+        help,
+    }
+}
+
+use About::{Fleet, Process, Scheduler, Worker};
+use Kind::{Counter, Gauge, Histogram};
+
+/// All metrics, in the order of the page.
+pub const CATALOG: &[Described] = &[
+    metric(
+        Counter,
+        Scheduler,
+        "redeliver_bounces_total",
+        &["answer", "source", "class"],
+        "Bounces by their answer, the way they came in, and the first digit of their status \
+         (2, 4, 5, or none)",
+    ),
+    metric(
+        Counter,
+        Worker,
+        "redeliver_attempts_total",
+        &["outcome", "class", "attempt", "sender", "destination"],
+        "Attempts that tried a message, by what the sender saw last, the first digit of the status, \
+         the number of the attempt (1 to 8, or 9+), the kind of sender, and the destination \
+         (a configured provider, one of the busiest, or other)",
+    ),
+    metric(
+        Counter,
+        Worker,
+        "redeliver_verdicts_total",
+        &["verdict"],
+        "What the policy decided about the outcome of each message that was tried",
+    ),
+    metric(
+        Histogram,
+        Worker,
+        "redeliver_attempt_duration_seconds",
+        &["sender"],
+        "How long attempts that tried a message took, by the kind of sender",
+    ),
+    metric(
+        Histogram,
+        Worker,
+        "redeliver_phase_duration_seconds",
+        &["phase"],
+        "How long each phase of an SMTP conversation took",
+    ),
+    metric(
+        Histogram,
+        Worker,
+        "redeliver_connection_wait_seconds",
+        &[],
+        "How long messages waited for a connection that was free or could be opened",
+    ),
+    metric(
+        Histogram,
+        Worker,
+        "redeliver_claim_lateness_seconds",
+        &[],
+        "How long jobs had been due when they were claimed",
+    ),
+    metric(
+        Counter,
+        Worker,
+        "redeliver_lapses_total",
+        &[],
+        "Jobs whose attempt did not end: its lease ran out, or it crashed",
+    ),
+    metric(
+        Counter,
+        Worker,
+        "redeliver_stale_settlements_total",
+        &[],
+        "Attempts whose lease had run out before they were settled, so that they are repeated",
+    ),
+    metric(
+        Counter,
+        Worker,
+        "redeliver_own_trouble_total",
+        &["route", "kind"],
+        "Messages that were not sent because of trouble of our own, by route",
+    ),
+    metric(
+        Counter,
+        Worker,
+        "redeliver_content_reads_total",
+        &["result"],
+        "Content that was read: from the cache (hit), from where it is kept (miss), or not (failed)",
+    ),
+    metric(
+        Gauge,
+        Worker,
+        "redeliver_worker_permits",
+        &["state"],
+        "Permits for attempts of this worker, free and used",
+    ),
+    metric(
+        Gauge,
+        Worker,
+        "redeliver_worker_draining",
+        &[],
+        "1 if this worker stops and claims nothing more, else 0",
+    ),
+    metric(
+        Counter,
+        Process,
+        "redeliver_standing_changes_total",
+        &["standing"],
+        "Addresses that got another standing, by the new standing",
+    ),
+    metric(
+        Counter,
+        Process,
+        "redeliver_recovered_jobs_total",
+        &[],
+        "Jobs that a repair found in no set and made due",
+    ),
+    metric(
+        Counter,
+        Process,
+        "redeliver_lost_writes_total",
+        &[],
+        "Shards of which this process was the first to notice that Redis had lost writes",
+    ),
+    metric(
+        Histogram,
+        Process,
+        "redeliver_redis_call_duration_seconds",
+        &["script"],
+        "How long calls of scripts took, from sending to the answer",
+    ),
+    metric(
+        Counter,
+        Process,
+        "redeliver_redis_failures_total",
+        &["kind"],
+        "Calls to Redis that failed: the error code of the server, or another kind of failure",
+    ),
+    metric(
+        Counter,
+        Process,
+        "redeliver_telemetry_lost_total",
+        &["signal", "reason"],
+        "Spans and log records that the collector did not get: dropped because too many waited, or \
+         failed",
+    ),
+    metric(
+        Counter,
+        Scheduler,
+        "redeliver_upkeep_runs_total",
+        &["task", "result"],
+        "Runs of upkeep tasks by this process",
+    ),
+    metric(
+        Gauge,
+        Scheduler,
+        "redeliver_upkeep_last_success_timestamp_seconds",
+        &["task"],
+        "When this process last ran an upkeep task with success",
+    ),
+    metric(
+        Counter,
+        Scheduler,
+        "redeliver_failed_sign_ins_total",
+        &[],
+        "Requests without a token that is known",
+    ),
+    metric(
+        Counter,
+        Scheduler,
+        "redeliver_events_read_total",
+        &[],
+        "Events that were sent to those who read them",
+    ),
+    metric(
+        Gauge,
+        Fleet,
+        "redeliver_due_jobs",
+        &[],
+        "Jobs that are due and wait for a claim",
+    ),
+    metric(
+        Gauge,
+        Fleet,
+        "redeliver_oldest_due_age_seconds",
+        &[],
+        "How long the first of these jobs has been due; 0 if none is due",
+    ),
+    metric(
+        Gauge,
+        Fleet,
+        "redeliver_pending_jobs",
+        &["horizon"],
+        "Jobs that wait, by when they are due: now, within 1h, 24h or 7d, or later. Each is in one \
+         of them",
+    ),
+    metric(
+        Gauge,
+        Fleet,
+        "redeliver_in_flight_attempts",
+        &[],
+        "Attempts under way",
+    ),
+    metric(
+        Gauge,
+        Fleet,
+        "redeliver_window_attempts",
+        &[],
+        "Attempts that the windows of all destinations with work allow at once, together",
+    ),
+    metric(
+        Gauge,
+        Fleet,
+        "redeliver_breakers",
+        &["state"],
+        "Destinations whose breaker is open or half_open",
+    ),
+    metric(
+        Gauge,
+        Fleet,
+        "redeliver_held_destinations",
+        &[],
+        "Destinations that an operator holds",
+    ),
+    metric(
+        Gauge,
+        Fleet,
+        "redeliver_quarantined_jobs",
+        &[],
+        "Jobs in quarantine",
+    ),
+    metric(
+        Gauge,
+        Fleet,
+        "redeliver_workers",
+        &[],
+        "Workers with a recent heartbeat",
+    ),
+    metric(
+        Gauge,
+        Fleet,
+        "redeliver_redis_memory_used_bytes",
+        &[],
+        "Memory that Redis uses. In a Cluster, of all masters together",
+    ),
+    metric(
+        Gauge,
+        Fleet,
+        "redeliver_redis_memory_max_bytes",
+        &[],
+        "maxmemory of Redis; absent if a server has no limit. In a Cluster, of all masters together",
+    ),
+    metric(
+        Gauge,
+        Fleet,
+        "redeliver_redis_memory_per_job_bytes",
+        &[],
+        "Memory that Redis uses, divided by the number of jobs; absent without jobs",
+    ),
+    metric(
+        Gauge,
+        Fleet,
+        "redeliver_fleet_read_timestamp_seconds",
+        &[],
+        "When the figures of the fleet were read from Redis",
+    ),
+    metric(
+        Gauge,
+        Process,
+        "redeliver_build_info",
+        &["version"],
+        "1, with the version of this process",
+    ),
+];
+
+impl Kind {
+    /// Returns the word of Prometheus.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Counter => "counter",
+            Gauge => "gauge",
+            Histogram => "histogram",
+        }
+    }
+}
+
+impl About {
+    /// Returns the word of the page.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Process => "each process",
+            Scheduler => "each scheduler",
+            Worker => "each worker",
+            Fleet => "the fleet",
+        }
+    }
+}
+
+impl Described {
+    /// Returns its unit, which is part of its name.
+    pub fn unit(&self) -> Option<&'static str> {
+        ["seconds", "bytes"]
+            .into_iter()
+            .find(|unit| self.base().ends_with(&format!("_{unit}")))
+    }
+
+    /// Returns the name without `_total`.
+    fn base(&self) -> &'static str {
+        self.name.strip_suffix("_total").unwrap_or(self.name)
+    }
+}
+
+/// An empty registry for the metrics of this table.
+pub(super) fn registry() -> Registry {
+    Registry::with_prefix(PREFIX)
+}
+
+/// Registers a metric by its name in the table.
+///
+/// # Panics
+/// If the table does not have it.
+pub(super) fn register(registry: &mut Registry, name: &str, metric: impl Metric) {
+    let described = CATALOG
+        .iter()
+        .find(|described| described.name == name)
+        .expect("every metric is in the catalog");
+    let base = described.base();
+    let own = base.strip_prefix(PREFIX).unwrap_or(base);
+    let own = own.trim_start_matches('_');
+    // The library adds the unit, and `_total`.
+    let unit = described.unit();
+    let own = unit.map_or(own, |unit| own.trim_end_matches(unit).trim_end_matches('_'));
+    match unit {
+        Some("seconds") => {
+            registry.register_with_unit(own, described.help, Unit::Seconds, metric);
+        }
+        Some("bytes") => registry.register_with_unit(own, described.help, Unit::Bytes, metric),
+        _ => registry.register(own, described.help, metric),
+    }
+}

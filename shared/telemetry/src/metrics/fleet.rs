@@ -1,0 +1,148 @@
+//! The figures of the whole fleet, as one scheduler reads them from Redis and all report them.
+
+use std::sync::atomic::AtomicU64;
+
+use prometheus_client::metrics::family::Family;
+use prometheus_client::metrics::gauge::Gauge;
+use prometheus_client::registry::Registry;
+use serde::{Deserialize, Serialize};
+
+use super::catalog::register;
+
+/// The labels of a gauge with one label or none.
+type Labels = Vec<(&'static str, &'static str)>;
+
+/// Gauges that are absent until they are set.
+type Gauges = Family<Labels, Gauge<f64, AtomicU64>>;
+
+/// The figures of the fleet at one time.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct FleetReading {
+    /// When it was read, in ms since the Unix epoch, by the clock of Redis.
+    pub read_at_ms: i64,
+    /// How long reading took, in ms.
+    pub took_ms: u64,
+    /// Jobs that are due and wait for a claim.
+    pub due: u64,
+    /// How long the first of them has been due, in ms.
+    pub oldest_due_ms: u64,
+    /// Jobs that are due within 1 h, but not now.
+    pub within_1h: u64,
+    /// Jobs that are due within 24 h, but not within 1 h.
+    pub within_24h: u64,
+    /// Jobs that are due within 7 days, but not within 24 h.
+    pub within_7d: u64,
+    /// Jobs that are due after 7 days.
+    pub later: u64,
+    /// Attempts under way.
+    pub in_flight: u64,
+    /// The windows of all destinations with work, added up.
+    pub window: u64,
+    /// Destinations whose breaker is open.
+    pub open: u64,
+    /// Destinations whose breaker is half open.
+    pub half_open: u64,
+    /// Destinations that an operator holds.
+    pub held: u64,
+    /// Jobs in quarantine.
+    pub quarantined: u64,
+    /// Workers with a recent heartbeat.
+    pub workers: u64,
+    /// All jobs, including those with an attempt under way or in quarantine.
+    pub jobs: u64,
+    /// Memory that Redis uses, in bytes; none if a server did not report it.
+    pub memory_used: Option<u64>,
+    /// The limit of that memory, in bytes; none if a server has none.
+    pub memory_max: Option<u64>,
+}
+
+/// The gauges of the fleet.
+#[derive(Debug, Default)]
+pub(super) struct FleetGauges(Vec<(&'static str, Gauges)>);
+
+impl FleetGauges {
+    pub(super) fn new(registry: &mut Registry) -> Self {
+        let names = values(&FleetReading::default());
+        let mut gauges = Self::default();
+        for (name, ..) in names {
+            if gauges.of(name).is_none() {
+                let family = Gauges::default();
+                register(registry, name, family.clone());
+                gauges.0.push((name, family));
+            }
+        }
+        gauges
+    }
+
+    /// Sets all gauges. Those without a value are absent, and all are without a reading.
+    pub(super) fn set(&self, reading: Option<&FleetReading>) {
+        let Some(reading) = reading else {
+            self.0.iter().for_each(|(_, gauges)| gauges.clear());
+            return;
+        };
+        for (name, labels, value) in values(reading) {
+            let Some(gauges) = self.of(name) else {
+                continue;
+            };
+            match value {
+                Some(value) => {
+                    gauges.get_or_create(&labels).set(value);
+                }
+                None => gauges.clear(),
+            }
+        }
+    }
+
+    fn of(&self, name: &str) -> Option<&Gauges> {
+        self.0
+            .iter()
+            .find_map(|(known, gauges)| (*known == name).then_some(gauges))
+    }
+}
+
+/// Returns the values of all gauges.
+fn values(reading: &FleetReading) -> Vec<(&'static str, Labels, Option<f64>)> {
+    let number = |count: u64| Some(count as f64);
+    let seconds = |ms: u64| Some(ms as f64 / 1_000.0);
+    let plain = |name, value| (name, Labels::new(), value);
+    let labelled = |name, label, word, count| (name, vec![(label, word)], number(count));
+    let pending = |horizon, count| labelled("redeliver_pending_jobs", "horizon", horizon, count);
+    let breakers = |state, count| labelled("redeliver_breakers", "state", state, count);
+    let per_job = reading
+        .memory_used
+        .filter(|_| reading.jobs > 0)
+        .map(|used| used as f64 / reading.jobs as f64);
+    vec![
+        plain("redeliver_due_jobs", number(reading.due)),
+        plain(
+            "redeliver_oldest_due_age_seconds",
+            seconds(reading.oldest_due_ms),
+        ),
+        pending("now", reading.due),
+        pending("1h", reading.within_1h),
+        pending("24h", reading.within_24h),
+        pending("7d", reading.within_7d),
+        pending("later", reading.later),
+        plain("redeliver_in_flight_attempts", number(reading.in_flight)),
+        plain("redeliver_window_attempts", number(reading.window)),
+        breakers("open", reading.open),
+        breakers("half_open", reading.half_open),
+        plain("redeliver_held_destinations", number(reading.held)),
+        plain("redeliver_quarantined_jobs", number(reading.quarantined)),
+        plain("redeliver_workers", number(reading.workers)),
+        plain(
+            "redeliver_redis_memory_used_bytes",
+            reading.memory_used.and_then(number),
+        ),
+        plain(
+            "redeliver_redis_memory_max_bytes",
+            reading.memory_max.and_then(number),
+        ),
+        plain("redeliver_redis_memory_per_job_bytes", per_job),
+        plain(
+            "redeliver_fleet_read_timestamp_seconds",
+            Some(reading.read_at_ms as f64 / 1_000.0),
+        ),
+    ]
+}

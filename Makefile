@@ -57,10 +57,10 @@ check: tools ## What CI runs first: format, lints, architecture, licences, unuse
 	scripts/tidy
 	scripts/links
 
-pages: ## Write what is made from the code: docs/reference/promises.md, and the calls of the scripts that tests compare
+pages: ## Write what is made from code and tests: pages, the picture of a chain, the calls of scripts that tests compare
 	REDELIVER_WRITE_PAGES=1 cargo test --locked --quiet --package repository page
 	@scripts/tools test
-	REDELIVER_WRITE_PAGES=1 cargo test --locked --quiet --package promises --test promises -- script_calls
+	REDELIVER_WRITE_PAGES=1 cargo test --locked --quiet --package promises --test promises -- script_calls traces::
 
 bench: tools ## Measure this machine and print the table of docs/guides/benchmarks.md, an hour in all (ARGS="cycle --runs 5")
 	cargo run --locked --release --bin redeliver -- bench $(ARGS)

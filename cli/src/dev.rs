@@ -48,6 +48,7 @@ pub(crate) async fn run(config: Option<&Path>, arguments: &Arguments) -> Result<
         return Ok(ExitCode::SUCCESS);
     };
     let tracing = telemetry.tracing(&config, &store).await?;
+    telemetry.report_to(store.metrics());
     let scheduler = Scheduler::new(store.clone(), table.clone(), &config, &tracing)
         .map_err(|why| anyhow!(why))?;
     let contents = Contents::from_config(&config.content).map_err(|why| anyhow!(why))?;

@@ -28,18 +28,22 @@ pub(crate) fn spans(list: &[Duration]) -> String {
 /// Formats a duration roughly, as at most two units: `45s`, `31m`, `1h30m`, `26h`, `7d`. Days are
 /// used from three days on.
 pub(crate) fn rough(span: Duration) -> String {
-    let s = span.as_secs();
-    let (first, second) = match s {
-        0..MINUTE => return format!("{s}s"),
-        MINUTE..HOUR => ((MINUTE, "m"), (1, "s")),
+    let units = |s: u64| match s {
+        0..HOUR => ((MINUTE, "m"), (1, "s")),
         HOUR..259_200 => ((HOUR, "h"), (MINUTE, "m")),
         _ => ((DAY, "d"), (HOUR, "h")),
     };
-    let (whole, rest) = (s / first.0, s % first.0 / second.0);
-    if rest == 0 || whole >= 10 {
-        format!("{whole}{}", first.1)
-    } else {
-        format!("{whole}{}{rest}{}", first.1, second.1)
+    let s = (span + Duration::from_millis(500)).as_secs();
+    if s < MINUTE {
+        return format!("{s}s");
+    }
+    let ((large, _), (small, _)) = units(s);
+    let precision = if s < 10 * large { small } else { large };
+    let s = (s + precision / 2) / precision * precision;
+    let ((large, name), (small, small_name)) = units(s);
+    match (s / large, s % large / small) {
+        (whole, 0) => format!("{whole}{name}"),
+        (whole, rest) => format!("{whole}{name}{rest}{small_name}"),
     }
 }
 

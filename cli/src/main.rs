@@ -15,6 +15,7 @@ mod destinations;
 mod dev;
 mod dsn;
 mod figures;
+mod jobs;
 mod page;
 mod policy;
 mod process;
@@ -75,6 +76,8 @@ enum Command {
     Destinations(destinations::Arguments),
     /// Show what is known about addresses; suppress or reinstate an address
     Addresses(addresses::Arguments),
+    /// Show the attempts of a job on a time axis
+    Jobs(jobs::Arguments),
     /// Create tokens for the API
     Token(token::Arguments),
     /// List the jobs in quarantine, and return a job to the queue
@@ -96,6 +99,7 @@ async fn main() -> ExitCode {
             Command::Submit(arguments) => submit::run(&arguments).await,
             Command::Destinations(arguments) => destinations::run(config, &arguments).await,
             Command::Addresses(arguments) => addresses::run(&arguments).await,
+            Command::Jobs(arguments) => jobs::run(&arguments).await,
             Command::Token(arguments) => token::run(&arguments),
             Command::Quarantine(arguments) => quarantine::run(&arguments).await,
             Command::Classify(arguments) => classify::run(config, &arguments),

@@ -17,6 +17,7 @@ use store::handle::Store;
 use system::open_files;
 use telemetry::ids::IdHasher;
 use telemetry::log;
+use telemetry::metrics::Metrics;
 use telemetry::pipeline::{Pipeline, Process};
 use telemetry::spans::Tracing;
 use tokio::signal::unix::{SignalKind, signal};
@@ -74,6 +75,13 @@ impl Telemetry {
             IdHasher::new(key.reveal())
         };
         Ok(self.pipeline.tracing(&config.telemetry, &self.process, ids))
+    }
+
+    /// From now on, `metrics` also has the version of this process, and what a collector did not
+    /// get of its telemetry.
+    pub(crate) fn report_to(&self, metrics: &Metrics) {
+        metrics.version(self.process.version);
+        self.pipeline.report_losses(metrics);
     }
 
     /// Sends what still waits, for two seconds at most.

@@ -52,6 +52,7 @@ pub(crate) async fn run(config: Option<&Path>, arguments: &Arguments) -> Result<
     };
     let listener = TcpListener::from_std(listener)?;
     let tracing = telemetry.tracing(&config, &store).await?;
+    telemetry.report_to(store.metrics());
     let scheduler = Scheduler::new(store, table, &config, &tracing).map_err(|why| anyhow!(why))?;
     tracing::info!(address = %listener.local_addr()?, "scheduler listens");
     let served = scheduler.serve(listener, stop).await;

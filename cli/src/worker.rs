@@ -3,13 +3,15 @@
 
 use std::path::Path;
 use std::process::ExitCode;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use anyhow::{Result, anyhow, bail};
 use clap::Args;
 use senders::settings::route::{Route, SenderSettings};
 use system::clock::SystemClock;
+use tokio_util::task::AbortOnDropHandle;
 use worker::content::Contents;
+use worker::listener;
 use worker::routes::Routes;
 use worker::run::Worker;
 
@@ -40,6 +42,16 @@ pub(crate) async fn run(config: Option<&Path>, arguments: &Arguments) -> Result<
         );
     }
     let stop = process::stop_on_signal()?;
+    let opened = Arc::new(OnceLock::new());
+    let listener = match config.worker.listen {
+        None => None,
+        Some(address) => {
+            let listener = listener::listen(address).await?;
+            tracing::info!(address = %listener.local_addr()?, "worker answers health checks");
+            let serving = listener::serve(listener, opened.clone(), stop.clone());
+            Some(AbortOnDropHandle::new(tokio::spawn(serving)))
+        }
+    };
     let Some(store) = process::open_store(&config, &table, Arc::new(SystemClock), &stop).await?
     else {
         return Ok(ExitCode::SUCCESS);
@@ -52,10 +64,13 @@ pub(crate) async fn run(config: Option<&Path>, arguments: &Arguments) -> Result<
     let contents = Contents::from_config(&config.content).map_err(|why| anyhow!(why))?;
     let routes = Routes::from_config(&config, store.clock()).map_err(|why| anyhow!(why))?;
     let tracing = telemetry.tracing(&config, &store).await?;
+    telemetry.report_to(store.metrics());
+    let _ = opened.set(store.clone());
     Worker::new(store, routes, contents, table, config.worker)
         .with_tracing(&tracing)
         .run(stop)
         .await;
+    drop(listener);
     tracing::info!("worker stopped");
     telemetry.shutdown().await;
     Ok(ExitCode::SUCCESS)

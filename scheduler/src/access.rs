@@ -15,6 +15,7 @@ use axum::middleware::Next;
 use axum::response::Response;
 use domain::clock::Clock;
 use signing::api_token::{Grant, Scope, TokenHash};
+use telemetry::metrics::Metrics;
 use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
 
@@ -32,6 +33,7 @@ pub struct Access {
     settings: config::access::Access,
     clock: Arc<dyn Clock>,
     bearers: RwLock<HashMap<TokenHash, Arc<Bearer>>>,
+    metrics: Metrics,
 }
 
 /// What the bearer of one token may do, and at which rate.
@@ -63,6 +65,7 @@ impl Access {
             settings: settings.clone(),
             clock,
             bearers: RwLock::default(),
+            metrics: Metrics::default(),
         };
         let text = access
             .settings
@@ -72,6 +75,12 @@ impl Access {
             .transpose()?;
         access.apply_grants(text.as_deref().unwrap_or_default())?;
         Ok(access)
+    }
+
+    /// Returns the same access, which counts failed sign-ins in `metrics`.
+    #[must_use]
+    pub fn with_metrics(self, metrics: Metrics) -> Self {
+        Self { metrics, ..self }
     }
 
     /// Checks whether a scheduler with these settings may listen on this address: on loopback
@@ -104,6 +113,7 @@ impl Access {
             return if self.is_open() {
                 Ok(())
             } else {
+                self.metrics.failed_sign_in();
                 Err(Problem::unauthorized(NO_TOKEN, CHALLENGE))
             };
         };
@@ -124,6 +134,7 @@ impl Access {
                 .cloned()
         });
         let Some(bearer) = bearer else {
+            self.metrics.failed_sign_in();
             return Err(Problem::unauthorized(WRONG_TOKEN, CHALLENGE_WRONG));
         };
         if let Some(rate) = bearer.grant.rate.or(self.settings.rate) {

@@ -30,6 +30,7 @@ pub mod health;
 pub mod hooks;
 pub mod items;
 pub mod job_events;
+pub mod metrics;
 pub mod page;
 pub mod problem;
 pub mod quarantine;
@@ -101,9 +102,14 @@ impl Limits {
 }
 
 /// The routes for connections in the reserve, which are used when there are as many others as
-/// allowed. Health checks are answered. Any other request is answered with 503.
+/// allowed. Health checks and requests for metrics are answered. Any other request is answered with
+/// 503.
 pub fn reserve_router(api: Api) -> Router {
+    let read = Router::new()
+        .route("/metrics", get(metrics::get))
+        .route_layer(from_fn_with_state((api.access.clone(), Scope::Read), guard));
     Router::new()
+        .merge(read)
         .route("/healthz", get(health::alive))
         .route("/readyz", get(health::ready))
         .fallback(no_free_connection)
@@ -135,7 +141,8 @@ pub fn router(api: Api) -> Router {
         .route("/v1/destinations/{name}", get(destinations::get))
         .route("/v1/quarantine", get(quarantine::list))
         .route("/v1/hooks", get(hooks::list))
-        .route("/v1/events", get(events::get));
+        .route("/v1/events", get(events::get))
+        .route("/metrics", get(metrics::get));
     let admin = Router::new()
         .route(
             "/v1/addresses/{address}/suppress",

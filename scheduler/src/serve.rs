@@ -26,6 +26,7 @@ use crate::api::problem::Problem;
 use crate::api::{self, Api, Limits, health};
 use crate::connections::http::{self, ClientTimeouts, Served};
 use crate::connections::{ConnectionLimits, Gate};
+use crate::fleet_figures::FleetFigures;
 use crate::intake::accept::Accept;
 use crate::intake::dsn::Reports;
 use crate::intake::json::Reader;
@@ -55,7 +56,11 @@ pub struct Scheduler {
     access_settings: config::access::Access,
     /// The address of a trace in a trace viewer, with `{trace_id}` in it.
     trace_url: Option<Arc<str>>,
+    figures: FleetFigures,
 }
+
+/// After how many heartbeats that did not come a worker is not counted any more.
+const SILENT_BEATS: u32 = 3;
 
 impl Scheduler {
     /// A scheduler on this store.
@@ -85,7 +90,9 @@ impl Scheduler {
             .with_suppress_timeout(config.scheduler.suppress_timeout)
             .with_tracing(tracing.clone());
         let reports = Reports::new(accept.clone(), store.clone(), config);
-        let access = Arc::new(Access::from_config(&config.access, store.clock().clone())?);
+        let access = Access::from_config(&config.access, store.clock().clone())?;
+        let access = Arc::new(access.with_metrics(store.metrics().clone()));
+        let figures = FleetFigures::new(store.clone(), SILENT_BEATS * config.worker.heartbeat);
         let (hooks, access_settings, lmtp) = (
             config.hooks.clone(),
             config.access.clone(),
@@ -113,6 +120,7 @@ impl Scheduler {
             fetch,
             access_settings,
             trace_url: config.telemetry.trace_url.as_deref().map(Arc::from),
+            figures,
         })
     }
 
@@ -182,6 +190,7 @@ impl Scheduler {
             stop: stop.clone(),
         };
         let upkeep = tokio::spawn(self.upkeep.run(stop.clone()));
+        let figures = tokio::spawn(self.figures.run(stop.clone()));
         let watch = tokio::spawn(
             api.store
                 .clone()
@@ -224,6 +233,7 @@ impl Scheduler {
         }
         reader.await.map_err(io::Error::other)?;
         watch.await.map_err(io::Error::other)?;
+        figures.await.map_err(io::Error::other)?;
         upkeep.await.map_err(io::Error::other)
     }
 }

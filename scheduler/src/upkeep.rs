@@ -169,7 +169,9 @@ impl Upkeep {
         {
             return Ok(None);
         }
-        task.run_once(&self.store).await.map(Some)
+        let result = task.run_once(&self.store).await;
+        self.store.metrics().upkeep(task.name(), result.is_ok());
+        result.map(Some)
     }
 }
 

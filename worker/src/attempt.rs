@@ -3,7 +3,7 @@
 
 use std::pin::pin;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use classify::fingerprint::fingerprint;
 use domain::clock::Clock;
@@ -21,6 +21,7 @@ use senders::in_doubt::InDoubt;
 use senders::lease_end::LeaseEnd;
 use store::claim::LeasedJob;
 use store::settle::Settlement;
+use telemetry::metrics::{Attempted, Metrics};
 use telemetry::spans::{AttemptSpan, Judged, Settling, Starting, Tracing};
 use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
@@ -44,6 +45,9 @@ const LAST_ANSWER_MAX: Duration = Duration::from_secs(4);
 const SHORTAGE_PAUSE: Duration = Duration::from_millis(125);
 const SHORTAGE_PAUSE_MAX: Duration = Duration::from_secs(32);
 
+/// How metrics call all routes that messages name and this worker does not have.
+const MISSING_ROUTE: &str = "missing";
+
 /// What an attempt needs in addition to the job.
 pub struct Attempter {
     routes: Routes,
@@ -52,6 +56,14 @@ pub struct Attempter {
     clock: Arc<dyn Clock>,
     troubles: RouteTroubles,
     tracing: Tracing,
+    metrics: Metrics,
+}
+
+/// What an attempt saw of the message that it tried last.
+struct Tried {
+    outcome: Outcome,
+    /// The kind of sender.
+    sender: &'static str,
 }
 
 /// The end of an attempt.
@@ -77,7 +89,14 @@ impl Attempter {
             clock,
             troubles: RouteTroubles::default(),
             tracing: Tracing::off(),
+            metrics: Metrics::default(),
         }
+    }
+
+    /// Returns the same attempter, which records its attempts in `metrics`.
+    #[must_use]
+    pub fn with_metrics(self, metrics: Metrics) -> Self {
+        Self { metrics, ..self }
     }
 
     /// Returns the same attempter, which records its attempts with `tracing`.
@@ -101,9 +120,22 @@ impl Attempter {
         lease_end: &LeaseEnd,
     ) -> Option<Box<Ended>> {
         let span = self.start_span(&leased);
+        let (began, mut tried) = (Instant::now(), None);
+        let head = &leased.job.head;
+        let (number, destination) = (head.attempt + 1, head.destination.clone());
         let settlement = span
-            .around(self.try_messages(leased, cancel, lease_end, &span))
+            .around(self.try_messages(leased, cancel, lease_end, &span, &mut tried))
             .await;
+        if let Some(Tried { outcome, sender }) = &tried {
+            self.metrics.attempt(&Attempted {
+                outcome,
+                number,
+                sender,
+                destination: destination.as_str(),
+                took: began.elapsed(),
+                traceparent: span.traceparent().as_deref(),
+            });
+        }
         let settling = span.settling();
         span.end();
         settlement.map(|settlement| {
@@ -151,11 +183,12 @@ impl Attempter {
         cancel: &CancellationToken,
         lease_end: &LeaseEnd,
         span: &AttemptSpan,
+        tried: &mut Option<Tried>,
     ) -> Option<Box<Settlement>> {
         let mut progress = Progress::new(leased, span.traceparent());
         progress.confirm_expired();
         progress.drop_expired();
-        if let Some(settlement) = self.end_by_age(&mut progress) {
+        if let Some(settlement) = self.end_by_age(&mut progress, span) {
             return Some(settlement);
         }
         while let Some(message) = progress.waiting.front() {
@@ -170,11 +203,15 @@ impl Attempter {
             if !cancel.is_cancelled() {
                 self.log_trouble(message, &outcome);
             }
-            note_judged(span, &outcome, &decision);
+            let sender = self.routes.kind(message.route.as_deref());
+            let verdict = note_judged(span, &outcome, &decision);
+            self.metrics.verdict(verdict);
             progress.note(&outcome, transcript);
             progress.feedback = feedback(&outcome, &decision);
-            if let Some(settlement) = progress.conclude(&outcome, &decision, self.clock.now()) {
-                return Some(settlement);
+            let settlement = progress.conclude(&outcome, &decision, self.clock.now());
+            *tried = Some(Tried { outcome, sender });
+            if settlement.is_some() {
+                return settlement;
             }
         }
         Some(progress.end(self.clock.now()))
@@ -183,7 +220,7 @@ impl Attempter {
     /// Ends a job that is past its maximum age, as if its last attempt had failed. Nothing is sent.
     /// If the last attempt did not count, because the fault was ours, the messages are given up and
     /// the address keeps its standing. Returns `None` if the job is not that old.
-    fn end_by_age(&self, progress: &mut Progress) -> Option<Box<Settlement>> {
+    fn end_by_age(&self, progress: &mut Progress, span: &AttemptSpan) -> Option<Box<Settlement>> {
         let LeasedJob {
             job, claimed_at, ..
         } = &progress.leased;
@@ -203,6 +240,7 @@ impl Attempter {
             if held {
                 decision.verdict = Verdict::DropAll;
             }
+            self.metrics.verdict(note_judged(span, &outcome, &decision));
             if let Some(settlement) = progress.conclude(&outcome, &decision, self.clock.now()) {
                 return Some(settlement);
             }
@@ -330,11 +368,14 @@ impl Attempter {
         match &transcript {
             Some(transcript) => {
                 log_transcript(transcript, &progress.leased.job.head.destination);
+                self.metrics.conversation(transcript);
                 span.smtp(began, transcript, &outcome);
             }
             None => {
                 let kind = self.routes.kind(message.route.as_deref());
-                span.handed_over(began, kind, &outcome);
+                if ["http", "command"].contains(&kind) {
+                    span.handed_over(began, kind, &outcome);
+                }
             }
         }
         (outcome, transcript)
@@ -344,8 +385,18 @@ impl Attempter {
     /// have that route, [`send`](Self::send) has logged it.
     fn log_trouble(&self, message: &Message, outcome: &Outcome) {
         let route = message.route.as_deref();
-        if self.routes.sender(route).is_some() {
-            self.troubles.log(self.routes.name(route), outcome);
+        let name = self.routes.sender(route).map(|_| self.routes.name(route));
+        if let Some(name) = name {
+            self.troubles.log(name, outcome);
+        }
+        let is_ours = match outcome {
+            Outcome::Unreachable(fault) => fault.side == Side::Ours,
+            Outcome::Unreadable(_) => true,
+            _ => false,
+        };
+        if is_ours {
+            self.metrics
+                .own_trouble(name.unwrap_or(MISSING_ROUTE), outcome);
         }
     }
 
@@ -399,8 +450,9 @@ fn log_transcript(transcript: &Transcript, destination: &Destination) {
     );
 }
 
-/// Records in the span of an attempt what the policy made of a message's outcome.
-fn note_judged(span: &AttemptSpan, outcome: &Outcome, decision: &Decision<'_>) {
+/// Records in the span of an attempt what the policy made of a message's outcome. Returns the
+/// verdict as a word.
+fn note_judged(span: &AttemptSpan, outcome: &Outcome, decision: &Decision<'_>) -> &'static str {
     let is_ours = matches!(outcome, Outcome::Unreachable(fault) if fault.side == Side::Ours);
     let (verdict, is_given_up) = match decision.verdict {
         Verdict::Close => ("close", false),
@@ -421,6 +473,7 @@ fn note_judged(span: &AttemptSpan, outcome: &Outcome, decision: &Decision<'_>) {
         is_error: is_given_up || is_ours,
     };
     span.judge(&judged, |reply| fingerprint(&reply.text));
+    verdict
 }
 
 /// Whether nothing was sent because this process may open no more files for now.

@@ -14,6 +14,7 @@ use bytes::Bytes;
 use domain::job::ContentRef;
 use moka::future::Cache;
 use moka::policy::EvictionPolicy;
+use telemetry::metrics::{ContentRead, Metrics};
 use tokio::time::{sleep, timeout};
 
 pub mod error;
@@ -39,6 +40,7 @@ pub struct Contents {
     /// The maximum size of one content, in bytes.
     max: usize,
     time_limit: Duration,
+    metrics: Metrics,
 }
 
 impl Contents {
@@ -100,7 +102,14 @@ impl Contents {
             budget,
             max: settings.max,
             time_limit: settings.timeout,
+            metrics: Metrics::default(),
         }
+    }
+
+    /// Returns the same reader, which counts what it reads in `metrics`.
+    #[must_use]
+    pub fn with_metrics(self, metrics: Metrics) -> Self {
+        Self { metrics, ..self }
     }
 
     /// Returns the content with CRLF line ends (RFC 5321, section 2.3.8). Content with a line too
@@ -111,9 +120,13 @@ impl Contents {
         let late = || {
             ContentError::unread("it could not be read in time, or no memory became free for it")
         };
-        timeout(self.time_limit, self.read_untimed(content))
+        let read = timeout(self.time_limit, self.read_untimed(content))
             .await
-            .unwrap_or_else(|_| Err(late()))
+            .unwrap_or_else(|_| Err(late()));
+        if read.is_err() {
+            self.metrics.content_read(ContentRead::Failed);
+        }
+        read
     }
 
     async fn read_untimed(&self, content: &ContentRef) -> Result<Bytes, ContentError> {
@@ -176,8 +189,16 @@ impl Contents {
             .try_get_with(key, put)
             .await
             .map_err(|err: Arc<ContentError>| (*err).clone())?;
+        let is_hit = fetched.is_none();
         match fetched.or_else(|| entry.content()) {
-            Some(content) => Ok(content),
+            Some(content) => {
+                self.metrics.content_read(if is_hit {
+                    ContentRead::Hit
+                } else {
+                    ContentRead::Miss
+                });
+                Ok(content)
+            }
             // Another request fetched it, and the cache has already evicted it.
             None => fetch.await,
         }

@@ -4,6 +4,7 @@
 pub mod attempt;
 pub mod connect;
 pub mod content;
+pub mod listener;
 pub mod presence;
 pub mod rendezvous;
 pub mod routes;

@@ -111,7 +111,9 @@ impl Worker {
         settings: config::model::Worker,
     ) -> Self {
         let clock = store.clock().clone();
-        let attempter = Arc::new(Attempter::new(routes, contents, table, clock));
+        let contents = contents.with_metrics(store.metrics().clone());
+        let attempter = Attempter::new(routes, contents, table, clock);
+        let attempter = Arc::new(attempter.with_metrics(store.metrics().clone()));
         Self {
             store,
             attempter,
@@ -154,6 +156,15 @@ impl Worker {
             patience
         };
         let permits = Arc::new(Semaphore::new(concurrency));
+        let metrics = self.store.metrics().clone();
+        metrics.draining(false);
+        let attempts = TaskTracker::new();
+        let counted = attempts.clone();
+        // A visit also takes permits, but gives back at once those that it has no jobs for.
+        metrics.before_write(move |metrics| {
+            let used = counted.len();
+            metrics.permits(concurrency.saturating_sub(used), used);
+        });
         let hanging = HangSettings {
             permits: permits.clone(),
             places: places.clone(),
@@ -169,7 +180,7 @@ impl Worker {
             permits,
             places,
             waiting_for_places: HashSet::new(),
-            attempts: TaskTracker::new(),
+            attempts,
             cancel: CancellationToken::new(),
             visits: Visits::new(self.store.shards(), Instant::now()),
             under_way: JoinSet::new(),
@@ -241,6 +252,7 @@ impl Loop {
                 }
             }
         }
+        self.worker.store.metrics().draining(true);
         let grace_end = Instant::now() + self.worker.settings.grace;
         // These visits are not cancelled: if a claim's answer is not read, its jobs stay leased
         // until they lapse.
@@ -430,6 +442,10 @@ impl Loop {
         let Some(lease) = claimed.jobs.first().map(|leased| leased.lease.key()) else {
             return;
         };
+        for leased in &claimed.jobs {
+            let late = leased.claimed_at.since(leased.lease.due);
+            self.worker.store.metrics().claimed(late);
+        }
         let cancels: Vec<_> = claimed
             .jobs
             .iter()

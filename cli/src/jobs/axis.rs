@@ -91,7 +91,7 @@ mod tests {
         // 30 minutes, an hour, a day, two days, a week.
         let axis = axis(&[0, 30, 90, 1_530, 4_410, 14_490], 60);
         assert!(!axis.is_to_scale);
-        assert_eq!(axis.columns, [0, 6, 13, 25, 39, 59]);
+        assert_eq!(axis.columns, [0, 7, 15, 28, 42, 59]);
     }
 
     #[test]

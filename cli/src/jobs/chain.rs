@@ -23,6 +23,10 @@ pub(super) struct Chain {
     /// The policy row of the last failure.
     pub(super) policy: String,
     pub(super) state: State,
+    /// The number of the next attempt, or of the running one.
+    pub(super) next: u32,
+    /// How many attempts the policy row allows.
+    pub(super) most: Option<u32>,
     pub(super) counts: Counts,
     /// What happened, oldest first.
     pub(super) rows: Vec<Row>,
@@ -34,7 +38,6 @@ pub(super) enum State {
     /// It waits for its next attempt.
     Waits {
         due: Timestamp,
-        attempt: String,
         /// What it waits for in addition to its due time.
         reason: Option<String>,
     },
@@ -43,10 +46,7 @@ pub(super) enum State {
     /// It is in quarantine.
     Quarantined { since: Timestamp },
     /// An attempt is running.
-    UnderWay {
-        until: Option<Timestamp>,
-        attempt: String,
-    },
+    UnderWay { until: Option<Timestamp> },
     /// There is no job any more.
     Ended,
 }
@@ -69,6 +69,8 @@ pub(super) struct Row {
     pub(super) at: Timestamp,
     pub(super) mark: Mark,
     pub(super) reply: Option<String>,
+    /// The policy row that decided about it.
+    policy: Option<String>,
     /// What else is to be said about it.
     pub(super) notes: Vec<String>,
     pub(super) transcript: Option<Transcript>,
@@ -127,6 +129,7 @@ impl Chain {
             .collect();
         let waiting = &address["job"];
         let text = |key: &str| waiting[key].as_str().map(str::to_owned);
+        let number = |key: &str| waiting[key].as_u64().and_then(|n| n.try_into().ok());
         let last = |field: fn(&Event) -> Option<String>| events.iter().rev().find_map(field);
         let mut counts = Counts::of(&events);
         counts.waiting = waiting["messages"].as_array().map_or(0, Vec::len);
@@ -134,6 +137,7 @@ impl Chain {
         for group in events.chunk_by(|one, next| entry(&one.id) == entry(&next.id)) {
             rows.extend(row(group, rows.is_empty()));
         }
+        note_policies(&mut rows);
         add_history(&mut rows, waiting["history"].as_array());
         Self {
             job,
@@ -144,6 +148,8 @@ impl Chain {
                 .or_else(|| last(|event| event.policy.clone()))
                 .unwrap_or_default(),
             state: State::of(waiting),
+            next: number("attempt").unwrap_or_default() + 1,
+            most: number("max_attempts"),
             counts,
             rows,
         }
@@ -156,11 +162,6 @@ impl State {
             return Self::Ended;
         }
         let instant = |key: &str| job[key].as_str().and_then(Timestamp::parse);
-        let number = job["attempt"].as_u64().unwrap_or_default() + 1;
-        let attempt = match job["max_attempts"].as_u64() {
-            Some(most) if most >= number => format!("attempt {number} of {most}"),
-            _ => format!("attempt {number}"),
-        };
         if let Some(since) = instant("quarantined_since") {
             return Self::Quarantined { since };
         }
@@ -168,12 +169,10 @@ impl State {
             Some(until) if job["waits_for"]["what"] == "silence" => Self::Confirms { until },
             Some(due) => Self::Waits {
                 due,
-                attempt,
                 reason: waits_for(job),
             },
             None => Self::UnderWay {
                 until: instant("leased_until"),
-                attempt,
             },
         }
     }
@@ -217,13 +216,13 @@ fn entry(id: &str) -> &str {
     id.rsplit_once(':').map_or(id, |(entry, _)| entry)
 }
 
-/// Returns the row for the events of one entry. `None` if they only say that messages joined.
+/// Returns the row for the events of one entry. `None` if they only say that messages joined, and
+/// took the place of others.
 fn row(events: &[Event], is_first: bool) -> Option<Row> {
-    let has = |kind| events.iter().any(|event| event.kind == kind);
-    if events
-        .iter()
-        .all(|event| event.kind == EventKind::MessageJoined)
-    {
+    let joins = |event: &Event| {
+        event.kind == EventKind::MessageJoined || event.reason.as_deref() == Some("replaced")
+    };
+    if events.iter().all(joins) {
         return None;
     }
     let about = events.iter().find(|event| event.reply.is_some());
@@ -238,7 +237,7 @@ fn row(events: &[Event], is_first: bool) -> Option<Row> {
     notes.dedup();
     let ended = Counts::of(events).ended();
     if !ended.is_empty() {
-        notes.push(ended.join(", "));
+        notes.push(format!("messages: {}", ended.join(", ")));
     }
     let late = events.iter().find_map(|event| event.late_ms).unwrap_or(0);
     if late >= LATE_MS {
@@ -248,8 +247,9 @@ fn row(events: &[Event], is_first: bool) -> Option<Row> {
     Some(Row {
         number,
         at: first.occurred_at.unwrap_or(first.time).min(first.time),
-        mark: mark(&has),
+        mark: mark(events),
         reply: about.and_then(|event| event.reply.clone()),
+        policy: about.and_then(|event| event.policy.clone()),
         notes,
         transcript: about.and_then(|event| event.transcript.clone()),
         trace: events.iter().find_map(|event| event.trace.clone()),
@@ -259,20 +259,22 @@ fn row(events: &[Event], is_first: bool) -> Option<Row> {
 /// From this lateness on, it is shown.
 const LATE_MS: i64 = 60_000;
 
-fn mark(has: &dyn Fn(EventKind) -> bool) -> Mark {
+fn mark(events: &[Event]) -> Mark {
     use EventKind::{
         AddressRetired, AddressSuppressed, AttemptDeferred, JobClosed, JobScheduled,
-        MessageAccepted, MessageDelivered, MessageDropped, MessageExpired,
+        MessageAccepted, MessageDelivered,
     };
+    let has = |kind| events.iter().any(|event| event.kind == kind);
+    let confirms = |event: &Event| event.reason.as_deref() == Some("confirming");
     if has(AddressRetired) || has(AddressSuppressed) {
         Mark::GivenUp
-    } else if has(MessageAccepted) {
+    } else if has(MessageAccepted) || events.iter().any(confirms) {
         Mark::Accepted
     } else if has(AttemptDeferred) && !has(JobClosed) {
         Mark::Failed
     } else if has(MessageDelivered) {
         Mark::Delivered
-    } else if has(JobClosed) || has(MessageDropped) || has(MessageExpired) {
+    } else if has(JobClosed) {
         Mark::GivenUp
     } else if has(JobScheduled) {
         Mark::Failed
@@ -285,7 +287,7 @@ fn mark(has: &dyn Fn(EventKind) -> bool) -> Mark {
 fn is_without_attempt(event: &Event) -> bool {
     match event.kind {
         EventKind::MessageDelivered => event.reason.is_some(),
-        EventKind::JobClosed => true,
+        EventKind::JobClosed | EventKind::MessageExpired => true,
         _ => false,
     }
 }
@@ -303,7 +305,7 @@ fn note(event: &Event) -> Option<String> {
         (EventKind::MessageDelivered, Some("silence")) => "no bounce came",
         (EventKind::MessageDelivered, Some("reported")) => "the delivery was reported",
         (EventKind::AddressRetired, _) => {
-            let standing = event.standing.unwrap_or(Standing::Inactive).to_string();
+            let standing = event.standing.map_or("inactive", Standing::as_str);
             let until = event.until.as_deref().unwrap_or_default();
             return Some(match until.split_once('T') {
                 Some((day, _)) => format!("the address is {standing} until {day}"),
@@ -328,6 +330,20 @@ fn note(event: &Event) -> Option<String> {
         _ => return None,
     };
     Some(text.to_owned())
+}
+
+/// Notes the policy row of each failure that another row decided about than about the one before.
+fn note_policies(rows: &mut [Row]) {
+    let mut last: Option<String> = None;
+    for row in rows {
+        let Some(policy) = row.policy.take() else {
+            continue;
+        };
+        if last.as_ref().is_some_and(|last| *last != policy) {
+            row.notes.push(format!("policy row: {policy}"));
+        }
+        last = Some(policy);
+    }
 }
 
 /// Adds what only the history has: attempts whose events are not known, and when the bounce

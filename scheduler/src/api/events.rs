@@ -113,6 +113,7 @@ pub async fn get(
             })?,
     };
     let stop = api.stop.clone();
+    let metrics = api.store.metrics().clone();
     let events = stream::unfold(
         (api, cursor, VecDeque::new(), checked_at),
         |state| async move {
@@ -143,7 +144,10 @@ pub async fn get(
         let is_wanted = kinds.is_empty() || kind.is_none_or(|kind| kinds.contains(&kind));
         futures::future::ready(is_wanted)
     })
-    .map(|(_, event)| Ok(event))
+    .map(move |(_, event)| {
+        metrics.events_read(1);
+        Ok(event)
+    })
     .take_until(stop.cancelled_owned());
     Ok(Sse::new(events).keep_alive(sse::KeepAlive::default()))
 }

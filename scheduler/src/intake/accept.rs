@@ -66,6 +66,10 @@ impl Accept {
                 return Err(err);
             }
         };
+        for (arrival, answer) in arrivals.iter().zip(&answers) {
+            let metrics = self.store.metrics();
+            metrics.bounce(word(answer), self.source, &arrival.reply);
+        }
         for (span, answer) in spans.into_iter().zip(&answers) {
             span.end(word(answer));
         }
@@ -90,7 +94,9 @@ impl Accept {
                 message: &arrival.message.id,
                 traceparent: arrival.message.traceparent.as_deref(),
             });
-            arrival.message.traceparent = span.traceparent();
+            if let Some(own) = span.traceparent() {
+                arrival.message.traceparent = Some(own);
+            }
             span
         };
         arrivals.iter_mut().map(start).collect()

@@ -66,7 +66,7 @@ impl Reports {
     /// Bounces go to `accept`. Waiting messages are looked up in `store`.
     pub fn new(accept: Accept, store: Store, config: &Config) -> Self {
         Self {
-            accept,
+            accept: accept.with_source("dsn"),
             store,
             verp: config.verp.verp().map(Arc::new),
             verp_required: config.verp.required,

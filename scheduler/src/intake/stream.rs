@@ -48,7 +48,7 @@ impl StreamReader {
     pub fn new(store: Store, accept: Accept, reader: Reader, batch: usize) -> Self {
         Self {
             store,
-            accept,
+            accept: accept.with_source("stream"),
             reader,
             name: Uuid::now_v7().to_string(),
             batch,

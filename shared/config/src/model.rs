@@ -157,6 +157,8 @@ pub struct Worker {
     pub route: String,
     /// The hosts that http routes may post to. If empty, all hosts are allowed.
     pub http_hosts: Vec<HostRule>,
+    /// The address on which it answers health checks and requests for metrics, if it does.
+    pub listen: Option<SocketAddr>,
 }
 
 /// `[upkeep]`: a cron expression per task.

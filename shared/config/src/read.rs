@@ -114,17 +114,23 @@ impl Config {
     }
 }
 
+/// Reads the key `listen`.
+fn read_address(listen: &mut Option<SocketAddr>, section: &mut Section<'_, '_>, example: &str) {
+    let Some(text) = section.text("listen") else {
+        return;
+    };
+    match SocketAddr::from_str(text) {
+        Ok(address) => *listen = Some(address),
+        Err(_) => section.fault(
+            "listen",
+            format!("\"{text}\" is not an address like \"{example}\""),
+        ),
+    }
+}
+
 impl Scheduler {
     fn read(&mut self, section: &mut Section<'_, '_>) {
-        if let Some(text) = section.text("listen") {
-            match SocketAddr::from_str(text) {
-                Ok(address) => self.listen = Some(address),
-                Err(_) => section.fault(
-                    "listen",
-                    format!("\"{text}\" is not an address like \"127.0.0.1:8025\""),
-                ),
-            }
-        }
+        read_address(&mut self.listen, section, "127.0.0.1:8025");
         set(
             &mut self.body_max,
             section.size("body_max", 1 << 10..=1 << 30),
@@ -232,6 +238,7 @@ impl Worker {
             section.duration("grace", Duration::ZERO..=DAY),
         );
         set(&mut self.route, section.text("route").map(str::to_owned));
+        read_address(&mut self.listen, section, "127.0.0.1:8026");
         if section.has("http_hosts") {
             self.http_hosts = HostRule::read_all(section, "http_hosts");
         }

@@ -40,6 +40,11 @@ impl Privacy {
 pub(crate) fn read_telemetry(settings: &mut Settings, section: &mut Section<'_, '_>) {
     if let Some(endpoint) = section.text("endpoint") {
         match Url::parse(endpoint) {
+            // It is not shown, because it may contain a password.
+            _ if endpoint.contains('@') => section.fault(
+                "endpoint",
+                "must not name a user; send a password or a token with OTEL_EXPORTER_OTLP_HEADERS",
+            ),
             Ok(url) if ["http", "https"].contains(&url.scheme()) && url.has_host() => {
                 settings.endpoint = Some(endpoint.to_owned());
             }

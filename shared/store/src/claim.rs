@@ -38,6 +38,8 @@ pub struct Claimed {
     pub next_visit: Option<Timestamp>,
     /// How many unproven destinations have due jobs that [`ClaimBounds::unproven`] had no room for.
     pub unproven_waiting: u64,
+    /// How many jobs have lapsed in this call: their leases had run out unsettled.
+    pub lapsed: u64,
     /// The jobs, leased.
     pub jobs: Vec<LeasedJob>,
     /// Records that could not be read. Their jobs are leased and come back when the lease lapses.
@@ -124,6 +126,7 @@ impl Store {
             .ok_or_else(|| StoreError::Refused("unexpected reply of claim".to_owned()))?;
         let serial = claimed.jobs.first().map(|leased| leased.lease.token.serial);
         self.history.note_claim(shard, known, last_serial, serial);
+        self.metrics().lapsed(claimed.lapsed);
         Ok(claimed)
     }
 }
@@ -147,10 +150,12 @@ fn read_claim(shard: u16, reply: Vec<Value>) -> Option<(Claimed, u64)> {
     let last_serial: u64 = read(reply.next()?)?;
     let next_visit = (next_visit >= 0).then(|| Timestamp::from_ms(next_visit));
     let unproven_waiting = read(reply.next()?)?;
+    let lapsed = read(reply.next()?)?;
     let mut claimed = Claimed {
         now,
         next_visit,
         unproven_waiting,
+        lapsed,
         jobs: Vec::new(),
         corrupt: Vec::new(),
     };

@@ -4,7 +4,7 @@ use domain::clock::Timestamp;
 use domain::destination::Destination;
 use domain::fact::FactKind;
 use domain::job::JobId;
-use domain::standing::StandingRecord;
+use domain::standing::{Standing, StandingRecord};
 use futures::future::try_join_all;
 
 use crate::batch::BATCH_MAX;
@@ -12,6 +12,9 @@ use crate::error::StoreError;
 use crate::handle::Store;
 use crate::raw::Text;
 use crate::scripts::FACTS;
+
+/// The script's answer to a fact that has suppressed its address.
+const NEWLY_SUPPRESSED: &str = "newly suppressed";
 
 /// A fact on its way into the store.
 #[derive(Clone, Debug)]
@@ -136,6 +139,11 @@ impl Store {
             self.history
                 .note_entry(shard, &reply.pop().unwrap_or_default().0);
             let read = |(place, pair): (&&usize, &[Text])| {
+                match &*pair[0].0 {
+                    "reinstated" => self.metrics().standing_changed(Standing::Active, 1),
+                    NEWLY_SUPPRESSED => self.metrics().standing_changed(Standing::Suppressed, 1),
+                    _ => {}
+                }
                 Ok((**place, read_answer(&pair[0].0, &pair[1].0)?))
             };
             places
@@ -161,7 +169,9 @@ fn read_answer(what: &str, detail: &str) -> Result<FactAnswer, StoreError> {
             due: Timestamp::from_ms(detail.parse().map_err(|_| missing_detail())?),
         },
         "reinstated" => FactAnswer::Reinstated,
-        "suppressed" => FactAnswer::Suppressed(StandingRecord::from_store(detail)),
+        "suppressed" | NEWLY_SUPPRESSED => {
+            FactAnswer::Suppressed(StandingRecord::from_store(detail))
+        }
         "stale" => FactAnswer::Stale,
         "noted" => FactAnswer::Noted,
         _ => {

@@ -9,6 +9,7 @@ use deadpool_redis::redis::{FromRedisValue, Pipeline, pipe};
 use domain::clock::Clock;
 use domain::pace::{DestinationRule, Pace};
 use placement::providers::Providers;
+use telemetry::metrics::Metrics;
 
 use crate::connection::pool::Connections;
 use crate::error::StoreError;
@@ -97,6 +98,8 @@ impl Store {
     /// Returns the same store, with these providers and bounds instead of the built-in ones.
     #[must_use]
     pub fn with_places(mut self, providers: Providers, bounds: PlaceBounds) -> Self {
+        let names = providers.list().iter().map(|provider| &*provider.name);
+        self.metrics().name_destinations(names);
         self.places = Arc::new(Places::new(providers, bounds, self.shards()));
         self
     }
@@ -120,6 +123,11 @@ impl Store {
             })
             .collect();
         self.connections.pipelines(&pipelines).await
+    }
+
+    /// Returns the metrics of this process.
+    pub fn metrics(&self) -> &Metrics {
+        self.connections.metrics()
     }
 
     /// Returns the clock of this process.

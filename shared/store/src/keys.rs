@@ -181,6 +181,11 @@ impl Keys {
         format!("{}:meta", self.prefix)
     }
 
+    /// The figures of the fleet, as JSON: see `fleet.rs`.
+    pub fn fleet(&self) -> String {
+        format!("{}:fleet", self.prefix)
+    }
+
     /// worker id → its last heartbeat, in ms.
     pub fn workers(&self) -> String {
         format!("{}:workers", self.prefix)
@@ -220,6 +225,7 @@ mod tests {
         assert_eq!(keys.place(3), "rd:place:{3}");
         assert_eq!(keys.meta(), "rd:meta");
         assert_eq!(keys.workers(), "rd:workers");
+        assert_eq!(keys.fleet(), "rd:fleet");
     }
 
     #[test]

@@ -60,6 +60,9 @@ impl Store {
             let reply: Vec<i64> = self.connections.script(&call).await?;
             released += reply.iter().skip(1).filter(|done| **done == 1).count();
         }
+        if matches!(why, ReleaseReason::Crashed) {
+            self.metrics().lapsed(released as u64);
+        }
         Ok(released)
     }
 

@@ -14,6 +14,7 @@ pub mod destination_list;
 pub mod entry_id;
 pub mod error;
 pub mod facts;
+pub mod fleet;
 pub mod handle;
 mod history;
 pub mod intake;

@@ -221,6 +221,7 @@ impl Store {
         let mut call = self.call(&NOTE, incident.shard);
         call.arg("event", event.line());
         let _: i64 = self.connections.script(&call).await?;
+        self.metrics().lost_writes();
         Ok(())
     }
 

@@ -99,7 +99,11 @@ impl Store {
             ))),
             "q" => Refuted::Waits(None),
             "x" => Refuted::Ended,
-            "r" => Refuted::Retired(StandingRecord::from_store(&detail)),
+            "r" => {
+                let record = StandingRecord::from_store(&detail);
+                self.metrics().standing_changed(record.standing, 1);
+                Refuted::Retired(record)
+            }
             "c" => Refuted::Changed,
             "l" => Refuted::Leased,
             _ => return Err(missing_detail()),

@@ -65,6 +65,7 @@ impl Store {
             let (_, next, bytes, recovered, woken, under_way): Page =
                 self.connections.script(&call).await?;
             for (Text(destination), jobs) in recovered {
+                self.metrics().recovered(jobs);
                 *repaired
                     .recovered
                     .entry(Destination::named(destination))

@@ -22,6 +22,9 @@ use crate::handle::Store;
 use crate::raw::Text;
 use crate::scripts::{SCHEDULE, ms};
 
+/// The letter of the script's answer to a bounce that has retired its address.
+const NEWLY_RETIRED: char = 'n';
+
 /// A bounce with policy's decision, on its way into the store.
 #[derive(Clone, Debug)]
 pub struct Arrival {
@@ -237,10 +240,11 @@ impl Store {
             .iter()
             .zip(answers)
             .map(|(place, (letter, Text(detail)))| {
-                Ok((
-                    *place,
-                    read_answer(&arrivals[*place].job, letter, detail, now)?,
-                ))
+                let answer = read_answer(&arrivals[*place].job, letter, detail, now)?;
+                if let (NEWLY_RETIRED, Answer::Retired(record)) = (letter, &answer) {
+                    self.metrics().standing_changed(record.standing, 1);
+                }
+                Ok((*place, answer))
             })
             .collect()
     }
@@ -314,7 +318,7 @@ fn read_answer(
         'j' => Answer::Joined { due: due() },
         'u' => Answer::Duplicate,
         't' => Answer::Stale,
-        'r' => Answer::Retired(StandingRecord::from_store(&detail)),
+        'r' | NEWLY_RETIRED => Answer::Retired(StandingRecord::from_store(&detail)),
         'd' => Answer::Dropped,
         'a' => {
             // The job cannot be judged, and nothing has changed. A worker that claims it will log

@@ -210,10 +210,18 @@ impl Store {
             return Err(StoreError::Refused("unexpected reply of settle".to_owned()));
         }
         let read = |letter| match letter {
-            b'1' => Settled::Done,
+            b'1' | b'u' | b'i' => Settled::Done,
             b'v' => Settled::Void,
             _ => Settled::Stale,
         };
+        for letter in answer.bytes() {
+            let standing = match letter {
+                b'u' => Standing::Unavailable,
+                b'i' => Standing::Inactive,
+                _ => continue,
+            };
+            self.metrics().standing_changed(standing, 1);
+        }
         let answer = answer.bytes().map(read).collect();
         Ok(Acknowledged {
             answer: (answer, woke == 1),

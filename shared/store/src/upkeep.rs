@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use deadpool_redis::redis::pipe;
 use domain::clock::Timestamp;
+use domain::standing::Standing;
 
 use crate::batch::BATCH_MAX;
 use crate::error::StoreError;
@@ -35,6 +36,7 @@ impl Store {
             call.arg("most", BATCH_MAX);
             let (_, of_batch): (i64, u64) = self.connections.script(&call).await?;
             lifted += of_batch;
+            self.metrics().standing_changed(Standing::Active, of_batch);
             if of_batch < BATCH_MAX as u64 {
                 return Ok(lifted);
             }

@@ -13,7 +13,7 @@ use opentelemetry_sdk::logs::{
     BatchLogProcessor, LogBatch, LogExporter, LogProcessor, SdkLogRecord,
 };
 use opentelemetry_sdk::trace::{BatchSpanProcessor, Span, SpanData, SpanExporter, SpanProcessor};
-use tokio::runtime::Handle;
+use tokio::runtime::Runtime;
 use tokio::time::timeout;
 
 /// How many items wait, and how many were lost.
@@ -132,12 +132,35 @@ impl LogProcessor for Budgeted<BatchLogProcessor> {
     }
 }
 
+/// A runtime that can be dropped anywhere: it waits for nothing that still runs on it.
+#[derive(Debug)]
+pub(crate) struct Reactor(Option<Runtime>);
+
+impl Reactor {
+    pub(crate) fn new(runtime: Runtime) -> Arc<Self> {
+        Arc::new(Self(Some(runtime)))
+    }
+
+    pub(crate) fn runtime(&self) -> &Runtime {
+        self.0.as_ref().expect("it is there until the drop")
+    }
+}
+
+impl Drop for Reactor {
+    fn drop(&mut self) {
+        if let Some(runtime) = self.0.take() {
+            runtime.shutdown_background();
+        }
+    }
+}
+
 /// An exporter whose calls run on a runtime of their own. Batch processors call their exporter on a
-/// plain thread, where the clients for gRPC and HTTP would find no timer and no reactor.
+/// plain thread, where the clients for gRPC and HTTP would find no timer and no reactor. A processor
+/// may still be in a call after its shutdown has timed out, so the exporter keeps the runtime alive.
 #[derive(Debug)]
 pub(crate) struct OnRuntime<E> {
     exporter: E,
-    runtime: Handle,
+    reactor: Arc<Reactor>,
     budget: Arc<Budget>,
     longest: Duration,
 }
@@ -146,13 +169,13 @@ impl<E> OnRuntime<E> {
     /// One call may take as long as `longest`.
     pub(crate) fn new(
         exporter: E,
-        runtime: Handle,
+        reactor: Arc<Reactor>,
         budget: Arc<Budget>,
         longest: Duration,
     ) -> Self {
         Self {
             exporter,
-            runtime,
+            reactor,
             budget,
             longest,
         }
@@ -161,7 +184,8 @@ impl<E> OnRuntime<E> {
     fn run(&self, items: usize, call: impl Future<Output = OTelSdkResult>) -> OTelSdkResult {
         let longest = self.longest;
         let result = self
-            .runtime
+            .reactor
+            .runtime()
             .block_on(async { timeout(longest, call).await })
             .unwrap_or(Err(OTelSdkError::Timeout(longest)));
         self.budget.give_back(items, result.is_ok());

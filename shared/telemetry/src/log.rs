@@ -1,6 +1,7 @@
 //! The log of a process. Addresses are personal data and never appear in it: their `Debug` and
 //! `Display` are redacted, and a line about a job names only its destination and its hash.
 
+use std::env;
 use std::io::{self, IsTerminal};
 
 use opentelemetry_appender_tracing::layer::OpenTelemetryTracingBridge;
@@ -33,15 +34,15 @@ pub enum Format {
     Json,
 }
 
-/// Libraries whose own lines about sending must not be sent: each would cause another.
+/// Libraries that talk to the collector. Their lines are not sent, because each would cause another.
+/// And they are not written below a warning unless the filter names them: they describe each frame.
 const SENDS: [&str; 6] = ["opentelemetry", "tonic", "h2", "hyper", "reqwest", "tower"];
 
 /// Starts the log on standard error, and to a collector if `pipeline` sends logs. `RUST_LOG`
 /// overrides the configured filter. Call it once per process; a second call changes nothing.
 pub fn start(log: &Log, pipeline: &Pipeline) {
-    let filter = EnvFilter::try_from_default_env()
-        .or_else(|_| EnvFilter::try_new(&log.filter))
-        .unwrap_or_else(|_| EnvFilter::new("info"));
+    let wanted = env::var("RUST_LOG").unwrap_or_else(|_| log.filter.clone());
+    let filter = filter(&wanted);
     let is_terminal = io::stderr().is_terminal();
     let is_json = match log.format {
         Format::Auto => !is_terminal,
@@ -65,4 +66,31 @@ pub fn start(log: &Log, pipeline: &Pipeline) {
         .with(lines)
         .with(sent)
         .try_init();
+}
+
+/// Returns a filter in the syntax of `RUST_LOG`. Text that is none counts as `info`.
+fn filter(wanted: &str) -> EnvFilter {
+    let mut directives = wanted.to_owned();
+    for library in SENDS {
+        if !wanted.contains(library) {
+            directives.push_str(&format!(",{library}=warn"));
+        }
+    }
+    EnvFilter::try_new(&directives).unwrap_or_else(|_| EnvFilter::new("info"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_sends_the_log_is_quiet_unless_the_filter_names_it() {
+        assert!(filter("debug").to_string().contains("h2=warn"));
+        let named = filter("info,h2=trace").to_string();
+        assert!(
+            named.contains("h2=trace") && !named.contains("h2=warn"),
+            "{named}"
+        );
+        assert_eq!(filter("=,=").to_string(), "info");
+    }
 }

@@ -20,7 +20,7 @@ use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::Registry;
 
-use crate::budget::Budget;
+use crate::budget::Lost;
 use crate::spans::error_type;
 use crate::traceparent;
 
@@ -103,7 +103,7 @@ struct RouteLabels {
 struct Inner {
     registry: Registry,
     destinations: Mutex<Destinations>,
-    budgets: Mutex<Vec<(&'static str, Arc<Budget>)>>,
+    refreshers: Mutex<Vec<Refresher>>,
     bounces: Family<Labels<3>, Counter>,
     attempts: TracedCounters<AttemptLabels>,
     verdicts: Family<Labels<1>, Counter>,
@@ -131,6 +131,9 @@ struct Inner {
     build_info: Family<Labels<1>, Gauge>,
 }
 
+/// Sets what is only looked up when somebody asks for the metrics.
+type Refresher = Box<dyn Fn(&Metrics) + Send + Sync>;
+
 type TracedHistogram = HistogramWithExemplars<TraceLabel>;
 
 fn long() -> Histogram {
@@ -152,7 +155,7 @@ impl Default for Metrics {
         let mut inner = Inner {
             registry,
             destinations: Mutex::default(),
-            budgets: Mutex::default(),
+            refreshers: Mutex::default(),
             bounces: Family::default(),
             attempts: TracedCounters::default(),
             verdicts: Family::default(),
@@ -224,7 +227,10 @@ impl Inner {
 impl Metrics {
     /// Returns all metrics as text.
     pub fn write(&self, format: TextFormat) -> String {
-        self.count_lost();
+        let refreshers = &self.0.refreshers;
+        for refresh in &*refreshers.lock().unwrap_or_else(PoisonError::into_inner) {
+            refresh(self);
+        }
         let mut text = String::new();
         encode(&mut text, &self.0.registry).expect("writing into a text does not fail");
         // A gauge that may be absent is a family without labels, and is written with an empty set.
@@ -436,31 +442,24 @@ impl Metrics {
         self.0.fleet.set(reading);
     }
 
-    /// From now on, also reports what of a signal the collector did not get.
-    pub(crate) fn watch(&self, signal: &'static str, budget: Arc<Budget>) {
-        let mut budgets = self
-            .0
-            .budgets
+    /// From now on, calls this each time before the metrics are written. It must not keep a handle
+    /// of these metrics, and must not block.
+    pub fn before_write(&self, refresh: impl Fn(&Self) + Send + Sync + 'static) {
+        let refreshers = &self.0.refreshers;
+        refreshers
             .lock()
-            .unwrap_or_else(PoisonError::into_inner);
-        budgets.push((signal, budget));
+            .unwrap_or_else(PoisonError::into_inner)
+            .push(Box::new(refresh));
     }
 
-    fn count_lost(&self) {
-        let budgets = self
-            .0
-            .budgets
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner);
-        for (signal, budget) in &*budgets {
-            let lost = budget.lost();
-            for (reason, count) in [("dropped", lost.dropped), ("failed", lost.failed)] {
-                self.0
-                    .telemetry_lost
-                    .get_or_create(&[("signal", signal), ("reason", reason)])
-                    .inner()
-                    .store(count, Ordering::Relaxed);
-            }
+    /// Sets how much of a signal the collector did not get since the process started.
+    pub(crate) fn lost(&self, signal: &'static str, lost: Lost) {
+        for (reason, count) in [("dropped", lost.dropped), ("failed", lost.failed)] {
+            self.0
+                .telemetry_lost
+                .get_or_create(&[("signal", signal), ("reason", reason)])
+                .inner()
+                .store(count, Ordering::Relaxed);
         }
     }
 }

@@ -5,7 +5,7 @@
 /// The schema that the names of OpenTelemetry are from.
 pub const SCHEMA_URL: &str = "https://opentelemetry.io/schemas/1.44.0";
 
-/// The name of the instrumentation scope of all spans and logs.
+/// The name of the instrumentation scope of all spans.
 pub const SCOPE: &str = "redeliver";
 
 /// Attributes of OpenTelemetry.
@@ -30,8 +30,6 @@ pub mod otel {
     pub const SERVER_PORT: &str = "server.port";
     /// Why something failed, as one of a few words.
     pub const ERROR_TYPE: &str = "error.type";
-    /// The path that a DNS or HTTP call names, if any.
-    pub const HTTP_STATUS: &str = "http.response.status_code";
 }
 
 /// Attributes of our own.

@@ -5,8 +5,8 @@ use std::sync::Arc;
 use std::thread;
 use std::time::Duration;
 
-use opentelemetry::KeyValue;
 use opentelemetry::trace::TracerProvider;
+use opentelemetry::{InstrumentationScope, KeyValue};
 use opentelemetry_otlp::{
     LogExporter, RetryPolicy, SpanExporter, WithExportConfig, WithHttpConfig, WithTonicConfig,
 };
@@ -17,11 +17,12 @@ use opentelemetry_sdk::logs::{
 use opentelemetry_sdk::trace::{
     BatchConfigBuilder as SpanBatchConfig, BatchSpanProcessor, SdkTracerProvider,
 };
-use tokio::runtime::{Builder, Runtime};
+use tokio::runtime::Builder;
 
-use crate::budget::{Budget, Budgeted, Lost, OnRuntime};
+use crate::budget::{Budget, Budgeted, Lost, OnRuntime, Reactor};
 use crate::ids::IdHasher;
-use crate::names::SCOPE;
+use crate::metrics::Metrics;
+use crate::names::{SCHEMA_URL, SCOPE};
 use crate::sampler::FollowsOrigin;
 use crate::settings::{Protocol, Settings, Signal};
 use crate::spans::Tracing;
@@ -43,13 +44,12 @@ pub struct Process {
     pub queue: String,
 }
 
-/// The running telemetry of a process. Nothing is sent after it was shut down.
+/// The running telemetry of a process. Nothing is sent after it was shut down. Dropping it does the
+/// same as [`shutdown`](Self::shutdown).
 #[derive(Default)]
 pub struct Pipeline {
     traces: Option<(SdkTracerProvider, Arc<Budget>)>,
     logs: Option<(SdkLoggerProvider, Arc<Budget>)>,
-    /// Where the calls to the collector run. It must live as long as the providers.
-    runtime: Option<Runtime>,
 }
 
 impl Pipeline {
@@ -59,9 +59,24 @@ impl Pipeline {
     /// If an endpoint or a variable of OpenTelemetry has a value that cannot be used. The text
     /// names it.
     pub fn start(settings: &Settings, process: &Process) -> Result<Self, String> {
-        let wanted = |signal| settings.endpoint(signal).is_some();
-        if !wanted(Signal::Traces) && !wanted(Signal::Logs) {
+        let endpoints = (
+            settings.endpoint(Signal::Traces),
+            settings.endpoint(Signal::Logs),
+        );
+        if endpoints == (None, None) {
             return Ok(Self::default());
+        }
+        // Errors and the log may name an endpoint, so it must contain no secret.
+        if [&endpoints.0, &endpoints.1]
+            .into_iter()
+            .flatten()
+            .any(|endpoint| endpoint.contains('@'))
+        {
+            return Err(
+                "the endpoint of telemetry names a user; send a password or a token with \
+                 OTEL_EXPORTER_OTLP_HEADERS"
+                    .to_owned(),
+            );
         }
         system::tls::prepare();
         let runtime = Builder::new_multi_thread()
@@ -70,20 +85,17 @@ impl Pipeline {
             .enable_all()
             .build()
             .map_err(|err| format!("the thread of telemetry cannot be started: {err}"))?;
+        let reactor = Reactor::new(runtime);
         let resource = resource(process);
-        let traces = match settings.endpoint(Signal::Traces) {
+        let traces = match endpoints.0 {
             None => None,
-            Some(endpoint) => Some(traces(settings, &endpoint, &runtime, resource.clone())?),
+            Some(endpoint) => Some(traces(settings, &endpoint, &reactor, resource.clone())?),
         };
-        let logs = match settings.endpoint(Signal::Logs) {
+        let logs = match endpoints.1 {
             None => None,
-            Some(endpoint) => Some(logs(settings, &endpoint, &runtime, resource)?),
+            Some(endpoint) => Some(logs(settings, &endpoint, &reactor, resource)?),
         };
-        Ok(Self {
-            traces,
-            logs,
-            runtime: Some(runtime),
-        })
+        Ok(Self { traces, logs })
     }
 
     /// Whether traces are sent.
@@ -96,7 +108,9 @@ impl Pipeline {
         match &self.traces {
             None => Tracing::off(),
             Some((provider, _)) => {
-                Tracing::new(provider.tracer(SCOPE), settings, &process.queue, ids)
+                let scope = InstrumentationScope::builder(SCOPE).with_schema_url(SCHEMA_URL);
+                let tracer = provider.tracer_with_scope(scope.build());
+                Tracing::new(tracer, settings, &process.queue, ids)
             }
         }
     }
@@ -104,6 +118,17 @@ impl Pipeline {
     /// Returns what sends logs, if they are sent.
     pub(crate) fn logger(&self) -> Option<&SdkLoggerProvider> {
         self.logs.as_ref().map(|(provider, _)| provider)
+    }
+
+    /// From now on, `metrics` also has what the collector did not get.
+    pub fn report_losses(&self, metrics: &Metrics) {
+        let traces = self.traces.as_ref().map(|(_, budget)| budget);
+        let logs = self.logs.as_ref().map(|(_, budget)| budget);
+        for (signal, budget) in [("traces", traces), ("logs", logs)] {
+            if let Some(budget) = budget.cloned() {
+                metrics.before_write(move |metrics| metrics.lost(signal, budget.lost()));
+            }
+        }
     }
 
     /// Returns how many spans, and how many log records, the collector did not get.
@@ -121,20 +146,22 @@ impl Pipeline {
     /// Sends what still waits, for a bounded time, and ends. It blocks for two seconds at most, so
     /// call it where a thread may block.
     pub fn shutdown(self) {
-        let Self {
-            traces,
-            logs,
-            runtime,
-        } = self;
+        drop(self);
+    }
+}
+
+impl Drop for Pipeline {
+    fn drop(&mut self) {
+        let (traces, logs) = (self.traces.take(), self.logs.take());
+        if traces.is_none() && logs.is_none() {
+            return;
+        }
         // Both at once, because a collector that hangs holds up each for as long as it may.
         thread::scope(|scope| {
             scope
                 .spawn(|| traces.map(|(provider, _)| provider.shutdown_with_timeout(SHUTDOWN_MAX)));
             scope.spawn(|| logs.map(|(provider, _)| provider.shutdown_with_timeout(SHUTDOWN_MAX)));
         });
-        if let Some(runtime) = runtime {
-            runtime.shutdown_background();
-        }
     }
 }
 
@@ -187,10 +214,10 @@ fn instance() -> String {
 fn traces(
     settings: &Settings,
     endpoint: &str,
-    runtime: &Runtime,
+    reactor: &Arc<Reactor>,
     resource: Resource,
 ) -> Result<(SdkTracerProvider, Arc<Budget>), String> {
-    let _inside = runtime.enter();
+    let _inside = reactor.runtime().enter();
     let builder = SpanExporter::builder();
     let built = match settings.protocol(Signal::Traces) {
         Protocol::Grpc => builder
@@ -202,17 +229,13 @@ fn traces(
             .with_http()
             .with_http_client(client()?)
             .with_endpoint(endpoint)
+            .with_protocol(opentelemetry_otlp::Protocol::HttpBinary)
             .with_retry_policy(RetryPolicy::disabled())
             .build(),
     };
     let exporter = built.map_err(|err| not_usable(Signal::Traces, endpoint, &err))?;
     let budget = Budget::new(settings.queue_max);
-    let exporter = OnRuntime::new(
-        exporter,
-        runtime.handle().clone(),
-        budget.clone(),
-        EXPORT_MAX,
-    );
+    let exporter = OnRuntime::new(exporter, reactor.clone(), budget.clone(), EXPORT_MAX);
     let config = SpanBatchConfig::default().with_max_queue_size(2 * settings.queue_max);
     let processor = BatchSpanProcessor::builder(exporter)
         .with_batch_config(config.build())
@@ -228,10 +251,10 @@ fn traces(
 fn logs(
     settings: &Settings,
     endpoint: &str,
-    runtime: &Runtime,
+    reactor: &Arc<Reactor>,
     resource: Resource,
 ) -> Result<(SdkLoggerProvider, Arc<Budget>), String> {
-    let _inside = runtime.enter();
+    let _inside = reactor.runtime().enter();
     let builder = LogExporter::builder();
     let built = match settings.protocol(Signal::Logs) {
         Protocol::Grpc => builder
@@ -243,17 +266,13 @@ fn logs(
             .with_http()
             .with_http_client(client()?)
             .with_endpoint(endpoint)
+            .with_protocol(opentelemetry_otlp::Protocol::HttpBinary)
             .with_retry_policy(RetryPolicy::disabled())
             .build(),
     };
     let exporter = built.map_err(|err| not_usable(Signal::Logs, endpoint, &err))?;
     let budget = Budget::new(settings.queue_max);
-    let exporter = OnRuntime::new(
-        exporter,
-        runtime.handle().clone(),
-        budget.clone(),
-        EXPORT_MAX,
-    );
+    let exporter = OnRuntime::new(exporter, reactor.clone(), budget.clone(), EXPORT_MAX);
     let config = LogBatchConfig::default().with_max_queue_size(2 * settings.queue_max);
     let processor = BatchLogProcessor::builder(exporter)
         .with_batch_config(config.build())
@@ -276,4 +295,33 @@ fn not_usable(signal: Signal, endpoint: &str, why: &dyn fmt::Display) -> String 
         "{signal} cannot be sent to \"{endpoint}\" (telemetry.endpoint or \
          OTEL_EXPORTER_OTLP_ENDPOINT): {why}"
     )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn start(endpoint: &str) -> Result<Pipeline, String> {
+        let settings = Settings {
+            endpoint: Some(endpoint.to_owned()),
+            ..Settings::default()
+        };
+        let process = Process {
+            role: "worker",
+            version: "1",
+            queue: "redeliver".to_owned(),
+        };
+        Pipeline::start(&settings, &process)
+    }
+
+    #[tokio::test]
+    async fn a_process_that_ends_early_may_drop_it_in_async_code() {
+        drop(start("http://127.0.0.1:9").unwrap());
+    }
+
+    #[test]
+    fn an_endpoint_with_a_password_is_refused_and_not_shown() {
+        let why = start("https://jo:secret@127.0.0.1:4317").unwrap_err();
+        assert!(!why.contains("secret") && why.contains("HEADERS"), "{why}");
+    }
 }

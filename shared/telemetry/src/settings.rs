@@ -146,6 +146,8 @@ impl Settings {
         signal: Signal,
         variable: &dyn Fn(&str) -> Option<String>,
     ) -> Protocol {
+        // An empty variable counts as none.
+        let variable = |name: &str| variable(name).filter(|text| !text.trim().is_empty());
         let named = variable(&format!("OTEL_EXPORTER_OTLP_{}_PROTOCOL", signal.word()))
             .or_else(|| variable("OTEL_EXPORTER_OTLP_PROTOCOL"));
         match (self.protocol, named.as_deref()) {
@@ -204,6 +206,16 @@ mod tests {
                 "{pairs:?}"
             );
         }
+    }
+
+    #[test]
+    fn an_empty_variable_for_the_protocol_counts_as_none() {
+        let pairs = among(&[
+            ("OTEL_EXPORTER_OTLP_TRACES_PROTOCOL", ""),
+            ("OTEL_EXPORTER_OTLP_PROTOCOL", "http/protobuf"),
+        ]);
+        let protocol = Settings::default().protocol_among(Signal::Traces, &pairs);
+        assert_eq!(protocol, Protocol::Http);
     }
 
     #[test]

@@ -10,8 +10,9 @@
 //! ```
 
 use std::borrow::Cow;
+use std::mem;
 use std::net::SocketAddr;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, SystemTime};
 
 use domain::outcome::{FaultKind, Outcome};
@@ -98,7 +99,8 @@ pub struct Judged<'a> {
 #[derive(Debug, Default)]
 pub struct SendSpan(Option<Span>);
 
-/// The span of one attempt. Its parts are its children.
+/// The span of one attempt. Its parts are its children. It is empty if the attempt is not sent to
+/// the collector. If it is dropped before its [`end`](Self::end), the attempt has crashed.
 #[derive(Debug, Default)]
 pub struct AttemptSpan(Option<Live>);
 
@@ -107,6 +109,10 @@ struct Live {
     tracing: Arc<Inner>,
     context: Context,
     conversation: StringValue,
+    /// What the policy made of the last outcome. A span cannot replace an attribute, so these are
+    /// added when it ends.
+    judged: Mutex<Vec<KeyValue>>,
+    has_ended: bool,
 }
 
 /// Which span a settlement belongs to.
@@ -148,13 +154,15 @@ impl Tracing {
         let parent = parent.map_or_else(Context::new, |parent| {
             Context::new().with_remote_span_context(parent)
         });
-        let mut attributes = inner.common("send", "send", inner.ids.hash(arriving.job).into());
-        attributes.push(inner.message_id(arriving.message));
-        attributes.push(text(own::DESTINATION, arriving.destination));
-        let builder = SpanBuilder::from_name("send")
-            .with_kind(SpanKind::Producer)
-            .with_attributes(attributes);
-        SendSpan(Some(inner.tracer.build_with_context(builder, &parent)))
+        let builder = SpanBuilder::from_name("send").with_kind(SpanKind::Producer);
+        let mut span = inner.tracer.build_with_context(builder, &parent);
+        // The hashes cost something, so they are not made for a span that is not sent.
+        if span.is_recording() {
+            span.set_attributes(inner.common("send", "send", inner.ids.hash(arriving.job).into()));
+            span.set_attribute(inner.message_id(arriving.message));
+            span.set_attribute(text(own::DESTINATION, arriving.destination));
+        }
+        SendSpan(Some(span))
     }
 
     /// Records a claim that returned jobs, with the traces of their messages.
@@ -207,9 +215,16 @@ impl Tracing {
         if let Some(previous) = starting.previous.and_then(traceparent::read) {
             links.push(link(previous, "previous"));
         }
+        let builder = SpanBuilder::from_name("process")
+            .with_kind(SpanKind::Consumer)
+            .with_links(links);
+        let mut span = inner.tracer.build_with_context(builder, &parent);
+        if !span.is_recording() {
+            return AttemptSpan(None);
+        }
         let conversation: StringValue = inner.ids.hash(starting.job).into();
         let mut attributes = inner.common("process", "process", conversation.clone());
-        attributes.reserve(12);
+        attributes.reserve(4);
         attributes.push(inner.message_id(starting.message));
         attributes.push(text(own::DESTINATION, starting.destination));
         attributes.push(KeyValue::new(
@@ -217,15 +232,13 @@ impl Tracing {
             i64::from(starting.number),
         ));
         attributes.push(KeyValue::new(own::LATE, starting.late.as_secs_f64()));
-        let builder = SpanBuilder::from_name("process")
-            .with_kind(SpanKind::Consumer)
-            .with_links(links)
-            .with_attributes(attributes);
-        let span = inner.tracer.build_with_context(builder, &parent);
+        span.set_attributes(attributes);
         AttemptSpan(Some(Live {
             tracing: inner.clone(),
             context: Context::new().with_span(span),
             conversation,
+            judged: Mutex::default(),
+            has_ended: false,
         }))
     }
 
@@ -282,11 +295,11 @@ impl Inner {
 }
 
 impl SendSpan {
-    /// Returns the context of this span, to be stored with the message (W3C Trace Context).
+    /// Returns the context of this span, to be stored with the message (W3C Trace Context). `None`
+    /// if nothing is traced, or no longer.
     pub fn traceparent(&self) -> Option<String> {
-        self.0
-            .as_ref()
-            .map(|span| traceparent::write(span.span_context()))
+        let context = self.0.as_ref()?.span_context();
+        context.is_valid().then(|| traceparent::write(context))
     }
 
     /// Ends the span with what the bounce led to.
@@ -338,9 +351,7 @@ impl AttemptSpan {
     }
 
     fn sampled(&self) -> Option<&Live> {
-        self.0
-            .as_ref()
-            .filter(|live| live.context.span().span_context().is_sampled())
+        self.0.as_ref()
     }
 
     /// Records that a message's content was read since `began`, or could not be.
@@ -425,7 +436,6 @@ impl AttemptSpan {
     /// reply's text; it is called only if the settings allow it.
     pub fn judge(&self, judged: &Judged<'_>, reply_text: impl FnOnce(&Reply) -> String) {
         let Some(live) = self.sampled() else { return };
-        let span = live.context.span();
         let mut attributes = Vec::with_capacity(8);
         if let Some(reply) = reply_of(judged.outcome) {
             live.tracing.reply(reply, &mut attributes);
@@ -443,17 +453,31 @@ impl AttemptSpan {
         if let Some(error) = error_type(judged.outcome) {
             attributes.push(KeyValue::new(otel::ERROR_TYPE, error));
             if judged.is_error {
-                span.set_status(Status::error(error));
+                live.context.span().set_status(Status::error(error));
             }
         }
-        span.set_attributes(attributes);
+        *live.judged.lock().unwrap_or_else(PoisonError::into_inner) = attributes;
     }
 
     /// Ends the span.
     pub fn end(self) {
-        if let Some(live) = self.0 {
-            live.context.span().end();
+        if let Some(mut live) = self.0 {
+            live.has_ended = true;
         }
+    }
+}
+
+impl Drop for Live {
+    fn drop(&mut self) {
+        let judged = self.judged.get_mut().map(mem::take).unwrap_or_default();
+        let span = self.context.span();
+        if self.has_ended {
+            span.set_attributes(judged);
+        } else {
+            span.set_attribute(KeyValue::new(otel::ERROR_TYPE, "crashed"));
+            span.set_status(Status::error("the attempt panicked or did not end"));
+        }
+        span.end();
     }
 }
 
@@ -539,9 +563,11 @@ fn origin_links(origins: impl Iterator<Item = SpanContext>) -> Vec<Link> {
         if found.contains(&origin) {
             continue;
         }
+        if found.len() == ORIGINS_MAX && found[0].is_sampled() {
+            break;
+        }
         if found.len() == ORIGINS_MAX {
-            let is_first_sampled = origin.is_sampled() && !found[0].is_sampled();
-            if is_first_sampled {
+            if origin.is_sampled() {
                 found[ORIGINS_MAX - 1] = origin;
             } else {
                 continue;
@@ -569,40 +595,4 @@ fn text(key: &'static str, value: &str) -> KeyValue {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn origin(n: u8, is_sampled: bool) -> SpanContext {
-        let flags = u8::from(is_sampled);
-        let text = format!(
-            "00-{:032x}-{:016x}-{flags:02x}",
-            u128::from(n) + 1,
-            u64::from(n) + 1
-        );
-        traceparent::read(&text).unwrap()
-    }
-
-    #[test]
-    fn an_attempt_links_to_some_origins_and_a_sampled_one_comes_first() {
-        for (sampled, count) in [(0, 3), (2, 3), (11, 12), (7, 9)] {
-            let links = origin_links((0..count).map(|n| origin(n, n == sampled)));
-            assert!(links[0].span_context.is_sampled(), "{sampled} of {count}");
-            assert_eq!(links.len(), usize::from(count).min(ORIGINS_MAX));
-        }
-        let none = origin_links((0..3).map(|n| origin(n, false)));
-        assert!(none.iter().all(|link| !link.span_context.is_sampled()));
-        let same = origin_links([origin(1, true), origin(1, true)].into_iter());
-        assert_eq!(same.len(), 1);
-    }
-
-    #[test]
-    fn phases_that_ran_twice_are_added_up() {
-        let took = [
-            (Phase::Lookup, 9),
-            (Phase::Connect, 1),
-            (Phase::Greeting, 2),
-            (Phase::Connect, 4),
-        ];
-        assert_eq!(sums(&took), [(Phase::Connect, 5), (Phase::Greeting, 2)]);
-    }
-}
+mod tests;

@@ -20,12 +20,13 @@ use signing::api_token::{Grant, Scope, TokenHash};
 const JO: &str = "jo@example.com";
 
 /// Every route with the scope that it requires.
-const ROUTES: [(&str, &str, Scope); 18] = [
+const ROUTES: [(&str, &str, Scope); 20] = [
     ("POST", "/v1/bounces", Scope::Ingest),
     ("POST", "/v1/dsn", Scope::Ingest),
     ("POST", "/v1/facts", Scope::Ingest),
     ("POST", "/v1/addresses/check", Scope::Read),
     ("GET", "/v1/addresses/jo@example.com", Scope::Read),
+    ("GET", "/v1/addresses/jo@example.com/events", Scope::Read),
     (
         "POST",
         "/v1/addresses/jo@example.com/suppress",
@@ -49,6 +50,7 @@ const ROUTES: [(&str, &str, Scope); 18] = [
         Scope::Admin,
     ),
     ("GET", "/v1/hooks", Scope::Read),
+    ("GET", "/metrics", Scope::Read),
     ("GET", "/v1/events?types=JobClosed", Scope::Read),
     ("GET", "/v1/events", Scope::Read),
 ];

@@ -7,6 +7,7 @@
 
 mod access;
 mod addresses;
+mod alerts;
 mod batches;
 mod benches;
 mod bounds;
@@ -18,6 +19,7 @@ mod conformance;
 mod connections;
 mod content;
 mod corrupt;
+mod dashboards;
 mod deployments;
 mod destination_list;
 mod drain;
@@ -39,9 +41,11 @@ mod holds;
 mod hooks;
 mod idle;
 mod intake;
+mod jobs;
 mod joining;
 mod lmtp_clients;
 mod lost_writes;
+mod metrics;
 mod mx;
 mod operators;
 mod outage;

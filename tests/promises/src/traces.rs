@@ -2,6 +2,8 @@
 //! attempt that links to it and to the attempt before. The collector gets no address, follows the
 //! platform's choice of what is sampled, and never slows a worker down.
 
+use std::path::PathBuf;
+use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
@@ -10,7 +12,7 @@ use harness::bounce::{FULL, bounce};
 use harness::dns::DnsServer;
 use harness::http::client;
 use harness::otlp::{Answer, Collector, Received};
-use harness::process::{Redeliver, free_port};
+use harness::process::{Redeliver, free_port, program};
 use harness::redis;
 use harness::smtp::{Act, SmtpPeer, agree};
 use harness::wait::eventually;
@@ -18,6 +20,8 @@ use opentelemetry_proto::tonic::trace::v1::span::SpanKind;
 use opentelemetry_proto::tonic::trace::v1::status::StatusCode;
 use serde_json::{Value, json};
 use tempfile::TempDir;
+
+mod picture;
 
 const LOCAL_PART: &str = "jo.a.secret.name";
 const RECIPIENT: &str = "jo.a.secret.name@example.com";
@@ -114,6 +118,64 @@ fn telemetry(collector: &Collector, protocol: &str) -> String {
          trace_url = \"https://traces.example.org/{{trace_id}}\"\n",
         collector.url()
     )
+}
+
+/// Returns the settings of a route that sends to this peer.
+fn relay(peer: &SmtpPeer) -> String {
+    let (host, port) = (peer.address.ip(), peer.address.port());
+    format!("sender = \"smtp\"\nhost = \"{host}\"\nport = {port}\ntls = \"none\"")
+}
+
+/// A collector of another project, which passes on what it gets. It is killed when this is dropped.
+struct Rotel {
+    process: Child,
+    url: String,
+}
+
+impl Rotel {
+    /// Starts it in front of `collector`, which speaks OTLP over HTTP.
+    ///
+    /// # Panics
+    /// If `scripts/tools test` has not installed it.
+    fn before(collector: &Collector) -> Self {
+        let (grpc, http) = (free_port(), free_port());
+        let address = |port: u16| format!("127.0.0.1:{port}");
+        let process = Command::new(Self::program())
+            .args(["start", "--otlp-grpc-endpoint", &address(grpc)])
+            .args(["--otlp-http-endpoint", &address(http)])
+            .args(["--exporter", "otlp", "--otlp-exporter-protocol", "http"])
+            .args(["--otlp-exporter-endpoint", &collector.url()])
+            .args(["--otlp-exporter-compression", "none"])
+            .args(["--batch-timeout", "200ms"])
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn()
+            .expect("rotel can be started");
+        Self {
+            process,
+            url: format!("http://{}", address(grpc)),
+        }
+    }
+
+    fn program() -> PathBuf {
+        let target = program();
+        let target = target.parent().and_then(|folder| folder.parent()).unwrap();
+        let installed = std::fs::read_dir(target.join("tools"))
+            .into_iter()
+            .flatten()
+            .flatten()
+            .map(|folder| folder.path().join("rotel/rotel-agent"))
+            .find(|agent| agent.exists());
+        installed.expect("rotel is missing: run `scripts/tools test` first, or `make test`")
+    }
+}
+
+impl Drop for Rotel {
+    fn drop(&mut self) {
+        let _ = self.process.kill();
+        let _ = self.process.wait();
+    }
 }
 
 fn hex(bytes: &[u8]) -> String {
@@ -239,6 +301,9 @@ async fn a_chain_arrives(collector: &Collector, protocol: &str, route: &str, pee
         .collect();
     assert_eq!(shown, traced, "the API leads from the job to its attempts");
 
+    if protocol == "http" {
+        picture::write(&sent, &attempts, &collector.spans());
+    }
     let received = collector.wait_for("receive", 1).await;
     assert!(received.iter().all(|claim| kind(claim) == SpanKind::Client));
     assert_eq!(
@@ -269,9 +334,7 @@ async fn a_chain_arrives(collector: &Collector, protocol: &str, route: &str, pee
 #[tokio::test]
 async fn a_chain_over_a_relay_arrives_by_grpc_with_its_links_kinds_and_attributes() {
     let (collector, peer) = (Collector::grpc().await, host().await);
-    let (host, port) = (peer.address.ip(), peer.address.port());
-    let route = format!("sender = \"smtp\"\nhost = \"{host}\"\nport = {port}\ntls = \"none\"");
-    a_chain_arrives(&collector, "grpc", &route, &peer).await;
+    a_chain_arrives(&collector, "grpc", &relay(&peer), &peer).await;
 }
 
 #[tokio::test]
@@ -302,9 +365,7 @@ async fn a_chain_to_mail_hosts_arrives_by_http_and_each_lookup_is_a_span() {
 async fn what_the_platform_does_not_sample_is_not_sent() {
     let (collector, peer) = (Collector::http().await, SmtpPeer::agreeable().await);
     let fleet = Fleet::start(&telemetry(&collector, "http")).await;
-    let (host, port) = (peer.address.ip(), peer.address.port());
-    let route = format!("sender = \"smtp\"\nhost = \"{host}\"\nport = {port}\ntls = \"none\"");
-    let _worker = fleet.worker(&route);
+    let _worker = fleet.worker(&relay(&peer));
     fleet.post("dropped@one.example", NOT_SAMPLED).await;
     peer.wait_for_command("RCPT", 1).await;
     fleet.post(RECIPIENT, SAMPLED).await;
@@ -314,6 +375,38 @@ async fn what_the_platform_does_not_sample_is_not_sent() {
         assert_ne!(destination.as_deref(), Some("one.example"), "{received:?}");
     }
     assert_eq!(collector.wait_for("send", 1).await.len(), 1);
+}
+
+#[tokio::test]
+async fn a_collector_of_another_project_understands_the_spans_and_passes_them_on() {
+    let (collector, peer) = (Collector::http().await, SmtpPeer::agreeable().await);
+    let rotel = Rotel::before(&collector);
+    let fleet = Fleet::start(&format!("[telemetry]\nendpoint = \"{}\"\n", rotel.url)).await;
+    let _worker = fleet.worker(&relay(&peer));
+    fleet.post(RECIPIENT, SAMPLED).await;
+    let sent = collector.wait_for("send", 1).await.remove(0);
+    let attempt = collector.wait_for("process", 1).await.remove(0);
+    let origin = ("origin".to_owned(), sent.span.span_id.clone());
+    assert_eq!(attempt.links(), [origin]);
+    assert_eq!(kind(&attempt), SpanKind::Consumer);
+    assert_eq!(attempt.resource["service.name"], "redeliver-worker");
+    assert!(!collector.contains(LOCAL_PART));
+}
+
+#[tokio::test]
+async fn with_trace_style_parent_an_early_attempt_belongs_to_the_trace_of_its_origin() {
+    let (collector, peer) = (Collector::http().await, SmtpPeer::agreeable().await);
+    let settings = format!(
+        "{}trace_style = \"parent\"\n",
+        telemetry(&collector, "http")
+    );
+    let fleet = Fleet::start(&settings).await;
+    let _worker = fleet.worker(&relay(&peer));
+    fleet.post(RECIPIENT, SAMPLED).await;
+    let sent = collector.wait_for("send", 1).await.remove(0);
+    let attempt = collector.wait_for("process", 1).await.remove(0);
+    assert_eq!(hex(&attempt.span.trace_id), TRACE);
+    assert_eq!(attempt.span.parent_span_id, sent.span.span_id);
 }
 
 #[tokio::test]
@@ -330,9 +423,7 @@ async fn a_collector_that_hangs_refuses_or_is_gone_delays_neither_mail_nor_the_e
         };
         let peer = SmtpPeer::agreeable().await;
         let fleet = Fleet::start(&settings).await;
-        let (host, port) = (peer.address.ip(), peer.address.port());
-        let route = format!("sender = \"smtp\"\nhost = \"{host}\"\nport = {port}\ntls = \"none\"");
-        let worker = fleet.worker(&route);
+        let worker = fleet.worker(&relay(&peer));
         for n in 0..20 {
             fleet.post(&format!("user{n}@example.com"), SAMPLED).await;
         }

@@ -3,9 +3,11 @@
 
 #![allow(clippy::unwrap_used, reason = "all of this is tests")]
 
+mod alerts;
 mod architecture;
 mod cargo;
 mod dependencies;
 mod imports;
 mod makefile;
+mod metrics_page;
 mod promises_page;

@@ -11,7 +11,7 @@ const PAGE: &str = "docs/reference/promises.md";
 const TESTS: &str = "tests/promises/src";
 
 /// If this variable is set, the page is written and not compared.
-const WRITE: &str = "REDELIVER_WRITE_PAGES";
+pub(crate) const WRITE: &str = "REDELIVER_WRITE_PAGES";
 
 const INTRODUCTION: &str = "# Promises
 

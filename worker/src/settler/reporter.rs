@@ -164,6 +164,7 @@ impl StoreReporter {
                             "jobs were ended by a bounce or a fact during their attempts"
                         );
                     }
+                    self.store.metrics().stale(stale as u64);
                     if stale > 0 {
                         tracing::warn!(
                             stale,

@@ -21,6 +21,7 @@ pub struct Accept {
     pub(super) placer: Placer,
     pub(super) suppress_timeout: Duration,
     pub(super) tracing: Tracing,
+    pub(super) source: &'static str,
 }
 
 impl Accept {
@@ -33,6 +34,7 @@ impl Accept {
             placer,
             suppress_timeout: SUPPRESS_TIMEOUT,
             tracing: Tracing::off(),
+            source: "api",
         }
     }
 
@@ -40,6 +42,13 @@ impl Accept {
     #[must_use]
     pub fn with_tracing(self, tracing: Tracing) -> Self {
         Self { tracing, ..self }
+    }
+
+    /// Returns the same handle for bounces that come in another way than over the API. Metrics name
+    /// that way.
+    #[must_use]
+    pub fn with_source(self, source: &'static str) -> Self {
+        Self { source, ..self }
     }
 
     /// Returns the same handle with another limit on how long a suppression waits. A worker may be

@@ -183,7 +183,8 @@ impl Processor {
                 EventMeaning::Unknown(kind) => *received.unknown.entry(kind).or_default() += 1,
             }
         }
-        let answers = self.accept.accept(bounces).await?;
+        let accept = self.accept.clone().with_source(service.as_str());
+        let answers = accept.accept(bounces).await?;
         let mut bounce_answers = answers.iter().map(Answered::to_wire);
         let (answers, still_sent_to) = self.accept.record_facts(facts).await?;
         let mut fact_answers = answers.iter().map(FactAnswered::to_wire);

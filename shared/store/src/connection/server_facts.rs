@@ -86,6 +86,30 @@ impl Connections {
     }
 }
 
+impl Connections {
+    /// Returns how much memory all servers use that take writes, and what they may use, in bytes.
+    /// The limit is none if one of them has none.
+    pub(crate) async fn memory(&self) -> Result<(Option<u64>, Option<u64>), StoreError> {
+        let mut info = cmd("INFO");
+        info.arg("memory");
+        let mut link = self.get().await?;
+        let answers = link.ask_masters(info).await.map_err(|err| sort(&err));
+        let answers = self.finish(link, answers)?;
+        let servers: Vec<ServerFacts> = answers
+            .iter()
+            .map(|answer| ServerFacts::new("", &Text::from(answer).0, &[]))
+            .collect();
+        let sum = |name: &str| {
+            let of_server = |server: &ServerFacts| server.info(name)?.parse::<u64>().ok();
+            servers.iter().map(of_server).sum::<Option<u64>>()
+        };
+        let is_limited = servers
+            .iter()
+            .all(|server| server.info("maxmemory").is_some_and(|max| max != "0"));
+        Ok((sum("used_memory"), sum("maxmemory").filter(|_| is_limited)))
+    }
+}
+
 async fn ask(link: &mut Link, place: &str) -> Result<Vec<ServerFacts>, StoreError> {
     let mut facts: HashMap<String, ServerFacts> = HashMap::new();
     for (server, text) in link

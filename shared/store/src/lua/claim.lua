@@ -10,10 +10,11 @@
 --   seen (number)           the highest serial of the shard that the claimer has seen
 --   unproven_left (number)  how many jobs of unproven destinations at most (pace.lua)
 -- Reply: now; the lease's token ('' if no job was due); when the shard is next worth visiting (-1:
--- never); the serial of the lease before; how many unproven destinations wait for room; then per
--- destination: its name, when a message was last delivered there ('' if unknown), '1' if it is
--- unproven, else '', and per job id, due and record. The jobs are in the order of their due times.
--- An empty due time means: at or after that of the job before, and not after now.
+-- never); the serial of the lease before; how many unproven destinations wait for room; how many
+-- jobs have lapsed; then per destination: its name, when a message was last delivered there ('' if
+-- unknown), '1' if it is unproven, else '', and per job id, due and record. The jobs are in the
+-- order of their due times. An empty due time means: at or after that of the job before, and not
+-- after now.
 -- Full memory: refused as a whole, before anything lapses: what is claimed may be sent, and must be
 -- settled then.
 -- Cost: 10 operations and 4 per destination visited, 6 if it gives many jobs. Atomic.
@@ -183,7 +184,7 @@ call_many('ZREM', AGENDA, finished)
 
 local unproven_waiting = 0
 if unproven_count > 0 or #queued > 0 then unproven_waiting = redis.call('ZCARD', UNPROVEN) end
-local reply = { NOW, '', -1, last_serial, unproven_waiting }
+local reply = { NOW, '', -1, last_serial, unproven_waiting, lapsed_jobs }
 if #all_ids > 0 then
   local records = redis.call('HMGET', JOBS, unpack(all_ids))
   local leased, bytes, k = {}, 0, 0

@@ -13,8 +13,8 @@
 --   'closed'      the job ended
 --   'resumed'     what still waits is due now
 --   'reinstated'  the address is active again
---   'suppressed'  the address is suppressed, by this fact or an earlier one; detail is the
---                 standing's JSON
+--   'suppressed'  the address was suppressed before; detail is the standing's JSON
+--   'newly suppressed'  the address is suppressed by this fact; detail is the standing's JSON
 --   'stale'       it happened before what is known
 --   'ended'       the message that it names has ended; the rest of the job keeps its due time
 --   'noted'       there was nothing to change
@@ -202,7 +202,7 @@ local function suppress(id, destination, reason, occurred)
   redis.call('ZADD', SUPPRESSED, NOW_TEXT, id)
   local fields = ',"standing":"suppressed","reason":"' .. reason .. '"'
   event_of('AddressSuppressed', id, destination, fields)
-  return 'suppressed', json
+  return 'newly suppressed', json
 end
 
 local function reinstate(id, destination)

@@ -13,6 +13,9 @@ local function destination_of(record, id)
   return is_read and head.d or string.match(id, '[^@]*$')
 end
 
+-- How many jobs have lapsed in this call.
+local lapsed_jobs = 0
+
 -- Puts back jobs that are in no lease any more. `due_of` has their due times by id.
 local function put_back(ids, token, due_of)
   if #ids == 0 then return end
@@ -37,6 +40,7 @@ local function put_back(ids, token, due_of)
       local fields = ',"job":' .. cjson.encode(id)
         .. ',"destination":' .. cjson.encode(destination) .. '}'
       add_event('{"type":"JobLapsed"' .. fields)
+      lapsed_jobs = lapsed_jobs + 1
       if count_up(LAPSES, id, 1) >= MAX_LAPSES then
         redis.call('ZADD', QUARANTINE, NOW_TEXT, id)
         add_event('{"type":"JobQuarantined"' .. fields)

@@ -266,8 +266,8 @@ local function read_standing(json)
   return { s = 'suppressed', t = 0, n = 0, r = 'unreadable' }
 end
 
--- Writes an address's standing. Returns it as JSON, and as fields for its event. An address that
--- becomes unavailable STRIKES times in a row becomes inactive, unless its host is down.
+-- Writes an address's standing. Returns it as JSON, as fields for its event, and as a word. An
+-- address that becomes unavailable STRIKES times in a row becomes inactive, unless its host is down.
 local function retire(id, standing, reason, host_down)
   local record = { s = standing, t = NOW, r = reason, n = 0 }
   if standing == 'unavailable' then
@@ -286,5 +286,5 @@ local function retire(id, standing, reason, host_down)
   redis.call('HSET', STANDING, id, json)
   local fields = ',"standing":"' .. record.s .. '"'
   if record.u then fields = fields .. ',"until":' .. text(record.u) end
-  return json, fields
+  return json, fields, record.s
 end

@@ -23,11 +23,11 @@
 --                 address is retired)
 -- Takes for each INSTANT (N):
 --   occurred      when it happened, in ms, or '' if that is unknown
--- Reply: now; a text with a letter per bounce (s scheduled, j joined, u duplicate, t stale, r
--- retired, d dropped, a accepted: the message waits for confirmation, and nothing has changed);
--- then a detail per bounce (scheduled, joined: due in ms, '' while it does not wait; retired: the
--- standing's JSON; accepted: the job's record; else ''); then the id of the journal entry that was
--- written, '' if none was.
+-- Reply: now; a text with a letter per bounce (s scheduled, j joined, u duplicate, t stale, n
+-- newly retired, r retired before, d dropped, a accepted: the message waits for confirmation, and
+-- nothing has changed); then a detail per bounce (scheduled, joined: due in ms, '' while it does not
+-- wait; retired: the standing's JSON; accepted: the job's record; else ''); then the id of the
+-- journal entry that was written, '' if none was.
 -- Full memory: refused, because it takes work in: the client is answered 503 and repeats the
 -- request.
 -- Cost: 8 operations and 1 per destination for a batch; 2 more per joining message, 8 more per
@@ -183,7 +183,7 @@ local function retire_address(id, destination, start, verdict, scheduled)
   standing_of[id] = json
   if not waiting then event_of('MessageDropped', scheduled, ',"reason":"retired"') end
   event_of('AddressRetired', scheduled, fields)
-  return 'r', json
+  return 'n', json
 end
 
 -- Returns the JobScheduled event of the k-th bounce.

@@ -25,8 +25,8 @@
 --   argument      retry: delay in ms; retire: 'standing last row': `last` is the length of the last
 --                 event, and '!' comes before the row if the host is down
 --   record        retry: the new record; retire: its events; the standing is added to the last one
--- Reply: now; a text with a letter per job (1: settled; 0: the token was stale; v: the job was
--- ended meanwhile); then 1 if the shard is worth a visit now, because there is room again or
+-- Reply: now; a text with a letter per job (1: settled; u, i: settled, and the address is
+-- unavailable or inactive now; 0: the token was stale; v: the job was ended meanwhile); then 1 if the shard is worth a visit now, because there is room again or
 -- something is due at once, else 0; then the id of the journal entry that was written, '' if none
 -- was.
 -- Full memory: runs, because a message that was sent must be recorded as sent. All that was leased
@@ -57,8 +57,8 @@ local retired_events = {}
 -- separately.
 local altered, any_altered = {}, false
 local retiring = {}
--- The letter of the answer for each job that was not settled, by number.
-local unsettled, any_unsettled = {}, false
+-- The letter of the answer for each job that has another one than '1', by number.
+local letters, any_letters = {}, false
 
 local function keep(id, record)
   written[#written + 1] = id
@@ -100,27 +100,29 @@ local function settle_close(k, id, destination, joined)
   altered[k], any_altered = 'closing', true
 end
 
+-- Returns a function that writes the events, and the first letter of the address's standing.
 local function settle_retire(id, destination, joined, argument, its_events)
   local standing, last, host_down, reason = string.match(argument, '^(%S+) (%d+) (!?)(.*)$')
   -- A delivery in the same attempt has cleared the count of times in a row, which `retire` reads.
   if cleared[#cleared] == id then redis.call('HDEL', STANDING, table.remove(cleared)) end
-  local _, fields = retire(id, standing, reason, host_down ~= '')
+  local _, fields, retired_as = retire(id, standing, reason, host_down ~= '')
   deleted[#deleted + 1] = id
-  return function()
+  local function write()
     add_event(string.sub(its_events, 1, -last - 2))
     if joined > 0 then add_dropped_events(joined_lines(id, joined), id, destination, 'retired') end
     add_event(string.sub(its_events, -last, -2) .. fields .. '}')
   end
+  return write, string.sub(retired_as, 1, 1)
 end
 
 -- Settles one job that is in its lease. If the job's address was retired meanwhile, nothing is
--- settled: the attempt counts only for its destination. Returns whether the job was settled.
+-- settled: the attempt counts only for its destination. Returns the letter of the answer.
 local function settle_job(k, token, destination, op, got_through, argument, record)
   local id, joined = ARGV[IDS + k], 0
   if marks[k] then
     local void
     void, joined = read_mark(marks[k])
-    if serial_of(token) <= void then return false end
+    if serial_of(token) <= void then return 'v' end
     if joined > 0 then settle_joined(id, void) end
   end
   if some_lapsed then settled[#settled + 1] = id end
@@ -132,9 +134,11 @@ local function settle_job(k, token, destination, op, got_through, argument, reco
   elseif op == 'retry' then
     settle_retry(id, destination, joined, argument, record)
   else
-    retired_events[#retired_events + 1] = settle_retire(id, destination, joined, argument, record)
+    local write, letter = settle_retire(id, destination, joined, argument, record)
+    retired_events[#retired_events + 1] = write
+    return letter
   end
-  return true
+  return '1'
 end
 
 -- The lease that is being settled, and its marks, by number.
@@ -159,12 +163,12 @@ local function settle_group(k, extra, destination, op, results, tally, numbers)
       if held[number] == HELD then
         held[number] = GONE
         left = left + 1
-        letter = settle_job(k, token, destination, op, got_through, argument, record) and '1' or 'v'
+        letter = settle_job(k, token, destination, op, got_through, argument, record)
       end
-      if letter == '1' then
+      if letter ~= '1' then letters[k], any_letters = letter, true end
+      if letter ~= '0' and letter ~= 'v' then
         done = done + 1
       else
-        unsettled[k], any_unsettled = letter, true
         altered[k], any_altered = 'none', true
       end
     end
@@ -226,6 +230,6 @@ end
 write_due()
 write_journal()
 local answer = string.rep('1', N)
-if any_unsettled then answer = string.gsub(answer, '()1', function(k) return unsettled[k] end) end
+if any_letters then answer = string.gsub(answer, '()1', function(k) return letters[k] end) end
 redis.call('SET', answer_key, answer, 'PX', KEEP)
 return { NOW, answer, woke, journaled }

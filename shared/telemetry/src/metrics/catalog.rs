@@ -151,7 +151,7 @@ pub const CATALOG: &[Described] = &[
         Worker,
         "redeliver_worker_permits",
         &["state"],
-        "Permits for attempts of this worker, free and used",
+        "Permits of this worker: used by attempts under way, and free",
     ),
     metric(
         Gauge,
@@ -339,18 +339,6 @@ impl Kind {
             Counter => "counter",
             Gauge => "gauge",
             Histogram => "histogram",
-        }
-    }
-}
-
-impl About {
-    /// Returns the word of the page.
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Process => "each process",
-            Scheduler => "each scheduler",
-            Worker => "each worker",
-            Fleet => "the fleet",
         }
     }
 }

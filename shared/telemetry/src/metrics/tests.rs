@@ -46,7 +46,7 @@ fn all() -> Metrics {
     metrics.lost_writes();
     metrics.redis_call("claim", Duration::from_micros(300));
     metrics.redis_failed("oom");
-    metrics.watch("traces", Budget::new(1));
+    metrics.lost("traces", Lost::default());
     metrics.upkeep("repair", true);
     metrics.failed_sign_in();
     metrics.events_read(2);

@@ -18,7 +18,7 @@ impl TextFormat {
             let is_named = parts
                 .next()
                 .is_some_and(|kind| kind.eq_ignore_ascii_case("application/openmetrics-text"));
-            is_named && !parts.any(|part| is_zero_weight(part))
+            is_named && !parts.any(is_zero_weight)
         });
         if accepts {
             Self::OpenMetrics

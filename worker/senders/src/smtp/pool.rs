@@ -130,10 +130,13 @@ impl Pools {
                 recorder.continue_after(opening);
                 Err(stop)
             }
-            Err(_) => Err(Stop {
-                phase: Phase::Connect,
-                why: Why::NoFreeConnection,
-            }),
+            Err(_) => {
+                recorder.note_wait(Duration::ZERO);
+                Err(Stop {
+                    phase: Phase::Connect,
+                    why: Why::NoFreeConnection,
+                })
+            }
         }
     }
 

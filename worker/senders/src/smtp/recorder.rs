@@ -1,6 +1,6 @@
 //! Records how far an attempt gets and how long each phase takes.
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use domain::transcript::{Phase, Transcript};
 
@@ -40,6 +40,7 @@ impl TranscriptRecorder {
 
     /// Continues on a connection that an earlier attempt has used already.
     pub(crate) fn reuse(&mut self, host: &str, address: &str, tls: Option<&str>) {
+        self.note_wait(Duration::ZERO);
         self.end();
         self.set_peer(host, address);
         self.transcript.tls = tls.map(str::to_owned);
@@ -49,14 +50,24 @@ impl TranscriptRecorder {
     /// Continues after a session was opened, whose transcript is `opening`. It replaces the current
     /// phase, in which this attempt waited for the session.
     pub(crate) fn continue_after(&mut self, opening: Transcript) {
+        self.note_wait(Duration::from_millis(opening.whole_ms()));
         self.running = None;
         let mut took = std::mem::take(&mut self.transcript.took_ms);
         took.extend_from_slice(&opening.took_ms);
         took.truncate(Transcript::PHASES_MAX);
         self.transcript = Transcript {
             took_ms: took,
+            waited: self.transcript.waited,
             ..opening
         };
+    }
+
+    /// Records that the current phase was a wait for a connection, except for the time in which one
+    /// was opened.
+    pub(crate) fn note_wait(&mut self, opening: Duration) {
+        if let Some((_, since)) = self.running {
+            self.transcript.waited += since.elapsed().saturating_sub(opening);
+        }
     }
 
     /// Marks the message as in doubt: it is unknown whether the peer has it.

@@ -1,0 +1,195 @@
+//! The queries of the dashboards are valid, and each has an answer from a Prometheus that scrapes a
+//! fleet with all kinds of work and trouble.
+
+use std::fs;
+use std::process::{Child, Command, Stdio};
+
+use harness::bounce::{FULL, bounce};
+use harness::http::client;
+use harness::process::{Redeliver, free_port};
+use harness::servers::programs;
+use harness::smtp::{Act, SmtpPeer, agree};
+use harness::wait::eventually;
+use serde_json::{Value, json};
+use tempfile::TempDir;
+
+use crate::alerts::deploy;
+use crate::every_script::Server;
+
+/// The dashboards, by the names of their files.
+const DASHBOARDS: [&str; 3] = ["fleet", "destinations", "retries"];
+
+const POLICY: &str = "[[row]]\nname = \"soon\"\nstatus = \"4.3.1\"\nscope = \"mailbox\"\n\
+    delays = [\"1s\", \"1s\"]\njitter = \"0%\"\nhint = \"ignore\"\nfinal = \"inactive\"\n";
+
+/// The memory of Redis, as it is before it is full, and after that.
+const ENOUGH: &str = "500mb";
+
+/// A Prometheus. It is killed when this is dropped.
+struct Prometheus {
+    child: Child,
+    url: String,
+    _folder: TempDir,
+}
+
+impl Prometheus {
+    /// Starts one that scrapes these two processes again and again.
+    ///
+    /// # Panics
+    /// If it is not installed.
+    fn start(scheduler: &str, worker: &str) -> Self {
+        let folder = TempDir::with_prefix("redeliver-prometheus-").unwrap();
+        let (file, data) = (folder.path().join("p.yml"), folder.path().join("data"));
+        let rules = deploy().join("alerts/redeliver.rules.yml");
+        let job = |name: &str, target: &str| json!({"job_name": name, "static_configs": [{"targets": [target]}]});
+        // JSON is YAML too.
+        let config = json!({
+            "global": {"scrape_interval": "200ms", "scrape_timeout": "200ms"},
+            "rule_files": [rules],
+            "scrape_configs": [
+                job("redeliver-scheduler", scheduler),
+                job("redeliver-worker", worker),
+            ],
+        });
+        fs::write(&file, config.to_string()).unwrap();
+        let listen = format!("127.0.0.1:{}", free_port());
+        let child = Command::new("prometheus")
+            .arg(format!("--config.file={}", file.display()))
+            .arg(format!("--storage.tsdb.path={}", data.display()))
+            .arg(format!("--web.listen-address={listen}"))
+            .stderr(Stdio::null())
+            .spawn()
+            .expect("prometheus is missing: install it with `scripts/tools test`");
+        Self {
+            child,
+            url: format!("http://{listen}"),
+            _folder: folder,
+        }
+    }
+
+    /// Returns whether a query has an answer. `None` if Prometheus is not ready yet.
+    async fn answers(&self, query: &str) -> Option<bool> {
+        let url = format!("{}/api/v1/query", self.url);
+        let request = client().post(url).form(&[("query", query)]);
+        let answer: Value = request.send().await.ok()?.json().await.ok()?;
+        assert_eq!(answer["status"], "success", "{query}: {answer}");
+        let series = answer["data"]["result"].as_array().unwrap();
+        Some(!series.is_empty())
+    }
+}
+
+impl Drop for Prometheus {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// Returns all queries of the dashboards. Each has the values of Grafana's variables.
+fn queries() -> Vec<String> {
+    let mut queries = Vec::new();
+    for dashboard in DASHBOARDS {
+        let path = deploy().join(format!("dashboards/{dashboard}.json"));
+        let dashboard: Value = serde_json::from_str(&fs::read_to_string(path).unwrap()).unwrap();
+        let panels = dashboard["panels"].as_array().unwrap();
+        for target in panels
+            .iter()
+            .filter_map(|panel| panel["targets"].as_array())
+            .flatten()
+        {
+            let query = target["expr"].as_str().unwrap();
+            let query = query
+                .replace("$__rate_interval", "1m")
+                .replace("$__range", "5m")
+                .replace("$destination", ".*");
+            assert!(!query.contains('$'), "a variable without a value: {query}");
+            queries.push(query);
+        }
+    }
+    assert!(queries.len() > 40, "{queries:?}");
+    queries
+}
+
+/// How the mail host of this test answers.
+fn mail_host(command: &str) -> Act {
+    if command.starts_with("RCPT") && command.contains("full") {
+        Act::Say(FULL)
+    } else if command.starts_with("RCPT") && command.contains("gone") {
+        Act::Say("550 5.1.1 User unknown")
+    } else {
+        agree(command)
+    }
+}
+
+/// Posts a bounce for each kind of end that an attempt may have. `round` makes their addresses new.
+async fn post(api: &str, round: usize) {
+    let mut bounces = Vec::new();
+    for kind in ["fine", "full", "gone", "away", "missing"] {
+        let recipient = format!("{kind}{round}@example.com");
+        let mut mail = bounce(&recipient, &format!("{kind}{round}"), FULL);
+        mail["content"] = json!({"inline": "Subject: hello\r\n\r\nhello\r\n"});
+        match kind {
+            "away" => mail["route"] = json!("away"),
+            "missing" => mail["content"] = json!({"file": "/missing"}),
+            _ => {}
+        }
+        bounces.push(mail);
+    }
+    let url = format!("{api}/v1/bounces");
+    let _ = client().post(url).json(&bounces).send().await;
+    let retired = round.saturating_sub(1);
+    let url = format!("{api}/v1/addresses/full{retired}@example.com/reinstate");
+    let _ = client().post(url).send().await;
+}
+
+#[tokio::test]
+async fn no_panel_is_empty_when_prometheus_scrapes_a_fleet_with_all_kinds_of_work() {
+    let server = Server::start(&programs()[0]).await;
+    server.cli(&["CONFIG", "SET", "maxmemory", ENOUGH]);
+    let peer = SmtpPeer::start(|received| mail_host(&received.command)).await;
+    let folder = TempDir::with_prefix("redeliver-policy-").unwrap();
+    let policy = folder.path().join("policy.toml");
+    fs::write(&policy, POLICY).unwrap();
+    let [scheduler, worker] = [(); 2].map(|()| format!("127.0.0.1:{}", free_port()));
+    let (host, port, away) = (peer.address.ip(), peer.address.port(), free_port());
+    let config = format!(
+        "[redis]\n{}shards = 4\n[policy]\nfile = \"{}\"\n[scheduler]\nlisten = \"{scheduler}\"\n\
+         [worker]\nlisten = \"{worker}\"\n[upkeep]\ncheck_servers = \"* * * * * *\"\n\
+         [telemetry]\nendpoint = \"http://127.0.0.1:{away}\"\n\
+         [[route]]\nname = \"default\"\nsender = \"smtp\"\nhost = \"{host}\"\nport = {port}\n\
+         [[route]]\nname = \"away\"\nsender = \"smtp\"\nhost = \"{host}\"\nport = {away}\n",
+        server.redis(),
+        policy.display()
+    );
+    let _processes = ["scheduler", "worker"].map(|role| Redeliver::start(role, &config));
+    let api = format!("http://{scheduler}");
+    eventually("the scheduler", async || {
+        let ready = client().get(format!("{api}/readyz")).send().await.ok()?;
+        ready.status().is_success().then_some(())
+    })
+    .await;
+
+    server.cli(&["CONFIG", "SET", "maxmemory", "1"]);
+    post(&api, 0).await;
+    server.cli(&["CONFIG", "SET", "maxmemory", ENOUGH]);
+
+    let prometheus = Prometheus::start(&scheduler, &worker);
+    let mut empty = queries();
+    let mut round = 1;
+    eventually("answers to all queries", async || {
+        post(&api, round).await;
+        round += 1;
+        let mut still_empty = Vec::new();
+        for query in &empty {
+            if prometheus.answers(query).await != Some(true) {
+                still_empty.push(query.clone());
+            }
+        }
+        empty = still_empty;
+        if round % 50 == 0 {
+            eprintln!("{round} {empty:#?}");
+        }
+        empty.is_empty().then_some(())
+    })
+    .await;
+}

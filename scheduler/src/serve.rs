@@ -37,6 +37,9 @@ use crate::intake::webhook::{Bounds, Webhooks};
 use crate::placement::{Placer, rows_without_effect};
 use crate::upkeep::Upkeep;
 
+/// After how many heartbeats that did not come a worker is not counted any more.
+const SILENT_BEATS: u32 = 3;
+
 /// One scheduler. Any number of replicas can share one store.
 #[derive(Debug)]
 pub struct Scheduler {
@@ -58,9 +61,6 @@ pub struct Scheduler {
     trace_url: Option<Arc<str>>,
     figures: FleetFigures,
 }
-
-/// After how many heartbeats that did not come a worker is not counted any more.
-const SILENT_BEATS: u32 = 3;
 
 impl Scheduler {
     /// A scheduler on this store.

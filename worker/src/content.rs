@@ -200,7 +200,10 @@ impl Contents {
                 Ok(content)
             }
             // Another request fetched it, and the cache has already evicted it.
-            None => fetch.await,
+            None => {
+                self.metrics.content_read(ContentRead::Miss);
+                fetch.await
+            }
         }
     }
 }

@@ -29,12 +29,14 @@ mod destinations;
 mod exemplars;
 pub mod fleet;
 pub mod text;
+mod words;
 
 use catalog::register;
 use destinations::Destinations;
 use exemplars::{TraceLabel, TracedCounters};
 use fleet::{FleetGauges, FleetReading};
 use text::TextFormat;
+use words::{attempt_word, class_of, outcome_word, reply_of};
 
 /// The limits of the buckets for what lasts up to minutes, in seconds.
 const LONG: [f64; 12] = [
@@ -468,45 +470,6 @@ impl fmt::Debug for Metrics {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("Metrics")
     }
-}
-
-/// Returns an outcome as one word.
-fn outcome_word(outcome: &Outcome) -> &'static str {
-    match outcome {
-        Outcome::Delivered(_) => "delivered",
-        Outcome::Accepted(_) => "accepted",
-        _ => error_type(outcome).unwrap_or("none"),
-    }
-}
-
-fn reply_of(outcome: &Outcome) -> Option<&Reply> {
-    match outcome {
-        Outcome::Delivered(reply)
-        | Outcome::Accepted(reply)
-        | Outcome::Deferred(reply)
-        | Outcome::Refused(reply) => Some(reply),
-        Outcome::Unreachable(_) | Outcome::Unreadable(_) => None,
-    }
-}
-
-/// Returns the first digit of a reply's status, or of its code if it has no status.
-fn class_of(reply: Option<&Reply>) -> &'static str {
-    let digit = reply.and_then(|reply| {
-        let status = reply.status.map(|status| status.class().digit());
-        status.or_else(|| reply.code.and_then(|code| u8::try_from(code / 100).ok()))
-    });
-    match digit {
-        Some(2) => "2",
-        Some(4) => "4",
-        Some(5) => "5",
-        _ => "none",
-    }
-}
-
-/// Returns the number of an attempt. All from the ninth on count together.
-fn attempt_word(number: u32) -> &'static str {
-    const WORDS: [&str; 10] = ["0", "1", "2", "3", "4", "5", "6", "7", "8", "9+"];
-    WORDS[number.min(9) as usize]
 }
 
 #[cfg(test)]

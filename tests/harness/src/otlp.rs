@@ -2,14 +2,17 @@
 //! and can refuse it or never answer.
 
 use std::collections::HashMap;
+use std::io::Read;
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, MutexGuard};
 
 use axum::Router;
 use axum::body::Bytes;
 use axum::extract::State;
-use axum::http::StatusCode;
+use axum::http::header::CONTENT_ENCODING;
+use axum::http::{HeaderMap, StatusCode};
 use axum::routing::post;
+use flate2::read::GzDecoder;
 use opentelemetry_proto::tonic::collector::logs::v1::logs_service_server::{
     LogsService, LogsServiceServer,
 };
@@ -234,7 +237,12 @@ fn text_of(attribute: &KeyValue) -> String {
     }
 }
 
-async fn take_traces(State(collector): State<Collector>, body: Bytes) -> (StatusCode, Vec<u8>) {
+async fn take_traces(
+    State(collector): State<Collector>,
+    headers: HeaderMap,
+    body: Bytes,
+) -> (StatusCode, Vec<u8>) {
+    let body = unpacked(&headers, body);
     if !collector.take(&body).await {
         return (StatusCode::SERVICE_UNAVAILABLE, Vec::new());
     }
@@ -248,7 +256,12 @@ async fn take_traces(State(collector): State<Collector>, body: Bytes) -> (Status
     )
 }
 
-async fn take_logs(State(collector): State<Collector>, body: Bytes) -> (StatusCode, Vec<u8>) {
+async fn take_logs(
+    State(collector): State<Collector>,
+    headers: HeaderMap,
+    body: Bytes,
+) -> (StatusCode, Vec<u8>) {
+    let body = unpacked(&headers, body);
     if !collector.take(&body).await {
         return (StatusCode::SERVICE_UNAVAILABLE, Vec::new());
     }
@@ -260,6 +273,20 @@ async fn take_logs(State(collector): State<Collector>, body: Bytes) -> (StatusCo
         StatusCode::OK,
         ExportLogsServiceResponse::default().encode_to_vec(),
     )
+}
+
+/// Returns the body as it was before it was compressed.
+fn unpacked(headers: &HeaderMap, body: Bytes) -> Bytes {
+    if headers
+        .get(CONTENT_ENCODING)
+        .is_none_or(|coding| coding != "gzip")
+    {
+        return body;
+    }
+    let mut unpacked = Vec::new();
+    let read = GzDecoder::new(&*body).read_to_end(&mut unpacked);
+    read.expect("the body is gzip, as its header says");
+    unpacked.into()
 }
 
 #[tonic::async_trait]

@@ -17,6 +17,7 @@ use harness::world::World;
 use serde_json::json;
 use signing::api_token::{Grant, Scope, TokenHash};
 use tempfile::TempDir;
+use tokio::net::TcpStream;
 
 mod figures;
 
@@ -255,4 +256,31 @@ async fn metrics_of_a_scheduler_need_a_token_that_may_read_and_others_are_counte
     assert_eq!(scraped.status(), 200);
     let text = scraped.text().await.unwrap();
     assert_eq!(of(&text, "redeliver_failed_sign_ins_total"), Some(1.0));
+}
+
+#[tokio::test]
+async fn clients_that_send_nothing_do_not_keep_a_worker_from_answering() {
+    let address = format!("127.0.0.1:{}", free_port());
+    // Redis is never reached, so the worker is alive but not ready.
+    let _worker = Redeliver::start_with(
+        &["worker", "--allow-log"],
+        &format!(
+            "[redis]\nurl = \"redis://127.0.0.1:{}\"\n[worker]\nlisten = \"{address}\"\n",
+            free_port()
+        ),
+    );
+    let silent = async || TcpStream::connect(&address).await.ok();
+    let mut clients = vec![eventually("the listener", silent).await];
+    for _ in 0..40 {
+        clients.push(TcpStream::connect(&address).await.unwrap());
+    }
+    eventually("an answer", async || {
+        let alive = client().get(format!("http://{address}/healthz")).send();
+        (alive.await.ok()?.status() == 200).then_some(())
+    })
+    .await;
+    for path in ["readyz", "metrics"] {
+        let url = format!("http://{address}/{path}");
+        assert_eq!(client().get(url).send().await.unwrap().status(), 503);
+    }
 }

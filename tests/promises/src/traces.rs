@@ -145,7 +145,6 @@ impl Rotel {
             .args(["--otlp-http-endpoint", &address(http)])
             .args(["--exporter", "otlp", "--otlp-exporter-protocol", "http"])
             .args(["--otlp-exporter-endpoint", &collector.url()])
-            .args(["--otlp-exporter-compression", "none"])
             .args(["--batch-timeout", "200ms"])
             .stdin(Stdio::null())
             .stdout(Stdio::null())

@@ -13,7 +13,7 @@ const PAGE: &str = "docs/reference/metrics.md";
 const INTRODUCTION: &str = "# Metrics
 
 Schedulers and workers answer `GET /metrics`.
-The format is OpenMetrics, with exemplars, if the request's `Accept` asks for it, as Prometheus does.
+The format is OpenMetrics, with exemplars, if `Accept` asks for it, as Prometheus does.
 Otherwise it is the classic text format of Prometheus.
 Metrics are always on: recording them costs less than a microsecond per job.
 `make pages` writes this page from the code; `make check` compares the two.
@@ -24,14 +24,14 @@ Metrics are always on: recording them costs less than a microsecond per job.
 | worker | `worker.listen`, which is off by default | open: use a private address |
 
 A scrape reads nothing from Redis.
-The figures of the fleet are read by one scheduler every 15 seconds, and all schedulers report the same.
+One scheduler reads the figures of the fleet every 15 seconds, and all schedulers report the same.
 With more than some twenty thousand destinations they are read less often.
 If they cannot be read for a minute, they are absent.
 Most counters are absent until they count something; those without labels begin at 0.
 
 No label contains an address.
-`destination` is the name of a configured provider, one of the 50 other destinations that are busiest
-in this process, or `other`.
+`destination` is the name of a configured provider,
+one of the 50 other destinations that are busiest in this process, or `other`.
 A destination that becomes one of the busiest begins at 0, and the one that it replaces disappears.
 Attempts that are sent to a collector are exemplars, with their `trace_id`,
 of `redeliver_attempts_total` and `redeliver_attempt_duration_seconds`.

@@ -56,6 +56,15 @@ fn a_file_overrides_the_defaults_and_the_environment_overrides_the_file() {
 }
 
 #[test]
+fn an_endpoint_of_telemetry_with_a_password_is_refused_and_not_shown() {
+    let file = "[telemetry]\nendpoint = \"https://jo:secret@collector:4317\"";
+    let layers = [("default.toml", DEFAULT), ("mine.toml", file)];
+    let faults = Config::from_layers(&layers, &[]).unwrap_err().to_string();
+    assert!(faults.contains("OTEL_EXPORTER_OTLP_HEADERS"), "{faults}");
+    assert!(!faults.contains("secret"), "{faults}");
+}
+
+#[test]
 fn all_faults_are_reported_at_once_with_file_and_key() {
     let file = "[worker]\nlease = \"soon\"\nspeed = 9\n\
                 [[route]]\nname = \"r\"\nsender = \"smtp\"\n[reddis]\n";

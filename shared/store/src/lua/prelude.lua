@@ -267,7 +267,8 @@ local function read_standing(json)
 end
 
 -- Writes an address's standing. Returns it as JSON, as fields for its event, and as a word. An
--- address that becomes unavailable STRIKES times in a row becomes inactive, unless its host is down.
+-- address that becomes unavailable STRIKES times in a row becomes inactive, unless its host is
+-- down.
 local function retire(id, standing, reason, host_down)
   local record = { s = standing, t = NOW, r = reason, n = 0 }
   if standing == 'unavailable' then

@@ -25,8 +25,8 @@
 --   occurred      when it happened, in ms, or '' if that is unknown
 -- Reply: now; a text with a letter per bounce (s scheduled, j joined, u duplicate, t stale, n
 -- newly retired, r retired before, d dropped, a accepted: the message waits for confirmation, and
--- nothing has changed); then a detail per bounce (scheduled, joined: due in ms, '' while it does not
--- wait; retired: the standing's JSON; accepted: the job's record; else ''); then the id of the
+-- nothing has changed); then a detail per bounce (scheduled, joined: due in ms, '' while it does
+-- not wait; retired: the standing's JSON; accepted: the job's record; else ''); then the id of the
 -- journal entry that was written, '' if none was.
 -- Full memory: refused, because it takes work in: the client is answered 503 and repeats the
 -- request.

@@ -26,9 +26,9 @@
 --                 event, and '!' comes before the row if the host is down
 --   record        retry: the new record; retire: its events; the standing is added to the last one
 -- Reply: now; a text with a letter per job (1: settled; u, i: settled, and the address is
--- unavailable or inactive now; 0: the token was stale; v: the job was ended meanwhile); then 1 if the shard is worth a visit now, because there is room again or
--- something is due at once, else 0; then the id of the journal entry that was written, '' if none
--- was.
+-- unavailable or inactive now; 0: the token was stale; v: the job was ended meanwhile); then 1 if
+-- the shard is worth a visit now, because there is room again or something is due at once, else 0;
+-- then the id of the journal entry that was written, '' if none was.
 -- Full memory: runs, because a message that was sent must be recorded as sent. All that was leased
 -- can be settled once, and nothing more is leased meanwhile. So the growth is bounded: for each
 -- permit of a worker one record, its events, and a share of an answer.

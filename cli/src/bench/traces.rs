@@ -58,7 +58,7 @@ pub(crate) async fn traces(jobs: usize) -> Result<Figures> {
     ]))
 }
 
-/// Returns the CPU time of the worker per job, in microseconds. It includes the end of the pipeline.
+/// Returns the CPU time of the worker per job, in microseconds, including the end of the pipeline.
 async fn cycle(
     jobs: usize,
     tracing: &Tracing,

@@ -3,7 +3,7 @@
 
 use std::fmt;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use opentelemetry::{Context, InstrumentationScope};
@@ -23,6 +23,8 @@ pub(crate) struct Budget {
     max: usize,
     dropped: AtomicU64,
     failed: AtomicU64,
+    /// Whether the collector did not accept the last call.
+    is_failing: AtomicBool,
 }
 
 /// What was not delivered to the collector since the process started.
@@ -41,6 +43,7 @@ impl Budget {
             max,
             dropped: AtomicU64::new(0),
             failed: AtomicU64::new(0),
+            is_failing: AtomicBool::new(false),
         })
     }
 
@@ -155,8 +158,9 @@ impl Drop for Reactor {
 }
 
 /// An exporter whose calls run on a runtime of their own. Batch processors call their exporter on a
-/// plain thread, where the clients for gRPC and HTTP would find no timer and no reactor. A processor
-/// may still be in a call after its shutdown has timed out, so the exporter keeps the runtime alive.
+/// plain thread, where the clients for gRPC and HTTP would find no timer and no reactor. A
+/// processor may still be in a call after its shutdown has timed out, so the exporter keeps the
+/// runtime alive.
 #[derive(Debug)]
 pub(crate) struct OnRuntime<E> {
     exporter: E,
@@ -189,7 +193,26 @@ impl<E> OnRuntime<E> {
             .block_on(async { timeout(longest, call).await })
             .unwrap_or(Err(OTelSdkError::Timeout(longest)));
         self.budget.give_back(items, result.is_ok());
+        self.log_change(&result);
         result
+    }
+}
+
+impl<E> OnRuntime<E> {
+    /// Logs when calls begin to fail, and when they succeed again.
+    fn log_change(&self, result: &OTelSdkResult) {
+        let was_failing = self
+            .budget
+            .is_failing
+            .swap(result.is_err(), Ordering::Relaxed);
+        match result {
+            Err(why) if !was_failing => tracing::warn!(
+                %why,
+                "the collector of telemetry does not accept what it is sent; that is lost"
+            ),
+            Ok(()) if was_failing => tracing::info!("the collector of telemetry accepts again"),
+            _ => {}
+        }
     }
 }
 

@@ -34,8 +34,9 @@ pub enum Format {
     Json,
 }
 
-/// Libraries that talk to the collector. Their lines are not sent, because each would cause another.
-/// And they are not written below a warning unless the filter names them: they describe each frame.
+/// Libraries that talk to the collector. Their lines are not sent, because each would cause
+/// another. And they are not written below a warning unless the filter names them, because they
+/// describe each frame.
 const SENDS: [&str; 6] = ["opentelemetry", "tonic", "h2", "hyper", "reqwest", "tower"];
 
 /// Starts the log on standard error, and to a collector if `pipeline` sends logs. `RUST_LOG`

@@ -5,8 +5,8 @@ use std::sync::Arc;
 use std::thread;
 use std::time::Duration;
 
-use opentelemetry::KeyValue;
 use opentelemetry::trace::TracerProvider;
+use opentelemetry::{InstrumentationScope, KeyValue};
 use opentelemetry_otlp::{
     LogExporter, RetryPolicy, SpanExporter, WithExportConfig, WithHttpConfig, WithTonicConfig,
 };
@@ -22,7 +22,7 @@ use tokio::runtime::Builder;
 use crate::budget::{Budget, Budgeted, Lost, OnRuntime, Reactor};
 use crate::ids::IdHasher;
 use crate::metrics::Metrics;
-use crate::names::SCOPE;
+use crate::names::{SCHEMA_URL, SCOPE};
 use crate::sampler::FollowsOrigin;
 use crate::settings::{Protocol, Settings, Signal};
 use crate::spans::Tracing;
@@ -108,7 +108,9 @@ impl Pipeline {
         match &self.traces {
             None => Tracing::off(),
             Some((provider, _)) => {
-                Tracing::new(provider.tracer(SCOPE), settings, &process.queue, ids)
+                let scope = InstrumentationScope::builder(SCOPE).with_schema_url(SCHEMA_URL);
+                let tracer = provider.tracer_with_scope(scope.build());
+                Tracing::new(tracer, settings, &process.queue, ids)
             }
         }
     }

@@ -50,7 +50,10 @@ impl Prometheus {
         let folder = TempDir::with_prefix("redeliver-prometheus-").unwrap();
         let (file, data) = (folder.path().join("p.yml"), folder.path().join("data"));
         let rules = deploy().join("alerts/redeliver.rules.yml");
-        let job = |name: &str, target: &str| json!({"job_name": name, "static_configs": [{"targets": [target]}]});
+        let job = |name: &str, target: &str| {
+            let targets = json!([{ "targets": [target] }]);
+            json!({ "job_name": name, "static_configs": targets })
+        };
         // JSON is YAML too.
         let config = json!({
             "global": {"scrape_interval": "200ms", "scrape_timeout": "200ms"},

@@ -433,6 +433,13 @@ async fn a_collector_that_hangs_refuses_or_is_gone_delays_neither_mail_nor_the_e
             })
             .await;
         }
+        if answer != Some(Answer::Hang) {
+            let warning = "the collector of telemetry does not accept";
+            eventually("a warning", async || {
+                worker.log().contains(warning).then_some(())
+            })
+            .await;
+        }
         let began = Instant::now();
         assert!(worker.terminate().await.success());
         // Two seconds for traces and logs together, and some for the rest on a busy machine.

@@ -11,7 +11,7 @@ use harness::http::Http;
 use harness::proxy::RedisProxy;
 use harness::redis;
 use harness::wait::{eventually, in_time};
-use harness::world::{DAY, HOUR, LEASE, Settings, World};
+use harness::world::{DAY, Deployment, HOUR, LEASE, Settings, World};
 use serde_json::json;
 use store::workers::WorkerId;
 use telemetry::metrics::fleet::FleetReading;
@@ -116,27 +116,38 @@ async fn the_figures_of_the_fleet_are_those_of_its_jobs_and_destinations() {
 
     world.store.unhold(&held).await.unwrap();
     world.store.leave(worker).await.unwrap();
-    world.clock.advance(DAY);
+    world.clock.advance(2 * DAY);
     let reading = read(&world).await;
     assert_eq!(reading.due + reading.in_flight, 6);
     assert_eq!((reading.held, reading.workers), (0, 0));
 }
 
 #[tokio::test]
-async fn a_breaker_that_is_open_is_a_figure_of_the_fleet() {
-    let world = World::new().await;
-    world.post_due_jobs("one.example", 30).await;
-    for _ in 0..30 {
-        if read(&world).await.open == 1 {
-            break;
+async fn an_open_breaker_is_a_figure_of_the_fleet_also_in_a_cluster() {
+    for redis in [Deployment::default(), Deployment::Cluster] {
+        let world = World::with(Settings {
+            redis,
+            ..Settings::default()
+        })
+        .await;
+        world.post_due_jobs("one.example", 30).await;
+        for _ in 0..30 {
+            if read(&world).await.open == 1 {
+                break;
+            }
+            let jobs = world.claim_near("one.example", 2).await.jobs;
+            world
+                .attempt_and_settle(jobs, "421 4.3.2 we are down")
+                .await;
         }
-        let jobs = world.claim_near("one.example", 2).await.jobs;
-        world
-            .attempt_and_settle(jobs, "421 4.3.2 we are down")
-            .await;
+        let reading = read(&world).await;
+        assert_eq!((reading.open, reading.half_open), (1, 0));
+        assert!(reading.memory_used.is_some_and(|bytes| bytes > 0));
+
+        assert_eq!(world.store.kept_fleet().await.unwrap(), None);
+        world.store.keep_fleet(&reading, HOUR).await.unwrap();
+        assert_eq!(world.store.kept_fleet().await.unwrap(), Some(reading));
     }
-    let reading = read(&world).await;
-    assert_eq!((reading.open, reading.half_open), (1, 0));
 }
 
 #[tokio::test]

@@ -47,7 +47,7 @@ pub(crate) async fn run(config: Option<&Path>, arguments: &Arguments) -> Result<
     else {
         return Ok(ExitCode::SUCCESS);
     };
-    let tracing = telemetry.tracing(&config, &store).await?;
+    let tracing = telemetry.tracing(&config, &store);
     telemetry.report_to(store.metrics());
     let scheduler = Scheduler::new(store.clone(), table.clone(), &config, &tracing)
         .map_err(|why| anyhow!(why))?;

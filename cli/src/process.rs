@@ -15,7 +15,6 @@ use store::connection::pool::Connections;
 use store::error::StoreError;
 use store::handle::Store;
 use system::open_files;
-use telemetry::ids::IdHasher;
 use telemetry::log;
 use telemetry::metrics::Metrics;
 use telemetry::pipeline::{Pipeline, Process};
@@ -64,17 +63,9 @@ impl Telemetry {
     }
 
     /// Returns what makes the spans of this process.
-    pub(crate) async fn tracing(&self, config: &Config, store: &Store) -> Result<Tracing> {
-        if !self.pipeline.sends_traces() {
-            return Ok(Tracing::off());
-        }
-        let key = &config.privacy.address_key;
-        let ids = if key.is_empty() {
-            IdHasher::new(store.address_key().await?.as_bytes())
-        } else {
-            IdHasher::new(key.reveal())
-        };
-        Ok(self.pipeline.tracing(&config.telemetry, &self.process, ids))
+    pub(crate) fn tracing(&self, config: &Config, store: &Store) -> Tracing {
+        let ids = store.ids().clone();
+        self.pipeline.tracing(&config.telemetry, &self.process, ids)
     }
 
     /// From now on, `metrics` also has the version of this process, and what a collector did not
@@ -151,7 +142,13 @@ pub(crate) async fn open_store(
         match open {
             Ok(store) => {
                 let store = store.with_places(config.providers.clone(), config.placement.bounds());
-                return Ok(Some(store.with_rules(&config.destinations)));
+                let store = store.with_rules(&config.destinations);
+                let key = &config.privacy.address_key;
+                return Ok(Some(if key.is_empty() {
+                    store
+                } else {
+                    store.with_address_key(key.reveal())
+                }));
             }
             Err(StoreError::Unavailable(why)) => {
                 if !warned {

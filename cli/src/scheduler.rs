@@ -51,7 +51,7 @@ pub(crate) async fn run(config: Option<&Path>, arguments: &Arguments) -> Result<
         return Ok(ExitCode::SUCCESS);
     };
     let listener = TcpListener::from_std(listener)?;
-    let tracing = telemetry.tracing(&config, &store).await?;
+    let tracing = telemetry.tracing(&config, &store);
     telemetry.report_to(store.metrics());
     let scheduler = Scheduler::new(store, table, &config, &tracing).map_err(|why| anyhow!(why))?;
     tracing::info!(address = %listener.local_addr()?, "scheduler listens");

@@ -63,7 +63,7 @@ pub(crate) async fn run(config: Option<&Path>, arguments: &Arguments) -> Result<
     );
     let contents = Contents::from_config(&config.content).map_err(|why| anyhow!(why))?;
     let routes = Routes::from_config(&config, store.clock()).map_err(|why| anyhow!(why))?;
-    let tracing = telemetry.tracing(&config, &store).await?;
+    let tracing = telemetry.tracing(&config, &store);
     telemetry.report_to(store.metrics());
     let _ = opened.set(store.clone());
     Worker::new(store, routes, contents, table, config.worker)

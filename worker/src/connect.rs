@@ -51,7 +51,10 @@ impl Worker {
         )
         .await?;
         let store = store.with_places(config.providers.clone(), config.placement.bounds());
-        let store = store.with_rules(&config.destinations);
+        let mut store = store.with_rules(&config.destinations);
+        if !config.privacy.address_key.is_empty() {
+            store = store.with_address_key(config.privacy.address_key.reveal());
+        }
         let routes =
             Routes::from_config(&config, store.clock()).map_err(ConnectError::NotCreated)?;
         let contents = Contents::from_config(&config.content).map_err(ConnectError::NotCreated)?;

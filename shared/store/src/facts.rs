@@ -139,10 +139,16 @@ impl Store {
             self.history
                 .note_entry(shard, &reply.pop().unwrap_or_default().0);
             let read = |(place, pair): (&&usize, &[Text])| {
-                match &*pair[0].0 {
-                    "reinstated" => self.metrics().standing_changed(Standing::Active, 1),
-                    NEWLY_SUPPRESSED => self.metrics().standing_changed(Standing::Suppressed, 1),
-                    _ => {}
+                let standing = match &*pair[0].0 {
+                    "reinstated" => Some(Standing::Active),
+                    NEWLY_SUPPRESSED => Some(Standing::Suppressed),
+                    _ => None,
+                };
+                if let Some(standing) = standing {
+                    let ReportedFact {
+                        job, destination, ..
+                    } = &facts[**place];
+                    self.note_standing(&job.key(), destination, standing);
                 }
                 Ok((**place, read_answer(&pair[0].0, &pair[1].0)?))
             };

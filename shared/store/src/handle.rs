@@ -11,6 +11,7 @@ use domain::pace::{DestinationRule, Pace};
 use placement::providers::Providers;
 use telemetry::metrics::Metrics;
 
+use crate::change_log::ChangeLog;
 use crate::connection::pool::Connections;
 use crate::error::StoreError;
 use crate::history::History;
@@ -47,6 +48,7 @@ pub struct Store {
     pub(crate) limits: Limits,
     pub(crate) rules: Arc<[DestinationRule]>,
     pub(crate) clock: Arc<dyn Clock>,
+    pub(crate) changes: ChangeLog,
 }
 
 impl Store {
@@ -78,11 +80,13 @@ impl Store {
             limits,
             rules: Arc::default(),
             clock,
+            changes: ChangeLog::new(&[]),
         };
         store.check_meta().await?;
         store.connections.check_durability().await?;
         store.check_servers_at_start().await?;
-        Ok(store)
+        let key = store.address_key().await?;
+        Ok(store.with_address_key(key.as_bytes()))
     }
 
     /// Returns the same store with these rules. A destination that a rule covers gets its own

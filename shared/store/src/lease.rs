@@ -58,10 +58,11 @@ impl Store {
                     .arg("why", &reason);
             }
             let reply: Vec<i64> = self.connections.script(&call).await?;
-            released += reply.iter().skip(1).filter(|done| **done == 1).count();
-        }
-        if matches!(why, ReleaseReason::Crashed) {
-            self.metrics().lapsed(released as u64);
+            let count = reply.iter().skip(1).filter(|done| **done == 1).count();
+            if matches!(why, ReleaseReason::Crashed) {
+                self.note_lapses(shard, count as u64);
+            }
+            released += count;
         }
         Ok(released)
     }

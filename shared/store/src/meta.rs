@@ -44,7 +44,7 @@ impl Store {
 
     /// Returns the key of the hashes that stand for addresses in logs and traces. The first process
     /// of the fleet creates it, and all others use the same.
-    pub async fn address_key(&self) -> Result<String, StoreError> {
+    pub(crate) async fn address_key(&self) -> Result<String, StoreError> {
         let mut own = [0; 16];
         SystemRandom::new()
             .fill(&mut own)

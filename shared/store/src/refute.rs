@@ -101,7 +101,7 @@ impl Store {
             "x" => Refuted::Ended,
             "r" => {
                 let record = StandingRecord::from_store(&detail);
-                self.metrics().standing_changed(record.standing, 1);
+                self.note_standing(&seen.id.key(), destination, record.standing);
                 Refuted::Retired(record)
             }
             "c" => Refuted::Changed,

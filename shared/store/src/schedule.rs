@@ -242,7 +242,8 @@ impl Store {
             .map(|(place, (letter, Text(detail)))| {
                 let answer = read_answer(&arrivals[*place].job, letter, detail, now)?;
                 if let (NEWLY_RETIRED, Answer::Retired(record)) = (letter, &answer) {
-                    self.metrics().standing_changed(record.standing, 1);
+                    let Arrival { job, head, .. } = &arrivals[*place];
+                    self.note_standing(&job.key(), &head.destination, record.standing);
                 }
                 Ok((*place, answer))
             })

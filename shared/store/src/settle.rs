@@ -214,13 +214,16 @@ impl Store {
             b'v' => Settled::Void,
             _ => Settled::Stale,
         };
-        for letter in answer.bytes() {
+        for (letter, settlement) in answer.bytes().zip(batch) {
             let standing = match letter {
                 b'u' => Standing::Unavailable,
                 b'i' => Standing::Inactive,
                 _ => continue,
             };
-            self.metrics().standing_changed(standing, 1);
+            let Lease {
+                job, destination, ..
+            } = &settlement.lease;
+            self.note_standing(job, destination, standing);
         }
         let answer = answer.bytes().map(read).collect();
         Ok(Acknowledged {

@@ -3,6 +3,7 @@
 
 mod budget;
 pub mod ids;
+pub mod limiter;
 mod line;
 pub mod log;
 pub mod metrics;

@@ -98,11 +98,6 @@ impl Pipeline {
         Ok(Self { traces, logs })
     }
 
-    /// Whether traces are sent.
-    pub fn sends_traces(&self) -> bool {
-        self.traces.is_some()
-    }
-
     /// Returns what makes spans. It makes none if traces are not sent.
     pub fn tracing(&self, settings: &Settings, process: &Process, ids: IdHasher) -> Tracing {
         match &self.traces {

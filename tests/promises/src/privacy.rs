@@ -151,3 +151,38 @@ async fn no_log_contains_a_full_address() {
         assert_eq!(shown, None);
     }
 }
+
+#[tokio::test]
+async fn a_changed_standing_is_logged_once_a_minute_with_the_hash_of_its_job() {
+    let (redis, prefix, port) = (redis::url(), redis::unique_prefix(), free_port());
+    let config = format!(
+        "[redis]\nurl = \"{redis}\"\nprefix = \"{prefix}\"\n[scheduler]\n\
+         listen = \"127.0.0.1:{port}\"\n[log]\nformat = \"json\"\n"
+    );
+    let scheduler = Redeliver::start("scheduler", &config);
+    let unknown = |n: u32| bounce(&format!("{SECRET}{n}@private.example"), "m1", UNKNOWN);
+    let bounces = Value::Array((1..=3).map(unknown).collect());
+    eventually("the scheduler to accept the bounces", async || {
+        let request = http::client()
+            .post(format!("http://127.0.0.1:{port}/v1/bounces"))
+            .json(&bounces);
+        let response = request.send().await.ok()?;
+        (response.status() == 202).then_some(())
+    })
+    .await;
+    let log = scheduler.log();
+    let lines: Vec<Value> = log
+        .lines()
+        .filter(|line| line.contains("the standing of an address has changed"))
+        .map(|line| serde_json::from_str(line).unwrap())
+        .collect();
+    assert_eq!(lines.len(), 1, "the two others are only counted: {log}");
+    assert_eq!(lines[0]["standing"], "inactive");
+    assert_eq!(lines[0]["destination"], "private.example");
+    let job = lines[0]["job"].as_str().unwrap();
+    assert!(
+        job.len() == 16 && job.bytes().all(|digit| digit.is_ascii_hexdigit()),
+        "{job}"
+    );
+    assert!(!log.contains(SECRET), "{log}");
+}

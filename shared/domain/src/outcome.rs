@@ -64,6 +64,19 @@ pub enum Side {
     Theirs,
 }
 
+impl Outcome {
+    /// Returns the peer's reply. `None` if there was none.
+    pub const fn reply(&self) -> Option<&Reply> {
+        match self {
+            Self::Delivered(reply)
+            | Self::Accepted(reply)
+            | Self::Deferred(reply)
+            | Self::Refused(reply) => Some(reply),
+            Self::Unreachable(_) | Self::Unreadable(_) => None,
+        }
+    }
+}
+
 impl Fault {
     /// Returns a fault on our side.
     pub fn ours(kind: FaultKind, text: String) -> Self {

@@ -13,5 +13,6 @@ mod sampler;
 pub mod settings;
 pub mod spans;
 pub mod traceparent;
+mod words;
 
 pub use budget::Lost;

@@ -21,22 +21,20 @@ use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::Registry;
 
 use crate::budget::Lost;
-use crate::spans::error_type;
 use crate::traceparent;
+use crate::words::{attempt_word, class_of, error_type, outcome_word};
 
 pub mod catalog;
 mod destinations;
 mod exemplars;
 pub mod fleet;
 pub mod text;
-mod words;
 
 use catalog::register;
 use destinations::Destinations;
 use exemplars::{TraceLabel, TracedCounters};
 use fleet::{FleetGauges, FleetReading};
 use text::TextFormat;
-use words::{attempt_word, class_of, outcome_word, reply_of};
 
 /// The limits of the buckets for what lasts up to minutes, in seconds.
 const LONG: [f64; 12] = [
@@ -296,7 +294,7 @@ impl Metrics {
         }
         let labels = AttemptLabels {
             outcome: outcome_word(outcome),
-            class: class_of(reply_of(outcome)),
+            class: class_of(outcome.reply()),
             attempt: attempt_word(number),
             sender,
             destination: label.name,

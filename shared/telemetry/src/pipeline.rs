@@ -206,6 +206,29 @@ fn instance() -> String {
     format!("{}-{}", host.trim(), std::process::id())
 }
 
+/// Builds the exporter of a signal. A macro, because the builders of the two signals have the same
+/// methods and no trait in common.
+macro_rules! exporter {
+    ($exporter:ident, $signal:expr, $settings:expr, $endpoint:expr) => {{
+        let builder = $exporter::builder();
+        let built = match $settings.protocol($signal) {
+            Protocol::Grpc => builder
+                .with_tonic()
+                .with_endpoint($endpoint)
+                .with_retry_policy(RetryPolicy::disabled())
+                .build(),
+            Protocol::Http => builder
+                .with_http()
+                .with_http_client(client()?)
+                .with_endpoint($endpoint)
+                .with_protocol(opentelemetry_otlp::Protocol::HttpBinary)
+                .with_retry_policy(RetryPolicy::disabled())
+                .build(),
+        };
+        built.map_err(|err| not_usable($signal, $endpoint, &err))?
+    }};
+}
+
 fn traces(
     settings: &Settings,
     endpoint: &str,
@@ -213,22 +236,7 @@ fn traces(
     resource: Resource,
 ) -> Result<(SdkTracerProvider, Arc<Budget>), String> {
     let _inside = reactor.runtime().enter();
-    let builder = SpanExporter::builder();
-    let built = match settings.protocol(Signal::Traces) {
-        Protocol::Grpc => builder
-            .with_tonic()
-            .with_endpoint(endpoint)
-            .with_retry_policy(RetryPolicy::disabled())
-            .build(),
-        Protocol::Http => builder
-            .with_http()
-            .with_http_client(client()?)
-            .with_endpoint(endpoint)
-            .with_protocol(opentelemetry_otlp::Protocol::HttpBinary)
-            .with_retry_policy(RetryPolicy::disabled())
-            .build(),
-    };
-    let exporter = built.map_err(|err| not_usable(Signal::Traces, endpoint, &err))?;
+    let exporter = exporter!(SpanExporter, Signal::Traces, settings, endpoint);
     let budget = Budget::new(settings.queue_max);
     let exporter = OnRuntime::new(exporter, reactor.clone(), budget.clone(), EXPORT_MAX);
     let config = SpanBatchConfig::default().with_max_queue_size(2 * settings.queue_max);
@@ -250,22 +258,7 @@ fn logs(
     resource: Resource,
 ) -> Result<(SdkLoggerProvider, Arc<Budget>), String> {
     let _inside = reactor.runtime().enter();
-    let builder = LogExporter::builder();
-    let built = match settings.protocol(Signal::Logs) {
-        Protocol::Grpc => builder
-            .with_tonic()
-            .with_endpoint(endpoint)
-            .with_retry_policy(RetryPolicy::disabled())
-            .build(),
-        Protocol::Http => builder
-            .with_http()
-            .with_http_client(client()?)
-            .with_endpoint(endpoint)
-            .with_protocol(opentelemetry_otlp::Protocol::HttpBinary)
-            .with_retry_policy(RetryPolicy::disabled())
-            .build(),
-    };
-    let exporter = built.map_err(|err| not_usable(Signal::Logs, endpoint, &err))?;
+    let exporter = exporter!(LogExporter, Signal::Logs, settings, endpoint);
     let budget = Budget::new(settings.queue_max);
     let exporter = OnRuntime::new(exporter, reactor.clone(), budget.clone(), EXPORT_MAX);
     let config = LogBatchConfig::default().with_max_queue_size(2 * settings.queue_max);

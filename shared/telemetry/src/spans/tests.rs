@@ -1,9 +1,16 @@
 //! Tests of the spans.
 
-use opentelemetry::trace::TracerProvider as _;
+use std::sync::Mutex;
+
+use domain::outcome::Outcome;
+use domain::reply::Reply;
+use domain::transcript::Phase;
+use opentelemetry::trace::{SpanContext, TracerProvider as _};
 use opentelemetry_sdk::error::OTelSdkResult;
 use opentelemetry_sdk::trace::{SdkTracerProvider, SpanData, SpanProcessor};
 
+use super::attempt::sums;
+use super::links::ORIGINS_MAX;
 use super::*;
 use crate::sampler::FollowsOrigin;
 

@@ -1,12 +1,29 @@
-//! The values of labels: one of a few words for each outcome, status and attempt.
+//! The words for outcomes, statuses and attempts in spans and labels: few of each.
 
-use domain::outcome::Outcome;
+use domain::outcome::{FaultKind, Outcome};
 use domain::reply::Reply;
 
-use crate::spans::error_type;
+/// Returns why an outcome is no success, as one of a few words. `None` if it is one.
+pub(crate) fn error_type(outcome: &Outcome) -> Option<&'static str> {
+    Some(match outcome {
+        Outcome::Delivered(_) | Outcome::Accepted(_) => return None,
+        Outcome::Deferred(_) => "deferred",
+        Outcome::Refused(_) => "refused",
+        Outcome::Unreadable(_) => "unreadable",
+        Outcome::Unreachable(fault) => match fault.kind {
+            FaultKind::Lookup => "lookup",
+            FaultKind::Connect => "connect",
+            FaultKind::Lost => "lost",
+            FaultKind::Unanswered => "unanswered",
+            FaultKind::NotSmtp => "not_smtp",
+            FaultKind::Tls => "tls",
+            FaultKind::Local => "local",
+        },
+    })
+}
 
 /// Returns an outcome as one word.
-pub(super) fn outcome_word(outcome: &Outcome) -> &'static str {
+pub(crate) fn outcome_word(outcome: &Outcome) -> &'static str {
     match outcome {
         Outcome::Delivered(_) => "delivered",
         Outcome::Accepted(_) => "accepted",
@@ -14,19 +31,8 @@ pub(super) fn outcome_word(outcome: &Outcome) -> &'static str {
     }
 }
 
-/// Returns the reply that an outcome is, if it is one.
-pub(super) fn reply_of(outcome: &Outcome) -> Option<&Reply> {
-    match outcome {
-        Outcome::Delivered(reply)
-        | Outcome::Accepted(reply)
-        | Outcome::Deferred(reply)
-        | Outcome::Refused(reply) => Some(reply),
-        Outcome::Unreachable(_) | Outcome::Unreadable(_) => None,
-    }
-}
-
 /// Returns the first digit of a reply's status, or of its code if it has no status.
-pub(super) fn class_of(reply: Option<&Reply>) -> &'static str {
+pub(crate) fn class_of(reply: Option<&Reply>) -> &'static str {
     let digit = reply.and_then(|reply| {
         let status = reply.status.map(|status| status.class().digit());
         status.or_else(|| reply.code.and_then(|code| u8::try_from(code / 100).ok()))
@@ -40,14 +46,14 @@ pub(super) fn class_of(reply: Option<&Reply>) -> &'static str {
 }
 
 /// Returns the number of an attempt. All from the ninth on count together.
-pub(super) fn attempt_word(number: u32) -> &'static str {
+pub(crate) fn attempt_word(number: u32) -> &'static str {
     const WORDS: [&str; 10] = ["0", "1", "2", "3", "4", "5", "6", "7", "8", "9+"];
     WORDS[number.min(9) as usize]
 }
 
 #[cfg(test)]
 mod tests {
-    use domain::outcome::{Fault, FaultKind};
+    use domain::outcome::Fault;
 
     use super::*;
 
@@ -68,7 +74,7 @@ mod tests {
             ),
         ] {
             assert_eq!(outcome_word(&outcome), word);
-            assert_eq!(class_of(reply_of(&outcome)), class, "{word}");
+            assert_eq!(class_of(outcome.reply()), class, "{word}");
         }
     }
 

@@ -140,16 +140,7 @@ pub(crate) async fn open_store(
         )
         .await;
         match open {
-            Ok(store) => {
-                let store = store.with_places(config.providers.clone(), config.placement.bounds());
-                let store = store.with_rules(&config.destinations);
-                let key = &config.privacy.address_key;
-                return Ok(Some(if key.is_empty() {
-                    store
-                } else {
-                    store.with_address_key(key.reveal())
-                }));
-            }
+            Ok(store) => return Ok(Some(config.apply_to(store))),
             Err(StoreError::Unavailable(why)) => {
                 if !warned {
                     tracing::warn!(

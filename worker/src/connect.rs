@@ -50,11 +50,7 @@ impl Worker {
             clock,
         )
         .await?;
-        let store = store.with_places(config.providers.clone(), config.placement.bounds());
-        let mut store = store.with_rules(&config.destinations);
-        if !config.privacy.address_key.is_empty() {
-            store = store.with_address_key(config.privacy.address_key.reveal());
-        }
+        let store = config.apply_to(store);
         let routes =
             Routes::from_config(&config, store.clock()).map_err(ConnectError::NotCreated)?;
         let contents = Contents::from_config(&config.content).map_err(ConnectError::NotCreated)?;

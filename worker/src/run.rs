@@ -56,14 +56,17 @@ const CANCEL_MAX: Duration = Duration::from_secs(5);
 /// One worker. Any number of workers, in any number of processes, share one store.
 pub struct Worker {
     store: Store,
-    attempter: Arc<Attempter>,
+    attempter: Attempter,
     settings: config::model::Worker,
     tracing: Tracing,
 }
 
 /// The state of the loop.
 struct Loop {
-    worker: Worker,
+    store: Store,
+    attempter: Arc<Attempter>,
+    settings: config::model::Worker,
+    tracing: Tracing,
     permits: Arc<Semaphore>,
     /// The places for attempts that may hang. There are fewer places than permits.
     places: Arc<Semaphore>,
@@ -113,7 +116,7 @@ impl Worker {
         let clock = store.clock().clone();
         let contents = contents.with_metrics(store.metrics().clone());
         let attempter = Attempter::new(routes, contents, table, clock);
-        let attempter = Arc::new(attempter.with_metrics(store.metrics().clone()));
+        let attempter = attempter.with_metrics(store.metrics().clone());
         Self {
             store,
             attempter,
@@ -125,10 +128,7 @@ impl Worker {
     /// Returns the same worker, which records its claims and attempts with `tracing`.
     #[must_use]
     pub fn with_tracing(mut self, tracing: &Tracing) -> Self {
-        self.attempter = match Arc::try_unwrap(self.attempter) {
-            Ok(attempter) => Arc::new(attempter.with_tracing(tracing.clone())),
-            Err(shared) => shared,
-        };
+        self.attempter = self.attempter.with_tracing(tracing.clone());
         self.tracing = tracing.clone();
         self
     }
@@ -186,15 +186,13 @@ impl Worker {
             under_way: JoinSet::new(),
             presence: Presence::start(self.store.clone(), self.settings.heartbeat, stop.clone()),
             settler,
-            worker: self,
+            store: self.store.clone(),
+            attempter: Arc::new(self.attempter),
+            settings: self.settings,
+            tracing: self.tracing,
         };
-        let watch = tokio::spawn(
-            running
-                .worker
-                .store
-                .clone()
-                .watch_for_losses(stop.clone().cancelled_owned()),
-        );
+        let watch = self.store.watch_for_losses(stop.clone().cancelled_owned());
+        let watch = tokio::spawn(watch);
         let (
             SettlerHandle {
                 notices, mut task, ..
@@ -252,8 +250,8 @@ impl Loop {
                 }
             }
         }
-        self.worker.store.metrics().draining(true);
-        let grace_end = Instant::now() + self.worker.settings.grace;
+        self.store.metrics().draining(true);
+        let grace_end = Instant::now() + self.settings.grace;
         // These visits are not cancelled: if a claim's answer is not read, its jobs stay leased
         // until they lapse.
         while let Some(visit) = self.under_way.join_next().await {
@@ -283,7 +281,7 @@ impl Loop {
             .min(VISITS_MAX - self.under_way.len());
         while due > 0 {
             let equal_part = self.permits.available_permits().div_ceil(due);
-            let batch = self.worker.settings.batch;
+            let batch = self.settings.batch;
             let permits = take_permits(&self.permits, equal_part.min(batch));
             if permits.is_empty() {
                 return true;
@@ -298,15 +296,15 @@ impl Loop {
                 self.visits.fail(turn.shard, now + RETRY_PAUSE);
                 continue;
             }
-            let config::model::Worker { share, lease, .. } = self.worker.settings;
+            let config::model::Worker { share, lease, .. } = self.settings;
             let bounds = ClaimBounds {
                 batch: permits.len(),
                 share,
                 lease,
                 unproven: places.len(),
             };
-            let store = self.worker.store.clone();
-            let tracing = self.worker.tracing.clone();
+            let store = self.store.clone();
+            let tracing = self.tracing.clone();
             self.under_way.spawn(async move {
                 let asked_at = store.clock().monotonic();
                 let began = SystemTime::now();
@@ -405,17 +403,12 @@ impl Loop {
         is_full: bool,
         is_eager: bool,
     ) -> Instant {
-        let longest = self.worker.settings.poll_max * if is_eager { 1 } else { OTHERS_POLL_FACTOR };
+        let longest = self.settings.poll_max * if is_eager { 1 } else { OTHERS_POLL_FACTOR };
         let wait = match next_visit {
             _ if is_full => Duration::ZERO,
             // Only the shard's owner visits it at this instant. If other workers did so too, they
             // would only compete for the same jobs.
-            Some(at) if is_eager => self
-                .worker
-                .store
-                .clock()
-                .real_duration(at.since(now))
-                .min(longest),
+            Some(at) if is_eager => self.store.clock().real_duration(at.since(now)).min(longest),
             _ => longest,
         };
         Instant::now() + wait
@@ -444,7 +437,7 @@ impl Loop {
         };
         for leased in &claimed.jobs {
             let late = leased.claimed_at.since(leased.lease.due);
-            self.worker.store.metrics().claimed(late);
+            self.store.metrics().claimed(late);
         }
         let cancels: Vec<_> = claimed
             .jobs
@@ -469,11 +462,7 @@ impl Loop {
                     },
                 });
         let jobs = held.collect();
-        let end = LeaseEnd::new(
-            self.worker.store.clock().clone(),
-            asked_at,
-            self.worker.settings.lease,
-        );
+        let end = LeaseEnd::new(self.store.clock().clone(), asked_at, self.settings.lease);
         let held = HeldLease::new(lease, jobs, end.clone());
         // The settler ends only after this loop and its attempts, so it receives every notice.
         let _ = self.settler.notices.send(Notice::Claimed(held));
@@ -484,9 +473,8 @@ impl Loop {
             .zip(contacts)
             .zip(permits);
         for (number, (((leased, cancel), contact), permit)) in jobs.enumerate() {
-            let (attempter, notices) =
-                (self.worker.attempter.clone(), self.settler.notices.clone());
-            let (attempt_max, end) = (self.worker.settings.attempt_max, end.clone());
+            let (attempter, notices) = (self.attempter.clone(), self.settler.notices.clone());
+            let (attempt_max, end) = (self.settings.attempt_max, end.clone());
             self.attempts.spawn(async move {
                 let attempt = attempt(
                     &attempter,

@@ -8,7 +8,7 @@ use std::path::Path;
 use placement::providers::Providers;
 use policy::table::Table as PolicyTable;
 use senders::settings::route::{Route, check_http_hosts};
-use store::handle::Limits;
+use store::handle::{Limits, Store};
 use typed_toml::fault::{SettingsFault, SettingsFaults};
 
 use crate::model::Config;
@@ -71,6 +71,18 @@ impl Config {
             }])
         })?;
         PolicyTable::with_file(&name, &text).map(Into::into)
+    }
+
+    /// Returns the store with the providers, rules and keys of this configuration.
+    #[must_use]
+    pub fn apply_to(&self, store: Store) -> Store {
+        let store = store
+            .with_places(self.providers.clone(), self.placement.bounds())
+            .with_rules(&self.destinations);
+        match self.privacy.address_key.reveal() {
+            [] => store,
+            key => store.with_address_key(key),
+        }
     }
 
     /// Returns the limits that the store enforces, from this configuration and a policy table.

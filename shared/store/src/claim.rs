@@ -126,7 +126,7 @@ impl Store {
             .ok_or_else(|| StoreError::Refused("unexpected reply of claim".to_owned()))?;
         let serial = claimed.jobs.first().map(|leased| leased.lease.token.serial);
         self.history.note_claim(shard, known, last_serial, serial);
-        self.note_lapses(shard, claimed.lapsed);
+        self.changes.note_lapses(shard, claimed.lapsed);
         Ok(claimed)
     }
 }

@@ -148,7 +148,8 @@ impl Store {
                     let ReportedFact {
                         job, destination, ..
                     } = &facts[**place];
-                    self.note_standing(&job.key(), destination, standing);
+                    self.changes
+                        .note_standing(&job.key(), destination, standing);
                 }
                 Ok((**place, read_answer(&pair[0].0, &pair[1].0)?))
             };

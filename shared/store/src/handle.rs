@@ -9,6 +9,7 @@ use deadpool_redis::redis::{FromRedisValue, Pipeline, pipe};
 use domain::clock::Clock;
 use domain::pace::{DestinationRule, Pace};
 use placement::providers::Providers;
+use telemetry::ids::IdHasher;
 use telemetry::metrics::Metrics;
 
 use crate::change_log::ChangeLog;
@@ -72,6 +73,7 @@ impl Store {
             keys.shards(),
         ));
         let history = Arc::new(History::new(keys.shards()));
+        let changes = ChangeLog::new(&[], connections.metrics().clone());
         let store = Self {
             connections,
             keys,
@@ -80,13 +82,12 @@ impl Store {
             limits,
             rules: Arc::default(),
             clock,
-            changes: ChangeLog::new(&[]),
+            changes,
         };
-        store.check_meta().await?;
+        let address_key = store.check_meta().await?;
         store.connections.check_durability().await?;
         store.check_servers_at_start().await?;
-        let key = store.address_key().await?;
-        Ok(store.with_address_key(key.as_bytes()))
+        Ok(store.with_address_key(address_key.as_bytes()))
     }
 
     /// Returns the same store with these rules. A destination that a rule covers gets its own
@@ -106,6 +107,18 @@ impl Store {
         self.metrics().name_destinations(names);
         self.places = Arc::new(Places::new(providers, bounds, self.shards()));
         self
+    }
+
+    /// Returns the same store. In logs and traces, hashes under this key stand for addresses.
+    #[must_use]
+    pub fn with_address_key(mut self, key: &[u8]) -> Self {
+        self.changes = ChangeLog::new(key, self.metrics().clone());
+        self
+    }
+
+    /// Returns what makes the hashes that stand for addresses in logs and traces.
+    pub fn ids(&self) -> &IdHasher {
+        &self.changes.ids
     }
 
     /// Returns how many shards there are.

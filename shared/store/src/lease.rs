@@ -60,7 +60,7 @@ impl Store {
             let reply: Vec<i64> = self.connections.script(&call).await?;
             let count = reply.iter().skip(1).filter(|done| **done == 1).count();
             if matches!(why, ReleaseReason::Crashed) {
-                self.note_lapses(shard, count as u64);
+                self.changes.note_lapses(shard, count as u64);
             }
             released += count;
         }

@@ -8,7 +8,6 @@ pub mod address;
 mod argument_lists;
 pub mod batch;
 mod change_log;
-mod changes;
 pub mod claim;
 pub mod connection;
 pub mod destination_controls;

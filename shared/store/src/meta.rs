@@ -11,10 +11,17 @@ use crate::handle::Store;
 const SCHEMA: u32 = 5;
 
 impl Store {
-    /// Writes the shape if there is none yet, and compares it with the configuration.
-    pub(crate) async fn check_meta(&self) -> Result<(), StoreError> {
+    /// Writes the shape if there is none yet, and compares it with the configuration. Returns the
+    /// key of the hashes that stand for addresses in logs and traces: the first process of the
+    /// fleet creates it, and all others use the same.
+    pub(crate) async fn check_meta(&self) -> Result<String, StoreError> {
         let meta = self.keys.meta();
-        let (schema, shards): (u32, u16) = self
+        let mut random = [0; 16];
+        SystemRandom::new()
+            .fill(&mut random)
+            .map_err(|_| StoreError::Refused("this machine has no random numbers".to_owned()))?;
+        let own_key = format!("{:032x}", u128::from_be_bytes(random));
+        let (schema, shards, address_key): (u32, u16, String) = self
             .connections
             .pipeline(
                 pipe()
@@ -22,8 +29,11 @@ impl Store {
                     .ignore()
                     .hset_nx(&meta, "shards", self.shards())
                     .ignore()
+                    .hset_nx(&meta, "address_key", own_key)
+                    .ignore()
                     .hget(&meta, "schema")
-                    .hget(&meta, "shards"),
+                    .hget(&meta, "shards")
+                    .hget(&meta, "address_key"),
             )
             .await?;
         if schema != SCHEMA {
@@ -39,30 +49,7 @@ impl Store {
                 self.shards()
             )));
         }
-        Ok(())
-    }
-
-    /// Returns the key of the hashes that stand for addresses in logs and traces. The first process
-    /// of the fleet creates it, and all others use the same.
-    pub(crate) async fn address_key(&self) -> Result<String, StoreError> {
-        let mut own = [0; 16];
-        SystemRandom::new()
-            .fill(&mut own)
-            .map_err(|_| StoreError::Refused("this machine has no random numbers".to_owned()))?;
-        let (meta, own) = (
-            self.keys.meta(),
-            format!("{:032x}", u128::from_be_bytes(own)),
-        );
-        let (key,): (String,) = self
-            .connections
-            .pipeline(
-                pipe()
-                    .hset_nx(&meta, "address_key", own)
-                    .ignore()
-                    .hget(&meta, "address_key"),
-            )
-            .await?;
-        Ok(key)
+        Ok(address_key)
     }
 
     /// Verifies that Redis answers.

@@ -101,7 +101,8 @@ impl Store {
             "x" => Refuted::Ended,
             "r" => {
                 let record = StandingRecord::from_store(&detail);
-                self.note_standing(&seen.id.key(), destination, record.standing);
+                self.changes
+                    .note_standing(&seen.id.key(), destination, record.standing);
                 Refuted::Retired(record)
             }
             "c" => Refuted::Changed,

@@ -243,7 +243,8 @@ impl Store {
                 let answer = read_answer(&arrivals[*place].job, letter, detail, now)?;
                 if let (NEWLY_RETIRED, Answer::Retired(record)) = (letter, &answer) {
                     let Arrival { job, head, .. } = &arrivals[*place];
-                    self.note_standing(&job.key(), &head.destination, record.standing);
+                    self.changes
+                        .note_standing(&job.key(), &head.destination, record.standing);
                 }
                 Ok((*place, answer))
             })

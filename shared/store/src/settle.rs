@@ -223,7 +223,7 @@ impl Store {
             let Lease {
                 job, destination, ..
             } = &settlement.lease;
-            self.note_standing(job, destination, standing);
+            self.changes.note_standing(job, destination, standing);
         }
         let answer = answer.bytes().map(read).collect();
         Ok(Acknowledged {

@@ -57,7 +57,7 @@ check: tools ## What CI runs first: format, lints, architecture, licences, unuse
 	scripts/tidy
 	scripts/links
 
-pages: ## Write what is made from code and tests: pages, the picture of a chain, the calls of scripts that tests compare
+pages: ## Write what is made from code and tests: reference pages, a picture, calls of scripts
 	REDELIVER_WRITE_PAGES=1 cargo test --locked --quiet --package repository page
 	@scripts/tools test
 	REDELIVER_WRITE_PAGES=1 cargo test --locked --quiet --package promises --test promises -- script_calls traces::

@@ -87,7 +87,7 @@ pub(crate) async fn backlog(jobs: usize, largest: usize) -> Result<Figures> {
     Ok(list)
 }
 
-/// Lets a worker deliver all jobs in the store, whose number is `jobs`. Returns the cost.
+/// Lets a worker deliver all jobs in the store. There are `jobs` of them. Returns the cost.
 async fn drain(rig: &Rig, sender: NoSender, jobs: usize) -> Result<Cost> {
     Ok(drain_some(rig, sender, jobs).await?.0)
 }

@@ -27,7 +27,7 @@ pub(crate) struct Submission {
     #[arg(long, value_name = "ADDRESS", requires = "submit")]
     to: Option<String>,
 
-    /// With --submit: the account of mail whose return path contains no account
+    /// With --submit: the account of the mail if its return path names none
     #[arg(long, requires = "submit")]
     account: Option<String>,
 

@@ -1,6 +1,6 @@
-//! The attempts of one job, put together from what the API knows of it. The events have the most,
-//! and remain when the job has ended. The history of a waiting job has attempts whose events are
-//! deleted already.
+//! The attempts of one job, put together from two answers of the API. The events have the most, and
+//! are there after the job has ended. The history of a waiting job still has old attempts after
+//! their events were deleted.
 
 use std::collections::BTreeMap;
 
@@ -346,8 +346,7 @@ fn note_policies(rows: &mut [Row]) {
     }
 }
 
-/// Adds what only the history has: attempts whose events are not known, and when the bounce
-/// happened.
+/// Adds what is in the history alone: attempts without events, and the time of the bounce.
 fn add_history(rows: &mut Vec<Row>, history: Option<&Vec<Value>>) {
     let mut end = rows.len();
     for tried in history.into_iter().flatten().rev() {

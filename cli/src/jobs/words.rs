@@ -107,7 +107,7 @@ pub(super) fn fill(mut words: Vec<Word>, width: usize) -> Vec<String> {
     lines
 }
 
-/// Returns how long the conversation of an attempt took, and where it was.
+/// Returns how long an attempt talked to a mail host, and to which one.
 pub(super) fn conversation(transcript: &Transcript) -> Vec<Word> {
     let Transcript {
         phase,

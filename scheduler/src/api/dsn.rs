@@ -20,7 +20,7 @@ const TYPES: [&str; 2] = ["message/rfc822", "message/global"];
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct ReportQuery {
-    /// The account of mail whose return path contains no account.
+    /// The account of the mail if its return path names none.
     account: Option<String>,
     /// The address that the report was sent to.
     to: Option<String>,

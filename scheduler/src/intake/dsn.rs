@@ -40,7 +40,7 @@ pub struct Reports {
 /// What the caller knows about a report, apart from the mail itself.
 #[derive(Clone, Debug, Default)]
 pub struct Origin {
-    /// The account of mail whose return path contains no account.
+    /// The account of the mail if its return path names none.
     pub account: Account,
     /// The address that the report was sent to, if the caller knows it.
     pub return_path: Option<String>,

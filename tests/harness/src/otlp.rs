@@ -242,18 +242,9 @@ async fn take_traces(
     headers: HeaderMap,
     body: Bytes,
 ) -> (StatusCode, Vec<u8>) {
-    let body = unpacked(&headers, body);
-    if !collector.take(&body).await {
-        return (StatusCode::SERVICE_UNAVAILABLE, Vec::new());
-    }
-    match ExportTraceServiceRequest::decode(body) {
-        Ok(request) => collector.keep_spans(request),
-        Err(_) => return (StatusCode::BAD_REQUEST, Vec::new()),
-    }
-    (
-        StatusCode::OK,
-        ExportTraceServiceResponse::default().encode_to_vec(),
-    )
+    let answer = ExportTraceServiceResponse::default();
+    let keep = |request| collector.keep_spans(request);
+    answer_http(&collector, &headers, body, keep, &answer).await
 }
 
 async fn take_logs(
@@ -261,18 +252,28 @@ async fn take_logs(
     headers: HeaderMap,
     body: Bytes,
 ) -> (StatusCode, Vec<u8>) {
-    let body = unpacked(&headers, body);
+    let answer = ExportLogsServiceResponse::default();
+    let keep = |request| collector.keep_logs(request);
+    answer_http(&collector, &headers, body, keep, &answer).await
+}
+
+/// Answers a request for one of the signals.
+async fn answer_http<T: Message + Default>(
+    collector: &Collector,
+    headers: &HeaderMap,
+    body: Bytes,
+    keep: impl FnOnce(T),
+    answer: &impl Message,
+) -> (StatusCode, Vec<u8>) {
+    let body = unpacked(headers, body);
     if !collector.take(&body).await {
         return (StatusCode::SERVICE_UNAVAILABLE, Vec::new());
     }
-    match ExportLogsServiceRequest::decode(body) {
-        Ok(request) => collector.keep_logs(request),
+    match T::decode(body) {
+        Ok(request) => keep(request),
         Err(_) => return (StatusCode::BAD_REQUEST, Vec::new()),
     }
-    (
-        StatusCode::OK,
-        ExportLogsServiceResponse::default().encode_to_vec(),
-    )
+    (StatusCode::OK, answer.encode_to_vec())
 }
 
 /// Returns the body as it was before it was compressed.

@@ -82,9 +82,8 @@ fn read(verb: &str, exchange: &Exchange) -> Option<Call> {
     let values = &words[3 + words.get(2)?.parse::<usize>().ok()?..];
     let names = scripts::names_of(&hash, values).expect("the call has the script's values");
     let (mut settings, mut own) = (String::new(), String::new());
-    for (name, value) in names.iter().zip(values) {
-        let is_setting = name.chars().all(|c| c.is_ascii_uppercase() || c == '_') && own.is_empty();
-        let text = if is_setting && settings.lines().count() < SETTINGS {
+    for (place, (name, value)) in names.iter().zip(values).enumerate() {
+        let text = if place < SETTINGS {
             &mut settings
         } else {
             &mut own

@@ -10,4 +10,5 @@ mod dependencies;
 mod imports;
 mod makefile;
 mod metrics_page;
+mod pages;
 mod promises_page;

@@ -1,12 +1,10 @@
 //! The page of metrics is made from their catalog. `make pages` writes it.
 
 use std::fmt::Write;
-use std::{env, fs};
 
 use telemetry::metrics::catalog::{About, CATALOG, Described};
 
-use crate::cargo::root;
-use crate::promises_page::WRITE;
+use crate::pages::compare;
 
 const PAGE: &str = "docs/reference/metrics.md";
 
@@ -39,16 +37,7 @@ of `redeliver_attempts_total` and `redeliver_attempt_duration_seconds`.
 
 #[test]
 fn the_page_of_metrics_matches_the_catalog() {
-    let page = page();
-    let path = root().join(PAGE);
-    if env::var_os(WRITE).is_some() {
-        fs::write(&path, &page).unwrap();
-    }
-    let written = fs::read_to_string(&path).unwrap_or_default();
-    assert!(
-        written == page,
-        "{PAGE} does not match the catalog of metrics; write it with: make pages"
-    );
+    compare(PAGE, &page(), "the catalog of metrics");
 }
 
 fn page() -> String {

@@ -2,16 +2,14 @@
 //! test as a sentence. `make pages` writes it.
 
 use std::fmt::Write;
+use std::fs;
 use std::path::{Path, PathBuf};
-use std::{env, fs};
 
 use crate::cargo::root;
+use crate::pages::compare;
 
 const PAGE: &str = "docs/reference/promises.md";
 const TESTS: &str = "tests/promises/src";
-
-/// If this variable is set, the page is written and not compared.
-pub(crate) const WRITE: &str = "REDELIVER_WRITE_PAGES";
 
 const INTRODUCTION: &str = "# Promises
 
@@ -22,16 +20,7 @@ Each sentence is the name of a test in `tests/promises`, which runs against real
 
 #[test]
 fn the_page_of_promises_matches_the_tests() {
-    let page = page();
-    let path = root().join(PAGE);
-    if env::var_os(WRITE).is_some() {
-        fs::write(&path, &page).unwrap();
-    }
-    let written = fs::read_to_string(&path).unwrap_or_default();
-    assert!(
-        written == page,
-        "{PAGE} does not match the tests; write it with: make pages"
-    );
+    compare(PAGE, &page(), "the tests");
 }
 
 fn page() -> String {

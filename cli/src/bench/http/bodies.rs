@@ -9,7 +9,7 @@ use system::clock::SystemClock;
 
 use crate::bench::rig::{Random, Zipf};
 
-/// Replies of mail systems. In half of them `{n}` stands for a part that is unique to each bounce.
+/// Replies of mail systems. Half of them have a part that is different in each bounce: `{n}`.
 const REPLIES: [&str; 8] = [
     "452 4.3.1 Insufficient system storage",
     "452 4.2.2 The recipient's mailbox is over quota",

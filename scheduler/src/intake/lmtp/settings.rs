@@ -12,7 +12,7 @@ pub(super) struct Settings {
     pub(super) reports: Reports,
     /// The name by which we greet.
     pub(super) host: String,
-    /// The account of mail whose return path contains no account.
+    /// The account of the mail if its return path names none.
     pub(super) account: Account,
     /// The largest message, in bytes.
     pub(super) message_max: usize,

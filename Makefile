@@ -3,7 +3,7 @@
 .DEFAULT_GOAL := help
 SHELL := /bin/sh
 
-.PHONY: help demo dev test valkey chaos nightly check pages bench fuzz fmt tools clean
+.PHONY: help demo dev test valkey chaos nightly check lints tidy pages bench fuzz fmt tools clean
 
 # Most tests wait for servers and peers, so more of them run at once than there are processors.
 RUST_TEST_THREADS ?= $(shell echo $$((2 * $$(getconf _NPROCESSORS_ONLN))))
@@ -41,18 +41,24 @@ chaos: ## Break a running fleet in every way and check every promise (ARGS="--se
 	cargo build --locked --bin redeliver
 	cargo run --locked --package chaos -- $(ARGS)
 
-nightly: ## What is too long for CI: all promises over Valkey, and chaos (SEEDS="1 2 3" MINUTES=4)
+nightly: ## What is too long for CI: fuzz targets, all promises over Valkey, and chaos (SEEDS="1 2 3" MINUTES=4)
 	@scripts/tools chaos
 	@scripts/tools valkey
+	scripts/fuzz check
 	cargo build --locked --workspace --bins
 	REDELIVER_REDIS_SERVER=valkey-server cargo test --locked --workspace --test promises
 	scripts/chaos long
 
-check: tools ## What CI runs first: format, lints, architecture, licences, unused dependencies, links, tidiness
-	cargo fmt --all --check
+check: lints tidy ## What needs no server: lints, and all of `make tidy`
+
+lints: tools ## Let Clippy look at all code, fuzz targets too
 	cargo clippy --locked --workspace --all-targets -- --deny warnings
-	cargo test --locked --quiet --package repository
 	scripts/fuzz check
+
+tidy: tools ## Check format, architecture, licences, advisories, unused dependencies, links, texts
+	cargo fmt --all --check
+	cargo metadata --locked --format-version 1 --manifest-path fuzz/Cargo.toml >/dev/null
+	cargo test --locked --quiet --package repository
 	scripts/advisories
 	scripts/tidy
 	scripts/links

@@ -103,6 +103,7 @@ async fn check(addresses: &[String], account: &str, api: &Api) -> Result<()> {
     } else {
         Box::new(addresses.iter().cloned().map(Ok))
     };
+    let (mut checked, mut left_out) = (0, 0);
     loop {
         let batch: Vec<String> = addresses
             .by_ref()
@@ -110,8 +111,13 @@ async fn check(addresses: &[String], account: &str, api: &Api) -> Result<()> {
             .collect::<io::Result<_>>()
             .context("cannot read standard input")?;
         if batch.is_empty() {
+            // On standard error, so that a program gets only the addresses to leave out.
+            if !api.json {
+                eprintln!("{}", summary(checked, left_out));
+            }
             return Ok(());
         }
+        checked += batch.len();
         let body = Some(json!({"account": account, "addresses": batch}));
         let call = Call {
             method: Method::POST,
@@ -120,11 +126,24 @@ async fn check(addresses: &[String], account: &str, api: &Api) -> Result<()> {
             body,
         };
         let answer = api.call(call).await?;
+        left_out += ["not_active", "refused"]
+            .iter()
+            .filter_map(|key| answer[*key].as_array())
+            .map(Vec::len)
+            .sum::<usize>();
         process::print(&if api.json {
             format!("{answer}\n")
         } else {
             list(&answer)
         })?;
+    }
+}
+
+/// Returns how many addresses were checked, and how many of them to leave out.
+fn summary(checked: usize, left_out: usize) -> String {
+    match left_out {
+        0 => format!("{checked} checked, all active"),
+        _ => format!("{checked} checked, {left_out} to leave out"),
     }
 }
 
@@ -255,4 +274,15 @@ pub(crate) fn waits_for(job: &Value) -> Option<String> {
         "worker" => "a worker: none is running".to_owned(),
         _ => return None,
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_summary_of_a_check_says_how_many_addresses_to_leave_out() {
+        assert_eq!(summary(2, 0), "2 checked, all active");
+        assert_eq!(summary(3, 1), "3 checked, 1 to leave out");
+    }
 }

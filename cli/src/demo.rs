@@ -6,7 +6,7 @@ use std::io::{self, IsTerminal};
 use std::net::Ipv4Addr;
 use std::path::PathBuf;
 use std::process::ExitCode;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use anyhow::{Context, Result, anyhow, bail};
@@ -23,18 +23,18 @@ use senders::settings::smtp::SmtpSettings;
 use store::entry_id::EntryId;
 use store::handle::Store;
 use system::clock::FastClock;
-use telemetry::log::{self, Format, Log};
-use telemetry::pipeline::Pipeline;
-use telemetry::spans::Tracing;
+use telemetry::log::{Format, Log};
 use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep};
 use tokio_util::sync::CancellationToken;
+use tokio_util::task::AbortOnDropHandle;
 use worker::content::Contents;
+use worker::listener;
 use worker::routes::Routes;
 use worker::run::Worker;
 
-use crate::process;
+use crate::process::{self, Telemetry};
 
 mod campaign;
 mod display;
@@ -87,26 +87,31 @@ struct Demo {
     redis: PrivateRedis,
     /// The URL of the scheduler.
     api: String,
+    /// The URL of the worker's metrics.
+    worker_metrics: String,
     stop: CancellationToken,
     /// The worker, until it is started.
     worker: Option<Worker>,
     running: Vec<JoinHandle<()>>,
+    /// What answers requests for the worker's metrics, until the demo ends.
+    _answering: AbortOnDropHandle<()>,
 }
 
 pub(crate) async fn run(arguments: &Arguments) -> Result<ExitCode> {
     let stop = process::stop_on_signal()?;
-    let log = Log {
+    let mut config = Config::embedded();
+    config.log = Log {
         format: Format::Text,
         filter: "error".to_owned(),
     };
-    log::start(&log, &Pipeline::default());
+    let telemetry = Telemetry::start(&config, "demo")?;
     let bounces = match &arguments.campaign {
         None => CAMPAIGN.to_owned(),
         Some(path) => {
             fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))?
         }
     };
-    let mut demo = Demo::start(arguments.speed, stop.clone()).await?;
+    let mut demo = Demo::start(config, arguments.speed, &telemetry, stop.clone()).await?;
     println!("{}", introduction(&demo, arguments.speed));
     let answers = campaign::post(&demo.api, bounces).await?;
     println!("{answers}\n");
@@ -121,6 +126,7 @@ pub(crate) async fn run(arguments: &Arguments) -> Result<ExitCode> {
     let results = follow(&demo, &answers, &stop).await?;
     if stop.is_cancelled() {
         demo.stop().await;
+        telemetry.shutdown().await;
         return Ok(ExitCode::from(process::INTERRUPTED));
     }
     let (text, passed) = report::write(
@@ -132,10 +138,17 @@ pub(crate) async fn run(arguments: &Arguments) -> Result<ExitCode> {
     );
     anstream::println!("{text}");
     if arguments.keep {
-        println!("Still running at {}; Ctrl-C stops it.", demo.api);
+        println!(
+            "Still running at {api}; Ctrl-C stops it.\n  \
+             metrics of the scheduler: {api}/metrics\n  \
+             metrics of the worker:    {}",
+            demo.worker_metrics,
+            api = demo.api
+        );
         stop.cancelled().await;
     }
     demo.stop().await;
+    telemetry.shutdown().await;
     Ok(if passed {
         ExitCode::SUCCESS
     } else {
@@ -206,37 +219,55 @@ fn introduction(demo: &Demo, speed: u32) -> String {
 }
 
 impl Demo {
-    /// Starts everything except time and the worker.
-    async fn start(speed: u32, stop: CancellationToken) -> Result<Self> {
+    /// Starts everything except time and the worker. `config` is the default configuration.
+    async fn start(
+        mut config: Config,
+        speed: u32,
+        telemetry: &Telemetry,
+        stop: CancellationToken,
+    ) -> Result<Self> {
         let clock = Arc::new(FastClock::new(opening(), speed));
         let servers = MailServers::start(clock.clone(), opening())
             .await
             .context("the mail servers cannot listen on loopback")?;
         let redis = PrivateRedis::volatile().await?;
-        let (mut config, table) = (configuration(&redis, speed, &servers), Table::embedded());
+        let table = Table::embedded();
+        adapt(&mut config, &redis, speed, &servers);
         // The worker may use half of the files that may be open. The other half is for the
         // scheduler and the mail servers.
         process::fit_worker(&mut config, process::raise_open_files() / 2);
-        let store = process::open_store(&config, &table, clock.clone(), &stop)
-            .await?
-            .context("stopped before the store was open")?;
-        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))
-            .await
-            .context("cannot listen on loopback")?;
+        let open = async || {
+            let store = process::open_store(&config, &table, clock.clone(), &stop).await?;
+            store.context("stopped before the store was open")
+        };
+        // Each has metrics of its own, as two processes have.
+        let (store, of_worker) = (open().await?, open().await?);
+        let listen = async || {
+            let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await;
+            listener.context("cannot listen on loopback")
+        };
+        let (listener, for_worker) = (listen().await?, listen().await?);
         let api = format!("http://{}", listener.local_addr()?);
-        let scheduler = Scheduler::new(store.clone(), table.clone(), &config, &Tracing::off())
+        let worker_metrics = format!("http://{}/metrics", for_worker.local_addr()?);
+        let tracing = telemetry.tracing(&config, &store);
+        telemetry.report_to(store.metrics());
+        of_worker.metrics().version(env!("CARGO_PKG_VERSION"));
+        let scheduler = Scheduler::new(store.clone(), table.clone(), &config, &tracing)
             .map_err(|why| anyhow!(why))?;
         let contents = Contents::new(Vec::new());
         let routes = Routes::from_config(&config, store.clock()).map_err(|why| anyhow!(why))?;
         let worker = Worker::new(
-            store.clone(),
+            of_worker.clone(),
             routes,
             contents,
             table,
             config.worker.clone(),
-        );
+        )
+        .with_tracing(&tracing);
         let stop_parts = CancellationToken::new();
         let stop_scheduler = stop_parts.clone();
+        let asked = Arc::new(OnceLock::from(of_worker));
+        let answering = listener::serve(for_worker, asked, stop_parts.clone());
         let running = vec![tokio::spawn(async move {
             if let Err(err) = scheduler.serve(listener, stop_scheduler).await {
                 tracing::error!(%err, "the scheduler failed");
@@ -248,6 +279,8 @@ impl Demo {
             store,
             redis,
             api,
+            worker_metrics,
+            _answering: AbortOnDropHandle::new(tokio::spawn(answering)),
             stop: stop_parts,
             worker: Some(worker),
             running,
@@ -273,12 +306,10 @@ impl Demo {
     }
 }
 
-/// Returns the default configuration with the changes that fast motion needs. The lease is in the
-/// demo's time, but must last as long as usual in real time. So it is `speed` times as long. The
-/// worker polls more often, because at the default speed 100 ms of real time are an hour of the
-/// demo's time.
-fn configuration(redis: &PrivateRedis, speed: u32, servers: &MailServers) -> Config {
-    let mut config = Config::embedded();
+/// Makes the changes that fast motion needs. The lease is in the demo's time, but must last as long
+/// as usual in real time. So it is `speed` times as long. The worker polls more often, because at
+/// the default speed 100 ms of real time are an hour of the demo's time.
+fn adapt(config: &mut Config, redis: &PrivateRedis, speed: u32, servers: &MailServers) {
     config.redis.use_private(&redis.url());
     config.redis.shards = 2;
     config.worker.lease *= speed;
@@ -292,7 +323,6 @@ fn configuration(redis: &PrivateRedis, speed: u32, servers: &MailServers) -> Con
     config.worker.settle_linger = Duration::from_millis(1);
     config.worker.route = "healthy".to_owned();
     config.routes = servers.all().iter().map(route).collect();
-    config
 }
 
 fn route(server: &MailServer) -> Route {

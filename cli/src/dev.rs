@@ -19,7 +19,7 @@ use worker::run::Worker;
 
 use crate::process::{self, Telemetry};
 use crate::scheduler::listen;
-use crate::token;
+use crate::token::{self, TokenLimits};
 
 #[derive(Debug, Args)]
 pub(crate) struct Arguments {
@@ -84,7 +84,7 @@ fn grant(access: &mut config::access::Access, address: SocketAddr) -> Result<Opt
     if access.has_tokens() {
         return Ok(None);
     }
-    let (token, grant) = token::make("dev", Scope::ALL.to_vec(), None)?;
+    let (token, grant) = token::make("dev", Scope::ALL.to_vec(), TokenLimits::default())?;
     access.tokens.push(grant);
     access.open |= address.ip().is_loopback();
     Ok(Some(token))

@@ -155,8 +155,10 @@ fn row_text(row: &Row) -> String {
 }
 
 fn table_text(table: &Table) -> String {
+    let names = table.rows().iter().map(|row| row.name.chars().count());
+    let width = names.max().unwrap_or_default();
     let mut text = format!(
-        "{:<25} {:<9} {:<22} {:<12} STATUS\n",
+        "{:<width$} {:<9} {:<22} {:<12} MATCHES\n",
         "ROW", "SCOPE", "DELAYS", "FINAL"
     );
     for row in table.rows() {
@@ -183,9 +185,27 @@ fn table_text(table: &Table) -> String {
         }
         let (scope, end) = (row.scope.as_str(), row.end.as_str());
         text.push_str(&format!(
-            "{:<25} {scope:<9} {delays:<22} {end:<12} {matches}\n",
+            "{:<width$} {scope:<9} {delays:<22} {end:<12} {matches}\n",
             row.name
         ));
     }
     text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_columns_of_the_table_are_aligned_however_long_its_names_are() {
+        let row = "[[row]]\nname = \"a-row-with-a-rather-long-name-of-its-own\"\n\
+                   status = \"4.9.9\"\nscope = \"mailbox\"\nfinal = \"message\"\n";
+        let text = table_text(&Table::with_file("mine.toml", row).unwrap());
+        let lines: Vec<&str> = text.lines().collect();
+        let column = lines[0].find("SCOPE").unwrap();
+        for line in &lines[1..] {
+            assert_eq!(line.as_bytes()[column - 1], b' ', "{line}");
+            assert_ne!(line.as_bytes()[column], b' ', "{line}");
+        }
+    }
 }

@@ -68,7 +68,7 @@ fn list(answer: &Value) -> String {
         .as_array()
         .map(Vec::as_slice)
         .unwrap_or_default();
-    if jobs.is_empty() {
+    if jobs.is_empty() && answer["next"].is_null() {
         return "no job is in quarantine\n".to_owned();
     }
     let mut lines = format!(

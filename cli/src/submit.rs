@@ -34,8 +34,8 @@ mod progress_file;
 use input::{Batch, Input, Item};
 use progress_file::{Done, ProgressFile};
 
-/// How many refused lines are shown with their reason. The file of refused lines contains all of
-/// them.
+/// How many refused lines, and how many lines with warnings, are shown with their reason. The file
+/// of refused lines contains all of them.
 const SHOWN: u64 = 5;
 
 /// How many batches are read in advance.
@@ -98,6 +98,8 @@ struct Submission<'a> {
     done: Done,
     progress_file: Option<ProgressFile>,
     refused: RefusedLines,
+    /// How many bounces had a field that could not be used.
+    warned: u64,
     bar: Progress,
 }
 
@@ -137,11 +139,18 @@ pub(crate) async fn run(arguments: &Arguments) -> Result<ExitCode> {
         done,
         progress_file,
         refused,
+        warned: 0,
         bar,
     };
     let ended = submission.run(input, &stop).await;
     drop(submission.bar);
     submission.done.report(arguments, &submission.refused)?;
+    if submission.warned > SHOWN {
+        eprintln!(
+            "{} bounces have fields that could not be used; the first {SHOWN} are shown",
+            thousands(submission.warned)
+        );
+    }
     let advice = || match &submission.progress_file {
         Some(_) => {
             format!(
@@ -219,10 +228,27 @@ impl Submission<'_> {
             .as_str()
             .context("an answer has no field `answer`; is --api right?")?;
         self.done.count(word);
+        self.warn(item, answer);
         if word == "refused" {
             self.refused.add(item, answer)
         } else {
             Ok(())
+        }
+    }
+}
+
+impl Submission<'_> {
+    /// Prints the warnings of an answer: fields of the bounce that could not be used.
+    fn warn(&mut self, item: &Item, answer: &Value) {
+        let Some(warnings) = answer["warnings"].as_array() else {
+            return;
+        };
+        self.warned += 1;
+        if self.warned <= SHOWN {
+            for warning in warnings {
+                let (field, reason) = (text(&warning["field"]), text(&warning["reason"]));
+                eprintln!("line {}: warning: {field}: {reason}", item.line);
+            }
         }
     }
 }

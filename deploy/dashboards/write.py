@@ -158,7 +158,15 @@ def fleet():
                     (rate("redeliver_events_read_total"), "events read"),
                     (rate("redeliver_failed_sign_ins_total"), "failed sign-ins"),
                 ],
-                "ops",
+                "ops", width=8,
+            )
+        )
+        .with_panel(
+            lines(
+                "Lag of the readers", "How old is the first event that each reader has not got "
+                "yet? A reader that is not connected is absent.",
+                [("max by (reader) (redeliver_journal_lag_seconds)", "{{reader}}")],
+                "s", width=8,
             )
         )
         .with_panel(
@@ -170,7 +178,7 @@ def fleet():
                     (rate("redeliver_content_reads_total", labels='result="failed"'),
                      "content not read"),
                 ],
-                "ops", runbook="jobs-in-quarantine",
+                "ops", runbook="jobs-in-quarantine", width=8,
             )
         )
         .with_row(row("Redis, upkeep and telemetry"))
@@ -178,7 +186,19 @@ def fleet():
             lines(
                 "Calls to Redis", "How long do 99 % of the calls of each script take?",
                 [(quantile(0.99, "redeliver_redis_call_duration_seconds", "script"), "{{script}}")],
-                "s", runbook="redis-does-not-answer",
+                "s", runbook="redis-does-not-answer", width=8,
+            )
+        )
+        .with_panel(
+            lines(
+                "Traffic to Redis", "How many round trips are there, and do writes reach the "
+                "configured durability?",
+                [
+                    (rate("redeliver_redis_round_trips_total"), "round trips"),
+                    (rate("redeliver_durable_writes_total", "durability, result"),
+                     "{{durability}} {{result}}"),
+                ],
+                "ops", runbook="redis-does-not-answer", width=8,
             )
         )
         .with_panel(
@@ -188,8 +208,12 @@ def fleet():
                     (rate("redeliver_redis_failures_total", "kind"), "{{kind}}"),
                     (rate("redeliver_lost_writes_total"), "lost writes"),
                     (rate("redeliver_recovered_jobs_total"), "jobs put back"),
+                    (rate("redeliver_repairs_total", "kind"), "repaired: {{kind}}"),
+                    (rate("redeliver_redis_server_changes_total"), "shards with a new server"),
+                    ("max(rate(redeliver_redis_evicted_keys_total[$__rate_interval]))",
+                     "evicted keys"),
                 ],
-                "ops", runbook="redis-loses-data",
+                "ops", runbook="redis-loses-data", width=8,
             )
         )
         .with_panel(
@@ -263,7 +287,17 @@ def destinations():
                     ("max by (state) (redeliver_breakers)", "{{state}}"),
                     ("max(redeliver_held_destinations)", "held"),
                 ],
-                runbook="many-breakers-are-open",
+                runbook="many-breakers-are-open", width=8,
+            )
+        )
+        .with_panel(
+            lines(
+                "Share of open breakers", "Which share of the mail systems with work is down?",
+                [
+                    ('max(redeliver_breakers{state="open"}) / (max(redeliver_destinations) > 0)',
+                     "open")
+                ],
+                "percentunit", runbook="many-breakers-are-open", width=8,
             )
         )
         .with_panel(
@@ -271,7 +305,7 @@ def destinations():
                 "Trouble of our own", "Which routes cannot send? Their mail waits and spends no "
                 "attempt.",
                 [(rate("redeliver_own_trouble_total", "route, kind"), "{{route}}: {{kind}}")],
-                "ops", runbook="trouble-of-our-own",
+                "ops", runbook="trouble-of-our-own", width=8,
             )
         )
         .with_row(row("By destination"))

@@ -1,25 +1,35 @@
 //! Access to the API: bearer tokens with scopes (RFC 6750). A scheduler knows only the hashes of
 //! tokens. These are in the configuration, and in a file that is read again when it changes. A
-//! token may have a rate limit, which each scheduler applies on its own.
+//! token may be for some accounts only, may expire, and may have a rate limit, which each scheduler
+//! applies on its own.
 
 use std::collections::HashMap;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, PoisonError, RwLock};
-use std::time::Duration;
+use std::sync::{Arc, PoisonError, RwLock};
+use std::time::{Duration, Instant};
 
 use axum::extract::{Request, State};
 use axum::http::HeaderMap;
 use axum::http::header::AUTHORIZATION;
 use axum::middleware::Next;
 use axum::response::Response;
+use domain::account::Accounts;
 use domain::clock::Clock;
 use signing::api_token::{Grant, Scope, TokenHash};
+use telemetry::limiter::Limiter;
 use telemetry::metrics::Metrics;
 use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
 
 use crate::api::problem::Problem;
+use crate::connections::http::Peer;
+
+mod bearer;
+pub mod caller;
+
+use bearer::Bearer;
+use caller::{CHALLENGE_WRONG, Caller};
 
 /// How often the file of tokens is checked for changes.
 const FILE_CHECK_INTERVAL: Duration = Duration::from_secs(1);
@@ -34,22 +44,34 @@ pub struct Access {
     clock: Arc<dyn Clock>,
     bearers: RwLock<HashMap<TokenHash, Arc<Bearer>>>,
     metrics: Metrics,
+    limiter: Limiter,
 }
 
-/// What the bearer of one token may do, and at which rate.
-#[derive(Debug)]
-struct Bearer {
-    grant: Grant,
-    bucket: Mutex<Bucket>,
-}
-
-/// The requests that a token has saved up, and when they were counted.
+/// What a route requires of a token.
 #[derive(Clone, Copy, Debug)]
-struct Bucket {
-    saved: f64,
-    /// By [`Clock::monotonic`], because requests must be saved up even if the wall clock is set
-    /// back.
-    at: Duration,
+pub struct Requirement {
+    /// The scope that the token must have.
+    pub scope: Scope,
+    /// Whether the token must be for all accounts, because the route concerns all of them.
+    pub all_accounts: bool,
+}
+
+impl Requirement {
+    /// A token with this scope. The handler checks the accounts.
+    pub const fn scope(scope: Scope) -> Self {
+        Self {
+            scope,
+            all_accounts: false,
+        }
+    }
+
+    /// A token with this scope, for all accounts.
+    pub const fn all_accounts(scope: Scope) -> Self {
+        Self {
+            scope,
+            all_accounts: true,
+        }
+    }
 }
 
 impl Access {
@@ -66,6 +88,7 @@ impl Access {
             clock,
             bearers: RwLock::default(),
             metrics: Metrics::default(),
+            limiter: Limiter::default(),
         };
         let text = access
             .settings
@@ -107,18 +130,23 @@ impl Access {
         self.settings.open || !self.settings.has_tokens()
     }
 
-    /// Checks whether a request with these headers has the scope.
-    fn check(&self, scope: Scope, headers: &HeaderMap) -> Result<(), Problem> {
+    /// Checks whether a request with these headers meets the requirement. Returns who sends it.
+    fn check(
+        &self,
+        required: Requirement,
+        headers: &HeaderMap,
+        peer: Option<IpAddr>,
+    ) -> Result<Caller, Problem> {
         let Some(header) = headers.get(AUTHORIZATION) else {
             return if self.is_open() {
-                Ok(())
+                Ok(Caller::default())
             } else {
-                self.metrics.failed_sign_in();
+                self.note_failure("no token", peer, None);
                 Err(Problem::unauthorized(NO_TOKEN, CHALLENGE))
             };
         };
         if !self.settings.has_tokens() {
-            return Ok(());
+            return Ok(Caller::default());
         }
         let bearer = header.to_str().ok().and_then(|text| {
             let (scheme, token) = text
@@ -134,34 +162,37 @@ impl Access {
                 .cloned()
         });
         let Some(bearer) = bearer else {
-            self.metrics.failed_sign_in();
+            self.note_failure("unknown token", peer, None);
             return Err(Problem::unauthorized(WRONG_TOKEN, CHALLENGE_WRONG));
         };
+        let name = &bearer.grant.name;
+        if let Some(expires) = bearer.grant.expires
+            && bearer.grant.is_expired(self.clock.now())
+        {
+            self.note_failure("expired token", peer, Some(name));
+            let detail = format!("the token {name} expired at {expires}; ask for a new one");
+            return Err(Problem::unauthorized(detail, CHALLENGE_EXPIRED));
+        }
         if let Some(rate) = bearer.grant.rate.or(self.settings.rate) {
             bearer
                 .spend_one(rate, self.clock.monotonic())
                 .map_err(|wait| {
-                    let detail = format!(
-                        "the token {} may send {rate} requests per second",
-                        bearer.grant.name
-                    );
+                    let detail = format!("the token {name} may send {rate} requests per second");
                     Problem::too_many(detail, wait)
                 })?;
         }
-        if bearer.grant.scopes.contains(&scope) {
-            return Ok(());
+        check_grant(&bearer.grant, required)?;
+        Ok(Caller(Some(bearer)))
+    }
+
+    /// Counts and logs that a request was not authenticated. There is one line per kind and minute.
+    /// The line never has the token, only the name of a known one.
+    fn note_failure(&self, kind: &'static str, peer: Option<IpAddr>, name: Option<&str>) {
+        self.metrics.failed_sign_in();
+        if let Some(left_out) = self.limiter.admit(kind, Instant::now()) {
+            let peer = peer.map_or_else(|| "unknown".to_owned(), |peer| peer.to_string());
+            tracing::warn!(kind, peer, by = name, left_out, "a sign-in failed");
         }
-        let has: Vec<&str> = bearer
-            .grant
-            .scopes
-            .iter()
-            .map(|scope| scope.as_str())
-            .collect();
-        let (needed, has) = (scope.as_str(), has.join(", "));
-        Err(Problem::forbidden(format!(
-            "this needs a token with the scope {needed}; the token {} has {has}",
-            bearer.grant.name
-        )))
     }
 
     /// Applies the grants in the text of a file, in addition to those of the configuration. A token
@@ -182,15 +213,18 @@ impl Access {
                     .filter(|known| known.grant == grant)
                     .cloned();
                 let bearer = || {
-                    let saved = burst(grant.rate.or(self.settings.rate).unwrap_or_default());
-                    Arc::new(Bearer {
-                        bucket: Mutex::new(Bucket { saved, at: now }),
-                        grant: grant.clone(),
-                    })
+                    let rate = grant.rate.or(self.settings.rate);
+                    Arc::new(Bearer::new(grant.clone(), rate, now))
                 };
                 (grant.hash, known.unwrap_or_else(bearer))
             });
-        *bearers = new.collect();
+        let new: HashMap<TokenHash, Arc<Bearer>> = new.collect();
+        for (hash, bearer) in bearers.iter() {
+            if !new.get(hash).is_some_and(|kept| Arc::ptr_eq(kept, bearer)) {
+                bearer.withdraw();
+            }
+        }
+        *bearers = new;
         Ok(())
     }
 
@@ -240,42 +274,47 @@ const NO_TOKEN: &str = "this needs a token: send the header \"Authorization: Bea
                         `redeliver token new` makes one";
 const WRONG_TOKEN: &str = "this token is not known; it may have been revoked";
 const CHALLENGE: &str = "Bearer realm=\"redeliver\"";
-const CHALLENGE_WRONG: &str = "Bearer realm=\"redeliver\", error=\"invalid_token\"";
+const CHALLENGE_EXPIRED: &str = "Bearer realm=\"redeliver\", error=\"invalid_token\", \
+                                 error_description=\"the token has expired\"";
 
-/// Passes a request on if its token allows it.
+/// Checks whether a token with this grant meets the requirement.
+fn check_grant(grant: &Grant, required: Requirement) -> Result<(), Problem> {
+    let Grant {
+        name,
+        scopes,
+        accounts,
+        ..
+    } = grant;
+    if !scopes.contains(&required.scope) {
+        let has: Vec<&str> = scopes.iter().map(|scope| scope.as_str()).collect();
+        let (needed, has) = (required.scope.as_str(), has.join(", "));
+        return Err(Problem::forbidden(format!(
+            "this needs a token with the scope {needed}; the token {name} has {has}"
+        )));
+    }
+    if required.all_accounts && *accounts != Accounts::All {
+        return Err(Problem::forbidden(format!(
+            "this concerns all accounts, so it needs a token for all of them; \
+             the token {name} is only for {accounts}"
+        )));
+    }
+    Ok(())
+}
+
+/// Passes a request on if its token allows it, with its [`Caller`] as an extension.
 ///
 /// # Errors
-/// 401 without a known token, 403 without the scope, 429 if there are too many requests.
+/// 401 without a token that is known and has not expired; 403 without the scope, or if it is not
+/// for all accounts where that is required; 429 if there are too many requests.
 pub async fn guard(
-    State((access, scope)): State<(Arc<Access>, Scope)>,
-    request: Request,
+    State((access, required)): State<(Arc<Access>, Requirement)>,
+    mut request: Request,
     next: Next,
 ) -> Result<Response, Problem> {
-    access.check(scope, request.headers())?;
+    let peer = request.extensions().get().map(|peer: &Peer| peer.0);
+    let caller = access.check(required, request.headers(), peer)?;
+    request.extensions_mut().insert(caller);
     Ok(next.run(request).await)
-}
-
-impl Bearer {
-    /// Spends one of the requests that are saved up. Fails if there is none, with the time to wait
-    /// for the next.
-    fn spend_one(&self, rate: f64, now: Duration) -> Result<(), Duration> {
-        let mut bucket = self.bucket.lock().unwrap_or_else(PoisonError::into_inner);
-        let saved =
-            (bucket.saved + now.saturating_sub(bucket.at).as_secs_f64() * rate).min(burst(rate));
-        if saved < 1.0 {
-            return Err(Duration::from_secs_f64((1.0 - saved) / rate));
-        }
-        *bucket = Bucket {
-            saved: saved - 1.0,
-            at: now,
-        };
-        Ok(())
-    }
-}
-
-/// Returns how many requests may be saved up: those of one second, but at least one.
-fn burst(rate: f64) -> f64 {
-    rate.max(1.0)
 }
 
 fn read_file(path: &Path) -> Result<String, String> {

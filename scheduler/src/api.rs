@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use axum::Router;
 use axum::extract::DefaultBodyLimit;
-use axum::middleware::from_fn_with_state;
+use axum::middleware::{from_fn, from_fn_with_state};
 use axum::routing::{get, post, put};
 use config::model::Config;
 use signing::api_token::Scope;
@@ -13,7 +13,8 @@ use store::handle::Store;
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 
-use crate::access::{Access, guard};
+use crate::access::{Access, Requirement, guard};
+use crate::event_readers::EventReaders;
 use crate::intake::accept::Accept;
 use crate::intake::dsn::Reports;
 use crate::intake::json::Reader;
@@ -23,6 +24,7 @@ pub mod addresses;
 pub mod bounces;
 pub mod destinations;
 pub mod dsn;
+mod encoding;
 pub mod events;
 pub mod facts;
 pub mod fields;
@@ -35,6 +37,7 @@ pub mod page;
 pub mod problem;
 pub mod quarantine;
 
+use encoding::refuse_encoded;
 use items::answers::AnswerSpace;
 use problem::Problem;
 
@@ -53,6 +56,8 @@ pub struct Api {
     pub webhooks: Webhooks,
     /// Decides what the bearer of a token may do.
     pub access: Arc<Access>,
+    /// The open streams of events.
+    pub event_readers: Arc<EventReaders>,
     /// Limits the batches of NDJSON in progress. Further batches wait, and their bodies are not
     /// read.
     pub batch_permits: Arc<Semaphore>,
@@ -101,13 +106,16 @@ impl Limits {
     }
 }
 
+/// What `/metrics` requires: it shows the mail of all accounts.
+const METRICS: Requirement = Requirement::all_accounts(Scope::Read);
+
 /// The routes for connections in the reserve, which are used when there are as many others as
 /// allowed. Health checks and requests for metrics are answered. Any other request is answered with
 /// 503.
 pub fn reserve_router(api: Api) -> Router {
     let read = Router::new()
         .route("/metrics", get(metrics::get))
-        .route_layer(from_fn_with_state((api.access.clone(), Scope::Read), guard));
+        .route_layer(from_fn_with_state((api.access.clone(), METRICS), guard));
     Router::new()
         .merge(read)
         .route("/healthz", get(health::alive))
@@ -123,11 +131,12 @@ async fn no_free_connection() -> Problem {
     )
 }
 
-/// All routes, each with the scope of token that it needs. Webhooks are verified in another way,
-/// and health checks need no token.
+/// All routes, each with the token that it requires. If a token for some accounts suffices, the
+/// handler checks the account. Webhooks are verified in another way, and health checks need no
+/// token.
 pub fn router(api: Api) -> Router {
-    let guarded = |scope, routes: Router<Api>| {
-        routes.route_layer(from_fn_with_state((api.access.clone(), scope), guard))
+    let guarded = |required: Requirement, routes: Router<Api>| {
+        routes.route_layer(from_fn_with_state((api.access.clone(), required), guard))
     };
     let ingest = Router::new()
         .route("/v1/bounces", post(bounces::post))
@@ -140,9 +149,9 @@ pub fn router(api: Api) -> Router {
         .route("/v1/destinations", get(destinations::list::list))
         .route("/v1/destinations/{name}", get(destinations::get))
         .route("/v1/quarantine", get(quarantine::list))
-        .route("/v1/hooks", get(hooks::list))
-        .route("/v1/events", get(events::get))
-        .route("/metrics", get(metrics::get));
+        .route("/v1/events", get(events::get));
+    let read_all = Router::new().route("/v1/hooks", get(hooks::list));
+    let metrics = Router::new().route("/metrics", get(metrics::get));
     let admin = Router::new()
         .route(
             "/v1/addresses/{address}/suppress",
@@ -153,22 +162,28 @@ pub fn router(api: Api) -> Router {
             post(addresses::reinstate),
         )
         .route(
+            "/v1/quarantine/{address}/release",
+            post(quarantine::release),
+        );
+    // All accounts share a destination.
+    let admin_all = Router::new()
+        .route(
             "/v1/destinations/{name}/hold",
             put(destinations::hold).delete(destinations::release),
         )
         .route(
             "/v1/destinations/{name}/limits",
             put(destinations::limit).delete(destinations::unlimit),
-        )
-        .route(
-            "/v1/quarantine/{address}/release",
-            post(quarantine::release),
         );
+    let ingest = guarded(Requirement::scope(Scope::Ingest), ingest);
     Router::new()
         // The handlers bound what they read, because a stream may have any length.
-        .merge(guarded(Scope::Ingest, ingest).layer(DefaultBodyLimit::disable()))
-        .merge(guarded(Scope::Read, read))
-        .merge(guarded(Scope::Admin, admin))
+        .merge(ingest.layer(DefaultBodyLimit::disable()))
+        .merge(guarded(Requirement::scope(Scope::Read), read))
+        .merge(guarded(Requirement::all_accounts(Scope::Read), read_all))
+        .merge(guarded(METRICS, metrics))
+        .merge(guarded(Requirement::scope(Scope::Admin), admin))
+        .merge(guarded(Requirement::all_accounts(Scope::Admin), admin_all))
         .route(
             "/v1/hooks/{service}",
             post(hooks::post).layer(DefaultBodyLimit::disable()),
@@ -179,5 +194,6 @@ pub fn router(api: Api) -> Router {
             Problem::not_found("there is nothing at this path; the API is below /v1")
         })
         .method_not_allowed_fallback(async || Problem::method_not_allowed())
+        .layer(from_fn(refuse_encoded))
         .with_state(api)
 }

@@ -4,6 +4,8 @@
 pub mod accept;
 pub mod dsn;
 pub mod facts;
+pub(crate) mod foreign_json;
+mod instants;
 pub mod json;
 pub mod lines;
 pub mod lmtp;

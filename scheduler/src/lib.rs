@@ -4,6 +4,7 @@
 pub mod access;
 pub mod api;
 pub mod connections;
+pub mod event_readers;
 pub mod fleet_figures;
 pub mod intake;
 pub mod placement;

@@ -26,6 +26,7 @@ use crate::api::problem::Problem;
 use crate::api::{self, Api, Limits, health};
 use crate::connections::http::{self, ClientTimeouts, Served};
 use crate::connections::{ConnectionLimits, Gate};
+use crate::event_readers::EventReaders;
 use crate::fleet_figures::FleetFigures;
 use crate::intake::accept::Accept;
 use crate::intake::dsn::Reports;
@@ -176,6 +177,7 @@ impl Scheduler {
         let batch_permits = Arc::new(Semaphore::new(limits.batches));
         let hooks = webhooks.clone();
         let answer_space = AnswerSpace::new(self.settings.answers_max);
+        let event_readers = EventReaders::new(store.clock().clone(), store.metrics());
         let api = Api {
             store,
             accept,
@@ -183,6 +185,7 @@ impl Scheduler {
             limits,
             webhooks,
             access,
+            event_readers,
             batch_permits,
             answer_space,
             reader,

@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 use classify::fingerprint::fingerprint;
 use domain::clock::Clock;
 use domain::destination::Destination;
+use domain::exchange::Exchange;
 use domain::job::Message;
 use domain::outcome::{Fault, FaultKind, Outcome, Side};
 use domain::pace::Feedback;
@@ -69,7 +70,7 @@ struct Tried {
 /// The end of an attempt.
 pub struct Ended {
     /// What is to be settled.
-    pub settlement: Settlement,
+    pub settlement: Box<Settlement>,
     /// The span that the settling belongs to, if the attempt is traced.
     pub span: Option<Settling>,
 }
@@ -118,31 +119,29 @@ impl Attempter {
         leased: LeasedJob,
         cancel: &CancellationToken,
         lease_end: &LeaseEnd,
-    ) -> Option<Box<Ended>> {
-        let span = self.start_span(&leased);
+    ) -> Option<Ended> {
         let (began, mut tried) = (Instant::now(), None);
-        let head = &leased.job.head;
-        let (number, destination) = (head.attempt + 1, head.destination.clone());
+        let number = leased.job.head.attempt + 1;
+        let span = self.start_span(&leased);
         let settlement = span
             .around(self.try_messages(leased, cancel, lease_end, &span, &mut tried))
             .await;
-        if let Some(Tried { outcome, sender }) = &tried {
+        let took = began.elapsed();
+        if let (Some(Tried { outcome, sender }), Some(settlement)) = (&tried, &settlement) {
             self.metrics.attempt(&Attempted {
                 outcome,
                 number,
                 sender,
-                destination: destination.as_str(),
-                took: began.elapsed(),
-                traceparent: span.traceparent().as_deref(),
+                destination: settlement.lease.destination.as_str(),
+                took,
+                span: span.context(),
             });
         }
         let settling = span.settling();
-        span.end();
-        settlement.map(|settlement| {
-            Box::new(Ended {
-                settlement: *settlement,
-                span: settling,
-            })
+        span.end(took);
+        settlement.map(|settlement| Ended {
+            settlement,
+            span: settling,
         })
     }
 
@@ -165,11 +164,7 @@ impl Attempter {
             destination: job.head.destination.as_str(),
             number: job.head.attempt + 1,
             message: &first.id,
-            previous: job
-                .head
-                .history
-                .last()
-                .and_then(|last| last.traceparent.as_deref()),
+            previous: job.head.previous_span(),
             since_bounce: leased.claimed_at.since(first.bounced_at),
             late: leased.claimed_at.since(leased.lease.due),
         };
@@ -185,7 +180,7 @@ impl Attempter {
         span: &AttemptSpan,
         tried: &mut Option<Tried>,
     ) -> Option<Box<Settlement>> {
-        let mut progress = Progress::new(leased, span.traceparent());
+        let mut progress = Progress::new(leased, span.context());
         progress.confirm_expired();
         progress.drop_expired();
         if let Some(settlement) = self.end_by_age(&mut progress, span) {
@@ -357,27 +352,34 @@ impl Attempter {
             scope: IdempotencyScope::of(&progress.leased.job.head),
             in_doubt,
             stream: message.stream.clone(),
-            traceparent: span.traceparent().or_else(|| message.traceparent.clone()),
+            traceparent: span
+                .context()
+                .map(|context| context.text())
+                .or_else(|| message.traceparent.clone()),
             metadata: message.metadata.clone(),
             content,
         };
         // Checked here for all senders. A sender that connects first checks again once connected.
         attempt.in_doubt.may_send().await;
         let began = span.now();
-        let (outcome, transcript) = sender.send_traced(&attempt).await;
-        match &transcript {
-            Some(transcript) => {
-                log_transcript(transcript, &progress.leased.job.head.destination);
-                self.metrics.conversation(transcript);
-                span.smtp(began, transcript, &outcome);
+        let (outcome, exchange) = sender.send_with_exchange(&attempt).await;
+        let transcript = match exchange {
+            Some(Exchange::Smtp(transcript)) => {
+                log_transcript(&transcript, &progress.leased.job.head.destination);
+                self.metrics.conversation(&transcript);
+                span.smtp(began, &transcript, &outcome);
+                Some(transcript)
             }
-            None => {
-                let kind = self.routes.kind(message.route.as_deref());
-                if ["http", "command"].contains(&kind) {
-                    span.handed_over(began, kind, &outcome);
-                }
+            Some(Exchange::Http(exchange)) => {
+                span.http(began, &exchange, &outcome);
+                None
             }
-        }
+            Some(Exchange::Program(run)) => {
+                span.command(began, &run, &outcome);
+                None
+            }
+            None => None,
+        };
         (outcome, transcript)
     }
 

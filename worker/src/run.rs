@@ -206,6 +206,8 @@ impl Worker {
         drop(notices);
         if timeout(SETTLE_MAX, &mut task).await.is_err() {
             task.abort();
+            // The spans of the settlements end before the task does.
+            let _ = task.await;
             tracing::warn!(
                 "the store does not answer; attempts that were not settled will be repeated after \
                  their leases run out"

@@ -64,7 +64,7 @@ pub enum Notice {
     /// An attempt ended. Its permit is freed when the settlement is in the store. If the store does
     /// not answer, it is freed at once: no jobs of that shard are claimed then, and other shards
     /// need the permits.
-    Ended(Slot, Box<Ended>, OwnedSemaphorePermit),
+    Ended(Slot, Ended, OwnedSemaphorePermit),
     /// An attempt crashed or did not end in time, so there is nothing to settle. The job lapses.
     Crashed(Slot, Lease),
     /// An attempt was cancelled before anything was sent, and nothing will be sent. The job is
@@ -225,8 +225,9 @@ impl Settler {
             Notice::Ended(slot, ended, permit) => {
                 self.held.remove(slot);
                 let pending = &mut self.shards[usize::from(slot.lease.shard)].pending;
-                pending.ended.push(ended.settlement);
-                pending.spans.extend(ended.span);
+                let place = pending.ended.len();
+                pending.spans.extend(ended.span.map(|span| (place, span)));
+                pending.ended.push(*ended.settlement);
                 if !self.reporter.is_behind(slot.lease.shard) {
                     pending.permits.push(permit);
                 }

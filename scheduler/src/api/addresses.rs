@@ -2,7 +2,7 @@
 
 use axum::Json;
 use axum::extract::rejection::{PathRejection, QueryRejection};
-use axum::extract::{Path, Query, State};
+use axum::extract::{Extension, Path, Query, State};
 use domain::account::Account;
 use domain::address::Address;
 use domain::job::{FailedAttempt, JobId};
@@ -12,11 +12,12 @@ use serde_json::{Value, json};
 use store::address::JobReport;
 use store::facts::FactOrCommand;
 use store::wait_reason::WaitsFor;
-use telemetry::traceparent::trace_id;
+use telemetry::traceparent::TraceContext;
 
 use super::Api;
 use super::fields::{Body, Object};
 use super::problem::Problem;
+use crate::access::caller::Caller;
 
 /// How many addresses one check may have.
 const CHECK_MAX: usize = 10_000;
@@ -39,10 +40,11 @@ pub struct Check {
 /// `GET /v1/addresses/{address}`: its standing, and its job if it has one.
 pub async fn get(
     State(api): State<Api>,
+    Extension(caller): Extension<Caller>,
     address: Result<Path<String>, PathRejection>,
     query: Result<Query<AccountQuery>, QueryRejection>,
 ) -> Result<Json<Value>, Problem> {
-    let id = read_job_id(address, query)?;
+    let id = read_job_id(&caller, address, query)?;
     let report = api.store.address(&id).await?;
     let mut wire = describe(&id, report.standing.as_ref(), &api);
     wire["job"] = report
@@ -53,7 +55,11 @@ pub async fn get(
 
 /// `POST /v1/addresses/check`: lists which of these addresses are not active, so that a campaign
 /// can leave them out.
-pub async fn check(State(api): State<Api>, body: Body) -> Result<Json<Value>, Problem> {
+pub async fn check(
+    State(api): State<Api>,
+    Extension(caller): Extension<Caller>,
+    body: Body,
+) -> Result<Json<Value>, Problem> {
     let Object(fields) = body?;
     let read = Check::deserialize(Value::Object(fields));
     // Serde's own text would name our types.
@@ -66,7 +72,7 @@ pub async fn check(State(api): State<Api>, body: Body) -> Result<Json<Value>, Pr
         );
         return Err(Problem::too_large(detail));
     }
-    let account = read_account(account.as_deref())?;
+    let account = read_account(&caller, account.as_deref())?;
     let mut ids = Vec::with_capacity(addresses.len());
     let mut refused = Vec::new();
     for address in &addresses {
@@ -106,40 +112,64 @@ pub async fn check(State(api): State<Api>, body: Body) -> Result<Json<Value>, Pr
 /// dropped.
 pub async fn suppress(
     State(api): State<Api>,
+    Extension(caller): Extension<Caller>,
     address: Result<Path<String>, PathRejection>,
     query: Result<Query<AccountQuery>, QueryRejection>,
 ) -> Result<Json<Value>, Problem> {
-    apply(&api, read_job_id(address, query)?, FactOrCommand::Suppress).await
+    let id = read_job_id(&caller, address, query)?;
+    apply(&api, &caller, id, FactOrCommand::Suppress).await
 }
 
 /// `POST /v1/addresses/{address}/reinstate`: the address is active again, from any standing.
 pub async fn reinstate(
     State(api): State<Api>,
+    Extension(caller): Extension<Caller>,
     address: Result<Path<String>, PathRejection>,
     query: Result<Query<AccountQuery>, QueryRejection>,
 ) -> Result<Json<Value>, Problem> {
-    apply(&api, read_job_id(address, query)?, FactOrCommand::Reinstate).await
+    let id = read_job_id(&caller, address, query)?;
+    apply(&api, &caller, id, FactOrCommand::Reinstate).await
 }
 
-async fn apply(api: &Api, id: JobId, command: FactOrCommand) -> Result<Json<Value>, Problem> {
-    api.accept
-        .apply_operator_command(id.clone(), command)
-        .await?;
+async fn apply(
+    api: &Api,
+    caller: &Caller,
+    id: JobId,
+    command: FactOrCommand,
+) -> Result<Json<Value>, Problem> {
+    let accept = api.accept.on_behalf_of(caller.token());
+    accept.apply_operator_command(id.clone(), command).await?;
+    let job = api.store.ids().hash(&id.key());
+    let command = if command.suppresses() {
+        "suppress"
+    } else {
+        "reinstate"
+    };
+    tracing::info!(
+        by = caller.name(),
+        command,
+        job,
+        "an operator changed the standing of an address"
+    );
     let report = api.store.address(&id).await?;
     Ok(Json(describe(&id, report.standing.as_ref(), api)))
 }
 
-/// Reads the id of a job: the address is in the path, and the account in the query.
+/// Reads the id of a job: the address is in the path, and the account in the query. The caller must
+/// be allowed to act for that account.
 pub(super) fn read_job_id(
+    caller: &Caller,
     address: Result<Path<String>, PathRejection>,
     query: Result<Query<AccountQuery>, QueryRejection>,
 ) -> Result<JobId, Problem> {
     let Query(AccountQuery { account }) = query?;
-    read_id(address, account.as_deref())
+    read_id(caller, address, account.as_deref())
 }
 
-/// Reads the id of a job from the address in the path, and from the account.
+/// Reads the id of a job from the address in the path, and from the account, which the caller must
+/// be allowed to act for.
 pub(super) fn read_id(
+    caller: &Caller,
     address: Result<Path<String>, PathRejection>,
     account: Option<&str>,
 ) -> Result<JobId, Problem> {
@@ -147,17 +177,20 @@ pub(super) fn read_id(
     let recipient =
         Address::parse(&address).map_err(|why| Problem::bad_field("address", why.to_string()))?;
     Ok(JobId {
-        account: read_account(account)?,
+        account: read_account(caller, account)?,
         recipient,
     })
 }
 
-/// Returns the account that a request names, or the default one.
-fn read_account(account: Option<&str>) -> Result<Account, Problem> {
-    account.map_or_else(
+/// Returns the account that a request names, or the default one. The caller must be allowed to act
+/// for it.
+fn read_account(caller: &Caller, account: Option<&str>) -> Result<Account, Problem> {
+    let account = account.map_or_else(
         || Ok(Account::default()),
         |name| Account::parse(name).map_err(|why| Problem::bad_field("account", why.to_string())),
-    )
+    )?;
+    caller.check_account(&account)?;
+    Ok(account)
 }
 
 fn describe(id: &JobId, record: Option<&StandingRecord>, api: &Api) -> Value {
@@ -223,9 +256,10 @@ fn describe_attempt(tried: &FailedAttempt, trace_url: Option<&str>) -> Value {
         traceparent,
     } = tried;
     let mut wire = json!({"attempt": attempt, "at": at, "reply": reply});
-    if let Some(trace) = traceparent.as_deref().and_then(trace_id) {
+    if let Some(trace) = traceparent.as_deref().and_then(TraceContext::parse) {
+        let trace = trace.trace_id();
         wire["trace_id"] = json!(trace);
-        with_trace_url(&mut wire, trace, trace_url);
+        with_trace_url(&mut wire, &trace, trace_url);
     }
     wire
 }

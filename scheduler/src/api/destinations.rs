@@ -4,7 +4,7 @@
 
 use axum::Json;
 use axum::extract::rejection::PathRejection;
-use axum::extract::{Path, State};
+use axum::extract::{Extension, Path, State};
 use domain::address::Address;
 use domain::destination::Destination;
 use domain::pace::{BURST_ALLOWED, PaceLimits, RATE_ALLOWED, WINDOW_ALLOWED};
@@ -14,6 +14,7 @@ use store::destination_controls::{BreakerState, PaceReport, Waiting};
 use super::Api;
 use super::fields::{Body, Fields};
 use super::problem::Problem;
+use crate::access::caller::Caller;
 
 pub mod list;
 
@@ -37,7 +38,12 @@ pub async fn get(State(api): State<Api>, name: Name) -> Result<Json<Value>, Prob
 
 /// `PUT /v1/destinations/{name}/hold`: no attempts are made until an instant, or until the
 /// destination is released.
-pub async fn hold(State(api): State<Api>, name: Name, body: Body) -> Result<Json<Value>, Problem> {
+pub async fn hold(
+    State(api): State<Api>,
+    Extension(caller): Extension<Caller>,
+    name: Name,
+    body: Body,
+) -> Result<Json<Value>, Problem> {
     let found = find(&api, name).await?;
     let fields = Fields::read(body, &["reason", "until"])?;
     let until = fields.instant_after("until", api.store.clock().now())?;
@@ -47,25 +53,38 @@ pub async fn hold(State(api): State<Api>, name: Name, body: Body) -> Result<Json
             "every hold needs a reason, for other operators who see the hold later",
         )
     })?;
-    api.store.hold(&found.destination, until, &reason).await?;
+    let store = api.store.on_behalf_of(caller.token());
+    store.hold(&found.destination, until, &reason).await?;
+    log(&caller, "hold", &found);
     describe(&api, &found).await
 }
 
 /// `DELETE /v1/destinations/{name}/hold`: attempts are made again at once.
-pub async fn release(State(api): State<Api>, name: Name) -> Result<Json<Value>, Problem> {
+pub async fn release(
+    State(api): State<Api>,
+    Extension(caller): Extension<Caller>,
+    name: Name,
+) -> Result<Json<Value>, Problem> {
     let found = find(&api, name).await?;
-    if !api.store.unhold(&found.destination).await? {
+    let store = api.store.on_behalf_of(caller.token());
+    if !store.unhold(&found.destination).await? {
         return Err(Problem::not_found(format!(
             "{} is not held; there is nothing to release",
             found.destination
         )));
     }
+    log(&caller, "release", &found);
     describe(&api, &found).await
 }
 
 /// `PUT /v1/destinations/{name}/limits`: these limits override the configuration. A limit that is
 /// left out stays as configured.
-pub async fn limit(State(api): State<Api>, name: Name, body: Body) -> Result<Json<Value>, Problem> {
+pub async fn limit(
+    State(api): State<Api>,
+    Extension(caller): Extension<Caller>,
+    name: Name,
+    body: Body,
+) -> Result<Json<Value>, Problem> {
     let found = find(&api, name).await?;
     let fields = Fields::read(body, &["rate", "burst", "window"])?;
     if fields.is_empty() {
@@ -85,14 +104,20 @@ pub async fn limit(State(api): State<Api>, name: Name, body: Body) -> Result<Jso
         burst: burst.unwrap_or(configured.burst),
         window: window.unwrap_or(configured.window),
     };
-    api.store
+    let store = api.store.on_behalf_of(caller.token());
+    store
         .override_limits(&found.destination, Some(limits))
         .await?;
+    log(&caller, "limit", &found);
     describe(&api, &found).await
 }
 
 /// `DELETE /v1/destinations/{name}/limits`: the limits of the configuration apply again.
-pub async fn unlimit(State(api): State<Api>, name: Name) -> Result<Json<Value>, Problem> {
+pub async fn unlimit(
+    State(api): State<Api>,
+    Extension(caller): Extension<Caller>,
+    name: Name,
+) -> Result<Json<Value>, Problem> {
     let found = find(&api, name).await?;
     if api
         .store
@@ -107,8 +132,19 @@ pub async fn unlimit(State(api): State<Api>, name: Name) -> Result<Json<Value>, 
         );
         return Err(Problem::not_found(detail));
     }
-    api.store.override_limits(&found.destination, None).await?;
+    let store = api.store.on_behalf_of(caller.token());
+    store.override_limits(&found.destination, None).await?;
+    log(&caller, "unlimit", &found);
     describe(&api, &found).await
+}
+
+fn log(caller: &Caller, command: &str, found: &Found) {
+    tracing::info!(
+        by = caller.name(),
+        command,
+        destination = %found.destination,
+        "an operator changed a destination"
+    );
 }
 
 /// Finds the destination of a name. The name of a domain means the destination where the domain is

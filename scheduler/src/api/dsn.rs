@@ -2,7 +2,7 @@
 
 use axum::Json;
 use axum::extract::rejection::QueryRejection;
-use axum::extract::{Query, Request, State};
+use axum::extract::{Extension, Query, Request, State};
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
 use domain::account::Account;
@@ -11,6 +11,7 @@ use serde::Deserialize;
 use super::Api;
 use super::items::{collect, essence};
 use super::problem::Problem;
+use crate::access::caller::Caller;
 use crate::intake::dsn::Origin;
 
 /// The content types that a report may have.
@@ -29,6 +30,7 @@ pub struct ReportQuery {
 /// `POST /v1/dsn`.
 pub async fn post(
     State(api): State<Api>,
+    Extension(caller): Extension<Caller>,
     query: Result<Query<ReportQuery>, QueryRejection>,
     request: Request,
 ) -> Result<Response, Problem> {
@@ -50,20 +52,20 @@ pub async fn post(
             "the body is empty; send the mail with the report in it",
         ));
     }
-    let answer = api
-        .reports
-        .process(
-            api.reports.read(message).await,
-            &Origin {
-                account,
-                return_path: query.to,
-            },
-        )
+    let origin = Origin {
+        account,
+        return_path: query.to,
+        accounts: caller.accounts().clone(),
+    };
+    let reports = api.reports.on_behalf_of(caller.token());
+    let answer = reports
+        .process(reports.read(message).await, &origin)
         .await?;
-    let status = if answer.refusal().is_some() {
-        StatusCode::UNPROCESSABLE_ENTITY
-    } else {
-        StatusCode::ACCEPTED
+    let status = match answer.refusal() {
+        None => StatusCode::ACCEPTED,
+        // The account is the only field of a report that is refused.
+        Some(refusal) if refusal.field.is_some() => StatusCode::FORBIDDEN,
+        Some(_) => StatusCode::UNPROCESSABLE_ENTITY,
     };
     Ok((status, Json(answer.to_wire())).into_response())
 }

@@ -1,6 +1,7 @@
 //! `GET /v1/events`: the journal as server-sent events. A client that reconnects with the last id
 //! that it saw misses no event that the journal still has, and gets none twice. If the event that
-//! it saw last is gone, it gets an `EventsMissing`.
+//! it saw last is gone, it gets an `EventsMissing`. A client whose token is for some accounts gets
+//! only events of their jobs.
 
 use std::collections::VecDeque;
 use std::convert::Infallible;
@@ -9,12 +10,13 @@ use std::str::FromStr;
 use std::time::Duration;
 
 use axum::extract::rejection::QueryRejection;
-use axum::extract::{Query, State};
+use axum::extract::{Extension, Query, State};
 use axum::http::HeaderMap;
 use axum::response::Sse;
 use axum::response::sse;
+use domain::account::Accounts;
 use domain::clock::Timestamp;
-use domain::event::EventKind;
+use domain::event::{Event, EventKind};
 use futures::{Stream, StreamExt, stream};
 use serde::Deserialize;
 use serde_json::json;
@@ -26,6 +28,8 @@ use tokio::time::sleep;
 
 use super::Api;
 use super::problem::Problem;
+use crate::access::caller::Caller;
+use crate::event_readers::EventReader;
 
 /// How many entries of each shard are read at once.
 const READ_COUNT: usize = 8;
@@ -37,9 +41,6 @@ const POLL: Duration = Duration::from_millis(200);
 /// to the client that misses them.
 const EVENTS_MISSING: &str = "EventsMissing";
 
-/// An event to be sent, with its kind if it is an event of the journal.
-type WireEvent = (Option<EventKind>, sse::Event);
-
 /// The query of `GET /v1/events`.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -48,6 +49,22 @@ pub struct EventQuery {
     types: Option<String>,
     /// Where to start: after this id, or at the `start` of the journal. From now on if absent.
     after: Option<String>,
+}
+
+/// The events of the journal that a client gets.
+struct Wanted {
+    /// The kinds; all if it is empty.
+    kinds: Vec<EventKind>,
+    accounts: Accounts,
+}
+
+impl Wanted {
+    /// Whether the client gets this event. An event about no job, for example about a destination,
+    /// concerns all accounts.
+    fn contains(&self, event: &Event) -> bool {
+        (self.kinds.is_empty() || self.kinds.contains(&event.kind))
+            && self.accounts.allow_job(&event.job)
+    }
 }
 
 /// The place of a client in the journals of all shards.
@@ -76,11 +93,15 @@ impl Place {
 /// `GET /v1/events`.
 pub async fn get(
     State(api): State<Api>,
+    Extension(caller): Extension<Caller>,
     query: Result<Query<EventQuery>, QueryRejection>,
     headers: HeaderMap,
 ) -> Result<Sse<impl Stream<Item = Result<sse::Event, Infallible>>>, Problem> {
     let Query(EventQuery { types, after }) = query?;
-    let kinds = read_kinds(types.as_deref())?;
+    let wanted = Wanted {
+        kinds: read_kinds(types.as_deref())?,
+        accounts: caller.accounts().clone(),
+    };
     let shards = usize::from(api.store.shards());
     let last_seen = headers
         .get("last-event-id")
@@ -112,17 +133,18 @@ pub async fn get(
                 Problem::bad_field(field, detail)
             })?,
     };
-    let stop = api.stop.clone();
+    let (stop, clock) = (api.stop.clone(), api.store.clock().clone());
     let metrics = api.store.metrics().clone();
+    let reader = api.event_readers.open(caller.name());
     let events = stream::unfold(
-        (api, cursor, VecDeque::new(), checked_at),
+        (api, wanted, reader, cursor, VecDeque::new(), checked_at),
         |state| async move {
-            let (api, mut cursor, mut entries, mut checked_at) = state;
+            let (api, wanted, reader, mut cursor, mut entries, mut checked_at) = state;
             let mut batch = Vec::new();
             while entries.is_empty() && batch.is_empty() {
                 let incidents = api.store.incidents();
                 if checked_at == Some(incidents) {
-                    match next_entries(&api, &cursor, incidents).await {
+                    match next_entries(&api, &reader, &cursor, incidents).await {
                         Some(next) => entries = next,
                         None => checked_at = None,
                     }
@@ -131,24 +153,27 @@ pub async fn get(
                 }
             }
             if let Some((shard, entry)) = entries.pop_front() {
-                batch = wire_events(shard, &entry, &mut cursor);
+                reader.sends_next(entry.time);
+                batch = wire_events(shard, &entry, &wanted, &mut cursor);
+                reader.sent(batch.len());
             }
             // A long journal may be read by many clients. Other tasks get a turn between entries.
             tokio::task::yield_now().await;
-            Some((stream::iter(batch), (api, cursor, entries, checked_at)))
+            let state = (api, wanted, reader, cursor, entries, checked_at);
+            Some((stream::iter(batch), state))
         },
     )
     .flatten()
-    .filter(move |(kind, _)| {
-        // `EventsMissing` has no kind, and goes to all clients.
-        let is_wanted = kinds.is_empty() || kind.is_none_or(|kind| kinds.contains(&kind));
-        futures::future::ready(is_wanted)
-    })
-    .map(move |(_, event)| {
+    .map(move |event| {
         metrics.events_read(1);
         Ok(event)
     })
-    .take_until(stop.cancelled_owned());
+    .take_until(async move {
+        tokio::select! {
+            () = stop.cancelled() => {}
+            () = caller.ended(&*clock) => {}
+        }
+    });
     Ok(Sse::new(events).keep_alive(sse::KeepAlive::default()))
 }
 
@@ -179,6 +204,7 @@ fn read_kinds(types: Option<&str>) -> Result<Vec<EventKind>, Problem> {
 /// client has seen.
 async fn next_entries(
     api: &Api,
+    reader: &EventReader,
     cursor: &Cursor,
     incidents: u64,
 ) -> Option<VecDeque<(usize, Entry)>> {
@@ -187,7 +213,7 @@ async fn next_entries(
         match read_entries(api, cursor, &after).await {
             Ok(None) => return None,
             Ok(Some(entries)) if !entries.is_empty() => return Some(entries.into()),
-            Ok(Some(_)) => {}
+            Ok(Some(_)) => reader.has_all(),
             Err(err) => tracing::warn!(%err, "a stream of events waits, because the store failed"),
         }
         sleep(POLL).await;
@@ -248,7 +274,7 @@ async fn has_lost_place(
 /// Returns an `EventsMissing` for each shard in which the entry at the cursor is gone. Moves the
 /// cursor to the newest entry before it that is still there. Returns `None` if the store cannot be
 /// reached.
-async fn missing_events(api: &Api, cursor: &mut Cursor) -> Option<Vec<WireEvent>> {
+async fn missing_events(api: &Api, cursor: &mut Cursor) -> Option<Vec<sse::Event>> {
     let seen: Vec<EntryId> = cursor.0.iter().map(|place| place.entry).collect();
     let gaps = match api.store.journal_gaps(&seen).await {
         Ok(gaps) => gaps,
@@ -301,14 +327,19 @@ async fn missing_events(api: &Api, cursor: &mut Cursor) -> Option<Vec<WireEvent>
             .id(cursor.to_string())
             .event(EVENTS_MISSING)
             .data(wire.to_string());
-        missing.push((None, sent));
+        missing.push(sent);
     }
     Some(missing)
 }
 
-/// Returns the events of an entry that the client has not seen. Moves the cursor to the end of the
-/// entry, even if there are none.
-fn wire_events(shard: usize, entry: &Entry, cursor: &mut Cursor) -> Vec<WireEvent> {
+/// Returns the wanted events of an entry that the client has not seen. Moves the cursor to the end
+/// of the entry, even if there are none.
+fn wire_events(
+    shard: usize,
+    entry: &Entry,
+    wanted: &Wanted,
+    cursor: &mut Cursor,
+) -> Vec<sse::Event> {
     let place = cursor.0[shard];
     let seen = if place.entry == entry.id {
         place.seen.unwrap_or(0)
@@ -316,8 +347,11 @@ fn wire_events(shard: usize, entry: &Entry, cursor: &mut Cursor) -> Vec<WireEven
         0
     };
     let count = entry.events.len();
-    let mut unseen = Vec::with_capacity(count.saturating_sub(seen));
+    let mut unseen = Vec::new();
     for (n, event) in entry.events.iter().enumerate().skip(seen) {
+        if !wanted.contains(event) {
+            continue;
+        }
         cursor.0[shard] = Place {
             entry: entry.id,
             seen: Some(n + 1).filter(|seen| *seen < count),
@@ -327,7 +361,7 @@ fn wire_events(shard: usize, entry: &Entry, cursor: &mut Cursor) -> Vec<WireEven
             .id(cursor.to_string())
             .event(event.kind.name())
             .data(wire.to_string());
-        unseen.push((Some(event.kind), sent));
+        unseen.push(sent);
     }
     cursor.0[shard] = Place {
         entry: entry.id,

@@ -5,6 +5,7 @@ use axum::body::{Body, BodyDataStream, Bytes};
 use axum::extract::Request;
 use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::Response;
+use domain::account::Account;
 use futures::StreamExt;
 use serde::Serialize;
 use serde_json::Value;
@@ -13,6 +14,7 @@ use tokio::time::timeout;
 
 use super::Api;
 use super::problem::Problem;
+use crate::access::caller::Caller;
 use crate::intake::accept::StillSentTo;
 use crate::intake::json::Refusal;
 use crate::intake::json::unique::Parsed;
@@ -43,11 +45,15 @@ pub(super) trait Item: Sized + Send + 'static {
         Self::read(api, Parsed::read(text)?)
     }
 
-    /// Processes a batch. Returns one answer for each item, in the order given, and the addresses
-    /// that workers may still be sending to. The caller waits for those workers at the end of the
-    /// request, so that no other item waits for them.
+    /// Returns the account that the item is about.
+    fn account(&self) -> &Account;
+
+    /// Processes a batch of this caller. Returns one answer for each item, in the order given, and
+    /// the addresses that workers may still be sending to. Those workers are waited for at the end
+    /// of the request, so that no other item waits for them.
     fn process(
         api: &Api,
+        caller: &Caller,
         batch: Vec<Self>,
     ) -> impl Future<Output = Result<(Vec<Self::Answer>, StillSentTo), StoreError>> + Send;
 }
@@ -60,13 +66,17 @@ struct Tally {
 }
 
 /// Processes a request of items in any of the forms.
-pub(super) async fn receive<I: Item>(api: &Api, request: Request) -> Result<Response, Problem> {
+pub(super) async fn receive<I: Item>(
+    api: &Api,
+    caller: &Caller,
+    request: Request,
+) -> Result<Response, Problem> {
     let is_document = is_document(request.headers())?;
     let body = request.into_body();
     if is_document {
-        document::receive::<I>(api, body).await
+        document::receive::<I>(api, caller, body).await
     } else {
-        lines::receive::<I>(api, body).await
+        lines::receive::<I>(api, caller, body).await
     }
 }
 
@@ -127,10 +137,21 @@ async fn next_chunk(api: &Api, chunks: &mut BodyDataStream) -> Result<Option<Byt
     }
 }
 
+/// Refuses an item of an account that the caller may not act for.
+fn check_account<I: Item>(caller: &Caller, item: I) -> Result<I, Refusal> {
+    let (account, accounts) = (item.account(), caller.accounts());
+    if accounts.allow(account) {
+        Ok(item)
+    } else {
+        Err(Refusal::of_account(account, accounts))
+    }
+}
+
 /// Processes one batch. Writes the answer to each item as JSON to `answers`, in order, and calls
 /// `end_answer` after each.
 async fn answer_batch<I: Item>(
     api: &Api,
+    caller: &Caller,
     items: Vec<Result<I, Refusal>>,
     mut end_answer: impl FnMut(&mut Vec<u8>),
     answers: &mut Vec<u8>,
@@ -142,13 +163,13 @@ async fn answer_batch<I: Item>(
     let mut batch = Vec::with_capacity(items.len());
     let mut refusals = Vec::new();
     for (place, item) in items.into_iter().enumerate() {
-        match item {
+        match item.and_then(|item| check_account(caller, item)) {
             Ok(item) => batch.push(item),
             Err(refusal) => refusals.push((place, refusal)),
         }
     }
     tally.refused = refusals.len();
-    let (answered, still_sent_to) = I::process(api, batch).await?;
+    let (answered, still_sent_to) = I::process(api, caller, batch).await?;
     let mut answered = answered.into_iter();
     let mut refusals = refusals.into_iter().peekable();
     for place in 0..tally.read {

@@ -3,7 +3,7 @@
 
 use axum::Json;
 use axum::extract::rejection::{PathRejection, QueryRejection};
-use axum::extract::{Path, Query, State};
+use axum::extract::{Extension, Path, Query, State};
 use serde::Deserialize;
 use serde_json::{Value, json};
 use store::job_events::ReadBounds;
@@ -11,6 +11,7 @@ use store::job_events::ReadBounds;
 use super::Api;
 use super::addresses::{read_id, with_trace_url};
 use super::problem::Problem;
+use crate::access::caller::Caller;
 
 /// How much of the journal one request reads. It takes well under a second.
 const READ: ReadBounds = ReadBounds {
@@ -30,11 +31,12 @@ pub struct EventsQuery {
 /// `GET /v1/addresses/{address}/events`.
 pub async fn get(
     State(api): State<Api>,
+    Extension(caller): Extension<Caller>,
     address: Result<Path<String>, PathRejection>,
     query: Result<Query<EventsQuery>, QueryRejection>,
 ) -> Result<Json<Value>, Problem> {
     let Query(EventsQuery { account, before }) = query?;
-    let id = read_id(address, account.as_deref())?;
+    let id = read_id(&caller, address, account.as_deref())?;
     let before = before
         .map(|text| {
             text.parse().map_err(|_| {

@@ -28,6 +28,8 @@ pub struct Problem {
     challenge: Option<&'static str>,
     /// When the client should try again, in seconds.
     retry_after_s: Option<u64>,
+    /// The encodings of a body that are possible.
+    accept_encoding: Option<&'static str>,
 }
 
 impl Problem {
@@ -41,6 +43,7 @@ impl Problem {
             members: None,
             challenge: None,
             retry_after_s: None,
+            accept_encoding: None,
         }
     }
 
@@ -97,6 +100,17 @@ impl Problem {
         }
     }
 
+    /// The body is encoded, for example compressed.
+    pub fn encoded() -> Self {
+        Self {
+            accept_encoding: Some("identity"),
+            ..Self::unsupported(
+                "an encoded body is not supported; send it without Content-Encoding, \
+                 not compressed",
+            )
+        }
+    }
+
     /// The client sent nothing for too long.
     pub fn timed_out(detail: impl Into<String>) -> Self {
         Self {
@@ -112,6 +126,22 @@ impl Problem {
             status: StatusCode::UNAUTHORIZED,
             challenge: Some(challenge),
             ..Self::bad_request(detail)
+        }
+    }
+
+    /// The client may not act for the account that the request names.
+    pub(crate) fn wrong_account(refusal: &Refusal) -> Self {
+        Self {
+            status: StatusCode::FORBIDDEN,
+            ..Self::wrong_body(refusal)
+        }
+    }
+
+    /// The client may not act for the account of the only item of the request.
+    pub(crate) fn item_of_wrong_account(refusal: &Refusal) -> Self {
+        Self {
+            status: StatusCode::FORBIDDEN,
+            ..Self::refused(refusal)
         }
     }
 
@@ -195,7 +225,16 @@ impl From<StoreError> for Problem {
 
 impl From<QueryRejection> for Problem {
     fn from(rejection: QueryRejection) -> Self {
-        Self::bad_request(rejection.body_text())
+        let text = rejection.body_text();
+        let why = text
+            .strip_prefix("Failed to deserialize query string: ")
+            .unwrap_or(&text);
+        // For an unknown word, Serde repeats the word first.
+        let why = why
+            .find("unknown field")
+            .map_or(why, |at| &why[at..])
+            .replace("unknown field", "unknown parameter");
+        Self::bad_request(format!("the query is wrong: {why}"))
     }
 }
 
@@ -229,6 +268,9 @@ impl IntoResponse for Problem {
         );
         if let Some(seconds) = self.retry_after_s {
             headers.insert(header::RETRY_AFTER, seconds.into());
+        }
+        if let Some(encodings) = self.accept_encoding {
+            headers.insert(header::ACCEPT_ENCODING, HeaderValue::from_static(encodings));
         }
         if let Some(challenge) = self.challenge {
             headers.insert(

@@ -2,24 +2,30 @@
 
 use axum::Json;
 use axum::extract::rejection::{PathRejection, QueryRejection};
-use axum::extract::{Path, Query, State};
+use axum::extract::{Extension, Path, Query, State};
 use domain::clock::Timestamp;
-use domain::job::JobId;
 use serde_json::{Value, json};
-use store::quarantine::Quarantined;
+use store::quarantine::QuarantinePlace;
 
 use super::Api;
 use super::addresses::{AccountQuery, read_job_id};
 use super::page::{self, Page};
 use super::problem::Problem;
+use crate::access::caller::Caller;
 
-/// `GET /v1/quarantine`: the jobs in it. Those that have been there longest come first.
+/// `GET /v1/quarantine`: its jobs of the caller's accounts. Those that have been there longest come
+/// first.
 pub async fn list(
     State(api): State<Api>,
+    Extension(caller): Extension<Caller>,
     query: Result<Query<Page>, QueryRejection>,
 ) -> Result<Json<Value>, Problem> {
     let (limit, after) = page::read(query, read_place)?;
-    let found = api.store.quarantine(after.as_ref(), limit).await?;
+    let page = api
+        .store
+        .quarantine(caller.accounts(), after.as_ref(), limit)
+        .await?;
+    let found = &page.jobs;
     let domains: Vec<&str> = found.iter().map(|one| one.job.recipient.domain()).collect();
     let destinations = api.store.destinations(&domains).await?;
     let jobs: Vec<Value> = found
@@ -34,10 +40,7 @@ pub async fn list(
             })
         })
         .collect();
-    let next = found
-        .last()
-        .filter(|_| found.len() == limit)
-        .map(write_place);
+    let next = page.next.as_ref().map(write_place);
     Ok(Json(json!({"jobs": jobs, "next": next})))
 }
 
@@ -45,16 +48,24 @@ pub async fn list(
 /// from zero again.
 pub async fn release(
     State(api): State<Api>,
+    Extension(caller): Extension<Caller>,
     address: Result<Path<String>, PathRejection>,
     query: Result<Query<AccountQuery>, QueryRejection>,
 ) -> Result<Json<Value>, Problem> {
-    let id = read_job_id(address, query)?;
-    if !api.store.put_back(&id).await? {
+    let id = read_job_id(&caller, address, query)?;
+    let store = api.store.on_behalf_of(caller.token());
+    if !store.put_back(&id).await? {
         return Err(Problem::not_found(
-            "this address has no job in quarantine; GET /v1/quarantine lists those that have one",
+            "this address has no job in quarantine; those that have one are listed by \
+             GET /v1/quarantine and `redeliver quarantine list`",
         ));
     }
-    let job = api.store.address(&id).await?.job;
+    tracing::info!(
+        by = caller.name(),
+        job = store.ids().hash(&id.key()),
+        "an operator released a job from quarantine"
+    );
+    let job = store.address(&id).await?.job;
     let destination = job.as_ref().map(|job| &job.job.head.destination);
     let due = job.as_ref().and_then(|job| job.due);
     Ok(Json(
@@ -62,17 +73,16 @@ pub async fn release(
     ))
 }
 
-/// Returns the place in the list after this job: the instant and the id of the job.
-fn write_place(last: &Quarantined) -> String {
-    format!("{}/{}", last.since.ms(), last.job.key())
+/// Writes a place in the list: the instant, and the id of a job or its beginning.
+fn write_place(place: &QuarantinePlace) -> String {
+    format!("{}/{}", place.since.ms(), place.id)
 }
 
-fn read_place(text: &str) -> Option<Quarantined> {
-    let (since, job) = text.split_once('/')?;
+fn read_place(text: &str) -> Option<QuarantinePlace> {
+    let (since, id) = text.split_once('/')?;
     let since = Timestamp::from_ms(since.parse().ok()?);
-    Some(Quarantined {
-        job: JobId::from_key(job).ok()?,
+    Some(QuarantinePlace {
         since,
-        lapses: None,
+        id: id.to_owned(),
     })
 }

@@ -2,6 +2,7 @@
 //! byte on, so an idle one costs little. Knows no route.
 
 use std::convert::Infallible;
+use std::net::IpAddr;
 use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::task::{Context, Poll};
@@ -31,6 +32,11 @@ const BUFFER_MAX: usize = 64 << 10;
 
 /// How long a client in the reserve may take to send its request. Health checks send it at once.
 const RESERVE_HEAD: Duration = Duration::from_secs(1);
+
+/// The address of the client, or of the proxy that forwards it. Every request has it as an
+/// extension.
+#[derive(Clone, Copy, Debug)]
+pub struct Peer(pub IpAddr);
 
 /// The time limits for clients.
 #[derive(Clone, Copy, Debug)]
@@ -65,7 +71,14 @@ pub async fn serve(
     let (connections, served) = (TaskTracker::new(), Arc::new(served));
     while let Some((stream, address)) = stop.run_until_cancelled(acceptor.next(&gate)).await {
         if let Some(place) = gate.admit(address.ip()) {
-            connections.spawn(connection(stream, place, served.clone(), stop.clone()));
+            let peer = Peer(address.ip().to_canonical());
+            connections.spawn(connection(
+                stream,
+                peer,
+                place,
+                served.clone(),
+                stop.clone(),
+            ));
         }
     }
     drop(acceptor);
@@ -75,6 +88,7 @@ pub async fn serve(
 
 async fn connection(
     stream: TcpStream,
+    peer: Peer,
     place: Arc<Place>,
     served: Arc<Served>,
     stop: CancellationToken,
@@ -92,12 +106,13 @@ async fn connection(
         () = stop.cancelled() => false,
     };
     if has_begun {
-        Box::pin(requests(stream, place, served, timeouts, stop)).await;
+        Box::pin(requests(stream, peer, place, served, timeouts, stop)).await;
     }
 }
 
 async fn requests(
     stream: TcpStream,
+    peer: Peer,
     place: Arc<Place>,
     served: Arc<Served>,
     timeouts: ClientTimeouts,
@@ -110,6 +125,7 @@ async fn requests(
     };
     let requests = Requests {
         router: TowerToHyperService::new(router.clone()),
+        peer,
         place: place.clone(),
     };
     let stream = TokioIo::new(TimedStream::new(
@@ -165,6 +181,7 @@ impl ClientTimeouts {
 /// The requests of one connection.
 struct Requests {
     router: TowerToHyperService<Router>,
+    peer: Peer,
     place: Arc<Place>,
 }
 
@@ -173,7 +190,8 @@ impl Service<Request<Incoming>> for Requests {
     type Error = Infallible;
     type Future = BoxFuture<'static, Result<Response, Infallible>>;
 
-    fn call(&self, request: Request<Incoming>) -> Self::Future {
+    fn call(&self, mut request: Request<Incoming>) -> Self::Future {
+        request.extensions_mut().insert(self.peer);
         let busy = self.place.set_busy();
         let answer = self.router.call(request);
         Box::pin(async move {

@@ -1,9 +1,10 @@
 //! Accepts bounces: the policy judges each one, and the store records the batch. Every adapter goes
 //! through here. Knows no adapter.
 
+use std::mem;
 use std::time::Duration;
 
-use domain::bounce::Bounce;
+use domain::bounce::{Bounce, Warning};
 use domain::clock::Timestamp;
 use domain::destination::Destination;
 use domain::job::{Head, JobId};
@@ -32,6 +33,8 @@ pub struct Answered {
     pub job: String,
     /// The policy row that judged the bounce.
     pub policy: String,
+    /// What could not be used of the bounce.
+    pub warnings: Vec<Warning>,
 }
 
 impl Accept {
@@ -41,7 +44,11 @@ impl Accept {
     /// # Errors
     /// If the store fails. The call may then be repeated: a bounce that was accepted before is
     /// answered as a duplicate.
-    pub async fn accept(&self, bounces: Vec<Bounce>) -> Result<Vec<Answered>, StoreError> {
+    pub async fn accept(&self, mut bounces: Vec<Bounce>) -> Result<Vec<Answered>, StoreError> {
+        let warnings: Vec<_> = bounces
+            .iter_mut()
+            .map(|bounce| mem::take(&mut bounce.warnings))
+            .collect();
         let domains: Vec<&str> = bounces
             .iter()
             .map(|bounce| bounce.recipient.domain())
@@ -73,12 +80,15 @@ impl Accept {
         for (span, answer) in spans.into_iter().zip(&answers) {
             span.end(word(answer));
         }
-        let answered = |(arrival, answer): (Arrival, Answer)| Answered {
-            answer,
-            job: arrival.job.key(),
-            policy: arrival.head.policy,
-        };
-        Ok(arrivals.into_iter().zip(answers).map(answered).collect())
+        let answered = arrivals.into_iter().zip(answers).zip(warnings);
+        Ok(answered
+            .map(|((arrival, answer), warnings)| Answered {
+                answer,
+                job: arrival.job.key(),
+                policy: arrival.head.policy,
+                warnings,
+            })
+            .collect())
     }
 
     /// Starts a span for each bounce, and puts it into the message in place of the platform's. If
@@ -116,6 +126,7 @@ fn judge(
         reply,
         occurred_at,
         message,
+        warnings: _,
     } = bounce;
     let job = JobId { account, recipient };
     let id = job.key();
@@ -196,6 +207,9 @@ impl Serialize for Answered {
             Answer::Duplicate | Answer::Stale | Answer::Dropped | Answer::Accepted(_) => {}
         }
         wire.serialize_entry("policy", &self.policy)?;
+        if !self.warnings.is_empty() {
+            wire.serialize_entry("warnings", &self.warnings)?;
+        }
         wire.end()
     }
 }

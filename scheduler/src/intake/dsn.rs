@@ -1,23 +1,24 @@
 //! Turns delivery reports into bounces: one for each recipient that failed. The message is
 //! identified by a return path that we signed. Without one it is identified by the original's
-//! envelope id, and without that by its Message-ID.
+//! envelope id, and without that by its Message-ID. Complaints become facts if they are proven.
 
 use std::sync::Arc;
 
 use config::model::Config;
-use domain::account::Account;
+use domain::account::{Account, Accounts};
 use domain::address::Address;
-use domain::bounce::{Bounce, derived_message_id};
+use domain::bounce::{Bounce, Warning, derived_message_id};
 use domain::clock::Timestamp;
+use domain::fact::{Fact, FactKind};
 use domain::job::{JobId, Message};
 use futures::future::try_join_all;
-use reports::report::{Recipient, Report};
+use reports::report::{Feedback, Kind, Recipient, Report};
 use serde_json::{Map, Value, json};
 use signing::return_path::{Token, Verp};
 use store::error::StoreError;
 use store::handle::Store;
 
-use super::accept::{Accept, Answered};
+use super::accept::{Accept, Answered, FactAnswered};
 use super::json::Refusal;
 
 /// How many jobs are looked up at once for one report.
@@ -35,6 +36,8 @@ pub struct Reports {
     verp: Option<Arc<Verp>>,
     /// Whether a report must have been sent to a return path that we signed.
     verp_required: bool,
+    /// The addresses to which only trusted systems send complaints.
+    complaints_to: Arc<[Address]>,
 }
 
 /// What the caller knows about a report, apart from the mail itself.
@@ -44,6 +47,8 @@ pub struct Origin {
     pub account: Account,
     /// The address that the report was sent to, if the caller knows it.
     pub return_path: Option<String>,
+    /// The accounts that the caller may act for.
+    pub accounts: Accounts,
 }
 
 /// The result of one report.
@@ -57,7 +62,10 @@ pub struct ReportAnswer {
 #[derive(Clone, Debug)]
 enum RecipientAnswer {
     Bounce(Answered),
+    Fact(FactAnswered),
     Refused(Refusal),
+    /// A complaint that starts nothing. Contains the reason.
+    NoFact(&'static str),
     /// Nothing failed, so there is no bounce. Contains what the report states instead.
     NoBounce(&'static str),
 }
@@ -70,6 +78,16 @@ impl Reports {
             store,
             verp: config.verp.verp().map(Arc::new),
             verp_required: config.verp.required,
+            complaints_to: config.lmtp.complaints_to.clone().into(),
+        }
+    }
+
+    /// Returns the same reader for what a client does with this token. Events name the token.
+    #[must_use]
+    pub fn on_behalf_of(&self, token: Option<&str>) -> Self {
+        Self {
+            accept: self.accept.on_behalf_of(token),
+            ..self.clone()
         }
     }
 
@@ -81,6 +99,9 @@ impl Reports {
         let Some(verp) = &self.verp else {
             return Ok(());
         };
+        if self.is_for_complaints(Some(address)) {
+            return Ok(());
+        }
         let domain = address.rsplit_once('@').map_or("", |(_, domain)| domain);
         if !domain.eq_ignore_ascii_case(verp.domain()) {
             Err("the domain is not the one of our return paths")
@@ -107,14 +128,17 @@ impl Reports {
         origin: &Origin,
     ) -> Result<ReportAnswer, StoreError> {
         let token = self.token(&report, origin);
+        if report.kind == Kind::Feedback {
+            return self.process_feedback(report, origin, token).await;
+        }
         let account = token
             .as_ref()
             .map_or(&origin.account, |token| &token.account);
         let mut read = Vec::with_capacity(report.recipients.len());
         for recipients in report.recipients.chunks(LOOKUPS) {
-            let each = recipients
-                .iter()
-                .map(|recipient| self.read_recipient(&report, recipient, token.as_ref(), account));
+            let each = recipients.iter().map(|recipient| {
+                self.read_recipient(&report, recipient, token.as_ref(), account, origin)
+            });
             read.extend(try_join_all(each).await?);
         }
         let bounces = read
@@ -142,6 +166,84 @@ impl Reports {
         })
     }
 
+    /// Accepts the complaints and requests to unsubscribe of a feedback report. Anyone can write
+    /// one, so each must be proven: by a return path that we signed for this recipient, or by the
+    /// address that the report came to.
+    async fn process_feedback(
+        &self,
+        report: Report,
+        origin: &Origin,
+        token: Option<Token>,
+    ) -> Result<ReportAnswer, StoreError> {
+        let token = token.or_else(|| {
+            let verp = self.verp.as_ref()?;
+            let mut paths = report.sent_from.iter();
+            paths.find_map(|path| verp.decode(path, self.now()))
+        });
+        let is_trusted = self.is_for_complaints(origin.return_path.as_deref());
+        let mut facts = Vec::new();
+        let mut answers = Vec::with_capacity(report.recipients.len());
+        for recipient in &report.recipients {
+            let address = recipient.address().map(Address::parse);
+            let proven = match (report.feedback, address, &token) {
+                (None, ..) => Err("the report does not ask for anything"),
+                (_, None | Some(Err(_)), _) => Err("the report names no recipient"),
+                (Some(what), Some(Ok(address)), Some(token)) if token.is_for(&address) => {
+                    Ok((what, address, &token.account))
+                }
+                (Some(what), Some(Ok(address)), None) if is_trusted => {
+                    Ok((what, address, &origin.account))
+                }
+                (.., Some(_)) => Err("the return path was not made for this recipient"),
+                (.., None) => Err(
+                    "nothing proves the report: it contains no return path that was signed here, \
+                     and came to no address of intake.lmtp.complaints_to",
+                ),
+            };
+            let answer = match proven {
+                Ok((.., account)) if !origin.accounts.allow(account) => Some(
+                    RecipientAnswer::Refused(Refusal::of_account(account, &origin.accounts)),
+                ),
+                Ok((what, recipient, account)) => {
+                    facts.push(Fact {
+                        account: account.clone(),
+                        recipient,
+                        kind: match what {
+                            Feedback::Complaint => FactKind::Complaint,
+                            Feedback::Unsubscribe => FactKind::Unsubscribe,
+                        },
+                        // The date of a report is by the clock of another machine.
+                        occurred_at: None,
+                        message_id: None,
+                        warnings: Vec::new(),
+                    });
+                    None
+                }
+                Err(why) => Some(RecipientAnswer::NoFact(why)),
+            };
+            answers.push(answer);
+        }
+        let mut answered = self.accept.record_facts_and_wait(facts).await?.into_iter();
+        let mut next_fact = || answered.next().expect("there is one answer per fact");
+        let answers = answers
+            .into_iter()
+            .map(|answer| answer.unwrap_or_else(|| RecipientAnswer::Fact(next_fact())));
+        Ok(ReportAnswer {
+            answers: answers.collect(),
+            report,
+        })
+    }
+
+    /// Whether only trusted systems send complaints to this address.
+    fn is_for_complaints(&self, address: Option<&str>) -> bool {
+        let address = address.and_then(|address| Address::parse(address).ok());
+        let is_one = |address: Address| {
+            let mut trusted = self.complaints_to.iter();
+            trusted.any(|one| one.as_str().eq_ignore_ascii_case(address.as_str()))
+        };
+        address.is_some_and(is_one)
+    }
+
     /// Returns the token of a return path that we signed. It is in an address that the report was
     /// sent to, or in the original's envelope id. `None` if there is none.
     fn token(&self, report: &Report, origin: &Origin) -> Option<Token> {
@@ -160,9 +262,13 @@ impl Reports {
         recipient: &Recipient,
         token: Option<&Token>,
         account: &Account,
+        origin: &Origin,
     ) -> Result<Result<Option<Bounce>, Refusal>, StoreError> {
         if !recipient.has_failed() || recipient.reply.is_success() {
             return Ok(Ok(None));
+        }
+        if !origin.accounts.allow(account) {
+            return Ok(Err(Refusal::of_account(account, &origin.accounts)));
         }
         let address = match self.address(report, recipient, token) {
             Ok(address) => address,
@@ -173,13 +279,8 @@ impl Reports {
             recipient: address,
         };
         let id = self.message_id(report, recipient, token, &job).await?;
-        Ok(Ok(Some(self.bounce(
-            report,
-            recipient,
-            token.is_some(),
-            job,
-            id,
-        ))))
+        let bounce = self.bounce(report, recipient, token.is_some(), job, id);
+        Ok(Ok(Some(bounce)))
     }
 
     /// Returns the recipient of the original mail. With a token, it is the address in the report
@@ -277,6 +378,11 @@ impl Reports {
             .filter(|_| !signed)
             .map(|at| Timestamp::from_ms(at.ms() + LAST_MS_OF_SECOND));
         let occurred_at = written.map(|at| at.min(now));
+        let unreadable = Some(Warning {
+            field: "Date".to_owned(),
+            reason: "is not a date (RFC 5322); the report counts from now".to_owned(),
+        });
+        let warnings = unreadable.filter(|_| report.has_unreadable_date && !signed);
         let message = Message {
             id,
             bounced_at: occurred_at.unwrap_or(now),
@@ -296,6 +402,7 @@ impl Reports {
             reply: recipient.reply.clone(),
             occurred_at,
             message,
+            warnings: warnings.into_iter().collect(),
         }
     }
 
@@ -322,6 +429,10 @@ impl ReportAnswer {
                 });
                 let answer = match answer {
                     RecipientAnswer::Bounce(answered) => answered.to_wire(),
+                    RecipientAnswer::Fact(answered) => answered.to_wire(),
+                    RecipientAnswer::NoFact(why) => {
+                        json!({"answer": report.kind.as_str(), "reason": why})
+                    }
                     RecipientAnswer::Refused(refusal) => refusal.to_wire(),
                     RecipientAnswer::NoBounce(word) => json!({"answer": word}),
                 };
@@ -338,15 +449,20 @@ impl ReportAnswer {
         })
     }
 
-    /// Returns the first refusal if no bounce was accepted. Returns `None` if a bounce was
+    /// Returns the first refusal if no bounce and no fact was accepted. Returns `None` if one was
     /// accepted, or if nothing was refused.
-    pub fn refusal(&self) -> Option<&str> {
-        let is_bounce = |answer: &RecipientAnswer| matches!(answer, RecipientAnswer::Bounce(_));
-        if self.answers.iter().any(is_bounce) {
+    pub fn refusal(&self) -> Option<&Refusal> {
+        let is_accepted = |answer: &RecipientAnswer| {
+            matches!(
+                answer,
+                RecipientAnswer::Bounce(_) | RecipientAnswer::Fact(_)
+            )
+        };
+        if self.answers.iter().any(is_accepted) {
             return None;
         }
         self.answers.iter().find_map(|answer| match answer {
-            RecipientAnswer::Refused(refusal) => Some(refusal.reason.as_str()),
+            RecipientAnswer::Refused(refusal) => Some(refusal),
             _ => None,
         })
     }

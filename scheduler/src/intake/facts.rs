@@ -2,12 +2,14 @@
 //! with the field's name, its value, and what is allowed there. Knows no store.
 
 use domain::account::Account;
+use domain::bounce::derived_message_id;
 use domain::fact::{Fact, FactKind};
 use serde::Deserialize;
 use serde_json::Value;
 
 use super::json::Refusal;
 use super::json::field::{Field, Kind, Text, object};
+use super::json::side_fields::SideFields;
 
 /// All fields that a fact may have.
 const FIELDS: [(&str, Kind); 5] = [
@@ -38,7 +40,22 @@ struct Draft<'i> {
 /// # Errors
 /// If it is wrong. The refusal names the field and what is allowed.
 pub fn read(item: Value) -> Result<Fact, Refusal> {
-    let item = object(item, "a fact", &FIELDS, "")?;
+    read_item(item, false)
+}
+
+/// Reads one fact that an adapter has written from the report of another system. Nobody can correct
+/// such a report. So its time and its message id are left out, with a warning, if they cannot be
+/// read.
+///
+/// # Errors
+/// The same as those of [`read`].
+pub fn read_reported(item: Value) -> Result<Fact, Refusal> {
+    read_item(item, true)
+}
+
+fn read_item(item: Value, is_reported: bool) -> Result<Fact, Refusal> {
+    let (item, warnings) = object(item, "a fact", &FIELDS, "")?;
+    let mut side = SideFields::new(is_reported, warnings);
     let draft = Draft::deserialize(item).map_err(|_| Refusal::whole("the item is not a fact"))?;
     let kinds = || FactKind::ALL.map(FactKind::as_str).join(", ");
     let kind = Field::new("type", draft.kind.as_ref())
@@ -55,14 +72,21 @@ pub fn read(item: Value) -> Result<Fact, Refusal> {
     let account = Field::new("account", draft.account.as_ref())
         .parse(Account::parse)?
         .unwrap_or_default();
-    let occurred_at = Field::new("occurred_at", draft.occurred_at.as_ref()).instant()?;
-    let message_id = Field::new("message_id", draft.message_id.as_ref()).message_id()?;
+    let occurred_at = Field::new("occurred_at", draft.occurred_at.as_ref()).instant();
+    let occurred_at = side.read_reported(occurred_at)?;
+    let message_id = Field::new("message_id", draft.message_id.as_ref());
+    let message_id = match side.read_reported(message_id.message_id())? {
+        // A delivery of an unknown message must not end the jobs of all the others.
+        None => message_id.raw().map(|raw| derived_message_id(&[raw])),
+        id => id,
+    };
     Ok(Fact {
         account,
         recipient,
         kind,
         occurred_at,
         message_id,
+        warnings: side.into_warnings(),
     })
 }
 

@@ -16,11 +16,14 @@ use serde_json::{Map, Value};
 mod content;
 pub(super) mod field;
 mod refusal;
+pub(super) mod side_fields;
 pub(crate) mod unique;
 
 use content::content;
+pub(super) use field::TEXT_MAX;
 use field::{Field, Kind, Text, object};
 pub use refusal::Refusal;
+use side_fields::SideFields;
 use unique::Parsed;
 
 /// How large a bounce's metadata may be, in bytes of JSON.
@@ -28,7 +31,7 @@ const METADATA_MAX: usize = 4 << 10;
 
 /// How deep a bounce's metadata may be nested. Events contain the metadata at a greater depth, and
 /// JSON is read only to a depth of 127.
-pub(super) const METADATA_DEPTH_MAX: usize = 32;
+const METADATA_DEPTH_MAX: usize = 32;
 
 /// All fields that a bounce may have.
 const FIELDS: [(&str, Kind); 14] = [
@@ -40,12 +43,12 @@ const FIELDS: [(&str, Kind); 14] = [
     ("account", Kind::Text),
     ("stream", Kind::Text),
     ("route", Kind::Text),
-    ("envelope_from", Kind::Text),
+    ("envelope_from", Kind::SideText),
     ("content", Kind::Any),
     ("expires_at", Kind::Text),
-    ("remote_mta", Kind::Text),
-    ("traceparent", Kind::Text),
-    ("metadata", Kind::Object),
+    ("remote_mta", Kind::SideText),
+    ("traceparent", Kind::SideText),
+    ("metadata", Kind::SideObject),
 ];
 
 /// Reads the bounces that a scheduler accepts: their inline content is bounded, and their routes
@@ -115,7 +118,8 @@ impl Reader {
         if text.trim_ascii_start().first() == Some(&b'{')
             && let Ok(draft) = serde_json::from_slice::<Draft<'_>>(text)
         {
-            return self.check_route(draft.bounce(now, self.inline_max)?);
+            let side = SideFields::new(false, Vec::new());
+            return self.check_route(draft.bounce(now, self.inline_max, side)?);
         }
         self.read(Parsed::read(text)?, now)
     }
@@ -139,18 +143,42 @@ impl Reader {
 }
 
 /// Reads one bounce, with any route. Without `occurred_at` it counts as bounced at `now`.
-/// `inline_max` bounds inline content in bytes.
+/// `inline_max` bounds inline content in bytes. A side field that cannot be used is left out, with
+/// a warning.
 ///
 /// # Errors
 /// If it is wrong. The refusal names the field and what is allowed.
 pub fn read(item: Value, now: Timestamp, inline_max: usize) -> Result<Bounce, Refusal> {
-    let item = object(item, "a bounce", &FIELDS, "put it into metadata, or ")?;
+    read_item(item, now, inline_max, false)
+}
+
+/// Reads one bounce that an adapter has written from the report of another system, without content.
+/// Nobody can correct such a report. So its time and its message id are side fields too.
+///
+/// # Errors
+/// The same as those of [`read`].
+pub fn read_reported(item: Value, now: Timestamp) -> Result<Bounce, Refusal> {
+    read_item(item, now, 0, true)
+}
+
+fn read_item(
+    item: Value,
+    now: Timestamp,
+    inline_max: usize,
+    is_reported: bool,
+) -> Result<Bounce, Refusal> {
+    let (item, warnings) = object(item, "a bounce", &FIELDS, "put it into metadata, or ")?;
     let draft = Draft::deserialize(item).map_err(|_| Refusal::whole("the item is not a bounce"))?;
-    draft.bounce(now, inline_max)
+    draft.bounce(now, inline_max, SideFields::new(is_reported, warnings))
 }
 
 impl Draft<'_> {
-    fn bounce(self, now: Timestamp, inline_max: usize) -> Result<Bounce, Refusal> {
+    fn bounce(
+        self,
+        now: Timestamp,
+        inline_max: usize,
+        mut side: SideFields,
+    ) -> Result<Bounce, Refusal> {
         let content = content(self.content, inline_max)?;
         let recipient = Field::new("recipient", self.recipient.as_ref());
         let recipient = recipient
@@ -163,14 +191,17 @@ impl Draft<'_> {
             Field::new("reply", self.reply.as_ref()),
             Field::new("status", self.status.as_ref()),
         )?;
-        let occurred_at = Field::new("occurred_at", self.occurred_at.as_ref()).instant()?;
+        let occurred_at = Field::new("occurred_at", self.occurred_at.as_ref()).instant();
+        let occurred_at = side.read_reported(occurred_at)?;
         let envelope_from = Field::new("envelope_from", self.envelope_from.as_ref());
-        let envelope_from = match envelope_from.text()? {
-            None | Some("" | "<>") => None,
-            Some(_) => envelope_from.address()?,
-        };
-        let metadata = metadata(self.metadata)?;
-        let id = match Field::new("message_id", self.message_id.as_ref()).message_id()? {
+        let envelope_from = side.read(match envelope_from.text() {
+            Ok(None | Some("" | "<>")) => Ok(None),
+            Ok(Some(_)) => envelope_from.address(),
+            Err(refusal) => Err(refusal),
+        });
+        let metadata = side.read(metadata(self.metadata));
+        let id = Field::new("message_id", self.message_id.as_ref());
+        let id = match side.read_reported(id.message_id())? {
             Some(id) => id,
             None => {
                 let inline = match &content {
@@ -180,7 +211,9 @@ impl Draft<'_> {
                     None => "",
                 };
                 let occurred = occurred_at.map(|at| at.to_string()).unwrap_or_default();
-                derived_message_id(&[account.as_str(), recipient.as_str(), &occurred, inline])
+                let mut distinct = vec![account.as_str(), recipient.as_str(), &occurred, inline];
+                distinct.extend(self.message_id.as_ref().map(Text::as_str));
+                derived_message_id(&distinct)
             }
         };
         let message = Message {
@@ -194,9 +227,10 @@ impl Draft<'_> {
                 .instant()?
                 .map(ExpiresAt),
             content,
-            remote_mta: Field::new("remote_mta", self.remote_mta.as_ref()).owned()?,
-            traceparent: Field::new("traceparent", self.traceparent.as_ref()).traceparent()?,
-            metadata,
+            remote_mta: side.read(Field::new("remote_mta", self.remote_mta.as_ref()).host()),
+            traceparent: side
+                .read(Field::new("traceparent", self.traceparent.as_ref()).traceparent()),
+            metadata: metadata.unwrap_or_default(),
         };
         Ok(Bounce {
             account,
@@ -204,6 +238,7 @@ impl Draft<'_> {
             reply,
             occurred_at,
             message,
+            warnings: side.into_warnings(),
         })
     }
 }
@@ -241,9 +276,9 @@ fn reply(reply: Field<'_>, status: Field<'_>) -> Result<Reply, Refusal> {
     Ok(read)
 }
 
-fn metadata(map: Option<Map<String, Value>>) -> Result<Map<String, Value>, Refusal> {
+fn metadata(map: Option<Map<String, Value>>) -> Result<Option<Map<String, Value>>, Refusal> {
     let Some(map) = map else {
-        return Ok(Map::new());
+        return Ok(None);
     };
     let mut counter = BoundedCounter { left: METADATA_MAX };
     let reason = if serde_json::to_writer(&mut counter, &map).is_err() {
@@ -254,7 +289,7 @@ fn metadata(map: Option<Map<String, Value>>) -> Result<Map<String, Value>, Refus
     {
         format!("is nested more than {METADATA_DEPTH_MAX} deep")
     } else {
-        return Ok(map);
+        return Ok(Some(map));
     };
     Err(Refusal::of_field(
         "metadata",
@@ -264,7 +299,7 @@ fn metadata(map: Option<Map<String, Value>>) -> Result<Map<String, Value>, Refus
 }
 
 /// Whether a value has more than `levels` levels of arrays and objects.
-pub(super) fn is_deeper(value: &Value, levels: usize) -> bool {
+fn is_deeper(value: &Value, levels: usize) -> bool {
     let inner = |value: &Value| is_deeper(value, levels - 1);
     match value {
         Value::Array(items) => levels == 0 || items.iter().any(inner),
@@ -390,7 +425,6 @@ mod tests {
             (ok("message_id", json!("x".repeat(999))), "message_id"),
             (ok("occurred_at", json!("yesterday")), "occurred_at"),
             (ok("account", json!("a/b")), "account"),
-            (ok("envelope_from", json!("nobody")), "envelope_from"),
             (ok("content", json!("text")), "content"),
             (
                 ok("content", json!({"inline": "x".repeat(17)})),
@@ -403,17 +437,88 @@ mod tests {
                 "content.url",
             ),
             (ok("content", json!({"url": 1})), "content.url"),
-            (ok("traceparent", json!("00-1-2-3")), "traceparent"),
-            (ok("metadata", json!([1])), "metadata"),
-            (ok("metadata", json!({"k": "x".repeat(5_000)})), "metadata"),
-            (
-                ok("metadata", json!({"k": nested(METADATA_DEPTH_MAX)})),
-                "metadata",
-            ),
             (ok("recipent", json!("jo@example.com")), "recipent"),
         ] {
             let (named, reason) = refused(item.clone());
             assert_eq!(named, field, "{item}: {reason}");
+        }
+    }
+
+    #[test]
+    fn a_side_field_that_cannot_be_used_is_left_out_with_a_warning() {
+        for (field, value) in [
+            ("envelope_from", json!("nobody")),
+            ("envelope_from", json!("a@b@example.org")),
+            ("envelope_from", json!("news\r\n@example.org")),
+            ("envelope_from", json!("x".repeat(2_000))),
+            ("envelope_from", json!(7)),
+            ("remote_mta", json!("mx\u{7}")),
+            ("remote_mta", json!("m".repeat(256))),
+            ("remote_mta", json!({})),
+            ("traceparent", json!("")),
+            ("traceparent", json!("00-1-2-3")),
+            (
+                "traceparent",
+                json!("ff-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"),
+            ),
+            (
+                "traceparent",
+                json!("00-00000000000000000000000000000000-b7ad6b7169203331-01"),
+            ),
+            (
+                "traceparent",
+                json!("00-0AF7651916CD43DD8448EB211C80319C-b7ad6b7169203331-01"),
+            ),
+            ("traceparent", json!(7)),
+            ("metadata", json!([1])),
+            ("metadata", json!({"k": "x".repeat(5_000)})),
+            ("metadata", json!({"k": nested(METADATA_DEPTH_MAX)})),
+        ] {
+            let mut item = json!({"recipient": "jo@example.com", "reply": "452 full"});
+            item[field] = value;
+            let text = item.to_string();
+            let bounce = read(item, NOW, 16).unwrap_or_else(|why| panic!("{text}: {why:?}"));
+            let message = &bounce.message;
+            assert!(
+                message.envelope_from.is_none()
+                    && message.remote_mta.is_none()
+                    && message.traceparent.is_none()
+                    && message.metadata.is_empty(),
+                "{text}"
+            );
+            let [warning] = &bounce.warnings[..] else {
+                panic!("{text}: {:?}", bounce.warnings)
+            };
+            assert_eq!(warning.field, field, "{text}");
+        }
+    }
+
+    #[test]
+    fn a_traceparent_of_a_later_version_is_passed_on_as_version_00() {
+        let version_00 = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01";
+        let later = format!("01{}-more", &version_00[2..]);
+        let item =
+            json!({"recipient": "jo@example.com", "reply": "452 full", "traceparent": later});
+        let bounce = read(item, NOW, 0).unwrap();
+        assert_eq!(bounce.message.traceparent.as_deref(), Some(version_00));
+        assert_eq!(bounce.warnings, []);
+    }
+
+    #[test]
+    fn the_report_of_another_system_is_of_use_without_a_readable_time_and_message_id() {
+        for (field, value) in [
+            ("occurred_at", json!("yesterday")),
+            ("message_id", json!("a\nb")),
+            ("message_id", json!("x".repeat(999))),
+            ("message_id", json!("<\u{fffd}@example.org>")),
+        ] {
+            let mut item = json!({"recipient": "jo@example.com", "reply": "452 full"});
+            item[field] = value;
+            assert_eq!(refused(item.clone()).0, field);
+            let bounce = read_reported(item, NOW).unwrap();
+            assert_eq!(bounce.message.bounced_at, NOW);
+            assert!(bounce.message.id.starts_with("derived-"));
+            assert_eq!(bounce.warnings[0].field, field);
         }
     }
 
@@ -519,7 +624,16 @@ mod tests {
             let refusal = read(&format!("{full},{fields}}}")).unwrap_err();
             assert_eq!(refusal.field.as_deref(), Some(repeated), "{fields}");
         }
-        for broken in ["{", "", "{}{}", "{\"recipient\":\"\\ud800@example.com\"}"] {
+        let half = r#"{"recipient":"jo@example.com","reply":"452 full \ud83d""#;
+        let reply = read(&format!("{half}}}")).unwrap().reply.to_string();
+        assert_eq!(reply, "452 full \u{fffd}");
+        let not_the_address = r#"{"recipient":"\ud800@example.com","reply":"452 full"}"#;
+        assert_eq!(
+            read(not_the_address).unwrap_err().field.as_deref(),
+            Some("recipient")
+        );
+        let not_the_mail = format!("{half},\"content\":{{\"inline\":\"Subject: x\"}}}}");
+        for broken in ["{", "", "{}{}", &not_the_mail] {
             assert!(
                 read(broken).unwrap_err().reason.contains("not JSON"),
                 "{broken}"

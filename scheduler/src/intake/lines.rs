@@ -3,6 +3,9 @@
 
 use bytes::{Buf, Bytes, BytesMut};
 
+/// The mark that some programs write before UTF-8. It is no part of the first line.
+const BYTE_ORDER_MARK: &[u8] = b"\xef\xbb\xbf";
+
 /// A line of input, with its number. The first line is 1. Blank lines are counted, but left out.
 pub type Numbered = (u64, Line);
 
@@ -57,8 +60,11 @@ impl Lines {
 
     /// Ends the input. Calls `line` with the last line if it had no line end.
     pub fn finish(&mut self, mut line: impl FnMut(Numbered)) {
-        let held = self.held.split();
+        let mut held = self.held.split();
         self.number += 1;
+        if self.number == 1 && held.starts_with(BYTE_ORDER_MARK) {
+            held.advance(BYTE_ORDER_MARK.len());
+        }
         if std::mem::take(&mut self.skipping) {
             line((self.number, Line::TooLong));
         } else if !held.iter().all(u8::is_ascii_whitespace) {
@@ -79,6 +85,15 @@ impl Lines {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_byte_order_mark_is_no_part_of_the_first_line() {
+        let mut found = Vec::new();
+        let mut lines = Lines::new(8);
+        lines.push(b"\xef\xbb\xbfone\n\xef\xbb\xbf\n", |line| found.push(line));
+        let whole = |text: &'static [u8]| Line::Whole(Bytes::from_static(text));
+        assert_eq!(found, [(1, whole(b"one")), (2, whole(b"\xef\xbb\xbf"))]);
+    }
 
     #[test]
     fn lines_are_the_same_however_the_bytes_arrive() {

@@ -1,7 +1,6 @@
 //! Logs of mail systems as a source of bounces. Each adapter reads one line at a time, and returns
 //! bounces in the wire format. Knows nothing of files or of the store.
 
-use chrono::{DateTime, SecondsFormat};
 use serde_json::Value;
 
 pub mod kumomta;
@@ -12,11 +11,7 @@ pub trait LogReader: Send {
     /// Returns the bounces that this line reports, in the wire format. Most lines report none.
     ///
     /// # Errors
-    /// If the line does not belong to a log of this kind. The text explains what was expected.
+    /// If the line does not belong to a log of this kind, or may report a bounce but is not
+    /// understood. The text explains what was expected.
     fn bounces(&mut self, line: &str) -> Result<Vec<Value>, String>;
-}
-
-/// Returns an instant in the wire format, or `None` if it is out of range.
-fn instant(ms: i64) -> Option<String> {
-    Some(DateTime::from_timestamp_millis(ms)?.to_rfc3339_opts(SecondsFormat::Millis, true))
 }

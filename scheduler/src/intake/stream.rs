@@ -2,6 +2,7 @@
 //! leaves the stream only when the store has its bounce, or when it was put aside because it is no
 //! bounce.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use domain::bounce::Bounce;
@@ -14,7 +15,7 @@ use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
-use super::accept::Accept;
+use super::accept::{Accept, Answered};
 use super::json::unique::{Parsed, repeated};
 use super::json::{Reader, Refusal};
 
@@ -206,7 +207,8 @@ impl StreamReader {
                 self.put_aside(&readable[0], &err.to_string()).await
             }
             Err(err) => Err(err),
-            Ok(_) => {
+            Ok(answers) => {
+                log_warnings(&answers);
                 let ids: Vec<String> = readable.into_iter().map(|entry| entry.id).collect();
                 self.store.finish_intake(&ids).await
             }
@@ -278,5 +280,22 @@ impl StreamReader {
         self.store
             .finish_intake(std::slice::from_ref(&entry.id))
             .await
+    }
+}
+
+/// Logs which fields of entries could not be used. Nobody reads the answers to entries.
+fn log_warnings(answers: &[Answered]) {
+    let warned = answers
+        .iter()
+        .filter(|answered| !answered.warnings.is_empty());
+    let count = warned.clone().count();
+    if count > 0 {
+        let names = warned.flat_map(|answered| &answered.warnings);
+        let fields: BTreeSet<&str> = names.map(|warning| warning.field.as_str()).collect();
+        tracing::warn!(
+            count,
+            ?fields,
+            "bounces of the intake stream have fields that could not be used"
+        );
     }
 }

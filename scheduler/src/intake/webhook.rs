@@ -16,7 +16,7 @@ mod draft;
 mod event;
 pub mod fetch;
 mod form;
-mod kumomta;
+pub(super) mod kumomta;
 mod mail_service;
 mod mail_services;
 mod mailgun;

@@ -40,6 +40,13 @@ fn why_invalid(expression: &str) -> String {
              weekday, and a year may follow"
         );
     }
+    if fields == 5 {
+        return format!(
+            "{expression:?} has 5 fields; 6 are needed, the first is seconds: put 0 before it, \
+             as in \"0 {}\"",
+            expression.trim()
+        );
+    }
     let noun = if fields == 1 { "field" } else { "fields" };
     format!(
         "{expression:?} has {fields} {noun}; 6 are needed, the first is seconds (second minute \

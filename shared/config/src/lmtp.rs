@@ -4,6 +4,7 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use domain::account::Account;
+use domain::address::Address;
 use typed_toml::section::Section;
 use typed_toml::set::{DAY, SECOND, set, set_number};
 
@@ -16,6 +17,8 @@ pub struct Lmtp {
     pub host: String,
     /// The account of reports whose return path does not name one.
     pub account: Account,
+    /// The addresses to which only trusted systems send complaints.
+    pub complaints_to: Vec<Address>,
     /// The maximum size of a message, in bytes.
     pub message_max: usize,
     /// How many recipients a message may have.
@@ -50,6 +53,16 @@ impl Lmtp {
                 Ok(account) => self.account = account,
                 Err(why) => section.fault("account", why.to_string()),
             }
+        }
+        if section.has("complaints_to") {
+            let mut addresses = Vec::new();
+            for text in section.texts("complaints_to") {
+                match Address::parse(text) {
+                    Ok(address) => addresses.push(address),
+                    Err(why) => section.fault("complaints_to", why.to_string()),
+                }
+            }
+            self.complaints_to = addresses;
         }
         set(
             &mut self.message_max,

@@ -238,7 +238,7 @@ impl Worker {
             section.duration("grace", Duration::ZERO..=DAY),
         );
         set(&mut self.route, section.text("route").map(str::to_owned));
-        read_address(&mut self.listen, section, "127.0.0.1:8026");
+        read_address(&mut self.listen, section, "127.0.0.1:8027");
         if section.has("http_hosts") {
             self.http_hosts = HostRule::read_all(section, "http_hosts");
         }

@@ -1,6 +1,7 @@
 //! A bounce: a fact from outside. This message to this recipient failed with this reply, at this
 //! time.
 
+use serde::Serialize;
 use xxhash_rust::xxh3::xxh3_128;
 
 use crate::account::Account;
@@ -22,6 +23,17 @@ pub struct Bounce {
     pub occurred_at: Option<Timestamp>,
     /// The message that waits to be sent again.
     pub message: Message,
+    /// What could not be used of the report, for the answer to it.
+    pub warnings: Vec<Warning>,
+}
+
+/// A field of a bounce or fact that could not be used, and was left out.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Warning {
+    /// The name of the field.
+    pub field: String,
+    /// What is wrong with it. It does not contain the value.
+    pub reason: String,
 }
 
 impl Bounce {

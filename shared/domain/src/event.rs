@@ -200,6 +200,9 @@ pub struct Event {
     /// The metadata that the platform sent with the message.
     #[serde(default, skip_serializing_if = "Map::is_empty")]
     pub metadata: Map<String, Value>,
+    /// The name of the token with which a client or an operator caused it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub by: Option<Arc<str>>,
     /// The end of the state that begins, such as `unavailable` or a hold. Written by the scripts.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub until: Option<i64>,
@@ -306,6 +309,7 @@ impl Event {
             standing: None,
             reason: None,
             metadata: Map::new(),
+            by: None,
             until: None,
             limits: None,
             due: None,

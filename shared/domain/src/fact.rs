@@ -3,6 +3,7 @@
 
 use crate::account::Account;
 use crate::address::Address;
+use crate::bounce::Warning;
 use crate::clock::Timestamp;
 use crate::job::JobId;
 
@@ -19,6 +20,8 @@ pub struct Fact {
     pub occurred_at: Option<Timestamp>,
     /// The message that the fact is about, if it is about a single message.
     pub message_id: Option<String>,
+    /// What could not be used of the report, for the answer to it.
+    pub warnings: Vec<Warning>,
 }
 
 /// The kinds of fact.

@@ -6,7 +6,7 @@
 //! ```text
 //! record  = head *( LF message )
 //! head    = {"v":1,"d":destination,"a":attempt,["s":status,]"p":row,"c":ms,["o":true,]
-//!            "h":[failed,…]}
+//!            ["t":traceparent,]"h":[failed,…]}
 //! failed  = {"a":attempt,"t":ms,"r":reply[,"p":traceparent]}
 //! message = {"i":id,"b":ms,[accepted,]…}          what follows is read by Rust only
 //! accepted = "y":{"a":attempt,"t":ms,"u":ms,"k":serial}
@@ -125,6 +125,10 @@ pub struct Head {
     /// count.
     #[serde(rename = "o", default, skip_serializing_if = "std::ops::Not::not")]
     pub held: bool,
+    /// The span of the last attempt (W3C Trace Context), if it was sent to a collector and the
+    /// history does not have that attempt: it was interrupted, or a relay accepted its message.
+    #[serde(rename = "t", default, skip_serializing_if = "Option::is_none")]
+    pub last_span: Option<String>,
     /// The last failed attempts, oldest first.
     #[serde(rename = "h")]
     pub history: Vec<FailedAttempt>,
@@ -332,6 +336,7 @@ impl Head {
             policy: policy.to_owned(),
             created: now,
             held: false,
+            last_span: None,
             history: Vec::with_capacity(1),
         };
         head.record_failed_attempt(0, &reply.to_string(), bounced_at);
@@ -367,6 +372,12 @@ impl Head {
             reply: reply[..end].to_owned(),
             traceparent: None,
         });
+    }
+
+    /// Returns the span of the last attempt (W3C Trace Context), if it was sent to a collector.
+    pub fn previous_span(&self) -> Option<&str> {
+        let in_history = || self.history.last()?.traceparent.as_deref();
+        self.last_span.as_deref().or_else(in_history)
     }
 
     /// Returns the head's line of the record, without a line end.

@@ -44,6 +44,10 @@ pub struct Transcript {
     /// The peer's IP address and port.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub address: String,
+    /// The peer's port, also if no connection was made; 0 if no host was found. Events do not carry
+    /// it.
+    #[serde(skip)]
+    pub port: u16,
     /// The version of TLS; absent if the conversation was not encrypted.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub tls: Option<String>,
@@ -95,6 +99,7 @@ impl Default for Transcript {
             phase: Phase::Lookup,
             host: String::new(),
             address: String::new(),
+            port: 0,
             tls: None,
             reused: false,
             unknown: false,

@@ -237,9 +237,9 @@ fn read_row(mut section: Section<'_, '_>, defaults: &Defaults) -> Option<Row> {
     }
     let end = section.choice("final", &FINALS);
     let declared_class = section.choice("class", &CLASSES);
-    for (key, missing) in [("scope", scope.is_none()), ("final", end.is_none())] {
-        if missing {
-            section.fault(key, format!("every row needs a valid {key}"));
+    for key in ["scope", "final"] {
+        if !section.has(key) {
+            section.fault(key, format!("every row needs a {key}"));
         }
     }
     section.finish();
@@ -470,7 +470,6 @@ mod tests {
                 "row.a.scope",
                 "row.a.delays",
                 "row.a.class",
-                "row.a.scope",
                 "row.a.final",
                 "row.a.colour",
                 "row.#2.name"

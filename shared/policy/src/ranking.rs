@@ -4,6 +4,7 @@
 use classify::reason::{REASONS, Reason};
 use domain::reply::Reply;
 use domain::status::pattern::StatusPattern;
+use domain::status::{EnhancedStatus, StatusClass};
 
 use crate::row::{FailedMail, Row};
 
@@ -16,10 +17,32 @@ struct Entry {
     row: usize,
 }
 
-/// The entries of all rows, the most specific first. The first list is for replies without a
-/// reason, the others for each reason in turn.
+/// The entries of all rows, the most specific first. The first lists are for replies without a
+/// reason, the others for each reason in turn: one list for each of [`KINDS`].
 #[derive(Clone, Debug)]
-pub(crate) struct Ranking(Vec<Vec<Entry>>);
+pub(crate) struct Ranking(Vec<[Vec<Entry>; KINDS.len()]>);
+
+/// The kinds of replies that have lists of their own, so that fewer patterns are compared: without
+/// a status, and with a status of each class.
+const KINDS: [Option<StatusClass>; 4] = [
+    None,
+    Some(StatusClass::Success),
+    Some(StatusClass::Transient),
+    Some(StatusClass::Permanent),
+];
+
+/// Whether a pattern can match a reply of this kind.
+fn can_match(pattern: &StatusPattern, kind: Option<StatusClass>) -> bool {
+    match *pattern {
+        StatusPattern::Any => true,
+        StatusPattern::Bare | StatusPattern::Code(_) => kind.is_none(),
+        StatusPattern::Class(class) => kind.is_none_or(|kind| kind == class),
+        StatusPattern::Subject(class, _) | StatusPattern::Details(class, ..) => kind == Some(class),
+        StatusPattern::Exact(status) | StatusPattern::Both(_, status) => {
+            kind == Some(status.class())
+        }
+    }
+}
 
 impl Ranking {
     pub(crate) fn new(rows: &[Row]) -> Self {
@@ -53,11 +76,17 @@ impl Ranking {
             let may_match = |row: &Row| {
                 row.reason.is_empty() || reason.is_some_and(|reason| row.reason.contains(&reason))
             };
-            ranked
+            let entries: Vec<&Entry> = ranked
                 .iter()
                 .filter(|entry| may_match(&rows[entry.row]))
-                .cloned()
-                .collect()
+                .collect();
+            KINDS.map(|kind| {
+                let entries = entries.iter().copied();
+                entries
+                    .filter(|entry| can_match(&entry.status, kind))
+                    .cloned()
+                    .collect()
+            })
         };
         let reasons = REASONS.iter().map(|(_, reason)| Some(*reason));
         let lists = std::iter::once(None).chain(reasons).map(entries_for);
@@ -74,7 +103,9 @@ impl Ranking {
         mail: FailedMail<'_>,
     ) -> Option<usize> {
         // List 0 is for no reason. The others are in the order of the declaration of [`Reason`].
-        let entries = self.0.get(reason.map_or(0, |reason| reason as usize + 1))?;
+        let lists = self.0.get(reason.map_or(0, |reason| reason as usize + 1))?;
+        let class = reply.status.map(EnhancedStatus::class);
+        let entries = &lists[KINDS.iter().position(|kind| *kind == class)?];
         let found = entries
             .iter()
             .find(|entry| entry.status.matches(reply) && rows[entry.row].is_for(reply, mail))?;

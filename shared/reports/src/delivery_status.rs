@@ -23,6 +23,13 @@ const MAX_WITHOUT_DIAGNOSTIC: usize = 16;
 /// than this.
 const MAX_FIELDS: usize = 64;
 
+/// Words in the names of extension fields that contain a reply. In other fields a reply must follow
+/// the type `smtp;`.
+const REPLY_FIELDS: [&str; 6] = ["reply", "response", "reason", "diagnostic", "error", "info"];
+
+/// How many extension fields of a recipient are searched for a reply.
+const MAX_EXTENSIONS: usize = 16;
+
 /// How long a mail system must have tried for its last temporary refusal to count as permanent. Our
 /// own schedule for a user who is unknown for now takes as long.
 const TRIED_LONG: Duration = Duration::from_secs(4 * 86_400);
@@ -153,6 +160,13 @@ fn recipient(group: &Group) -> Recipient {
         .unwrap_or_else(|| Action::from_status(status));
     let diagnostic = group.all("diagnostic-code").next().unwrap_or_default();
     let mut reply = Reply::parse(diagnostic);
+    let elsewhere = Some(group)
+        .filter(|_| reply.code.is_none() && !reply.text.contains(char::is_alphabetic))
+        .and_then(in_extension);
+    let diagnostic = elsewhere.unwrap_or(diagnostic);
+    if elsewhere.is_some() {
+        reply = Reply::parse(diagnostic);
+    }
     reply.status = effective_status(status, &reply, diagnostic);
     if reply.text.is_empty() {
         reply.text = comment(group.get("status").unwrap_or_default()).to_owned();
@@ -172,6 +186,29 @@ fn recipient(group: &Group) -> Recipient {
         reply,
         remote_mta: group.name("remote-mta"),
     }
+}
+
+/// Returns the reply that an extension field quotes, such as
+/// `X-Supplementary-Info: <mx #5.0.0 smtp; 550 no>`. Some mail systems write no diagnostic code, or
+/// one without a word. `None` if no extension field contains a code of a failure.
+fn in_extension(group: &Group) -> Option<&str> {
+    let extensions = group.0.iter().filter(|field| field.name.starts_with("x-"));
+    let quoted = extensions.filter_map(|field| {
+        let is_for_replies = REPLY_FIELDS.iter().any(|word| field.name.contains(word));
+        let value = field.value.trim();
+        let value = value
+            .strip_prefix('<')
+            .and_then(|inner| inner.strip_suffix('>'))
+            .unwrap_or(value);
+        let after_type = value
+            .match_indices(';')
+            .map(|(at, _)| value.split_at(at))
+            .find(|(before, _)| before.to_ascii_lowercase().ends_with("smtp"))
+            .map(|(_, after)| after[1..].trim());
+        after_type.or(Some(value).filter(|_| is_for_replies))
+    });
+    let mut quoted = quoted.take(MAX_EXTENSIONS);
+    quoted.find(|text| Reply::parse(text).code.is_some_and(|code| code >= 400))
 }
 
 /// If the last refusal was temporary, adds the note to the reply that the mail system had tried for
@@ -319,6 +356,36 @@ mod tests {
 
     fn report(fields: &str) -> Report {
         from_fields(fields, None).unwrap()
+    }
+
+    #[test]
+    fn a_reply_in_an_extension_field_is_read_if_the_diagnostic_code_has_none() {
+        let fields = "Final-Recipient: rfc822; jo@example.com\nAction: failed\nStatus: 5.0.0\n";
+        for (more, expected) in [
+            (
+                "X-Supplementary-Info: <192.0.2.9 #5.0.0 smtp; 550 \"Unknown User\">",
+                "550 5.0.0 \"Unknown User\"",
+            ),
+            (
+                "X-Supplementary-Info: < #5.1.1 smtp;550 5.1.1 nobody>",
+                "550 5.1.1 nobody",
+            ),
+            ("X-Remote-Reply: 552 5.2.2 full", "552 5.2.2 full"),
+            ("X-Last: SMTP; 552 full", "552 5.0.0 full"),
+            (
+                "Diagnostic-Code: smtp; 5.0.0\nX-Reply: 552 full",
+                "552 5.0.0 full",
+            ),
+            (
+                "Diagnostic-Code: smtp; 550 nobody\nX-Reply: 552 full",
+                "550 5.0.0 nobody",
+            ),
+            ("X-Display-Name: 550 Lane\nX-Trace: <250 ok>", "5.0.0"),
+            ("X-Trace: <250 ok>\nX-Category: bad-mailbox", "5.0.0"),
+        ] {
+            let report = report(&format!("{fields}{more}\n"));
+            assert_eq!(report.recipients[0].reply.to_string(), expected, "{more}");
+        }
     }
 
     #[test]

@@ -7,7 +7,7 @@ use serde_json::Value;
 use crate::bounded::{name, on_one_line};
 use crate::bounds::{MAX_DIAGNOSTIC, MAX_RECIPIENTS};
 use crate::mime::Mail;
-use crate::report::{Action, Kind, Recipient, Report, without_success};
+use crate::report::{Action, Feedback, Kind, Recipient, Report, without_success};
 
 /// Reads such a notice. Returns `None` if the message is not one.
 pub(crate) fn read(mail: &Mail<'_>) -> Option<Report> {
@@ -44,8 +44,10 @@ pub(crate) fn read(mail: &Mail<'_>) -> Option<Report> {
         "Complaint" => {
             let named = |to: &Value| Some(Recipient::named(Some(to["emailAddress"].as_str()?)));
             let recipients = read_each(&notice["complaint"]["complainedRecipients"], named);
+            let is_spam = notice["complaint"]["complaintFeedbackType"] != "not-spam";
             Report {
                 kind: Kind::Feedback,
+                feedback: is_spam.then_some(Feedback::Complaint),
                 recipients,
                 ..Report::default()
             }

@@ -22,6 +22,13 @@ pub(crate) fn message_id(mail: &Mail<'_>) -> Option<String> {
         .and_then(|id| name(id.trim_matches(['<', '>', ' '])))
 }
 
+/// Returns the return path of the original, as the system that delivered it recorded it.
+pub(crate) fn return_path(mail: &Mail<'_>) -> Option<String> {
+    let head = head(mail)?;
+    let path = head.get("return-path")?.trim_matches(['<', '>', ' ']);
+    (!path.is_empty()).then(|| path.to_owned())
+}
+
 /// Returns the addresses in the `To` field of the original.
 pub(crate) fn recipients(mail: &Mail<'_>) -> Vec<String> {
     head(mail)

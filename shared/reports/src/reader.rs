@@ -36,6 +36,8 @@ impl Report {
         }
         report.delivered_to = original::delivered_to(&mail);
         report.dated = mail.date();
+        report.has_unreadable_date =
+            report.dated.is_none() && mail.header("Date").is_some_and(|date| !date.is_empty());
         report
     }
 }

@@ -22,9 +22,17 @@ pub struct Report {
     pub original_to: Vec<String>,
     /// The addresses that the report itself was delivered to, from its header fields.
     pub delivered_to: Vec<String>,
+    /// What a feedback report asks for. `None` if the report is none, or asks for nothing: it may
+    /// state that a message is no spam.
+    pub feedback: Option<Feedback>,
+    /// The return paths of the original that the report names: `Original-Mail-From`, and the
+    /// `Return-Path` of the returned mail.
+    pub sent_from: Vec<String>,
     /// When the report was written, by its own date. If a person forwarded it, the date comes from
     /// the forwarded text.
     pub dated: Option<Timestamp>,
+    /// Whether the report has a date that cannot be read.
+    pub has_unreadable_date: bool,
 }
 
 /// The kind of a report. If it has several recipients, the worst result counts.
@@ -48,6 +56,15 @@ pub enum Kind {
     /// The message is not a report.
     #[default]
     None,
+}
+
+/// What a recipient asks for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Feedback {
+    /// The mail was reported as unwanted.
+    Complaint,
+    /// The recipient wants no more of this mail.
+    Unsubscribe,
 }
 
 /// What happened to the mail for one recipient (RFC 3464, section 2.3.3).

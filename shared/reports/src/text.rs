@@ -22,6 +22,10 @@ const MAX_BLOCKS: usize = 64;
 /// How much of a line is read, in bytes.
 const MAX_LINE: usize = 2 * 1024;
 
+/// The note about a recipient about whom the report says nothing. It is appended to the text of the
+/// reply.
+const NO_REASON: &str = " (no reason given)";
+
 /// Lines after which the returned mail follows, in lower case.
 const ORIGINAL: [&str; 19] = [
     "is a copy of",
@@ -90,6 +94,10 @@ const SUBJECTS: [&str; 22] = [
 
 /// Reads such a report. Returns `None` if the message does not look like one.
 pub(crate) fn read(mail: &Mail<'_>) -> Option<Report> {
+    // A mail system on its way may have removed the return path of a person's answer.
+    if answer::is_absence(mail) && !is_from_daemon(mail) && !has_failed_recipients(mail) {
+        return None;
+    }
     let words = words(mail);
     let report = format!(
         "{}\n{}\n{words}",
@@ -107,6 +115,8 @@ pub(crate) fn read(mail: &Mail<'_>) -> Option<Report> {
         Action::Failed
     };
     let mut blocks = blocks(dialect, &words);
+    // The words of a known mail system would give a reason. Unknown words may be one.
+    let named_in_words = if dialect.is_any() { 0 } else { blocks.len() };
     let failed = mail.header("X-Failed-Recipients").unwrap_or_default();
     for address in failed
         .split(',')
@@ -143,14 +153,20 @@ pub(crate) fn read(mail: &Mail<'_>) -> Option<Report> {
     }
     let mut recipients: Vec<Recipient> = Vec::new();
     let mut next = whole;
+    let mut is_explained = false;
     // From the last to the first, because the text about a list of recipients follows after the
     // last of them.
-    for block in blocks.into_iter().rev() {
+    for (n, block) in blocks.into_iter().enumerate().rev() {
         if !block.text.trim().is_empty() {
+            is_explained |= block.text.contains(char::is_alphabetic);
             next = block.text;
         }
         let recipient = Recipient::named(Some(&block.address));
-        recipients.push(with_reply(recipient, action, &next));
+        let mut recipient = with_reply(recipient, action, &next);
+        if !is_explained && action == Action::Failed && n < named_in_words {
+            note_no_reason(&mut recipient.reply);
+        }
+        recipients.push(recipient);
     }
     recipients.reverse();
     Some(Report::about(recipients))
@@ -275,6 +291,15 @@ fn with_reply(recipient: Recipient, action: Action, text: &str) -> Recipient {
     }
 }
 
+/// Appends [`NO_REASON`] to a reply that has neither code nor status. The words of the report are
+/// kept, because they may contain a reason before they name the address.
+fn note_no_reason(reply: &mut Reply) {
+    if reply.code.is_none() && reply.status.is_none() {
+        let text = cut(&reply.text, MAX_TEXT - NO_REASON.len());
+        reply.text = format!("{text}{NO_REASON}").trim_start().to_owned();
+    }
+}
+
 /// Returns the text without lines that repeat header fields of the returned mail.
 fn without_repeated(text: &str) -> String {
     let repeats = |line: &&str| {
@@ -305,12 +330,16 @@ fn paragraph(text: &str) -> &str {
 /// Whether the header fields alone show that the message is a report.
 fn is_report(mail: &Mail<'_>) -> bool {
     let subject = mail.subject().to_lowercase();
-    mail.header("X-Failed-Recipients").is_some()
+    has_failed_recipients(mail)
         || is_from_daemon(mail)
         || SUBJECTS.iter().any(|words| subject.contains(words))
         || (has_null_path(mail)
             && mail.header("Auto-Submitted").is_none()
             && subject.contains("mail"))
+}
+
+fn has_failed_recipients(mail: &Mail<'_>) -> bool {
+    mail.header("X-Failed-Recipients").is_some()
 }
 
 fn has_null_path(mail: &Mail<'_>) -> bool {

@@ -1,5 +1,6 @@
-//! Counts and logs what happens to addresses and jobs outside the schedule: standings that change,
-//! and leases that run out. A line names the destination and the hash of the job, never an address.
+//! Counts and logs what happens to addresses, jobs and destinations outside the schedule: standings
+//! that change, leases that run out, jobs that go into quarantine, and breakers. A line names the
+//! destination and the hash of the job, never an address.
 
 use std::sync::Arc;
 use std::time::Instant;
@@ -9,6 +10,8 @@ use domain::standing::Standing;
 use telemetry::ids::IdHasher;
 use telemetry::limiter::Limiter;
 use telemetry::metrics::Metrics;
+
+use crate::raw::Text;
 
 /// Records the changes that one process makes.
 #[derive(Clone, Debug)]
@@ -52,6 +55,51 @@ impl ChangeLog {
                 jobs,
                 left_out,
                 "leases ran out, and their jobs are due again"
+            );
+        }
+    }
+
+    /// Records the changes that a script has returned to be logged (`prelude.lua`): what changed,
+    /// the destination and the job, for each change.
+    pub(crate) fn note_changes(&self, changes: &[Text]) {
+        for change in changes.chunks_exact(3) {
+            let [Text(what), Text(destination), Text(job)] = change else {
+                continue;
+            };
+            let destination = Destination::named(destination.as_str());
+            match what.as_str() {
+                "quarantined" => self.note_quarantined(&destination, job),
+                "opened" => self.note_breaker(
+                    &destination,
+                    "opened",
+                    "a breaker has opened: its destination gets no attempts for a while",
+                ),
+                "probed" => self.note_breaker(
+                    &destination,
+                    "probed",
+                    "a breaker is half open: one attempt tries whether its destination is back",
+                ),
+                _ => self.note_breaker(
+                    &destination,
+                    "closed",
+                    "a breaker has closed: its destination gets attempts again",
+                ),
+            }
+        }
+    }
+
+    fn note_breaker(&self, destination: &Destination, breaker: &'static str, message: &str) {
+        if let Some(left_out) = self.limiter.admit(breaker, Instant::now()) {
+            tracing::info!(%destination, breaker, left_out, "{message}");
+        }
+    }
+
+    fn note_quarantined(&self, destination: &Destination, job: &str) {
+        if let Some(left_out) = self.limiter.admit("quarantined", Instant::now()) {
+            let job = self.ids.hash(job);
+            tracing::info!(
+                %destination, job, left_out,
+                "a job is in quarantine, because its leases ran out too often in a row"
             );
         }
     }

@@ -122,11 +122,12 @@ impl Store {
             .arg("seen", seen)
             .arg("unproven_left", bounds.unproven.min(BATCH_MAX));
         let reply: Vec<Value> = self.connections.script(&call).await?;
-        let (claimed, last_serial) = read_claim(shard, reply)
+        let (claimed, last_serial, changes) = read_claim(shard, reply)
             .ok_or_else(|| StoreError::Refused("unexpected reply of claim".to_owned()))?;
         let serial = claimed.jobs.first().map(|leased| leased.lease.token.serial);
         self.history.note_claim(shard, known, last_serial, serial);
         self.changes.note_lapses(shard, claimed.lapsed);
+        self.changes.note_changes(&changes);
         Ok(claimed)
     }
 }
@@ -135,8 +136,8 @@ fn read<T: FromRedisValue>(value: Value) -> Option<T> {
     from_redis_value(value).ok()
 }
 
-/// Reads a claim's reply: what was claimed, and the serial of the lease before.
-fn read_claim(shard: u16, reply: Vec<Value>) -> Option<(Claimed, u64)> {
+/// Reads a claim's reply: what was claimed, the serial of the lease before, and the changes to log.
+fn read_claim(shard: u16, reply: Vec<Value>) -> Option<(Claimed, u64, Vec<Text>)> {
     let mut reply = reply.into_iter();
     let now = Timestamp::from_ms(read(reply.next()?)?);
     let Text(token) = Text::from(&reply.next()?);
@@ -151,6 +152,7 @@ fn read_claim(shard: u16, reply: Vec<Value>) -> Option<(Claimed, u64)> {
     let next_visit = (next_visit >= 0).then(|| Timestamp::from_ms(next_visit));
     let unproven_waiting = read(reply.next()?)?;
     let lapsed = read(reply.next()?)?;
+    let changes = read(reply.next()?)?;
     let mut claimed = Claimed {
         now,
         next_visit,
@@ -207,5 +209,5 @@ fn read_claim(shard: u16, reply: Vec<Value>) -> Option<(Claimed, u64)> {
             }
         }
     }
-    Some((claimed, last_serial))
+    Some((claimed, last_serial, changes))
 }

@@ -167,7 +167,8 @@ impl Store {
         let reason = serde_json::Value::from(reason).to_string();
         call.arg("destination", destination.as_str())
             .arg("hold_until", until.map_or(-1, Timestamp::ms))
-            .arg("reason", reason);
+            .arg("reason", reason)
+            .arg("by", self.by());
         let _: Vec<i64> = self.connections.script(&call).await?;
         Ok(())
     }
@@ -175,7 +176,8 @@ impl Store {
     /// Lets attempts through again at once. Returns whether the destination was held.
     pub async fn unhold(&self, destination: &Destination) -> Result<bool, StoreError> {
         let mut call = self.call(&UNHOLD, destination.shard(self.shards()));
-        call.arg("destination", destination.as_str());
+        call.arg("destination", destination.as_str())
+            .arg("by", self.by());
         let (_, held): (i64, u8) = self.connections.script(&call).await?;
         Ok(held == 1)
     }
@@ -189,7 +191,8 @@ impl Store {
         let mut call = self.call(&OVERRIDE, destination.shard(self.shards()));
         let limits = limits.map(|limits| limits.to_string());
         call.arg("destination", destination.as_str())
-            .arg("limits", limits.unwrap_or_default());
+            .arg("limits", limits.unwrap_or_default())
+            .arg("by", self.by());
         let _: Vec<i64> = self.connections.script(&call).await?;
         Ok(())
     }

@@ -112,6 +112,7 @@ impl Store {
         });
         let calls = batches.into_iter().map(async |(shard, places)| {
             let mut call = self.call(&FACTS, shard);
+            call.arg("by", self.by());
             for ReportedFact {
                 job,
                 destination,

@@ -57,7 +57,10 @@ impl Store {
             self.read_trouble(shard, now, &mut reading).await?;
         }
         reading.workers = self.live_workers(silent_max).await?;
-        (reading.memory_used, reading.memory_max) = self.connections.memory().await?;
+        let servers = self.connections.server_figures().await?;
+        reading.memory_used = servers.memory_used;
+        reading.memory_max = servers.memory_max;
+        reading.evicted = servers.evicted;
         let read_at = SystemTime::now().duration_since(UNIX_EPOCH);
         reading.read_at_ms = ms(read_at.unwrap_or_default())
             .try_into()
@@ -149,14 +152,16 @@ impl Store {
             reading.oldest_due_ms = reading.oldest_due_ms.max(ms(late));
         }
         let (destination, pace) = pace(name, &answers[0])?;
-        if all > 0 || pace.in_flight > 0 {
+        if has_work(all, &pace) {
+            reading.destinations += 1;
             reading.in_flight += u64::from(pace.in_flight);
             reading.window += u64::from(self.window_in_force(&destination, &pace));
         }
         Ok(())
     }
 
-    /// Adds the destinations of a shard that are held, or whose breaker is not closed.
+    /// Adds the destinations of a shard that are held, or whose breaker is not closed. Those with
+    /// work are already counted as destinations.
     async fn read_trouble(
         &self,
         shard: u16,
@@ -170,12 +175,16 @@ impl Store {
         while !names.is_empty() {
             let mut ask = pipe();
             for name in &names {
-                ask.hgetall(keys.pace(name));
+                ask.hgetall(keys.pace(name)).zcard(keys.due(name));
             }
             let answers: Vec<Value> = self.connections.pipeline(&ask).await?;
-            for (name, answer) in names.iter().zip(&answers) {
-                let (_, pace) = pace(name, answer)?;
-                reading.held += u64::from(pace.hold_at(now).is_some());
+            for (name, answers) in names.iter().zip(answers.chunks_exact(2)) {
+                let (_, pace) = pace(name, &answers[0])?;
+                let is_held = pace.hold_at(now).is_some();
+                let is_in_trouble = is_held || !matches!(pace.breaker, BreakerState::Closed);
+                let is_new = is_in_trouble && !has_work(answer(&answers[1])?, &pace);
+                reading.destinations += u64::from(is_new);
+                reading.held += u64::from(is_held);
                 match pace.breaker {
                     BreakerState::Closed => {}
                     BreakerState::Open { .. } => reading.open += 1,
@@ -220,6 +229,11 @@ impl Store {
         let live = workers.iter().filter(|(_, at)| *at >= oldest).count();
         Ok(live as u64)
     }
+}
+
+/// Whether a destination with this many waiting jobs has work.
+fn has_work(waiting: u64, pace: &PaceReport) -> bool {
+    waiting > 0 || pace.in_flight > 0
 }
 
 fn answer<T: FromRedisValue>(value: &Value) -> Result<T, StoreError> {

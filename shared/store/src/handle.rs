@@ -50,6 +50,8 @@ pub struct Store {
     pub(crate) rules: Arc<[DestinationRule]>,
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) changes: ChangeLog,
+    /// The name of the token of the client that this handle acts for, if it has one.
+    pub(crate) by: Option<Arc<str>>,
 }
 
 impl Store {
@@ -83,6 +85,7 @@ impl Store {
             rules: Arc::default(),
             clock,
             changes,
+            by: None,
         };
         let address_key = store.check_meta().await?;
         store.connections.check_durability().await?;
@@ -114,6 +117,26 @@ impl Store {
     pub fn with_address_key(mut self, key: &[u8]) -> Self {
         self.changes = ChangeLog::new(key, self.metrics().clone());
         self
+    }
+
+    /// Returns the same store for what a client does with this token. The events of bounces, facts
+    /// and operators' commands name the token.
+    #[must_use]
+    pub fn on_behalf_of(&self, token: Option<&str>) -> Self {
+        Self {
+            by: token.map(Arc::from),
+            ..self.clone()
+        }
+    }
+
+    /// Returns the name of the client's token, if it has one.
+    pub fn token(&self) -> Option<&str> {
+        self.by.as_deref()
+    }
+
+    /// Returns the name of the client's token as an argument of scripts: `''` if there is none.
+    pub(crate) fn by(&self) -> &str {
+        self.by.as_deref().unwrap_or_default()
     }
 
     /// Returns what makes the hashes that stand for addresses in logs and traces.

@@ -3,13 +3,14 @@
 
 use std::time::Duration;
 
+use deadpool_redis::redis::Value;
 use domain::destination::Destination;
 
 use crate::batch::BATCH_MAX;
 use crate::claim::{Lease, LeaseKey};
 use crate::error::StoreError;
 use crate::handle::Store;
-use crate::raw::Text;
+use crate::raw::{Text, values};
 use crate::scripts::{EXTEND, RELEASE, SILENT, ms};
 
 /// The result of extending a lease.
@@ -57,11 +58,15 @@ impl Store {
                     .arg("due", lease.due.ms())
                     .arg("why", &reason);
             }
-            let reply: Vec<i64> = self.connections.script(&call).await?;
-            let count = reply.iter().skip(1).filter(|done| **done == 1).count();
+            let reply: Vec<Value> = self.connections.script(&call).await?;
+            let done = Value::Int(1);
+            let count = reply.iter().skip(2).filter(|one| **one == done).count();
             if matches!(why, ReleaseReason::Crashed) {
                 self.changes.note_lapses(shard, count as u64);
             }
+            let changes = reply.into_iter().nth(1).map(values).unwrap_or_default();
+            let changes: Vec<Text> = changes.iter().map(Text::from).collect();
+            self.changes.note_changes(&changes);
             released += count;
         }
         Ok(released)

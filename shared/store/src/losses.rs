@@ -180,6 +180,9 @@ impl Store {
         self.write_loss_event(incident).await?;
         if !incident.repairs {
             incident.repairs = self.claim_step(incident, "repair").await?;
+            if incident.repairs && incident.look.server_changed {
+                self.metrics().redis().server_changed();
+            }
         }
         if !incident.repairs {
             return Ok(None);
@@ -221,7 +224,7 @@ impl Store {
         let mut call = self.call(&NOTE, incident.shard);
         call.arg("event", event.line());
         let _: i64 = self.connections.script(&call).await?;
-        self.metrics().lost_writes();
+        self.metrics().redis().lost_writes();
         Ok(())
     }
 

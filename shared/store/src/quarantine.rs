@@ -2,6 +2,7 @@
 //! what crashes workers.
 
 use deadpool_redis::redis::pipe;
+use domain::account::{Account, Accounts};
 use domain::clock::Timestamp;
 use domain::job::JobId;
 use futures::future::try_join_all;
@@ -23,11 +24,33 @@ pub struct Quarantined {
     pub lapses: Option<u32>,
 }
 
+/// A place in the list of quarantined jobs, which is in the order of their instants. Jobs of one
+/// instant are in the order of their ids, as in Redis.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct QuarantinePlace {
+    /// The instant.
+    pub since: Timestamp,
+    /// The id of a job, or its beginning, which comes before it. Empty: before all jobs of the
+    /// instant.
+    pub id: String,
+}
+
+/// A part of the list of quarantined jobs.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct QuarantinePage {
+    /// The jobs, in the order of the list.
+    pub jobs: Vec<Quarantined>,
+    /// Where to continue; none at the end of the list.
+    pub next: Option<QuarantinePlace>,
+}
+
 impl Quarantined {
-    /// Returns its place in the order of all quarantined jobs. Redis too orders jobs of one instant
-    /// by their ids.
-    fn place(&self) -> (Timestamp, String) {
-        (self.since, self.job.key())
+    /// Returns its place in the list.
+    fn place(&self) -> QuarantinePlace {
+        QuarantinePlace {
+            since: self.since,
+            id: self.job.key(),
+        }
     }
 }
 
@@ -94,15 +117,44 @@ impl Store {
         ))
     }
 
-    /// Returns jobs of all shards that are in quarantine, those that have been there longest first.
-    /// At most `most` (and never more than [`BATCH_MAX`]), only those after `after` if it is given.
-    /// The job `after` may have left quarantine.
+    /// Returns jobs of these accounts that are in quarantine, on all shards, those that have been
+    /// there longest first. At most `most` (and never more than [`BATCH_MAX`]), only those after
+    /// `after` if it is given. The job at `after` may have left quarantine.
+    ///
+    /// One call looks at a bounded number of jobs. So a page before the end may be short or empty,
+    /// unless it is for all accounts.
     pub async fn quarantine(
         &self,
-        after: Option<&Quarantined>,
+        accounts: &Accounts,
+        after: Option<&QuarantinePlace>,
+        most: usize,
+    ) -> Result<QuarantinePage, StoreError> {
+        let most = most.min(BATCH_MAX);
+        let looked_at = match accounts {
+            Accounts::All => most,
+            Accounts::These(_) => BATCH_MAX,
+        };
+        let mut jobs = self.quarantine_of_all(after, looked_at).await?;
+        let next = jobs
+            .last()
+            .filter(|_| jobs.len() == looked_at)
+            .map(|last| next_place(accounts, last));
+        jobs.retain(|one| accounts.allow(&one.job.account));
+        let is_cut = jobs.len() > most;
+        jobs.truncate(most);
+        let next = if is_cut {
+            jobs.last().map(Quarantined::place)
+        } else {
+            next
+        };
+        Ok(QuarantinePage { jobs, next })
+    }
+
+    async fn quarantine_of_all(
+        &self,
+        after: Option<&QuarantinePlace>,
         most: usize,
     ) -> Result<Vec<Quarantined>, StoreError> {
-        let most = most.min(BATCH_MAX);
         let of_shards = (0..self.shards()).map(|shard| self.quarantined_after(shard, after, most));
         let mut found: Vec<Quarantined> = try_join_all(of_shards)
             .await?
@@ -117,7 +169,7 @@ impl Store {
     async fn quarantined_after(
         &self,
         shard: u16,
-        after: Option<&Quarantined>,
+        after: Option<&QuarantinePlace>,
         most: usize,
     ) -> Result<Vec<Quarantined>, StoreError> {
         let Some(after) = after else {
@@ -135,7 +187,7 @@ impl Store {
             let (read, page) = self.quarantine_page(shard, seen, most).await?;
             let is_last = read < most || read == 0;
             seen += read;
-            found.extend(page.into_iter().filter(|one| one.place() > after.place()));
+            found.extend(page.into_iter().filter(|one| one.place() > *after));
             if is_last || found.len() >= most {
                 return Ok(found);
             }
@@ -148,8 +200,63 @@ impl Store {
         let destination = self.destinations(&[id.recipient.domain()]).await?.remove(0);
         let mut call = self.call(&PUT_BACK, destination.shard(self.shards()));
         call.arg("id", id.key())
-            .arg("destination", destination.as_str());
+            .arg("destination", destination.as_str())
+            .arg("by", self.by());
         let (_, was_there): (i64, u8) = self.connections.script(&call).await?;
         Ok(was_there == 1)
+    }
+}
+
+/// Returns the place after the job that was looked at last. If the job is of another account than
+/// these, the place must not reveal it: it is the place before the next job that these accounts
+/// could have.
+fn next_place(accounts: &Accounts, last: &Quarantined) -> QuarantinePlace {
+    let these = match accounts {
+        Accounts::These(these) if !these.contains(&last.job.account) => these,
+        _ => return last.place(),
+    };
+    let last = last.place();
+    let before_account = |account: &Account| QuarantinePlace {
+        since: last.since,
+        id: format!("{account}/"),
+    };
+    let next = these
+        .iter()
+        .map(before_account)
+        .filter(|place| *place > last);
+    next.min().unwrap_or(QuarantinePlace {
+        since: Timestamp::from_ms(last.since.ms() + 1),
+        id: String::new(),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_place_after_a_job_of_another_account_skips_no_job_and_does_not_name_it() {
+        let place = |since, id: &str| QuarantinePlace {
+            since: Timestamp::from_ms(since),
+            id: id.to_owned(),
+        };
+        let last = Quarantined {
+            job: JobId::from_key("beta/jo@example.com").unwrap(),
+            since: Timestamp::from_ms(7),
+            lapses: None,
+        };
+        for (accounts, expected) in [
+            ("beta", place(7, "beta/jo@example.com")),
+            ("acme,beta", place(7, "beta/jo@example.com")),
+            ("acme", place(8, "")),
+            ("gamma", place(7, "gamma/")),
+            ("zeta,acme,gamma", place(7, "gamma/")),
+            ("beta.", place(8, "")),
+            ("beta0", place(7, "beta0/")),
+        ] {
+            let accounts = Accounts::parse_list(accounts).unwrap();
+            assert_eq!(next_place(&accounts, &last), expected, "{accounts}");
+        }
+        assert_eq!(next_place(&Accounts::All, &last), last.place());
     }
 }

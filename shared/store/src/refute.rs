@@ -89,8 +89,9 @@ impl Store {
             .arg("mark", feedback.mark())
             .arg("serial", *serial);
         let barrier = self.keys.shard(shard).barrier();
-        let (_, letter, Text(detail)): (i64, String, Text) =
+        let (_, letter, Text(detail), changes): (i64, String, Text, Vec<Text>) =
             self.connections.durable_script(&call, &barrier).await?;
+        self.changes.note_changes(&changes);
         let missing_detail =
             || StoreError::Refused(format!("refute answered {letter} without its detail"));
         Ok(match letter.as_str() {

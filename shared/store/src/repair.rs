@@ -8,6 +8,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use domain::destination::Destination;
+use telemetry::metrics::redis::Repair;
 
 use crate::batch::{BATCH_BYTES_MAX, BATCH_MAX};
 use crate::error::StoreError;
@@ -56,6 +57,7 @@ impl Store {
     ///
     /// Attempts under way are not counted while the shard has more than 5,000 leased jobs at once.
     pub async fn repair(&self, shard: u16) -> Result<Repaired, StoreError> {
+        let metrics = self.metrics().redis();
         let mut repaired = Repaired::default();
         let mut suspects = BTreeSet::new();
         let (mut cursor, mut page) = ("0".to_owned(), FIRST_PAGE);
@@ -65,12 +67,13 @@ impl Store {
             let (_, next, bytes, recovered, woken, under_way): Page =
                 self.connections.script(&call).await?;
             for (Text(destination), jobs) in recovered {
-                self.metrics().recovered(jobs);
+                metrics.recovered(jobs);
                 *repaired
                     .recovered
                     .entry(Destination::named(destination))
                     .or_default() += jobs;
             }
+            metrics.repaired(Repair::Destination, woken.len() as u64);
             repaired
                 .woken
                 .extend(woken.into_iter().map(|Text(name)| Destination::named(name)));
@@ -83,9 +86,12 @@ impl Store {
         }
         let suspects: Vec<String> = suspects.into_iter().collect();
         for batch in suspects.chunks(BATCH_MAX) {
-            repaired.recounted.extend(self.recount(shard, batch).await?);
+            let recounted = self.recount(shard, batch).await?;
+            metrics.repaired(Repair::Count, recounted.len() as u64);
+            repaired.recounted.extend(recounted);
         }
         repaired.swept = self.page_through(&SWEEP, shard).await?;
+        metrics.repaired(Repair::Lease, repaired.swept);
         Ok(repaired)
     }
 

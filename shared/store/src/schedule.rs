@@ -60,6 +60,8 @@ struct Scheduled<'a> {
     reply: &'a Reply,
     #[serde(skip_serializing_if = "Map::is_empty")]
     metadata: &'a Map<String, Value>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    by: Option<&'a str>,
     delay: u64,
     #[serde(skip_serializing_if = "Option::is_none")]
     occurred: Option<i64>,
@@ -174,7 +176,7 @@ impl Store {
                 lengths.push(' ');
             }
             let start = events.len();
-            write_event(&mut events, key, arrival);
+            write_event(&mut events, key, arrival, self.by.as_deref());
             let _ = write!(lengths, "{}", events.len() - start);
         }
         events.push(b']');
@@ -269,7 +271,7 @@ fn batches<'p>(places: &'p [usize], arrivals: &[Arrival]) -> Vec<&'p [usize]> {
     batches
 }
 
-fn write_event(events: &mut Vec<u8>, key: &str, arrival: &Arrival) {
+fn write_event(events: &mut Vec<u8>, key: &str, arrival: &Arrival, by: Option<&str>) {
     let Arrival {
         head,
         message,
@@ -292,6 +294,7 @@ fn write_event(events: &mut Vec<u8>, key: &str, arrival: &Arrival) {
         policy: &head.policy,
         reply,
         metadata: &message.metadata,
+        by,
         delay,
         occurred: occurred_at.map(Timestamp::ms),
     };
@@ -403,7 +406,7 @@ mod tests {
                 reply,
             };
             let mut line = Vec::new();
-            write_event(&mut line, &job.key(), &arrival);
+            write_event(&mut line, &job.key(), &arrival, Some("acme"));
             let line = String::from_utf8(line).unwrap();
             assert!(
                 line.starts_with(r#"{"type":"JobScheduled","job":"#) && line.ends_with(end),
@@ -420,6 +423,7 @@ mod tests {
                 Some("system-full".to_owned()),
                 Some(arrival.reply.to_string()),
             );
+            event.by = Some("acme".into());
             event.delay = Some(if occurred_at.is_some() { 1_000 } else { 0 });
             event.occurred = occurred_at.map(Timestamp::ms);
             assert_eq!(serde_json::from_str::<Event>(&line).unwrap(), event);

@@ -18,6 +18,7 @@ use crate::connection::pool::Acknowledged;
 use crate::error::StoreError;
 use crate::handle::Store;
 use crate::lease_token::LeaseToken;
+use crate::raw::Text;
 use crate::scripts::{SETTLE, ms};
 
 /// How long the first answer is kept, to be returned if the call is repeated.
@@ -199,13 +200,14 @@ impl Store {
         }
         let barrier = self.keys.shard(shard).barrier();
         let Acknowledged {
-            answer: (_, answer, woke, journaled),
+            answer: (_, answer, woke, journaled, changes),
             missing,
         } = self
             .connections
-            .script_and_reach::<(i64, String, u8, String)>(&call, &barrier)
+            .script_and_reach::<(i64, String, u8, String, Vec<Text>)>(&call, &barrier)
             .await?;
         self.history.note_entry(shard, &journaled);
+        self.changes.note_changes(&changes);
         if answer.len() != batch.len() {
             return Err(StoreError::Refused("unexpected reply of settle".to_owned()));
         }

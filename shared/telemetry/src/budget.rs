@@ -3,18 +3,18 @@
 
 use std::fmt;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU32, AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
 
-use opentelemetry::{Context, InstrumentationScope};
-use opentelemetry_sdk::Resource;
-use opentelemetry_sdk::error::{OTelSdkError, OTelSdkResult};
-use opentelemetry_sdk::logs::{
-    BatchLogProcessor, LogBatch, LogExporter, LogProcessor, SdkLogRecord,
-};
-use opentelemetry_sdk::trace::{BatchSpanProcessor, Span, SpanData, SpanExporter, SpanProcessor};
-use tokio::runtime::Runtime;
+use tokio::sync::watch;
 use tokio::time::timeout;
+
+/// The pause after a call that failed. It doubles with each further failure.
+const PAUSE: Duration = Duration::from_millis(100);
+
+/// The longest pause after a call that failed. Meanwhile the queue fills, and what does not fit is
+/// dropped, which costs less than to send it to a collector that does not accept it.
+const PAUSE_MAX: Duration = Duration::from_secs(10);
 
 /// How many items wait, and how many were lost.
 #[derive(Debug)]
@@ -23,8 +23,10 @@ pub(crate) struct Budget {
     max: usize,
     dropped: AtomicU64,
     failed: AtomicU64,
-    /// Whether the collector did not accept the last call.
-    is_failing: AtomicBool,
+    /// How many calls in a row the collector did not accept.
+    failures: AtomicU32,
+    /// Whether the process ends. Then there are no pauses.
+    is_ending: watch::Sender<bool>,
 }
 
 /// What was not delivered to the collector since the process started.
@@ -43,12 +45,13 @@ impl Budget {
             max,
             dropped: AtomicU64::new(0),
             failed: AtomicU64::new(0),
-            is_failing: AtomicBool::new(false),
+            failures: AtomicU32::new(0),
+            is_ending: watch::Sender::new(false),
         })
     }
 
     /// Takes room for one item. Returns false if there is none; the item then counts as dropped.
-    fn take(&self) -> bool {
+    pub(crate) fn take(&self) -> bool {
         let has_room = self.waiting.fetch_add(1, Ordering::Relaxed) < self.max;
         if !has_room {
             self.waiting.fetch_sub(1, Ordering::Relaxed);
@@ -57,206 +60,124 @@ impl Budget {
         has_room
     }
 
-    /// Gives the room of items back that were sent, or could not be.
-    fn give_back(&self, items: usize, is_sent: bool) {
+    /// Gives the room of items back that were sent, or could not be. Logs when that begins to fail,
+    /// and when it succeeds again. Returns after a pause if it failed.
+    pub(crate) async fn give_back<T, E>(&self, items: usize, result: Result<T, E>)
+    where
+        E: fmt::Display,
+    {
         self.waiting.fetch_sub(items, Ordering::Relaxed);
-        if !is_sent {
-            self.failed.fetch_add(items as u64, Ordering::Relaxed);
+        // Calls are made one after the other, so nothing is counted in between.
+        let before = self.failures.load(Ordering::Relaxed);
+        let failures = match result {
+            Ok(_) => 0,
+            Err(_) => before.saturating_add(1),
+        };
+        self.failures.store(failures, Ordering::Relaxed);
+        match result {
+            Err(why) => {
+                self.refused(items as u64);
+                if before == 0 {
+                    tracing::warn!(
+                        %why,
+                        "the collector of telemetry does not accept what it is sent; that is lost"
+                    );
+                }
+            }
+            Ok(_) if before > 0 => tracing::info!("the collector of telemetry accepts again"),
+            Ok(_) => {}
+        }
+        if let Some(pause) = pause_after(failures) {
+            let mut is_ending = self.is_ending.subscribe();
+            let _ = timeout(pause, is_ending.wait_for(|is_ending| *is_ending)).await;
         }
     }
 
+    /// Counts items that were sent, and that the collector did not accept.
+    pub(crate) fn refused(&self, items: u64) {
+        self.failed.fetch_add(items, Ordering::Relaxed);
+    }
+
+    /// Ends the pause that there may be, and all later ones. The process is about to end.
+    pub(crate) fn end_pauses(&self) {
+        self.is_ending.send_replace(true);
+    }
+
+    /// Returns what was lost until now.
     pub(crate) fn lost(&self) -> Lost {
         Lost {
             dropped: self.dropped.load(Ordering::Relaxed),
             failed: self.failed.load(Ordering::Relaxed),
         }
     }
-}
 
-/// A batch processor in front of which there is a budget.
-pub(crate) struct Budgeted<P> {
-    processor: P,
-    budget: Arc<Budget>,
-}
-
-impl<P> Budgeted<P> {
-    pub(crate) fn new(processor: P, budget: Arc<Budget>) -> Self {
-        Self { processor, budget }
+    /// Returns what was lost if nothing more is sent.
+    pub(crate) fn lost_in_the_end(&self) -> Lost {
+        let mut lost = self.lost();
+        lost.dropped += self.waiting.load(Ordering::Relaxed) as u64;
+        lost
     }
 }
 
-impl<P> fmt::Debug for Budgeted<P> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Budgeted").finish_non_exhaustive()
-    }
-}
-
-impl SpanProcessor for Budgeted<BatchSpanProcessor> {
-    fn on_start(&self, span: &mut Span, context: &Context) {
-        self.processor.on_start(span, context);
-    }
-
-    fn on_end(&self, span: SpanData) {
-        if span.span_context.is_sampled() && self.budget.take() {
-            self.processor.on_end(span);
-        }
-    }
-
-    fn force_flush(&self) -> OTelSdkResult {
-        self.processor.force_flush()
-    }
-
-    fn shutdown_with_timeout(&self, timeout: Duration) -> OTelSdkResult {
-        self.processor.shutdown_with_timeout(timeout)
-    }
-
-    fn set_resource(&mut self, resource: &Resource) {
-        self.processor.set_resource(resource);
-    }
-}
-
-impl LogProcessor for Budgeted<BatchLogProcessor> {
-    fn emit(&self, record: &mut SdkLogRecord, scope: &InstrumentationScope) {
-        if self.budget.take() {
-            self.processor.emit(record, scope);
-        }
-    }
-
-    fn force_flush(&self) -> OTelSdkResult {
-        self.processor.force_flush()
-    }
-
-    fn shutdown_with_timeout(&self, timeout: Duration) -> OTelSdkResult {
-        self.processor.shutdown_with_timeout(timeout)
-    }
-
-    fn set_resource(&mut self, resource: &Resource) {
-        self.processor.set_resource(resource);
-    }
-}
-
-/// A runtime that can be dropped anywhere: it waits for nothing that still runs on it.
-#[derive(Debug)]
-pub(crate) struct Reactor(Option<Runtime>);
-
-impl Reactor {
-    pub(crate) fn new(runtime: Runtime) -> Arc<Self> {
-        Arc::new(Self(Some(runtime)))
-    }
-
-    pub(crate) fn runtime(&self) -> &Runtime {
-        self.0.as_ref().expect("it is there until the drop")
-    }
-}
-
-impl Drop for Reactor {
-    fn drop(&mut self) {
-        if let Some(runtime) = self.0.take() {
-            runtime.shutdown_background();
-        }
-    }
-}
-
-/// An exporter whose calls run on a runtime of their own. Batch processors call their exporter on a
-/// plain thread, where the clients for gRPC and HTTP would find no timer and no reactor. A
-/// processor may still be in a call after its shutdown has timed out, so the exporter keeps the
-/// runtime alive.
-#[derive(Debug)]
-pub(crate) struct OnRuntime<E> {
-    exporter: E,
-    reactor: Arc<Reactor>,
-    budget: Arc<Budget>,
-    longest: Duration,
-}
-
-impl<E> OnRuntime<E> {
-    /// One call may take as long as `longest`.
-    pub(crate) fn new(
-        exporter: E,
-        reactor: Arc<Reactor>,
-        budget: Arc<Budget>,
-        longest: Duration,
-    ) -> Self {
-        Self {
-            exporter,
-            reactor,
-            budget,
-            longest,
-        }
-    }
-
-    fn run(&self, items: usize, call: impl Future<Output = OTelSdkResult>) -> OTelSdkResult {
-        let longest = self.longest;
-        let result = self
-            .reactor
-            .runtime()
-            .block_on(async { timeout(longest, call).await })
-            .unwrap_or(Err(OTelSdkError::Timeout(longest)));
-        self.budget.give_back(items, result.is_ok());
-        self.log_change(&result);
-        result
-    }
-}
-
-impl<E> OnRuntime<E> {
-    /// Logs when calls begin to fail, and when they succeed again.
-    fn log_change(&self, result: &OTelSdkResult) {
-        let was_failing = self
-            .budget
-            .is_failing
-            .swap(result.is_err(), Ordering::Relaxed);
-        match result {
-            Err(why) if !was_failing => tracing::warn!(
-                %why,
-                "the collector of telemetry does not accept what it is sent; that is lost"
-            ),
-            Ok(()) if was_failing => tracing::info!("the collector of telemetry accepts again"),
-            _ => {}
-        }
-    }
-}
-
-impl<E: SpanExporter> SpanExporter for OnRuntime<E> {
-    async fn export(&self, batch: Vec<SpanData>) -> OTelSdkResult {
-        self.run(batch.len(), self.exporter.export(batch))
-    }
-
-    fn set_resource(&mut self, resource: &Resource) {
-        self.exporter.set_resource(resource);
-    }
-}
-
-impl<E: LogExporter> LogExporter for OnRuntime<E> {
-    async fn export(&self, batch: LogBatch<'_>) -> OTelSdkResult {
-        let items = batch.iter().count();
-        self.run(items, self.exporter.export(batch))
-    }
-
-    fn set_resource(&mut self, resource: &Resource) {
-        self.exporter.set_resource(resource);
-    }
+/// Returns the pause after this many calls in a row have failed.
+fn pause_after(failures: u32) -> Option<Duration> {
+    let doublings = failures.checked_sub(1)?;
+    let pause = PAUSE.saturating_mul(2_u32.saturating_pow(doublings));
+    Some(pause.min(PAUSE_MAX))
 }
 
 #[cfg(test)]
 mod tests {
+    use std::time::Instant;
+
     use super::*;
 
+    type Sent = Result<(), &'static str>;
+
     #[test]
-    fn what_does_not_fit_is_dropped_and_counted() {
+    fn the_pause_doubles_with_each_failure_up_to_its_limit() {
+        assert_eq!(pause_after(0), None);
+        let ms =
+            [1, 2, 3, 7, 8, u32::MAX].map(|failures| pause_after(failures).unwrap().as_millis());
+        assert_eq!(ms, [100, 200, 400, 6_400, 10_000, 10_000]);
+    }
+
+    #[tokio::test]
+    async fn a_failed_call_is_followed_by_a_pause_unless_the_process_ends() {
+        let budget = Budget::new(9);
+        let took = async |sent: Sent| {
+            let began = Instant::now();
+            budget.give_back(0, sent).await;
+            began.elapsed()
+        };
+        assert!(took(Err("refused")).await >= PAUSE);
+        assert!(took(Err("refused")).await >= 2 * PAUSE);
+        let _ = took(Ok(())).await;
+        assert_eq!(budget.failures.load(Ordering::Relaxed), 0);
+        budget.failures.store(30, Ordering::Relaxed);
+        budget.end_pauses();
+        assert!(took(Err("refused")).await < PAUSE_MAX / 2);
+    }
+
+    #[tokio::test]
+    async fn what_does_not_fit_is_dropped_and_counted() {
         let budget = Budget::new(2);
         assert_eq!(
             [budget.take(), budget.take(), budget.take()],
             [true, true, false]
         );
-        budget.give_back(2, false);
+        budget.give_back(1, Err::<(), _>("refused")).await;
         assert!(budget.take(), "there is room again");
-        budget.give_back(1, true);
-        assert_eq!(
-            budget.lost(),
-            Lost {
-                dropped: 1,
-                failed: 2
-            }
-        );
+        budget.give_back(1, Ok::<_, String>(())).await;
+        let lost = Lost {
+            dropped: 1,
+            failed: 1,
+        };
+        assert_eq!(budget.lost(), lost);
+        let in_the_end = Lost {
+            dropped: 2,
+            failed: 1,
+        };
+        assert_eq!(budget.lost_in_the_end(), in_the_end);
     }
 }

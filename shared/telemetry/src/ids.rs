@@ -3,30 +3,35 @@
 //! everywhere.
 
 use std::fmt;
-use std::sync::Arc;
 
 use ring::hmac;
+use siphasher::sip::SipHasher24;
+
+use crate::traceparent::hex;
 
 /// Makes the hashes. Cloning it is cheap.
 #[derive(Clone)]
-pub struct IdHasher(Arc<hmac::Key>);
+pub struct IdHasher(SipHasher24);
 
 impl IdHasher {
     /// Returns a hasher with this key.
     pub fn new(key: &[u8]) -> Self {
-        Self(Arc::new(hmac::Key::new(hmac::HMAC_SHA256, key)))
+        // Of the same key, other parts of Redeliver may make other secrets.
+        let tag = hmac::sign(&hmac::Key::new(hmac::HMAC_SHA256, key), b"telemetry ids");
+        let mut own_key = [0; 16];
+        own_key.copy_from_slice(&tag.as_ref()[..16]);
+        Self(SipHasher24::new_with_key(&own_key))
     }
 
-    /// Returns the hash of an id: 16 hexadecimal digits of its HMAC-SHA256.
+    /// Returns the hash of an id: 16 hexadecimal digits of its SipHash-2-4. That is a function of
+    /// which nothing can be computed without the key, as of an HMAC, at a tenth of the time.
     pub fn hash(&self, id: &str) -> String {
-        const DIGITS: &[u8; 16] = b"0123456789abcdef";
-        let tag = hmac::sign(&self.0, id.as_bytes());
-        let mut text = String::with_capacity(16);
-        for byte in &tag.as_ref()[..8] {
-            text.push(DIGITS[usize::from(byte >> 4)] as char);
-            text.push(DIGITS[usize::from(byte & 15)] as char);
-        }
-        text
+        hex(self.number(id).to_be_bytes())
+    }
+
+    /// Returns the hash of an id as a number, of which [`hash`](Self::hash) has the digits.
+    pub(crate) fn number(&self, id: &str) -> u64 {
+        self.0.hash(id.as_bytes())
     }
 }
 

@@ -3,8 +3,6 @@
 
 use std::fmt;
 
-use opentelemetry::Context;
-use opentelemetry::trace::{SpanContext, TraceContextExt};
 use serde_json::{Map, Value};
 use tracing::field::{Field, Visit};
 use tracing::{Event, Subscriber};
@@ -13,6 +11,9 @@ use tracing_subscriber::fmt::format::{self, FormatEvent, FormatFields, Full, Wri
 use tracing_subscriber::fmt::time::{FormatTime, SystemTime};
 use tracing_subscriber::registry::LookupSpan;
 
+use crate::current;
+use crate::traceparent::TraceContext;
+
 /// Writes lines in one of two forms.
 pub(crate) struct Line {
     is_json: bool,
@@ -20,8 +21,12 @@ pub(crate) struct Line {
 }
 
 impl Line {
-    pub(crate) fn new(is_json: bool) -> Self {
-        let text = format::Format::default().with_target(false);
+    /// `has_colors`: whether text has colours.
+    pub(crate) fn new(is_json: bool, has_colors: bool) -> Self {
+        // A line inside a span is first written to a buffer, which knows nothing of the terminal.
+        let text = format::Format::default()
+            .with_target(false)
+            .with_ansi(has_colors);
         Self { is_json, text }
     }
 }
@@ -37,7 +42,7 @@ where
         mut writer: Writer<'_>,
         event: &Event<'_>,
     ) -> fmt::Result {
-        let span = current_span();
+        let span = current::span();
         if self.is_json {
             return writeln!(writer, "{}", json(event, span.as_ref())?);
         }
@@ -51,16 +56,7 @@ where
     }
 }
 
-/// Returns the span that the current task works for, if it is sent to a collector.
-fn current_span() -> Option<SpanContext> {
-    Context::map_current(|context| {
-        let span = context.span();
-        let span = span.span_context();
-        (span.is_valid() && span.is_sampled()).then(|| span.clone())
-    })
-}
-
-fn json(event: &Event<'_>, span: Option<&SpanContext>) -> Result<Value, fmt::Error> {
+fn json(event: &Event<'_>, span: Option<&TraceContext>) -> Result<Value, fmt::Error> {
     let mut time = String::new();
     SystemTime.format_time(&mut Writer::new(&mut time))?;
     let mut fields = Fields(Map::new());
@@ -69,9 +65,10 @@ fn json(event: &Event<'_>, span: Option<&SpanContext>) -> Result<Value, fmt::Err
     fields.0.insert("level".to_owned(), level.into());
     event.record(&mut fields);
     if let Some(span) = span {
-        let (trace, span) = (span.trace_id().to_string(), span.span_id().to_string());
-        fields.0.insert("trace_id".to_owned(), trace.into());
-        fields.0.insert("span_id".to_owned(), span.into());
+        fields
+            .0
+            .insert("trace_id".to_owned(), span.trace_id().into());
+        fields.0.insert("span_id".to_owned(), span.span_id().into());
     }
     Ok(Value::Object(fields.0))
 }
@@ -107,5 +104,64 @@ impl Visit for Fields {
 
     fn record_debug(&mut self, field: &Field, value: &dyn fmt::Debug) {
         self.insert(field, format!("{value:?}"));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::{self, Write};
+    use std::sync::{Arc, Mutex};
+
+    use tracing_subscriber::layer::SubscriberExt;
+    use tracing_subscriber::registry;
+
+    use super::*;
+
+    const SPAN: &str = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01";
+
+    #[derive(Clone, Default)]
+    struct Terminal(Arc<Mutex<Vec<u8>>>);
+
+    impl Write for Terminal {
+        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+            self.0.lock().unwrap().write(bytes)
+        }
+
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    /// Returns a line as it is written inside this span, or outside of any.
+    async fn line(has_colors: bool, span: Option<&str>) -> String {
+        let terminal = Terminal::default();
+        let writer = terminal.clone();
+        let lines = tracing_subscriber::fmt::layer()
+            .with_writer(move || writer.clone())
+            .with_ansi(has_colors)
+            .event_format(Line::new(false, has_colors));
+        let subscriber = tracing::subscriber::set_default(registry().with(lines));
+        let span = span.and_then(TraceContext::parse);
+        current::within(span, async { tracing::info!(shard = 3, "it has happened") }).await;
+        drop(subscriber);
+        let written = terminal.0.lock().unwrap().clone();
+        String::from_utf8(written).unwrap()
+    }
+
+    #[tokio::test]
+    async fn a_line_has_its_colours_inside_a_span_too() {
+        for (has_colors, span) in [
+            (true, None),
+            (true, Some(SPAN)),
+            (false, None),
+            (false, Some(SPAN)),
+        ] {
+            let line = line(has_colors, span).await;
+            assert_eq!(line.contains("\u{1b}[32m INFO"), has_colors, "{line:?}");
+            assert_eq!(line.contains('\u{1b}'), has_colors, "{line:?}");
+            let names_trace = line.ends_with(" trace_id=0af7651916cd43dd8448eb211c80319c\n");
+            assert_eq!(names_trace, span.is_some(), "{line:?}");
+            assert_eq!(line.matches('\n').count(), 1);
+        }
     }
 }

@@ -42,7 +42,9 @@ const SENDS: [&str; 6] = ["opentelemetry", "tonic", "h2", "hyper", "reqwest", "t
 /// Starts the log on standard error, and to a collector if `pipeline` sends logs. `RUST_LOG`
 /// overrides the configured filter. Call it once per process; a second call changes nothing.
 pub fn start(log: &Log, pipeline: &Pipeline) {
-    let wanted = env::var("RUST_LOG").unwrap_or_else(|_| log.filter.clone());
+    let wanted = env::var("RUST_LOG").ok();
+    let wanted = wanted.filter(|wanted| !wanted.trim().is_empty());
+    let wanted = wanted.unwrap_or_else(|| log.filter.clone());
     let filter = filter(&wanted);
     let is_terminal = io::stderr().is_terminal();
     let is_json = match log.format {
@@ -50,10 +52,11 @@ pub fn start(log: &Log, pipeline: &Pipeline) {
         Format::Text => false,
         Format::Json => true,
     };
+    let has_colors = is_terminal && !is_json;
     let lines = fmt::layer()
         .with_writer(io::stderr)
-        .with_ansi(is_terminal && !is_json)
-        .event_format(Line::new(is_json));
+        .with_ansi(has_colors)
+        .event_format(Line::new(is_json, has_colors));
     let sent = pipeline.logger().map(|logger| {
         OpenTelemetryTracingBridge::new(logger).with_filter(FilterFn::new(|line| {
             !SENDS

@@ -21,19 +21,23 @@ use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::Registry;
 
 use crate::budget::Lost;
-use crate::traceparent;
+use crate::traceparent::TraceContext;
 use crate::words::{attempt_word, class_of, error_type, outcome_word};
 
 pub mod catalog;
 mod destinations;
 mod exemplars;
 pub mod fleet;
+pub mod readers;
+pub mod redis;
 pub mod text;
 
 use catalog::register;
 use destinations::Destinations;
 use exemplars::{TraceLabel, TracedCounters};
 use fleet::{FleetGauges, FleetReading};
+use readers::{OpenStream, ReaderGauges};
+use redis::RedisMetrics;
 use text::TextFormat;
 
 /// The limits of the buckets for what lasts up to minutes, in seconds.
@@ -43,11 +47,6 @@ const LONG: [f64; 12] = [
 
 /// The limits of the buckets for lateness, in seconds.
 const LATENESS: [f64; 9] = [0.05, 0.25, 1.0, 5.0, 15.0, 60.0, 300.0, 900.0, 3_600.0];
-
-/// The limits of the buckets for calls to Redis, in seconds.
-const SHORT: [f64; 11] = [
-    0.000_25, 0.000_5, 0.001, 0.002_5, 0.005, 0.01, 0.05, 0.1, 0.5, 1.0, 5.0,
-];
 
 /// The labels of a metric with one or two labels, as pairs of name and value.
 type Labels<const N: usize> = [(&'static str, &'static str); N];
@@ -70,8 +69,8 @@ pub struct Attempted<'a> {
     pub destination: &'a str,
     /// How long it took.
     pub took: Duration,
-    /// Its span (W3C Trace Context), if it is sent to a collector.
-    pub traceparent: Option<&'a str>,
+    /// Its span, if it is sent to a collector.
+    pub span: Option<TraceContext>,
 }
 
 /// Where the content of a message came from.
@@ -118,15 +117,13 @@ struct Inner {
     permits: Family<Labels<1>, Gauge>,
     draining: Family<Labels<0>, Gauge>,
     standing_changes: Family<Labels<1>, Counter>,
-    recovered_jobs: Counter,
-    lost_writes: Counter,
-    redis_call_duration: Family<Labels<1>, Histogram, fn() -> Histogram>,
-    redis_failures: Family<Labels<1>, Counter>,
+    redis: RedisMetrics,
     telemetry_lost: Family<Labels<2>, Counter>,
     upkeep_runs: Family<Labels<2>, Counter>,
     upkeep_last_success: Family<Labels<1>, Gauge<f64, AtomicU64>>,
     failed_sign_ins: Counter,
     events_read: Counter,
+    readers: ReaderGauges,
     fleet: FleetGauges,
     build_info: Family<Labels<1>, Gauge>,
 }
@@ -144,14 +141,12 @@ fn long_with_exemplars() -> TracedHistogram {
     HistogramWithExemplars::new(LONG.into_iter())
 }
 
-fn short() -> Histogram {
-    Histogram::new(SHORT)
-}
-
 impl Default for Metrics {
     fn default() -> Self {
         let mut registry = catalog::registry();
         let fleet = FleetGauges::new(&mut registry);
+        let redis = RedisMetrics::new(&mut registry);
+        let readers = ReaderGauges::new(&mut registry);
         let mut inner = Inner {
             registry,
             destinations: Mutex::default(),
@@ -170,15 +165,13 @@ impl Default for Metrics {
             permits: Family::default(),
             draining: Family::default(),
             standing_changes: Family::default(),
-            recovered_jobs: Counter::default(),
-            lost_writes: Counter::default(),
-            redis_call_duration: Family::new_with_constructor(short),
-            redis_failures: Family::default(),
+            redis,
             telemetry_lost: Family::default(),
             upkeep_runs: Family::default(),
             upkeep_last_success: Family::default(),
             failed_sign_ins: Counter::default(),
             events_read: Counter::default(),
+            readers,
             fleet,
             build_info: Family::default(),
         };
@@ -188,7 +181,7 @@ impl Default for Metrics {
 }
 
 impl Inner {
-    /// Registers everything but the gauges of the fleet.
+    /// Registers what is registered nowhere else.
     fn register(&mut self) {
         macro_rules! register {
             ($($name:literal $field:ident)+) => {
@@ -210,10 +203,6 @@ impl Inner {
             "redeliver_worker_permits" permits
             "redeliver_worker_draining" draining
             "redeliver_standing_changes_total" standing_changes
-            "redeliver_recovered_jobs_total" recovered_jobs
-            "redeliver_lost_writes_total" lost_writes
-            "redeliver_redis_call_duration_seconds" redis_call_duration
-            "redeliver_redis_failures_total" redis_failures
             "redeliver_telemetry_lost_total" telemetry_lost
             "redeliver_upkeep_runs_total" upkeep_runs
             "redeliver_upkeep_last_success_timestamp_seconds" upkeep_last_success
@@ -227,12 +216,16 @@ impl Inner {
 impl Metrics {
     /// Returns all metrics as text.
     pub fn write(&self, format: TextFormat) -> String {
-        let refreshers = &self.0.refreshers;
-        for refresh in &*refreshers.lock().unwrap_or_else(PoisonError::into_inner) {
-            refresh(self);
-        }
         let mut text = String::new();
-        encode(&mut text, &self.0.registry).expect("writing into a text does not fail");
+        {
+            // Kept while the text is written, so that no other scrape changes anything meanwhile.
+            let refreshers = self.0.refreshers.lock();
+            let refreshers = refreshers.unwrap_or_else(PoisonError::into_inner);
+            for refresh in &*refreshers {
+                refresh(self);
+            }
+            encode(&mut text, &self.0.registry).expect("writing into a text does not fail");
+        }
         // A gauge that may be absent is a family without labels, and is written with an empty set.
         let text = text.replace("{} ", " ");
         match format {
@@ -276,12 +269,9 @@ impl Metrics {
             sender,
             destination,
             took,
-            traceparent,
+            span,
         } = *attempted;
-        let trace = traceparent.and_then(|text| {
-            let trace_id = traceparent::trace_id(text)?.to_owned();
-            Some(TraceLabel { trace_id })
-        });
+        let trace = span.map(|span| (TraceLabel(span), SystemTime::now()));
         let label = {
             let destinations = &self.0.destinations;
             let mut destinations = destinations.lock().unwrap_or_else(PoisonError::into_inner);
@@ -299,8 +289,8 @@ impl Metrics {
             sender,
             destination: label.name,
         };
-        self.0.attempts.count(labels, trace.clone());
-        let at = trace.is_some().then(SystemTime::now);
+        self.0.attempts.count(labels, trace);
+        let (trace, at) = trace.unzip();
         self.0
             .attempt_duration
             .get_or_create(&[("sender", sender)])
@@ -388,27 +378,9 @@ impl Metrics {
             .inc_by(addresses);
     }
 
-    /// Records jobs that a repair found in no set.
-    pub fn recovered(&self, jobs: u64) {
-        self.0.recovered_jobs.inc_by(jobs);
-    }
-
-    /// Records that this process was the first to notice a loss of writes.
-    pub fn lost_writes(&self) {
-        self.0.lost_writes.inc();
-    }
-
-    /// Records a call of a script that was answered.
-    pub fn redis_call(&self, script: &'static str, took: Duration) {
-        self.0
-            .redis_call_duration
-            .get_or_create(&[("script", script)])
-            .observe(took.as_secs_f64());
-    }
-
-    /// Records a call to Redis that failed.
-    pub fn redis_failed(&self, kind: &'static str) {
-        self.0.redis_failures.get_or_create(&[("kind", kind)]).inc();
+    /// Returns the metrics about Redis.
+    pub fn redis(&self) -> &RedisMetrics {
+        &self.0.redis
     }
 
     /// Records a run of an upkeep task.
@@ -435,6 +407,11 @@ impl Metrics {
     /// Records events that were sent to a reader.
     pub fn events_read(&self, events: u64) {
         self.0.events_read.inc_by(events);
+    }
+
+    /// Sets which streams of events are open now.
+    pub fn event_streams(&self, open: &[OpenStream]) {
+        self.0.readers.set(open);
     }
 
     /// Sets the figures of the whole fleet. Without a reading they are absent.

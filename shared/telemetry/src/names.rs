@@ -24,12 +24,22 @@ pub mod otel {
     pub const CONVERSATION_ID: &str = "messaging.message.conversation_id";
     /// How many jobs a claim returned.
     pub const BATCH_COUNT: &str = "messaging.batch.message_count";
-    /// The host that the mail was offered to.
+    /// The host that the mail was offered to, by SMTP or HTTP.
     pub const SERVER_ADDRESS: &str = "server.address";
     /// Its port.
     pub const SERVER_PORT: &str = "server.port";
     /// Why something failed, as one of a few words.
     pub const ERROR_TYPE: &str = "error.type";
+    /// The method of an HTTP request.
+    pub const HTTP_METHOD: &str = "http.request.method";
+    /// The status code of the answer to it.
+    pub const HTTP_STATUS: &str = "http.response.status_code";
+    /// The URL of an HTTP request, without user, password, query and fragment.
+    pub const URL: &str = "url.full";
+    /// The file name of a program that sends.
+    pub const PROGRAM: &str = "process.executable.name";
+    /// Its exit code.
+    pub const EXIT_CODE: &str = "process.exit.code";
 }
 
 /// Attributes of our own.
@@ -44,8 +54,14 @@ pub mod own {
     pub const PHASE: &str = "smtp.phase";
     /// The version of TLS.
     pub const TLS: &str = "smtp.tls";
+    /// How long the message waited for a connection that was free or could be opened, in seconds.
+    pub const WAITED: &str = "smtp.connection.wait.duration";
     /// Whether the connection had carried an earlier message.
     pub const REUSED: &str = "smtp.connection.reused";
+    /// How long it took until the head of an HTTP answer was read, in seconds.
+    pub const HTTP_ANSWERED: &str = "http.phase.answer.duration";
+    /// How long it took to read its body, in seconds.
+    pub const HTTP_READ: &str = "http.phase.body.duration";
     /// The number of the attempt. The platform's own was 0.
     pub const ATTEMPT_NUMBER: &str = "redeliver.attempt.number";
     /// How many attempts the schedule of the last failure has.

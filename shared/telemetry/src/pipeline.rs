@@ -5,30 +5,22 @@ use std::sync::Arc;
 use std::thread;
 use std::time::Duration;
 
-use opentelemetry::trace::TracerProvider;
-use opentelemetry::{InstrumentationScope, KeyValue};
-use opentelemetry_otlp::{
-    LogExporter, RetryPolicy, SpanExporter, WithExportConfig, WithHttpConfig, WithTonicConfig,
-};
+use opentelemetry::KeyValue;
 use opentelemetry_sdk::Resource;
-use opentelemetry_sdk::logs::{
-    BatchConfigBuilder as LogBatchConfig, BatchLogProcessor, SdkLoggerProvider,
-};
-use opentelemetry_sdk::trace::{
-    BatchConfigBuilder as SpanBatchConfig, BatchSpanProcessor, SdkTracerProvider,
-};
-use tokio::runtime::Builder;
+use opentelemetry_sdk::logs::SdkLoggerProvider;
 
-use crate::budget::{Budget, Budgeted, Lost, OnRuntime, Reactor};
+use crate::budget::{Budget, Lost};
+use crate::environment::Sending;
 use crate::ids::IdHasher;
+use crate::logs;
 use crate::metrics::Metrics;
-use crate::names::{SCHEMA_URL, SCOPE};
-use crate::sampler::FollowsOrigin;
-use crate::settings::{Protocol, Settings, Signal};
+use crate::queue::SpanQueue;
+use crate::reactor::Reactor;
+use crate::sender::SpanSender;
+use crate::settings::{Settings, Signal};
 use crate::spans::Tracing;
-
-/// How long one call to the collector may take.
-const EXPORT_MAX: Duration = Duration::from_secs(10);
+use crate::transport::Transport;
+use crate::variables;
 
 /// How long the end of traces and logs together may take.
 const SHUTDOWN_MAX: Duration = Duration::from_millis(1_800);
@@ -48,7 +40,7 @@ pub struct Process {
 /// same as [`shutdown`](Self::shutdown).
 #[derive(Default)]
 pub struct Pipeline {
-    traces: Option<(SdkTracerProvider, Arc<Budget>)>,
+    traces: Option<SpanSender>,
     logs: Option<(SdkLoggerProvider, Arc<Budget>)>,
 }
 
@@ -78,35 +70,40 @@ impl Pipeline {
                     .to_owned(),
             );
         }
+        variables::check(settings.protocol.is_some())?;
         system::tls::prepare();
-        let runtime = Builder::new_multi_thread()
-            .worker_threads(1)
-            .thread_name("telemetry")
-            .enable_all()
-            .build()
-            .map_err(|err| format!("the thread of telemetry cannot be started: {err}"))?;
-        let reactor = Reactor::new(runtime);
+        let reactor = Reactor::start()?;
+        // The clients use the runtime from the start.
+        let _inside = reactor.runtime().enter();
+        let sending = Sending::from_environment();
         let resource = resource(process);
-        let traces = match endpoints.0 {
-            None => None,
-            Some(endpoint) => Some(traces(settings, &endpoint, &reactor, resource.clone())?),
-        };
-        let logs = match endpoints.1 {
-            None => None,
-            Some(endpoint) => Some(logs(settings, &endpoint, &reactor, resource)?),
-        };
-        Ok(Self { traces, logs })
+        let traces = endpoints.0.map(|endpoint| {
+            let transport = Transport::new(settings.protocol(Signal::Traces), &endpoint, &sending);
+            let transport = transport.map_err(|why| not_usable(Signal::Traces, &endpoint, &why))?;
+            let budget = Budget::new(settings.queue_max);
+            let request_max = sending.request_max.min(settings.queue_max);
+            let queue = SpanQueue::new(&texts(&resource), request_max, budget.clone());
+            let reactor = reactor.clone();
+            let sending = sending.clone();
+            Ok::<_, String>(SpanSender::start(
+                queue, budget, transport, sending, reactor,
+            ))
+        });
+        let logs = endpoints.1.map(|endpoint| {
+            logs::start(settings, &endpoint, &reactor, resource.clone())
+                .map_err(|why| not_usable(Signal::Logs, &endpoint, &why))
+        });
+        Ok(Self {
+            traces: traces.transpose()?,
+            logs: logs.transpose()?,
+        })
     }
 
     /// Returns what makes spans. It makes none if traces are not sent.
     pub fn tracing(&self, settings: &Settings, process: &Process, ids: IdHasher) -> Tracing {
         match &self.traces {
             None => Tracing::off(),
-            Some((provider, _)) => {
-                let scope = InstrumentationScope::builder(SCOPE).with_schema_url(SCHEMA_URL);
-                let tracer = provider.tracer_with_scope(scope.build());
-                Tracing::new(tracer, settings, &process.queue, ids)
-            }
+            Some(sender) => Tracing::new(sender.queue.clone(), settings, &process.queue, ids),
         }
     }
 
@@ -117,7 +114,7 @@ impl Pipeline {
 
     /// From now on, `metrics` also has what the collector did not get.
     pub fn report_losses(&self, metrics: &Metrics) {
-        let traces = self.traces.as_ref().map(|(_, budget)| budget);
+        let traces = self.traces.as_ref().map(|sender| &sender.budget);
         let logs = self.logs.as_ref().map(|(_, budget)| budget);
         for (signal, budget) in [("traces", traces), ("logs", logs)] {
             if let Some(budget) = budget.cloned() {
@@ -126,37 +123,32 @@ impl Pipeline {
         }
     }
 
-    /// Returns how many spans, and how many log records, the collector did not get.
-    pub fn lost(&self) -> (Lost, Lost) {
-        (lost(self.traces.as_ref()), lost(self.logs.as_ref()))
-    }
-
-    /// Sends what waits now. It blocks until the collector has answered.
-    pub fn flush(&self) {
-        if let Some((provider, _)) = &self.traces {
-            let _ = provider.force_flush();
-        }
-    }
-
     /// Sends what still waits, for a bounded time, and ends. It blocks for two seconds at most, so
-    /// call it where a thread may block.
-    pub fn shutdown(self) {
-        drop(self);
+    /// call it where a thread may block. Returns what was lost of traces, and of logs.
+    pub fn shutdown(mut self) -> (Lost, Lost) {
+        self.end()
+    }
+
+    fn end(&mut self) -> (Lost, Lost) {
+        let (traces, logs) = (self.traces.take(), self.logs.take());
+        // Both at once, because a collector that hangs holds up each for as long as it may.
+        thread::scope(|scope| {
+            let logs = logs.map(|(provider, budget)| {
+                scope.spawn(move || {
+                    let _ = provider.shutdown_with_timeout(SHUTDOWN_MAX);
+                    budget.lost_in_the_end()
+                })
+            });
+            let traces = traces.map(|sender| sender.shutdown(SHUTDOWN_MAX));
+            let logs = logs.and_then(|logs| logs.join().ok());
+            (traces.unwrap_or_default(), logs.unwrap_or_default())
+        })
     }
 }
 
 impl Drop for Pipeline {
     fn drop(&mut self) {
-        let (traces, logs) = (self.traces.take(), self.logs.take());
-        if traces.is_none() && logs.is_none() {
-            return;
-        }
-        // Both at once, because a collector that hangs holds up each for as long as it may.
-        thread::scope(|scope| {
-            scope
-                .spawn(|| traces.map(|(provider, _)| provider.shutdown_with_timeout(SHUTDOWN_MAX)));
-            scope.spawn(|| logs.map(|(provider, _)| provider.shutdown_with_timeout(SHUTDOWN_MAX)));
-        });
+        self.end();
     }
 }
 
@@ -167,10 +159,6 @@ impl fmt::Debug for Pipeline {
             .field("logs", &self.logs.is_some())
             .finish()
     }
-}
-
-fn lost<P>(signal: Option<&(P, Arc<Budget>)>) -> Lost {
-    signal.map_or_else(Lost::default, |(_, budget)| budget.lost())
 }
 
 /// Returns what all spans and logs of this process have in common. `OTEL_SERVICE_NAME` and
@@ -206,76 +194,12 @@ fn instance() -> String {
     format!("{}-{}", host.trim(), std::process::id())
 }
 
-/// Builds the exporter of a signal. A macro, because the builders of the two signals have the same
-/// methods and no trait in common.
-macro_rules! exporter {
-    ($exporter:ident, $signal:expr, $settings:expr, $endpoint:expr) => {{
-        let builder = $exporter::builder();
-        let built = match $settings.protocol($signal) {
-            Protocol::Grpc => builder
-                .with_tonic()
-                .with_endpoint($endpoint)
-                .with_retry_policy(RetryPolicy::disabled())
-                .build(),
-            Protocol::Http => builder
-                .with_http()
-                .with_http_client(client()?)
-                .with_endpoint($endpoint)
-                .with_protocol(opentelemetry_otlp::Protocol::HttpBinary)
-                .with_retry_policy(RetryPolicy::disabled())
-                .build(),
-        };
-        built.map_err(|err| not_usable($signal, $endpoint, &err))?
-    }};
-}
-
-fn traces(
-    settings: &Settings,
-    endpoint: &str,
-    reactor: &Arc<Reactor>,
-    resource: Resource,
-) -> Result<(SdkTracerProvider, Arc<Budget>), String> {
-    let _inside = reactor.runtime().enter();
-    let exporter = exporter!(SpanExporter, Signal::Traces, settings, endpoint);
-    let budget = Budget::new(settings.queue_max);
-    let exporter = OnRuntime::new(exporter, reactor.clone(), budget.clone(), EXPORT_MAX);
-    let config = SpanBatchConfig::default().with_max_queue_size(2 * settings.queue_max);
-    let processor = BatchSpanProcessor::builder(exporter)
-        .with_batch_config(config.build())
-        .build();
-    let provider = SdkTracerProvider::builder()
-        .with_sampler(FollowsOrigin::from_environment())
-        .with_span_processor(Budgeted::new(processor, budget.clone()))
-        .with_resource(resource)
-        .build();
-    Ok((provider, budget))
-}
-
-fn logs(
-    settings: &Settings,
-    endpoint: &str,
-    reactor: &Arc<Reactor>,
-    resource: Resource,
-) -> Result<(SdkLoggerProvider, Arc<Budget>), String> {
-    let _inside = reactor.runtime().enter();
-    let exporter = exporter!(LogExporter, Signal::Logs, settings, endpoint);
-    let budget = Budget::new(settings.queue_max);
-    let exporter = OnRuntime::new(exporter, reactor.clone(), budget.clone(), EXPORT_MAX);
-    let config = LogBatchConfig::default().with_max_queue_size(2 * settings.queue_max);
-    let processor = BatchLogProcessor::builder(exporter)
-        .with_batch_config(config.build())
-        .build();
-    let provider = SdkLoggerProvider::builder()
-        .with_log_processor(Budgeted::new(processor, budget.clone()))
-        .with_resource(resource)
-        .build();
-    Ok((provider, budget))
-}
-
-fn client() -> Result<reqwest::Client, String> {
-    reqwest::Client::builder()
-        .build()
-        .map_err(|err| format!("the client for the collector cannot be created: {err}"))
+/// Returns the attributes of a resource, each as text.
+fn texts(resource: &Resource) -> Vec<(String, String)> {
+    let pair = |(key, value): (&opentelemetry::Key, &opentelemetry::Value)| {
+        (key.to_string(), value.to_string())
+    };
+    resource.iter().map(pair).collect()
 }
 
 fn not_usable(signal: Signal, endpoint: &str, why: &dyn fmt::Display) -> String {

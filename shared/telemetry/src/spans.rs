@@ -12,23 +12,21 @@
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use opentelemetry::trace::{
-    Span as _, SpanBuilder, SpanKind, Status, TraceContextExt, Tracer as _,
-};
-use opentelemetry::{Context, KeyValue, StringValue};
-use opentelemetry_sdk::trace::{SdkTracer, Span};
-
 mod attempt;
 mod links;
 mod maker;
+mod record;
 
 use crate::ids::IdHasher;
 use crate::names::{otel, own};
+use crate::protobuf::Value;
+use crate::queue::SpanQueue;
 use crate::settings::{PARENT_WITHIN, Settings, TraceStyle};
-use crate::traceparent;
+use crate::traceparent::TraceContext;
 pub use attempt::{AttemptSpan, Judged, Settling};
-use links::{link, origin_links};
-use maker::{SpanMaker, text};
+use links::linked_origins;
+use maker::{OpenSpan, SpanMaker};
+use record::Parent;
 
 /// Makes the spans of a process. If it is off, it does nothing and costs nothing. Cloning it is
 /// cheap.
@@ -67,9 +65,22 @@ pub struct Starting<'a> {
     pub late: Duration,
 }
 
+/// Why the end of an attempt was not written to the store.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SettleError {
+    /// The lease had run out, so another worker may have the job.
+    Stale,
+    /// The store refused it, or did not answer until the worker ended.
+    Store,
+}
+
 /// The span of one arriving message.
 #[derive(Debug, Default)]
-pub struct SendSpan(Option<Span>);
+pub struct SendSpan {
+    context: Option<TraceContext>,
+    /// `None` if the span is not sent.
+    open: Option<OpenSpan>,
+}
 
 impl Tracing {
     /// Makes no spans.
@@ -82,36 +93,44 @@ impl Tracing {
         self.0.is_none()
     }
 
-    pub(crate) fn new(tracer: SdkTracer, settings: &Settings, queue: &str, ids: IdHasher) -> Self {
-        Self(Some(Arc::new(SpanMaker {
-            tracer,
-            ids,
-            queue: queue.to_owned().into(),
-            style: settings.trace_style,
-            shows_message_ids: settings.message_ids,
-            shows_reply_text: settings.reply_text,
-        })))
+    /// `queue_name` is the name of the queue in Redis.
+    pub(crate) fn new(
+        queue: Arc<SpanQueue>,
+        settings: &Settings,
+        queue_name: &str,
+        ids: IdHasher,
+    ) -> Self {
+        let maker = SpanMaker::new(queue, settings, queue_name, ids);
+        Self(Some(Arc::new(maker)))
+    }
+
+    /// Returns what makes spans, unless nothing is sent, or no longer.
+    fn maker(&self) -> Option<&Arc<SpanMaker>> {
+        self.0.as_ref().filter(|maker| !maker.queue.is_closed())
     }
 
     /// Begins the span of a message that intake accepts. It is a child of the platform's span, if
     /// there is one.
     pub fn send(&self, arriving: &Arriving<'_>) -> SendSpan {
-        let Some(maker) = &self.0 else {
-            return SendSpan(None);
+        let Some(maker) = self.maker() else {
+            return SendSpan::default();
         };
-        let parent = arriving.traceparent.and_then(traceparent::read);
-        let parent = parent.map_or_else(Context::new, |parent| {
-            Context::new().with_remote_span_context(parent)
+        let parent = arriving.traceparent.and_then(TraceContext::parse);
+        let parent = parent.map_or(Parent::Root, Parent::Remote);
+        let context = maker.context(parent, None);
+        let open = context.is_sampled.then(|| {
+            let mut span = maker.send.begin(&context, parent);
+            span.start(SystemTime::now());
+            let job = Value::Hash(maker.ids.number(arriving.job));
+            span.attribute(otel::CONVERSATION_ID, job);
+            maker.message_id(arriving.message, &mut span);
+            span.text(own::DESTINATION, arriving.destination);
+            OpenSpan::new(maker.clone(), span)
         });
-        let builder = SpanBuilder::from_name("send").with_kind(SpanKind::Producer);
-        let mut span = maker.tracer.build_with_context(builder, &parent);
-        // The hashes cost something, so they are not made for a span that is not sent.
-        if span.is_recording() {
-            span.set_attributes(maker.common("send", maker.ids.hash(arriving.job).into()));
-            span.set_attribute(maker.message_id(arriving.message));
-            span.set_attribute(text(own::DESTINATION, arriving.destination));
+        SendSpan {
+            context: Some(context),
+            open,
         }
-        SendSpan(Some(span))
     }
 
     /// Records a claim that returned jobs, with the traces of their messages.
@@ -122,24 +141,21 @@ impl Tracing {
         jobs: usize,
         origins: impl Iterator<Item = &'m str>,
     ) {
-        let Some(maker) = &self.0 else { return };
-        let mut attributes = vec![
-            KeyValue::new(otel::SYSTEM, "redeliver"),
-            KeyValue::new(otel::OPERATION_NAME, "claim"),
-            KeyValue::new(otel::OPERATION_TYPE, "receive"),
-            KeyValue::new(otel::DESTINATION_NAME, maker.queue.clone()),
-        ];
-        attributes.push(KeyValue::new(otel::BATCH_COUNT, jobs as i64));
-        attributes.push(KeyValue::new(own::SHARD, i64::from(shard)));
-        let builder = SpanBuilder::from_name("receive")
-            .with_kind(SpanKind::Client)
-            .with_start_time(began)
-            .with_links(origin_links(origins.filter_map(traceparent::read)))
-            .with_attributes(attributes);
-        maker
-            .tracer
-            .build_with_context(builder, &Context::new())
-            .end();
+        let Some(maker) = self.maker() else { return };
+        let origins = linked_origins(origins.filter_map(TraceContext::parse));
+        let context = maker.context(Parent::Root, origins.first());
+        if !context.is_sampled {
+            return;
+        }
+        let mut span = maker.receive.begin(&context, Parent::Root);
+        span.start(began);
+        span.int(otel::BATCH_COUNT, jobs as i64);
+        span.int(own::SHARD, shard);
+        for origin in &origins {
+            span.link(origin, "origin");
+        }
+        span.end(SystemTime::now());
+        maker.queue.push(span.as_bytes());
     }
 
     /// Begins the span of an attempt. `origins` are the traces of the messages that wait in the
@@ -149,55 +165,74 @@ impl Tracing {
         starting: &Starting<'_>,
         origins: impl Iterator<Item = &'m str>,
     ) -> AttemptSpan {
-        let Some(maker) = &self.0 else {
+        let Some(maker) = self.maker() else {
             return AttemptSpan::default();
         };
-        let mut links = origin_links(origins.filter_map(traceparent::read));
-        let parent = match links.first() {
-            Some(origin)
-                if maker.style == TraceStyle::Parent && starting.since_bounce <= PARENT_WITHIN =>
-            {
-                Context::new().with_remote_span_context(origin.span_context.clone())
+        let origins = linked_origins(origins.filter_map(TraceContext::parse));
+        let is_early = starting.since_bounce <= PARENT_WITHIN;
+        let parent = match origins.first() {
+            Some(origin) if maker.style == TraceStyle::Parent && is_early => {
+                Parent::Remote(*origin)
             }
-            _ => Context::new(),
+            _ => Parent::Root,
         };
-        if let Some(previous) = starting.previous.and_then(traceparent::read) {
-            links.push(link(previous, "previous"));
-        }
-        let builder = SpanBuilder::from_name("process")
-            .with_kind(SpanKind::Consumer)
-            .with_links(links);
-        let mut span = maker.tracer.build_with_context(builder, &parent);
-        if !span.is_recording() {
+        let previous = starting.previous.and_then(TraceContext::parse);
+        let context = maker.context(parent, origins.first().or(previous.as_ref()));
+        if !context.is_sampled {
             return AttemptSpan::default();
         }
-        let conversation: StringValue = maker.ids.hash(starting.job).into();
-        let mut attributes = maker.common("process", conversation.clone());
-        attributes.reserve(4);
-        attributes.push(maker.message_id(starting.message));
-        attributes.push(text(own::DESTINATION, starting.destination));
-        attributes.push(KeyValue::new(
-            own::ATTEMPT_NUMBER,
-            i64::from(starting.number),
-        ));
-        attributes.push(KeyValue::new(own::LATE, starting.late.as_secs_f64()));
-        span.set_attributes(attributes);
-        AttemptSpan::begun(maker.clone(), span, conversation)
+        let began = SystemTime::now();
+        let mut span = maker.process.begin(&context, parent);
+        span.start(began);
+        let conversation = maker.ids.number(starting.job);
+        span.attribute(otel::CONVERSATION_ID, Value::Hash(conversation));
+        maker.message_id(starting.message, &mut span);
+        span.text(own::DESTINATION, starting.destination);
+        span.int(own::ATTEMPT_NUMBER, starting.number);
+        span.attribute(own::LATE, Value::Float(starting.late.as_secs_f64()));
+        for origin in &origins {
+            span.link(origin, "origin");
+        }
+        if let Some(previous) = &previous {
+            span.link(previous, "previous");
+        }
+        let open = OpenSpan::new(maker.clone(), span);
+        AttemptSpan::begun(open, context, conversation, began)
     }
 
-    /// Records that the end of an attempt was written to the store.
-    pub fn settled(&self, settling: &Settling, began: SystemTime, ended: SystemTime) {
-        let Some(maker) = &self.0 else { return };
-        let attributes = maker.common("settle", settling.conversation.clone());
-        let builder = SpanBuilder::from_name("settle")
-            .with_kind(SpanKind::Client)
-            .with_start_time(began)
-            .with_attributes(attributes);
-        let parent = Context::new().with_remote_span_context(settling.context.clone());
-        maker
-            .tracer
-            .build_with_context(builder, &parent)
-            .end_with_timestamp(ended);
+    /// Records that the ends of attempts were written to the store in one call, or could not be.
+    pub fn settled(
+        &self,
+        attempts: impl Iterator<Item = (Settling, Option<SettleError>)>,
+        began: SystemTime,
+        ended: SystemTime,
+    ) {
+        let Some(maker) = self.maker() else { return };
+        let mut shared = maker.settle.clone();
+        shared.start(began);
+        shared.end(ended);
+        let mut span = shared.clone();
+        for (attempt, error) in attempts {
+            let parent = Parent::Ours(attempt.context);
+            span.begin_again(&shared, &maker.context(parent, None), parent);
+            let job = Value::Hash(attempt.conversation);
+            span.attribute(otel::CONVERSATION_ID, job);
+            if let Some(error) = error {
+                let (word, why) = error.word_and_reason();
+                span.fail(word, why);
+            }
+            maker.queue.push(span.as_bytes());
+        }
+    }
+}
+
+impl SettleError {
+    /// Returns this error as a word, and as a sentence.
+    fn word_and_reason(self) -> (&'static str, &'static str) {
+        match self {
+            Self::Stale => ("stale", "the lease had run out; the attempt is repeated"),
+            Self::Store => ("store", "the store did not take the settlement"),
+        }
     }
 }
 
@@ -205,24 +240,21 @@ impl SendSpan {
     /// Returns the context of this span, to be stored with the message (W3C Trace Context). `None`
     /// if nothing is traced, or no longer.
     pub fn traceparent(&self) -> Option<String> {
-        let context = self.0.as_ref()?.span_context();
-        context.is_valid().then(|| traceparent::write(context))
+        self.context.map(|context| context.text())
     }
 
     /// Ends the span with what the bounce led to.
-    pub fn end(self, answer: &'static str) {
-        if let Some(mut span) = self.0 {
-            span.set_attribute(KeyValue::new(own::ANSWER, answer));
-            span.end();
+    pub fn end(mut self, answer: &'static str) {
+        if let Some(open) = &mut self.open {
+            open.record.text(own::ANSWER, answer);
         }
     }
 
     /// Ends the span of a message that the store did not take.
-    pub fn fail(self) {
-        if let Some(mut span) = self.0 {
-            span.set_attribute(KeyValue::new(otel::ERROR_TYPE, "store"));
-            span.set_status(Status::error("the store did not take the bounce"));
-            span.end();
+    pub fn fail(mut self) {
+        if let Some(open) = &mut self.open {
+            let why = "the store did not take the bounce";
+            open.record.fail("store", why);
         }
     }
 }

@@ -49,8 +49,9 @@ impl<'a, 'f> Section<'a, 'f> {
         });
     }
 
-    /// Whether `key` exists, even if its value is empty.
-    pub fn has(&self, key: &str) -> bool {
+    /// Whether `key` exists, even if its value is empty. It is then one of the allowed keys.
+    pub fn has(&mut self, key: &'static str) -> bool {
+        self.read_keys.insert(key);
         self.table.contains_key(key)
     }
 
@@ -354,6 +355,16 @@ mod tests {
                  allowed here: batch, lease, mode, on, size",
             ]
         );
+    }
+
+    #[test]
+    fn a_key_that_was_only_looked_for_is_an_allowed_key() {
+        let table: Table = toml::from_str("nmaes = [\"one\"]").unwrap();
+        let mut faults = Vec::new();
+        let mut section = Section::new("f", "", &table, &mut faults);
+        assert!(!section.has("names"));
+        section.finish();
+        assert_eq!(faults[0].text, "there is no such key; allowed here: names");
     }
 
     #[test]

@@ -18,6 +18,7 @@ pub mod otlp;
 pub mod platform;
 pub mod postfix;
 pub mod process;
+pub mod prometheus;
 pub mod proxy;
 pub mod random;
 pub mod redis;

@@ -143,6 +143,11 @@ impl Collector {
             .any(|bytes| bytes.eq_ignore_ascii_case(text.as_bytes()))
     }
 
+    /// Returns all that was received, as it came. Bytes that are no text are replaced.
+    pub fn received(&self) -> String {
+        String::from_utf8_lossy(&self.kept().bytes).into_owned()
+    }
+
     /// Waits until spans of this name have come, and returns them.
     pub async fn wait_for(&self, name: &str, count: usize) -> Vec<Received> {
         eventually("spans", async || {

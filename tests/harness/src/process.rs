@@ -15,6 +15,9 @@ use crate::wait::eventually;
 /// The file for the program's log.
 const LOG: &str = "log";
 
+/// The file for what the program prints.
+const OUTPUT: &str = "output";
+
 /// How many lines of the log are printed if a test fails.
 const LINES_SHOWN: usize = 60;
 
@@ -75,8 +78,8 @@ impl Redeliver {
             .env("TMPDIR", folder.path())
             .envs(environment.iter().map(|(name, value)| (name, value)))
             .stdin(Stdio::null())
-            .stdout(Stdio::null())
-            .stderr(File::create(folder.path().join(LOG)).expect("the folder can be written to"))
+            .stdout(file_in(&folder, OUTPUT))
+            .stderr(file_in(&folder, LOG))
             .kill_on_drop(true)
             .spawn()
             .expect("redeliver can be started");
@@ -86,6 +89,11 @@ impl Redeliver {
     /// Returns its log so far.
     pub fn log(&self) -> String {
         fs::read_to_string(self.folder.path().join(LOG)).expect("the log was made at the start")
+    }
+
+    /// Returns what it has printed so far.
+    pub fn output(&self) -> String {
+        fs::read_to_string(self.folder.path().join(OUTPUT)).expect("the file was made at the start")
     }
 
     /// Its process id.
@@ -131,14 +139,25 @@ impl Redeliver {
         self.folder.path()
     }
 
+    /// Returns its memory in bytes.
+    pub async fn memory(&self) -> u64 {
+        self.memory_of("VmRSS:").await
+    }
+
     /// Returns its peak memory in bytes. If the system does not report that (macOS), returns its
     /// current memory.
     pub async fn peak_memory(&self) -> u64 {
+        self.memory_of("VmHWM:").await
+    }
+
+    /// Returns a figure of `/proc/PID/status` in bytes, or its current memory if there is no
+    /// `/proc`.
+    async fn memory_of(&self, figure: &str) -> u64 {
         let id = self.process_id().to_string();
         let kibibytes = match fs::read_to_string(format!("/proc/{id}/status")) {
             Ok(status) => status
                 .lines()
-                .find_map(|line| line.strip_prefix("VmHWM:"))
+                .find_map(|line| line.strip_prefix(figure))
                 .map(str::to_owned),
             Err(_) => {
                 let ps = Command::new("ps")
@@ -171,6 +190,10 @@ impl Drop for Redeliver {
             );
         }
     }
+}
+
+fn file_in(folder: &TempDir, name: &str) -> File {
+    File::create(folder.path().join(name)).expect("the folder can be written to")
 }
 
 /// Whether all threads of a process are stopped. If the system has no `/proc` (macOS), whether the

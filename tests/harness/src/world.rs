@@ -223,11 +223,12 @@ impl World {
     /// Runs the attempt of a leased job. Returns the result, which is not settled yet.
     pub async fn attempt(&self, leased: LeasedJob) -> Settlement {
         let never = CancellationToken::new();
-        self.attempter
+        let ended = self
+            .attempter
             .attempt(leased, &never, &LeaseEnd::default())
             .await
-            .expect("an attempt that is not stopped ends in a settlement")
-            .settlement
+            .expect("an attempt that is not stopped ends in a settlement");
+        *ended.settlement
     }
 
     /// Runs the attempts of leased jobs, with `reply` as the answer to all their messages. Settles

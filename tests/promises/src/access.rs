@@ -6,6 +6,7 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use config::model::Config;
+use domain::account::Accounts;
 use harness::bounce::{FULL, bounce};
 use harness::http::{Http, client, problem};
 use harness::process::{self, Redeliver, free_port};
@@ -20,7 +21,7 @@ use signing::api_token::{Grant, Scope, TokenHash};
 const JO: &str = "jo@example.com";
 
 /// Every route with the scope that it requires.
-const ROUTES: [(&str, &str, Scope); 20] = [
+pub(crate) const ROUTES: [(&str, &str, Scope); 20] = [
     ("POST", "/v1/bounces", Scope::Ingest),
     ("POST", "/v1/dsn", Scope::Ingest),
     ("POST", "/v1/facts", Scope::Ingest),
@@ -61,6 +62,8 @@ fn grant(name: &str, scopes: &[Scope]) -> Grant {
         scopes: scopes.to_vec(),
         hash: TokenHash::of(name),
         rate: None,
+        accounts: Accounts::All,
+        expires: None,
     }
 }
 

@@ -2,18 +2,17 @@
 //! fleet with all kinds of work and trouble.
 
 use std::fs;
-use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use harness::bounce::{FULL, bounce};
 use harness::http::client;
 use harness::process::{Redeliver, free_port};
+use harness::prometheus::Prometheus;
 use harness::servers::programs;
 use harness::smtp::{Act, SmtpPeer, agree};
 use harness::wait::eventually;
 use serde_json::{Value, json};
 use tempfile::TempDir;
-use url::Url;
 
 use crate::alerts::deploy;
 use crate::every_script::Server;
@@ -33,69 +32,6 @@ const TIMEOUT: Duration = Duration::from_secs(90);
 
 /// How many rounds later an address that was retired is reinstated.
 const REINSTATED_AFTER: usize = 20;
-
-/// A Prometheus. It is killed when this is dropped.
-struct Prometheus {
-    child: Child,
-    url: String,
-    _folder: TempDir,
-}
-
-impl Prometheus {
-    /// Starts one that scrapes these two processes again and again.
-    ///
-    /// # Panics
-    /// If it is not installed.
-    fn start(scheduler: &str, worker: &str) -> Self {
-        let folder = TempDir::with_prefix("redeliver-prometheus-").unwrap();
-        let (file, data) = (folder.path().join("p.yml"), folder.path().join("data"));
-        let rules = deploy().join("alerts/redeliver.rules.yml");
-        let job = |name: &str, target: &str| {
-            let targets = json!([{ "targets": [target] }]);
-            json!({ "job_name": name, "static_configs": targets })
-        };
-        // JSON is YAML too.
-        let config = json!({
-            "global": {"scrape_interval": "200ms", "scrape_timeout": "200ms"},
-            "rule_files": [rules],
-            "scrape_configs": [
-                job("redeliver-scheduler", scheduler),
-                job("redeliver-worker", worker),
-            ],
-        });
-        fs::write(&file, config.to_string()).unwrap();
-        let listen = format!("127.0.0.1:{}", free_port());
-        let child = Command::new("prometheus")
-            .arg(format!("--config.file={}", file.display()))
-            .arg(format!("--storage.tsdb.path={}", data.display()))
-            .arg(format!("--web.listen-address={listen}"))
-            .stderr(Stdio::null())
-            .spawn()
-            .expect("prometheus is missing: install it with `scripts/tools test`");
-        Self {
-            child,
-            url: format!("http://{listen}"),
-            _folder: folder,
-        }
-    }
-
-    /// Returns whether a query has an answer. `None` if Prometheus is not ready yet.
-    async fn answers(&self, query: &str) -> Option<bool> {
-        let base = format!("{}/api/v1/query", self.url);
-        let url = Url::parse_with_params(&base, [("query", query)]).unwrap();
-        let answer: Value = client().get(url).send().await.ok()?.json().await.ok()?;
-        assert_eq!(answer["status"], "success", "{query}: {answer}");
-        let series = answer["data"]["result"].as_array().unwrap();
-        Some(!series.is_empty())
-    }
-}
-
-impl Drop for Prometheus {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
-}
 
 /// Returns all queries of the dashboards. Each has the values of Grafana's variables.
 fn queries() -> Vec<String> {
@@ -181,11 +117,18 @@ async fn no_panel_is_empty_when_prometheus_scrapes_a_fleet_with_all_kinds_of_wor
     })
     .await;
 
+    let events = client().get(format!("{api}/v1/events")).send();
+    let _reader = events.await.unwrap();
     server.cli(&["CONFIG", "SET", "maxmemory", "1"]);
     post(&api, 0).await;
     server.cli(&["CONFIG", "SET", "maxmemory", ENOUGH]);
 
-    let prometheus = Prometheus::start(&scheduler, &worker);
+    let rules = deploy().join("alerts/redeliver.rules.yml");
+    let targets = [
+        ("redeliver-scheduler", &*scheduler),
+        ("redeliver-worker", &*worker),
+    ];
+    let prometheus = Prometheus::start(&targets, &rules, "200ms");
     let deadline = Instant::now() + TIMEOUT;
     let (mut empty, mut round) = (queries(), 1);
     while !empty.is_empty() {
@@ -194,7 +137,8 @@ async fn no_panel_is_empty_when_prometheus_scrapes_a_fleet_with_all_kinds_of_wor
         round += 1;
         let mut still_empty = Vec::new();
         for query in empty {
-            if prometheus.answers(&query).await != Some(true) {
+            let series = prometheus.query(&query).await;
+            if series.is_none_or(|series| series.is_empty()) {
                 still_empty.push(query);
             }
         }

@@ -6,6 +6,7 @@ use std::fs;
 use std::time::{Duration, Instant};
 
 use config::model::Config;
+use domain::account::Accounts;
 use domain::clock::Timestamp;
 use domain::destination::Destination;
 use domain::event::{Event, EventKind};
@@ -241,7 +242,8 @@ async fn use_every_verb_of_operators(world: &World, tried: Timestamp) {
     assert!(store.knows(&destination).await.unwrap());
     assert!(!store.tally(&destination, tried).await.unwrap().is_empty());
     assert!(!store.put_back(&id("jo@d3.example.com")).await.unwrap());
-    assert_eq!(store.quarantine(None, 10).await.unwrap(), []);
+    let quarantined = store.quarantine(&Accounts::All, None, 10).await;
+    assert_eq!(quarantined.unwrap().jobs, []);
     assert_eq!(store.limit().await.unwrap(), 0);
     let report = store.check_servers().await.unwrap();
     assert!(report.not_checked.is_empty(), "{:?}", report.not_checked);

@@ -170,7 +170,7 @@ async fn stop_at(
     let never = LeaseEnd::default();
     let attempt = attempter.attempt(world.claim_one().await, &stop, &never);
     let (ended, ()) = tokio::join!(attempt, stopping);
-    ended.map(|ended| ended.settlement)
+    ended.map(|ended| *ended.settlement)
 }
 
 #[tokio::test]

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use domain::account::Accounts;
 use domain::destination::Destination;
 use domain::event::{Event, EventLines};
 use domain::fact::FactKind;
@@ -354,7 +355,8 @@ impl Prepared {
             .unwrap();
         for _ in 0..4 {
             store.repair(shard(world)).await.unwrap();
-            for kept in store.quarantine(None, 9).await.unwrap() {
+            let quarantined = store.quarantine(&Accounts::All, None, 9).await.unwrap();
+            for kept in quarantined.jobs {
                 assert!(store.put_back(&kept.job).await.unwrap());
             }
             world.work().await;

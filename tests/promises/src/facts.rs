@@ -1,6 +1,7 @@
 //! A sign of life from an address ends the messages that it is about, or makes the address active
 //! again. An address that complains or unsubscribes gets no mail after the answer.
 
+use domain::account::Accounts;
 use domain::clock::Timestamp;
 use domain::event::EventKind;
 use domain::standing::Standing;
@@ -543,9 +544,9 @@ async fn facts_take_effect_on_a_job_in_quarantine() {
         }
         world.report_fact(reported).await;
         assert_eq!(world.waiting(JO).await.len(), left);
-        let quarantined = world.store.quarantine(None, 9).await.unwrap();
+        let quarantined = world.store.quarantine(&Accounts::All, None, 9).await;
         assert_eq!(
-            quarantined.len(),
+            quarantined.unwrap().jobs.len(),
             left,
             "a job with messages stays in quarantine"
         );

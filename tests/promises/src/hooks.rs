@@ -32,6 +32,7 @@ use crate::deployments::connections;
 
 mod hang_ups;
 mod sns;
+mod unreadable;
 
 const JO: &str = "jo@example.com";
 const SAM: &str = "sam@example.com";

@@ -220,3 +220,89 @@ fn answer_names(answers: &[Value]) -> Vec<&str> {
         .map(|answer| answer["answer"].as_str().unwrap_or("none"))
         .collect()
 }
+
+#[tokio::test]
+async fn an_item_of_an_array_that_is_not_json_affects_no_other() {
+    let world = World::new().await;
+    let http = Http::serve(&world).await;
+    let half = bounce(JO, "m1", "452 4.3.1 full").to_string();
+    let half = half.replace("full", r"cut emoji \ud83d");
+    let sam = bounce("sam@example.com", "m1", FULL);
+    let body = format!("\u{feff}[{half}, {{oh}}, {sam}]");
+    let response = http
+        .post("/v1/bounces")
+        .header("content-type", "application/json")
+        .body(body)
+        .send()
+        .await
+        .unwrap();
+    assert_eq!(response.status(), 202);
+    let answers = json(response).await;
+    assert_eq!(
+        answer_names(answers.as_array().unwrap()),
+        ["scheduled", "refused", "scheduled"]
+    );
+    assert!(answers[1]["reason"].as_str().unwrap().contains("not JSON"));
+}
+
+#[tokio::test]
+async fn a_side_field_that_cannot_be_used_costs_a_warning_and_not_the_bounce() {
+    let world = World::new().await;
+    let http = Http::serve(&world).await;
+    let mut item = bounce(JO, "m1", FULL);
+    item["traceparent"] = "".into();
+    item["remote_mta"] = json!(7);
+    let answer = json(http.post_json(&item).await).await;
+    assert_eq!(answer["answer"], "scheduled");
+    let warnings = answer["warnings"].as_array().unwrap();
+    let mut fields: Vec<&str> = warnings
+        .iter()
+        .map(|warning| warning["field"].as_str().unwrap())
+        .collect();
+    fields.sort_unstable();
+    assert_eq!(fields, ["remote_mta", "traceparent"]);
+}
+
+#[tokio::test]
+async fn an_address_that_was_mailed_before_is_read_even_if_new_addresses_may_not_look_so() {
+    let world = World::new().await;
+    let http = Http::serve(&world).await;
+    for (address, quoted) in [
+        ("jo..x@example.com", "\"jo..x\"@example.com"),
+        ("jo.@example.com", "\"jo.\"@example.com"),
+        ("jo@mail_host.example", "jo@mail_host.example"),
+    ] {
+        let answer = json(http.post_json(&bounce(address, "m1", FULL)).await).await;
+        assert_eq!(answer["answer"], "scheduled", "{address}: {answer}");
+        assert_eq!(answer["job"], format!("default/{quoted}"));
+        let complaint = json!({"type": "complaint", "recipient": address});
+        let response = http
+            .post("/v1/facts")
+            .json(&complaint)
+            .send()
+            .await
+            .unwrap();
+        assert_eq!(json(response).await["answer"], "suppressed", "{address}");
+    }
+}
+
+#[tokio::test]
+async fn an_encoded_body_is_refused_with_the_encodings_that_are_possible() {
+    let world = World::new().await;
+    let http = Http::serve(&world).await;
+    for path in ["/v1/bounces", "/v1/facts", "/v1/dsn", "/v1/hooks/sparkpost"] {
+        let request = http
+            .post(path)
+            .header("content-type", "application/json")
+            .header("content-encoding", "gzip")
+            .body(b"\x1f\x8b".to_vec());
+        let response = request.send().await.unwrap();
+        assert_eq!(response.status(), 415, "{path}");
+        assert_eq!(response.headers()["accept-encoding"], "identity");
+    }
+    let plain = http
+        .post("/v1/bounces")
+        .header("content-encoding", "identity");
+    let response = plain.json(&bounce(JO, "m1", FULL)).send().await.unwrap();
+    assert_eq!(response.status(), 202);
+}

@@ -6,11 +6,11 @@ use std::io::Write;
 use std::process::{Command, Stdio};
 
 use config::model::Config;
+use domain::account::Accounts;
 use harness::bounce::{FULL, bounce};
 use harness::http::{Http, client};
 use harness::otlp::Collector;
 use harness::process::{Redeliver, free_port};
-use harness::redis;
 use harness::smtp::{Act, SmtpPeer};
 use harness::wait::eventually;
 use harness::world::World;
@@ -19,7 +19,11 @@ use signing::api_token::{Grant, Scope, TokenHash};
 use tempfile::TempDir;
 use tokio::net::TcpStream;
 
+mod exemplars;
 mod figures;
+mod hostile;
+mod readers;
+mod redis;
 
 const LOCAL_PART: &str = "jo.a.secret.name";
 const RECIPIENT: &str = "jo.a.secret.name@example.com";
@@ -91,7 +95,7 @@ impl Fleet {
         let folder = TempDir::with_prefix("redeliver-policy-").unwrap();
         let policy = folder.path().join("policy.toml");
         std::fs::write(&policy, POLICY).unwrap();
-        let (url, prefix) = (redis::url(), redis::unique_prefix());
+        let (url, prefix) = (harness::redis::url(), harness::redis::unique_prefix());
         let (host, port) = (peer.address.ip(), peer.address.port());
         let [api, listen] = [(); 2].map(|()| format!("127.0.0.1:{}", free_port()));
         let config = format!(
@@ -247,6 +251,8 @@ async fn metrics_of_a_scheduler_need_a_token_that_may_read_and_others_are_counte
         scopes: vec![Scope::Read],
         hash: TokenHash::of("a token"),
         rate: None,
+        accounts: Accounts::All,
+        expires: None,
     }];
     let http = Http::serve_with(&world, &config).await;
     let denied = http.get("/metrics").send().await.unwrap();

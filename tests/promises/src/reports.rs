@@ -5,6 +5,7 @@
 use std::net::SocketAddr;
 
 use domain::account::Account;
+use domain::address::Address;
 use domain::job::JobId;
 use domain::standing::Standing;
 use harness::bounce::{FULL, UNKNOWN, bounce};
@@ -116,6 +117,16 @@ async fn only_the_failed_recipients_of_a_report_become_bounces() {
 }
 
 #[tokio::test]
+async fn a_report_with_a_date_that_cannot_be_read_counts_from_now_and_says_so() {
+    let world = World::new().await;
+    let http = Http::serve(&world).await;
+    let mail = format!("Date: soon\r\n{}", DeliveryReport::failed(JO, FULL).mail());
+    let answer = json(post(&http, "", mail).await).await;
+    assert_eq!(answers(&answer), ["scheduled"]);
+    assert_eq!(answer["recipients"][0]["warnings"][0]["field"], "Date");
+}
+
+#[tokio::test]
 async fn mail_that_reports_no_failure_changes_nothing_and_is_answered_with_its_kind() {
     let world = World::new().await;
     let http = Http::serve(&world).await;
@@ -146,8 +157,65 @@ async fn mail_that_reports_no_failure_changes_nothing_and_is_answered_with_its_k
             answers(&answer).iter().all(|answer| answer == kind),
             "{answer}"
         );
+        if kind == "feedback" {
+            let reason = answer["recipients"][0]["reason"].as_str().unwrap();
+            assert!(reason.contains("nothing proves the report"), "{reason}");
+        }
     }
     assert!(world.job_if_any(JO).await.is_none() && world.standing_record(JO).await.is_none());
+}
+
+#[tokio::test]
+async fn a_complaint_by_mail_suppresses_the_address_if_a_signed_return_path_proves_it() {
+    let world = World::new().await;
+    let http = Http::serve_with(&world, &config(&verp_section())).await;
+    let complaint = |kind: &str, path: &str, recipient: &str| {
+        format!(
+            "From: fbl@example.com\r\nContent-Type: multipart/report; boundary=b\r\n\r\n\
+             --b\r\nContent-Type: message/feedback-report\r\n\r\nFeedback-Type: {kind}\r\n\
+             Original-Rcpt-To: {recipient}\r\n\r\n\
+             --b\r\nContent-Type: message/rfc822\r\n\r\nReturn-Path: <{path}>\r\n\
+             Subject: hello\r\n\r\nhi\r\n--b--\r\n"
+        )
+    };
+    let path = return_path(&world, "default", "<c42.9@news.example.org>");
+    for (kind, path, recipient) in [
+        ("not-spam", path.as_str(), JO),
+        ("abuse", "news@example.org", JO),
+        ("abuse", &path, AL),
+    ] {
+        let mail = complaint(kind, path, recipient);
+        assert_eq!(
+            post_accepted(&http, "", &mail).await,
+            ["feedback"],
+            "{kind}"
+        );
+        assert!(world.standing_record(recipient).await.is_none(), "{kind}");
+    }
+    let mail = complaint("abuse", &path, JO);
+    assert_eq!(post_accepted(&http, "", &mail).await, ["suppressed"]);
+    assert_eq!(world.standing(JO).await, Standing::Suppressed);
+}
+
+#[tokio::test]
+async fn a_complaint_by_mail_suppresses_the_address_if_it_came_to_a_trusted_address() {
+    let world = World::new().await;
+    let mut config = config("");
+    config.lmtp.complaints_to = vec![Address::parse("fbl@bounce.example.org").unwrap()];
+    let http = Http::serve_with(&world, &config).await;
+    let complaint = "From: fbl@example.com\r\nContent-Type: message/feedback-report\r\n\r\n\
+                     Feedback-Type: abuse\r\nOriginal-Rcpt-To: jo@example.com\r\n";
+    for (query, answer) in [
+        ("?to=other@bounce.example.org", "feedback"),
+        ("?to=FBL@bounce.example.org", "suppressed"),
+    ] {
+        assert_eq!(
+            post_accepted(&http, query, complaint).await,
+            [answer],
+            "{query}"
+        );
+    }
+    assert_eq!(world.standing(JO).await, Standing::Suppressed);
 }
 
 #[tokio::test]

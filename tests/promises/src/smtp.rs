@@ -104,6 +104,23 @@ async fn the_reply_of_a_relay_to_a_message_is_its_outcome() {
 }
 
 #[tokio::test]
+async fn the_last_line_of_a_reply_with_different_codes_is_its_outcome() {
+    let mixed = Act::Say("250-2.1.5 jo\r\n552 5.2.2 mailbox full");
+    let peer = SmtpPeer::agreeable_except("RCPT", mixed).await;
+    let outcome = sender(&peer, PATIENT).send(&mail("m1")).await;
+    let Outcome::Refused(reply) = &outcome else {
+        panic!("{outcome:?}")
+    };
+    assert_eq!(
+        reply.to_string(),
+        "552 5.2.2 mailbox full (in reply to RCPT TO command)"
+    );
+    let table = Table::embedded();
+    let row = table.row(reply, "", None, "");
+    assert_eq!(row.end.as_str(), "unavailable", "{}", row.name);
+}
+
+#[tokio::test]
 async fn an_unknown_user_reply_retires_the_recipient_only_in_answer_to_rcpt() {
     for (command, reply_text, dead) in [
         ("MAIL", "550 <bounce@news.example.org>: User unknown", false),

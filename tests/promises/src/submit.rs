@@ -296,3 +296,135 @@ async fn the_bounces_in_the_log_of_a_mail_system_are_submitted() {
     );
     assert_eq!(world.waiting(sam).await, ["9f1c2a"]);
 }
+
+#[tokio::test]
+async fn a_refusal_of_the_sender_in_a_log_retires_no_recipient() {
+    let world = World::new().await;
+    let line = |to: &str, dsn: &str, reply: &str| {
+        format!(
+            "2025-11-21T09:30:01Z out1 postfix/smtp[7]: 4fXk2m1Qz7: to=<{to}>, \
+             relay=mx.example.com[192.0.2.7]:25, delay=1, dsn={dsn}, status=bounced (host \
+             mx.example.com[192.0.2.7] said: {reply} (in reply to MAIL FROM command))\n"
+        )
+    };
+    let log = line(
+        "jo@example.com",
+        "5.0.0",
+        "553 out1.shop.example does not exist",
+    ) + &line("sam@example.com", "5.1.1", "550 5.1.1 User unknown");
+    let input = Input::new(&world, &log).await;
+    let output = input.submit(&["--format", "postfix"]).await;
+    assert_eq!(answers(&output), json!({"dropped": 2}));
+
+    let record = |to: &str, kind: &str, code: u16, command: &str| {
+        let response = json!({"code": code, "content": "User unknown", "command": command});
+        json!({"type": kind, "id": to, "recipient": to, "response": response})
+    };
+    let log = [
+        record(
+            "jo@example.com",
+            "Bounce",
+            550,
+            "MAIL FROM:<news@shop.example>\r\n",
+        ),
+        record(
+            "sam@example.com",
+            "Bounce",
+            550,
+            "EHLO out1.shop.example\r\n",
+        ),
+        record(
+            "al@example.com",
+            "TransientFailure",
+            550,
+            "RCPT TO:<al@example.com>\r\n",
+        ),
+    ]
+    .map(|record| format!("{record}\n"));
+    let input = Input::new(&world, &log.concat()).await;
+    let output = input.submit(&["--format", "kumomta"]).await;
+    assert_eq!(answers(&output), json!({"dropped": 2, "scheduled": 1}));
+    for address in ["jo@example.com", "sam@example.com", "al@example.com"] {
+        assert!(world.standing_record(address).await.is_none(), "{address}");
+    }
+}
+
+#[tokio::test]
+async fn a_log_line_about_a_delivery_is_read_or_kept_as_refused() {
+    let world = World::new().await;
+    let delivery = |to: &str, status: &str| {
+        format!(
+            "4fXk2m1Qz7: to=<{to}@example.com>, relay=none, delay=1, dsn=4.3.1, \
+             status={status} (452 4.3.1 full)"
+        )
+    };
+    let refused = [
+        format!(
+            "Feb 31 09:30:01 out1 postfix/smtp[7]: {}",
+            delivery("a", "deferred")
+        ),
+        format!(
+            "Nov 21 09:30:01 out1 postfix/smtp[7]: {}",
+            delivery("b", "lost")
+        ),
+        format!("out1 mailer {}", delivery("c", "deferred")),
+        "Nov 21 09:30:01 out1 postfix/smtp[7]: 4fXk2m1Qz7: to=<d@exam".to_owned(),
+    ];
+    let read = [
+        format!(
+            "2025-11-21T09:30:01+0100 out1 postfix/smtp[7]: {}",
+            delivery("e", "deferred")
+        ),
+        format!(
+            "<22>1 2025-11-21T09:30:01Z out1 postfix/smtp 7 - - {}",
+            delivery("f", "SOFTBOUNCE")
+        ),
+        format!(
+            "smtp-1  | Nov 21 09:30:01 out1 postfix/smtp[7]: {}",
+            delivery("g", "deferred")
+        ),
+    ];
+    let others = "Nov 21 09:30:01 out1 postfix/qmgr[9]: 4fXk2m1Qz7: removed\n\
+                  Nov 21 09:30:01 out1 sshd[4]: Accepted publickey for jo\n";
+    let log = format!("{}\n{others}{}\n", refused.join("\n"), read.join("\n"));
+    let input = Input::new(&world, &log).await;
+    let output = input.submit(&["--format", "postfix"]).await;
+    assert_eq!(
+        (output.status.code(), answers(&output)),
+        (Some(1), json!({"refused": 4, "scheduled": 3}))
+    );
+    assert_eq!(
+        text(&input.file_with("refused")),
+        format!("{}\n", refused.join("\n"))
+    );
+}
+
+#[tokio::test]
+async fn a_side_field_that_cannot_be_used_is_reported_by_submit() {
+    let world = World::new().await;
+    let long = "x".repeat(300);
+    let log = format!(
+        "2025-11-21T09:30:00Z out1 postfix/qmgr[9]: 4fXk2m1Qz7: \
+         from=<bounces+80123456-9f1a-jo.longname=a-company-with-a-long-name.example@em.example>, \
+         size=9, nrcpt=1\n\
+         2025-11-21T09:30:01Z out1 postfix/smtp[7]: 4fXk2m1Qz7: to=<jo@example.com>, relay=none, \
+         delay=1, dsn=4.3.1, status=deferred (no)\n\
+         2025-11-21T09:30:00Z out1 postfix/qmgr[9]: 4fXk2m1Qz8: from=<{long}@example.org>, size=9\n\
+         2025-11-21T09:30:01Z out1 postfix/smtp[7]: 4fXk2m1Qz8: to=<sam@example.com>, relay=none, \
+         delay=1, dsn=4.3.1, status=deferred (no)\n"
+    );
+    let input = Input::new(&world, &log).await;
+    let output = input.submit(&["--format", "postfix"]).await;
+    assert_eq!(
+        (output.status.code(), answers(&output)),
+        (Some(0), json!({"scheduled": 2}))
+    );
+    let stderr = String::from_utf8(output.stderr).unwrap();
+    assert!(
+        stderr.contains("line 4: warning: envelope_from: ") && !stderr.contains("line 2:"),
+        "{stderr}"
+    );
+    let job = world.job("jo@example.com").await.job;
+    let sender = job.messages[0].envelope_from.as_ref().unwrap();
+    assert!(sender.as_str().starts_with("bounces+80123456-9f1a-jo."));
+}

@@ -21,6 +21,8 @@ use opentelemetry_proto::tonic::trace::v1::status::StatusCode;
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
+mod ends;
+mod parts;
 mod picture;
 
 const LOCAL_PART: &str = "jo.a.secret.name";
@@ -38,6 +40,8 @@ const POLICY: &str = "[[row]]\nname = \"each-second\"\nstatus = \"4.3.1\"\nscope
 struct Fleet {
     config: String,
     api: String,
+    /// The prefix of its keys in Redis.
+    prefix: String,
     /// Kept, because dropping it would kill the scheduler.
     _scheduler: Redeliver,
     _folder: TempDir,
@@ -68,6 +72,7 @@ impl Fleet {
         Self {
             config,
             api,
+            prefix,
             _scheduler: scheduler,
             _folder: folder,
         }
@@ -287,6 +292,7 @@ async fn a_chain_arrives(collector: &Collector, protocol: &str, route: &str, pee
         let settle = child("settle").expect("an attempt is settled");
         assert_eq!(kind(&settle), SpanKind::Client);
         assert!(settle.span.end_time_unix_nano >= settle.span.start_time_unix_nano);
+        assert!(!is_error(&settle) && settle.attribute("error.type").is_none());
         assert!(child("content").is_some());
         previous = Some(attempt.clone());
     }

@@ -130,6 +130,22 @@ async fn unproven_destinations_get_no_more_attempts_than_places_and_take_turns()
 }
 
 #[tokio::test]
+async fn unproven_destinations_that_wait_share_the_free_places_equally() {
+    let world = world().await;
+    let names = neighbours(&world, 3);
+    for name in &names {
+        world.post_due_jobs(name, 4).await;
+    }
+    assert_eq!(claim(&world, 0).await.unproven_waiting, 3);
+    let reached = destinations(&claim(&world, 7).await.jobs);
+    let counts: Vec<usize> = names
+        .iter()
+        .map(|name| reached.iter().filter(|one| *one == name).count())
+        .collect();
+    assert_eq!(counts, [2, 2, 2]);
+}
+
+#[tokio::test]
 async fn a_silent_destination_gets_no_more_attempts_until_it_answers() {
     let world = world().await;
     world.post_due_jobs(DESTINATION, 100).await;

@@ -3,6 +3,7 @@
 
 use std::time::Duration;
 
+use domain::account::Accounts;
 use domain::destination::Destination;
 use domain::event::EventKind;
 use domain::standing::Standing;
@@ -280,7 +281,7 @@ async fn unreadable_names_break_no_list_and_no_upkeep_task() {
     }
     let store = &world.store;
     store
-        .quarantine(None, 10)
+        .quarantine(&Accounts::All, None, 10)
         .await
         .expect("quarantine is listed");
     store

@@ -1,8 +1,9 @@
 //! Webhooks: for any body that a service sends, each bounce or fact in it can be read by the
-//! readers of our own formats, or is refused with a reason.
+//! readers of our own formats, or is refused with a reason. It belongs to the hook's account.
 
 use axum::http::{HeaderMap, HeaderValue, header};
 use config::hooks::{Hook, Service};
+use domain::account::Account;
 use domain::clock::Timestamp;
 use scheduler::intake::webhook::{EventMeaning, read};
 use scheduler::intake::{facts, json};
@@ -38,7 +39,10 @@ pub fn check(bytes: &[u8]) {
 pub fn check_body(service: Service, content_type: &'static str, body: &[u8]) {
     let headers =
         HeaderMap::from_iter([(header::CONTENT_TYPE, HeaderValue::from_static(content_type))]);
-    let hook = Hook::default();
+    let hook = Hook {
+        account: Account::parse("acme").expect("it is an account"),
+        ..Hook::default()
+    };
     let Ok(events) = read(service, &hook, &headers, body) else {
         return;
     };
@@ -53,8 +57,14 @@ pub fn check_body(service: Service, content_type: &'static str, body: &[u8]) {
     );
     for event in events {
         match event.meaning {
-            EventMeaning::Bounce(item) => match json::read(item, Timestamp::from_ms(0), 0) {
-                Ok(bounce) => check_bounce(&bounce),
+            EventMeaning::Bounce(item) => match json::read_reported(item, Timestamp::from_ms(0)) {
+                Ok(bounce) => {
+                    assert_eq!(
+                        bounce.account, hook.account,
+                        "no event names another account"
+                    );
+                    check_bounce(&bounce);
+                }
                 Err(refusal) => {
                     check_refusal(&refusal);
                     assert_ne!(
@@ -64,11 +74,14 @@ pub fn check_body(service: Service, content_type: &'static str, body: &[u8]) {
                     );
                 }
             },
-            EventMeaning::Fact(item) => match facts::read(item) {
-                Ok(fact) => check_address(&fact.recipient),
+            EventMeaning::Fact(item) => match facts::read_reported(item) {
+                Ok(fact) => {
+                    assert_eq!(fact.account, hook.account, "no event names another account");
+                    check_address(&fact.recipient);
+                }
                 Err(refusal) => check_refusal(&refusal),
             },
-            EventMeaning::Ignored(_) | EventMeaning::Unknown(_) => {}
+            EventMeaning::Ignored(_) | EventMeaning::Unknown(_) | EventMeaning::Unreadable(_) => {}
         }
     }
 }

@@ -7,6 +7,7 @@ mod alerts;
 mod architecture;
 mod cargo;
 mod dependencies;
+mod fuzz;
 mod imports;
 mod makefile;
 mod metrics_page;

@@ -31,6 +31,7 @@ No label contains an address.
 `destination` is the name of a configured provider,
 one of the 50 other destinations that are busiest in this process, or `other`.
 A destination that becomes one of the busiest begins at 0, and the one that it replaces disappears.
+`reader` is the name of a token, for the 20 readers of events that get the most.
 Attempts that are sent to a collector are exemplars, with their `trace_id`,
 of `redeliver_attempts_total` and `redeliver_attempt_duration_seconds`.
 ";

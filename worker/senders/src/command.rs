@@ -10,6 +10,7 @@ use std::process::{ExitStatus, Stdio};
 use std::time::Duration;
 
 use async_trait::async_trait;
+use domain::exchange::{Exchange, ProgramRun};
 use domain::outcome::{Fault, FaultKind, Outcome};
 use futures::future::join;
 use nix::sys::signal::{Signal, killpg};
@@ -53,6 +54,7 @@ impl CommandSender {
         arguments: Vec<String>,
         content: &[u8],
         in_doubt: &InDoubt,
+        run: &mut ProgramRun,
     ) -> Result<Outcome, Fault> {
         let child = Command::new(&self.settings.program)
             .args(arguments)
@@ -74,7 +76,10 @@ impl CommandSender {
             ))
             .await
         {
-            Some(Ok(Ok((status, output)))) => exit::outcome(status, &output),
+            Some(Ok(Ok((status, output)))) => {
+                run.exit_code = status.code();
+                exit::outcome(status, &output)
+            }
             Some(Ok(Err(err))) => Err(Fault::ours(
                 FaultKind::Unanswered,
                 format!("cannot wait for the program: {err}"),
@@ -160,18 +165,28 @@ async fn read_up_to(
 #[async_trait]
 impl Sender for CommandSender {
     async fn send(&self, attempt: &Attempt) -> Outcome {
+        self.send_with_exchange(attempt).await.0
+    }
+
+    async fn send_with_exchange(&self, attempt: &Attempt) -> (Outcome, Option<Exchange>) {
         let Some(content) = &attempt.content else {
-            return Outcome::Unreadable(
-                "the message has no content, which a command route needs".to_owned(),
-            );
+            let why = "the message has no content, which a command route needs";
+            return (Outcome::Unreadable(why.to_owned()), None);
         };
         let arguments = match arguments::fill(&self.settings.arguments, attempt) {
             Ok(arguments) => arguments,
-            Err(reply) => return Outcome::Refused(reply),
+            Err(reply) => return (Outcome::Refused(reply), None),
         };
-        self.run(arguments, content, &attempt.in_doubt)
+        let name = self.settings.program.file_name().unwrap_or_default();
+        let mut run = ProgramRun {
+            name: name.to_string_lossy().into_owned(),
+            exit_code: None,
+        };
+        let outcome = self
+            .run(arguments, content, &attempt.in_doubt, &mut run)
             .await
-            .unwrap_or_else(Outcome::Unreachable)
+            .unwrap_or_else(Outcome::Unreachable);
+        (outcome, Some(Exchange::Program(run)))
     }
 }
 

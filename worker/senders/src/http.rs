@@ -7,9 +7,11 @@
 
 use std::error::Error;
 use std::sync::Arc;
+use std::time::Instant;
 
 use async_trait::async_trait;
 use domain::clock::{Clock, Timestamp};
+use domain::exchange::{Exchange, HttpExchange};
 use domain::outcome::{Fault, FaultKind, Outcome};
 use domain::reply::Reply;
 use reqwest::header::{CONTENT_TYPE, HeaderMap, RETRY_AFTER};
@@ -17,6 +19,7 @@ use reqwest::redirect::Policy;
 use reqwest::{Certificate, Client, Response};
 use signing::webhook_signature::seconds;
 use system::whose_fault::{own_error, system_error};
+use url::Url;
 
 use crate::attempt::Attempt;
 use crate::sender::Sender;
@@ -30,6 +33,8 @@ pub struct HttpSender {
     client: Client,
     settings: HttpSettings,
     clock: Arc<dyn Clock>,
+    /// What spans show of a request that was not answered.
+    unanswered: HttpExchange,
 }
 
 impl HttpSender {
@@ -55,12 +60,18 @@ impl HttpSender {
             .map_err(|err| format!("cannot create an HTTP client: {}", error_chain(&err)))?;
         Ok(Self {
             client,
+            unanswered: unanswered(&settings.url),
             settings,
             clock,
         })
     }
 
-    async fn post(&self, attempt: &Attempt, body: Vec<u8>) -> Result<Outcome, Fault> {
+    async fn post(
+        &self,
+        attempt: &Attempt,
+        body: Vec<u8>,
+        exchange: &mut HttpExchange,
+    ) -> Result<Outcome, Fault> {
         let now = self.clock.now();
         let key = attempt.key();
         let request = self
@@ -78,11 +89,16 @@ impl HttpSender {
             Some(trace) => request.header("traceparent", trace.as_str()),
             None => request,
         };
+        let began = Instant::now();
         let answer = request.body(body).send().await.map_err(fault)?;
+        let answered_at = Instant::now();
         let status = answer.status().as_u16();
+        exchange.status = Some(status);
+        exchange.answered_after = Some(answered_at - began);
         let retry_after_s = retry_after_s(answer.headers(), now);
         // If the body cannot be read, the status alone decides.
         let body = self.read(answer).await.unwrap_or_default();
+        exchange.read_in = Some(answered_at.elapsed());
         answer::outcome(status, retry_after_s, body.as_deref())
     }
 
@@ -102,19 +118,39 @@ impl HttpSender {
 #[async_trait]
 impl Sender for HttpSender {
     async fn send(&self, attempt: &Attempt) -> Outcome {
+        self.send_with_exchange(attempt).await.0
+    }
+
+    async fn send_with_exchange(&self, attempt: &Attempt) -> (Outcome, Option<Exchange>) {
         let body = request::body(attempt, self.settings.content);
         if body.len() > self.settings.request_max {
-            return Outcome::Refused(Reply::parse(
-                "552 5.3.4 the message is larger than request_max of its http route",
-            ));
+            let reply = "552 5.3.4 the message is larger than request_max of its http route";
+            return (Outcome::Refused(Reply::parse(reply)), None);
         }
-        self.post(attempt, body)
-            .await
-            .unwrap_or_else(Outcome::Unreachable)
+        let mut exchange = self.unanswered.clone();
+        let outcome = self.post(attempt, body, &mut exchange).await;
+        let outcome = outcome.unwrap_or_else(Outcome::Unreachable);
+        (outcome, Some(Exchange::Http(exchange)))
     }
 
     fn wants_content(&self) -> bool {
         self.settings.content
+    }
+}
+
+/// Returns what spans show of a request to this URL that was not answered.
+fn unanswered(url: &Url) -> HttpExchange {
+    let mut shown = url.clone();
+    shown.set_query(None);
+    shown.set_fragment(None);
+    // It fails only for URLs that can have no user.
+    let _ = shown.set_username("");
+    let _ = shown.set_password(None);
+    HttpExchange {
+        url: shown.into(),
+        host: url.host_str().unwrap_or_default().to_owned(),
+        port: url.port_or_known_default().unwrap_or_default(),
+        ..HttpExchange::default()
     }
 }
 

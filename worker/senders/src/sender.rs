@@ -2,6 +2,7 @@
 //! knows neither the store, nor the policy, nor the other senders.
 
 use async_trait::async_trait;
+use domain::exchange::Exchange;
 use domain::outcome::Outcome;
 use domain::transcript::Transcript;
 
@@ -24,6 +25,14 @@ pub trait Sender: Send + Sync {
     /// and traces. Senders without a network conversation return `None`.
     async fn send_traced(&self, attempt: &Attempt) -> (Outcome, Option<Transcript>) {
         (self.send(attempt).await, None)
+    }
+
+    /// Like [`send`](Self::send), and also returns what spans show of the attempt. This is what the
+    /// worker calls. A sender with an SMTP conversation implements
+    /// [`send_traced`](Self::send_traced) alone.
+    async fn send_with_exchange(&self, attempt: &Attempt) -> (Outcome, Option<Exchange>) {
+        let (outcome, transcript) = self.send_traced(attempt).await;
+        (outcome, transcript.map(Exchange::Smtp))
     }
 
     /// Whether attempts need the message's content. If not, the worker does not fetch it.

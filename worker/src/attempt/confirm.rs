@@ -61,6 +61,7 @@ impl Progress {
         self.renew_if_delivered(now);
         let head = &mut self.leased.job.head;
         (head.attempt, head.held) = (self.step, false);
+        self.keep_span();
         Some(self.wait(delay, tally, accepted))
     }
 
@@ -82,6 +83,7 @@ impl Progress {
         };
         let tally = self.tally(result, self.leased.job.head.status, now);
         self.renew_if_delivered(now);
+        self.keep_span();
         // Both instants are by the clock of Redis, which may differ from the clock of this machine.
         let delay = until.since(self.leased.claimed_at);
         Some(self.wait(delay, tally, last))

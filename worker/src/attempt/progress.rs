@@ -17,7 +17,7 @@ use policy::decide::{Decision, Verdict};
 use policy::lifecycle::{self, Conclusion, Retirement, is_unanswered};
 use store::claim::LeasedJob;
 use store::settle::Settlement;
-use telemetry::traceparent::trace_id;
+use telemetry::traceparent::TraceContext;
 
 /// An attempt that is running.
 pub(super) struct Progress {
@@ -39,13 +39,13 @@ pub(super) struct Progress {
     transcript: Option<Box<Transcript>>,
     /// Whether a message was completely sent but got no answer.
     unknown: bool,
-    /// The span of this attempt (W3C Trace Context), if it is sent to a collector.
-    traceparent: Option<String>,
+    /// The span of this attempt, if it is sent to a collector.
+    span: Option<TraceContext>,
 }
 
 impl Progress {
     /// Returns the attempt of a job that was just claimed.
-    pub(super) fn new(mut leased: LeasedJob, traceparent: Option<String>) -> Self {
+    pub(super) fn new(mut leased: LeasedJob, span: Option<TraceContext>) -> Self {
         let (accepted, waiting) = split(mem::take(&mut leased.job.messages));
         Self {
             only_confirms: waiting.is_empty(),
@@ -58,7 +58,7 @@ impl Progress {
             events: EventLines::default(),
             transcript: None,
             unknown: false,
-            traceparent,
+            span,
         }
     }
 
@@ -109,8 +109,9 @@ impl Progress {
                     head.attempt = number;
                 }
                 lifecycle::record_failure(head, decision, number, now);
+                head.last_span = None;
                 if let Some(last) = head.history.last_mut() {
-                    last.traceparent = self.traceparent.take();
+                    last.traceparent = self.span.map(|span| span.text());
                 }
                 Some(self.wait(delay, tally, deferred))
             }
@@ -155,8 +156,7 @@ impl Progress {
         event.reply = Some(decision.reply.to_string());
         event.status = decision.reply.status;
         event.transcript.clone_from(&self.transcript);
-        let trace = self.traceparent.as_deref().and_then(trace_id);
-        event.trace_id = trace.map(str::to_owned);
+        event.trace_id = self.span.map(|span| span.trace_id());
         event.policy = decision.row.map(|row| row.name.clone());
         event
     }
@@ -223,7 +223,16 @@ impl Progress {
         };
         let tally = self.tally(result, job.head.status, now);
         self.renew_if_delivered(now);
+        self.keep_span();
         Some(self.wait(Duration::ZERO, tally, last))
+    }
+
+    /// Keeps the span of this attempt in the job, for the link of the next attempt. For an attempt
+    /// that is not added to the history.
+    pub(super) fn keep_span(&mut self) {
+        if let Some(span) = self.span {
+            self.leased.job.head.last_span = Some(span.text());
+        }
     }
 
     /// If a message was delivered, the address is alive. So the other messages start again with a

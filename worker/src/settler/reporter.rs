@@ -14,7 +14,7 @@ use store::error::StoreError;
 use store::handle::Store;
 use store::lease::{Extended, ReleaseReason};
 use store::settle::{SettleCall, SettleReport, Settled, Settlement};
-use telemetry::spans::{Settling, Tracing};
+use telemetry::spans::{SettleError, Settling, Tracing};
 use tokio::sync::mpsc::Sender;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, SemaphorePermit};
 use tokio::time::{Instant, sleep};
@@ -43,8 +43,9 @@ pub(super) struct PendingReports {
     /// Jobs whose attempts were given up, and since when their hosts had not answered. Each call
     /// reports the time since that instant, so a repeated call reports the right time too.
     pub(super) unanswered: Vec<(Lease, Instant)>,
-    /// The spans of the finished attempts that are traced.
-    pub(super) spans: Vec<Settling>,
+    /// The spans of the finished attempts that are traced, each with the place of its settlement in
+    /// `ended`.
+    pub(super) spans: Vec<(usize, Settling)>,
 }
 
 impl PendingReports {
@@ -54,6 +55,45 @@ impl PendingReports {
             && self.crashed.is_empty()
             && self.untried.is_empty()
             && self.unanswered.is_empty()
+    }
+}
+
+/// The spans of attempts that are being settled. They end when this is dropped. If that is before
+/// the store has answered, because the worker ends, they show that.
+struct SettleSpans<'t> {
+    tracing: &'t Tracing,
+    began: SystemTime,
+    /// Each with the place of its result.
+    spans: Vec<(usize, Settling)>,
+    /// The results of the settlements, as far as they are known.
+    results: Vec<Option<Settled>>,
+}
+
+impl<'t> SettleSpans<'t> {
+    fn begin(tracing: &'t Tracing, spans: Vec<(usize, Settling)>) -> Self {
+        Self {
+            tracing,
+            began: SystemTime::now(),
+            spans,
+            results: Vec::new(),
+        }
+    }
+}
+
+impl Drop for SettleSpans<'_> {
+    fn drop(&mut self) {
+        if self.spans.is_empty() {
+            return;
+        }
+        let error = |place: usize| match self.results.get(place).copied().flatten() {
+            // A job that a bounce or a fact has ended meanwhile needs no settlement.
+            Some(Settled::Done | Settled::Void) => None,
+            Some(Settled::Stale) => Some(SettleError::Stale),
+            None => Some(SettleError::Store),
+        };
+        let spans = self.spans.iter();
+        let spans = spans.map(|(place, span)| (*span, error(*place)));
+        self.tracing.settled(spans, self.began, SystemTime::now());
     }
 }
 
@@ -110,12 +150,8 @@ impl StoreReporter {
             spans,
         } = pending;
         if !ended.is_empty() {
-            let began = SystemTime::now();
-            self.settle(shard, ended, &mut permits).await;
-            let now = SystemTime::now();
-            for span in &spans {
-                self.tracing.settled(span, began, now);
-            }
+            let mut spans = SettleSpans::begin(&self.tracing, spans);
+            spans.results = self.settle(shard, ended, &mut permits).await;
         }
         drop(permits);
         self.give_back(shard, &crashed, || ReleaseReason::Crashed)
@@ -130,13 +166,14 @@ impl StoreReporter {
     }
 
     /// Settles attempts, and repeats the call until the store answers. If the store does not
-    /// answer, `permits` are freed.
+    /// answer, `permits` are freed. Returns the result of each in the order given; `None` if the
+    /// store rejects it.
     async fn settle(
         &self,
         shard: u16,
         settlements: Vec<Settlement>,
         permits: &mut Vec<OwnedSemaphorePermit>,
-    ) {
+    ) -> Vec<Option<Settled>> {
         // The call keeps its id when it is repeated. So if an answer was lost, the store returns it
         // again.
         let call = SettleCall::unique();
@@ -172,7 +209,7 @@ impl StoreReporter {
                              these attempts are repeated"
                         );
                     }
-                    return;
+                    return settled.into_iter().map(Some).collect();
                 }
                 // The same call can succeed later, so it is repeated.
                 Err(err) if err.may_pass() => {
@@ -190,10 +227,12 @@ impl StoreReporter {
                 // The store rejects at least one settlement. Each gets a call of its own, so that
                 // the others are settled.
                 Err(_) if settlements.len() > 1 => {
+                    let mut results = Vec::with_capacity(settlements.len());
                     for settlement in settlements {
-                        Box::pin(self.settle(shard, vec![settlement], permits)).await;
+                        let one = Box::pin(self.settle(shard, vec![settlement], permits));
+                        results.append(&mut one.await);
                     }
-                    return;
+                    return results;
                 }
                 Err(err) => {
                     tracing::error!(
@@ -201,7 +240,7 @@ impl StoreReporter {
                         "an attempt could not be settled; \
                          it is repeated when its lease has run out"
                     );
-                    return;
+                    return vec![None];
                 }
             }
         }

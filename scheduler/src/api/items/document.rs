@@ -7,21 +7,29 @@ use axum::http::header;
 use axum::response::{IntoResponse, Response};
 use serde::Deserialize;
 use serde::de::{DeserializeSeed, Deserializer, IgnoredAny, SeqAccess, Visitor};
+use serde_json::Value;
 
-use super::{Item, NDJSON, Tally, answer_batch, collect};
+use super::{Item, NDJSON, Tally, answer_batch, check_account, collect};
+use crate::access::caller::Caller;
 use crate::api::Api;
 use crate::api::problem::Problem;
 use crate::intake::accept::StillSentTo;
+use crate::intake::foreign_json::{items, without_mark};
+use crate::intake::json::Refusal;
 use crate::intake::json::unique::Parsed;
 
 /// The document of a request.
 enum Document {
-    One(Parsed),
-    Many(Vec<Parsed>),
+    One(Result<Value, Refusal>),
+    Many(Vec<Result<Value, Refusal>>),
 }
 
 /// Processes the items of a document.
-pub(super) async fn receive<I: Item>(api: &Api, body: Body) -> Result<Response, Problem> {
+pub(super) async fn receive<I: Item>(
+    api: &Api,
+    caller: &Caller,
+    body: Body,
+) -> Result<Response, Problem> {
     let bytes = collect(api, body).await?;
     let document = Document::read(&bytes, api.limits.items, I::PLURAL)?;
     drop(bytes);
@@ -30,15 +38,13 @@ pub(super) async fn receive<I: Item>(api: &Api, body: Body) -> Result<Response, 
     let mut still_sent_to = StillSentTo::new();
     match document {
         Document::Many(items) => {
-            let mut items = items
-                .into_iter()
-                .map(|item| I::read(api, item.unique()?))
-                .peekable();
+            let mut items = items.into_iter().map(|item| I::read(api, item?)).peekable();
             answers.push(b'[');
             while items.peek().is_some() {
                 let batch = items.by_ref().take(api.limits.batch).collect();
+                let end_answer = |answers: &mut Vec<u8>| answers.push(b',');
                 let (batch_tally, batch_still_sent_to) =
-                    answer_batch(api, batch, |answers| answers.push(b','), &mut answers).await?;
+                    answer_batch(api, caller, batch, end_answer, &mut answers).await?;
                 tally.add(batch_tally);
                 still_sent_to.extend(batch_still_sent_to);
             }
@@ -47,10 +53,12 @@ pub(super) async fn receive<I: Item>(api: &Api, body: Body) -> Result<Response, 
             answers.push(b']');
         }
         Document::One(item) => {
-            let item = item.unique().and_then(|item| I::read(api, item));
+            let item = item.and_then(|item| I::read(api, item));
             let item = item.map_err(|refusal| Problem::refused(&refusal))?;
+            let item = check_account::<I>(caller, item)
+                .map_err(|refusal| Problem::item_of_wrong_account(&refusal))?;
             (tally, still_sent_to) =
-                answer_batch(api, vec![Ok(item)], |_| {}, &mut answers).await?;
+                answer_batch(api, caller, vec![Ok(item)], |_| {}, &mut answers).await?;
         }
     }
     api.accept.wait_for_workers(still_sent_to).await?;
@@ -66,16 +74,19 @@ impl Document {
     /// Reads a document of at most `items_max` items. The bound is checked while reading, because
     /// small items take many times their size in memory.
     fn read(bytes: &[u8], items_max: usize, plural: &str) -> Result<Self, Problem> {
+        let bytes = without_mark(bytes);
         let mut reader = serde_json::Deserializer::from_slice(bytes);
         let first = bytes.iter().find(|byte| !byte.is_ascii_whitespace());
         let read = if first == Some(&b'[') {
             Items { max: items_max }
                 .deserialize(&mut reader)
-                .map(Self::Many)
+                .map(|items| Self::Many(items.into_iter().map(Parsed::unique).collect()))
         } else {
-            Parsed::deserialize(&mut reader).map(Self::One)
+            Parsed::deserialize(&mut reader).map(|item| Self::One(item.unique()))
         };
-        match read.and_then(|document| reader.end().map(|()| document)) {
+        let read = read.and_then(|document| reader.end().map(|()| document));
+        let read = read.or_else(|err| Self::read_apart(bytes, items_max).ok_or(err));
+        match read {
             Ok(Self::Many(items)) if items.is_empty() => Err(Problem::bad_request(format!(
                 "the array contains no {plural}"
             ))),
@@ -86,6 +97,18 @@ impl Document {
             Err(err) => Err(Problem::bad_request(format!(
                 "the body is not JSON: {err}; for NDJSON the content type is {NDJSON}"
             ))),
+        }
+    }
+
+    /// Reads a document that is not JSON as a whole, item by item. Returns `None` if no item can be
+    /// read.
+    fn read_apart(bytes: &[u8], items_max: usize) -> Option<Self> {
+        match items(bytes, items_max) {
+            Some(texts) => {
+                let items: Vec<_> = texts.into_iter().map(Parsed::read).collect();
+                items.iter().any(Result::is_ok).then_some(Self::Many(items))
+            }
+            None => Some(Self::One(Ok(Parsed::read(bytes).ok()?))),
         }
     }
 }

@@ -16,6 +16,7 @@ use tokio::task::JoinHandle;
 
 use super::answers::{Answers, NotKept};
 use super::{Item, NDJSON, Tally, answer_batch, next_chunk};
+use crate::access::caller::Caller;
 use crate::api::Api;
 use crate::api::problem::Problem;
 use crate::intake::accept::StillSentTo;
@@ -29,6 +30,7 @@ const UNDER_WAY_MAX: usize = 3;
 /// The batches of one request. They are read concurrently, and go to the store one after the other.
 struct Batches {
     api: Api,
+    caller: Caller,
     under_way: VecDeque<JoinHandle<Result<BatchAnswers, StoreError>>>,
     /// Completes when the batch that was added last is in the store. The next one may then follow.
     last_is_in: oneshot::Receiver<()>,
@@ -50,10 +52,14 @@ struct BatchAnswers {
 /// Processes a stream of lines. Reads it to its end before answering, because many clients do not
 /// read an answer while they still write: client and server would wait for each other for ever. The
 /// answers are kept in memory, and beyond a bound in a temporary file.
-pub(super) async fn receive<I: Item>(api: &Api, body: Body) -> Result<Response, Problem> {
+pub(super) async fn receive<I: Item>(
+    api: &Api,
+    caller: &Caller,
+    body: Body,
+) -> Result<Response, Problem> {
     let mut chunks = body.into_data_stream();
     let mut lines = Lines::new(api.limits.line);
-    let mut batches = Batches::new(api.clone());
+    let mut batches = Batches::new(api.clone(), caller.clone());
     let (mut batch, mut bytes) = (Vec::new(), 0);
     loop {
         let chunk = next_chunk(api, &mut chunks).await?;
@@ -79,13 +85,14 @@ pub(super) async fn receive<I: Item>(api: &Api, body: Body) -> Result<Response, 
 }
 
 impl Batches {
-    fn new(api: Api) -> Self {
+    fn new(api: Api, caller: Caller) -> Self {
         let answers = Answers::new(api.limits.answers, api.answer_space.clone());
         let (is_in, last_is_in) = oneshot::channel();
         let _ = is_in.send(());
         let (tally, still_sent_to) = (Tally::default(), StillSentTo::new());
         Self {
             api,
+            caller,
             under_way: VecDeque::new(),
             last_is_in,
             tally,
@@ -96,7 +103,8 @@ impl Batches {
     }
 
     /// Starts a batch as soon as there is room for it. Its items stay in the store even if the
-    /// request ends before its answer.
+    /// request ends before its answer. Fails if the caller's token does not work any more, because
+    /// a request may take days.
     async fn add<I: Item>(&mut self, batch: Vec<Numbered>) -> Result<(), Problem> {
         if batch.is_empty() {
             return Ok(());
@@ -104,11 +112,14 @@ impl Batches {
         while self.under_way.len() >= UNDER_WAY_MAX {
             self.finish_first().await?;
         }
+        self.caller
+            .check_still_valid(self.api.store.clock().now())?;
         let permit = self.api.batch_permits.clone().acquire_owned().await;
         let permit = permit.expect("the semaphore is never closed");
         let (is_in, next_may_follow) = oneshot::channel();
         let may_follow = mem::replace(&mut self.last_is_in, next_may_follow);
-        let task = process_batch::<I>(self.api.clone(), batch, may_follow, is_in, permit);
+        let (api, caller) = (self.api.clone(), self.caller.clone());
+        let task = process_batch::<I>(api, caller, batch, may_follow, is_in, permit);
         self.under_way.push_back(tokio::spawn(task));
         Ok(())
     }
@@ -178,6 +189,7 @@ impl Batches {
 /// batch failed, this one is not processed, because the request fails as a whole.
 async fn process_batch<I: Item>(
     api: Api,
+    caller: Caller,
     batch: Vec<Numbered>,
     may_follow: oneshot::Receiver<()>,
     is_in: oneshot::Sender<()>,
@@ -198,7 +210,7 @@ async fn process_batch<I: Item>(
     }
     let mut lines = Vec::new();
     let (tally, still_sent_to) =
-        answer_batch::<I>(&api, items, |lines| lines.push(b'\n'), &mut lines).await?;
+        answer_batch::<I>(&api, &caller, items, |lines| lines.push(b'\n'), &mut lines).await?;
     let _ = is_in.send(());
     Ok(BatchAnswers {
         last_line,

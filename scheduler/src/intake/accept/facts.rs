@@ -1,7 +1,9 @@
 //! Accepts facts, and the commands of operators about the standing of an address. Knows no adapter.
 
+use std::mem;
 use std::time::Duration;
 
+use domain::bounce::Warning;
 use domain::destination::Destination;
 use domain::fact::{Fact, FactKind};
 use domain::job::JobId;
@@ -29,6 +31,8 @@ pub struct FactAnswered {
     pub answer: FactAnswer,
     /// The id of the address's job, whether or not the address has a job.
     pub job: String,
+    /// What could not be used of the fact.
+    pub warnings: Vec<Warning>,
 }
 
 impl Accept {
@@ -55,8 +59,12 @@ impl Accept {
     /// If the store fails.
     pub async fn record_facts(
         &self,
-        facts: Vec<Fact>,
+        mut facts: Vec<Fact>,
     ) -> Result<(Vec<FactAnswered>, StillSentTo), StoreError> {
+        let warnings: Vec<_> = facts
+            .iter_mut()
+            .map(|fact| mem::take(&mut fact.warnings))
+            .collect();
         let changes: Vec<(JobId, FactOrCommand)> = facts
             .iter()
             .map(|fact| (fact.job_id(), FactOrCommand::Fact(fact.kind)))
@@ -85,9 +93,11 @@ impl Accept {
         let answered = reported
             .iter()
             .zip(answers)
-            .map(|(fact, answer)| FactAnswered {
+            .zip(warnings)
+            .map(|((fact, answer), warnings)| FactAnswered {
                 answer,
                 job: fact.job.key(),
+                warnings,
             })
             .collect();
         Ok((answered, self.still_sent_to(reported).await?))
@@ -203,6 +213,9 @@ impl FactAnswered {
             FactAnswer::Noted => "noted",
         };
         wire["answer"] = what.into();
+        if !self.warnings.is_empty() {
+            wire["warnings"] = json!(self.warnings);
+        }
         wire
     }
 }

@@ -61,6 +61,15 @@ impl Accept {
         }
     }
 
+    /// Returns the same handle for what a client does with this token. Events name the token.
+    #[must_use]
+    pub fn on_behalf_of(&self, token: Option<&str>) -> Self {
+        Self {
+            store: self.store.on_behalf_of(token),
+            ..self.clone()
+        }
+    }
+
     /// Returns the policy in force.
     pub fn table(&self) -> &Table {
         &self.table

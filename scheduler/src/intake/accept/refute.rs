@@ -3,6 +3,7 @@
 //! adapter.
 
 use std::mem;
+use std::sync::Arc;
 use std::time::Duration;
 
 use domain::clock::Timestamp;
@@ -30,6 +31,8 @@ struct Refuting<'a> {
     decision: &'a Decision<'a>,
     id: String,
     events: EventLines,
+    /// The name of the token of the client that reported the bounce.
+    by: Option<Arc<str>>,
     /// The current time by the clock of Redis. Accepted messages wait until instants of this clock.
     redis_now: Timestamp,
     /// The current time by the clock of this machine.
@@ -118,6 +121,7 @@ impl Accept {
             decision: &decision,
             id,
             events: EventLines::default(),
+            by: self.store.token().map(Arc::from),
             redis_now: *redis_now,
             now,
         };
@@ -210,7 +214,15 @@ impl Refuting<'_> {
     /// Records that the attempt has failed after all. Its message waits again as before.
     fn wait_again(&mut self) {
         let number = self.acceptance.attempt;
-        lifecycle::record_failure(&mut self.job.head, self.decision, number, self.now);
+        let head = &mut self.job.head;
+        // Another message of the same attempt may have bounced before.
+        let known = head.history.last().filter(|last| last.attempt == number);
+        let known = known.and_then(|last| last.traceparent.clone());
+        let span = head.last_span.take().or(known);
+        lifecycle::record_failure(head, self.decision, number, self.now);
+        if let Some(last) = head.history.last_mut() {
+            last.traceparent = span;
+        }
         for message in self
             .job
             .messages
@@ -278,6 +290,7 @@ impl Refuting<'_> {
         let kind = EventKind::AttemptDeferred;
         let mut event = Event::about(kind, self.id.as_str(), &self.job.head.destination)
             .with_message(&self.message);
+        event.by.clone_from(&self.by);
         event.attempt = Some(self.acceptance.attempt);
         event.reply = Some(self.decision.reply.to_string());
         event.status = self.decision.reply.status;

@@ -4,9 +4,11 @@
 use std::borrow::Cow;
 
 use domain::address::Address;
+use domain::bounce::Warning;
 use domain::clock::Timestamp;
 use serde::Deserialize;
 use serde_json::Value;
+use telemetry::traceparent::TraceContext;
 
 use super::refusal::Refusal;
 
@@ -14,16 +16,28 @@ use super::refusal::Refusal;
 /// the line of a message id.
 pub(in crate::intake) const TEXT_MAX: usize = 998;
 
+/// The longest name of a host, in bytes.
+const HOST_MAX: usize = 255;
+
 /// Text as it is in the item. It is copied only if it has escapes.
 #[derive(Deserialize)]
 #[serde(transparent)]
 pub(in crate::intake) struct Text<'i>(#[serde(borrow)] Cow<'i, str>);
 
+impl Text<'_> {
+    pub(super) fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
 /// The kind of value that a field must have.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(in crate::intake) enum Kind {
     Text,
-    Object,
+    /// A text in a side field.
+    SideText,
+    /// An object in a side field.
+    SideObject,
     /// Any value. The code that reads the field checks it.
     Any,
 }
@@ -44,7 +58,7 @@ impl<'d> Field<'d> {
     }
 
     /// Returns the text as it is, without any check.
-    pub(super) fn raw(self) -> Option<&'d str> {
+    pub(in crate::intake) fn raw(self) -> Option<&'d str> {
         self.raw
     }
 
@@ -74,6 +88,16 @@ impl<'d> Field<'d> {
         Ok(Some(text))
     }
 
+    /// Returns the name of a host.
+    pub(super) fn host(self) -> Result<Option<String>, Refusal> {
+        match self.text()? {
+            Some(host) if host.len() > HOST_MAX => {
+                Err(self.refuse(format!("is longer than {HOST_MAX} bytes")))
+            }
+            host => Ok(host.map(str::to_owned)),
+        }
+    }
+
     /// Returns the same as [`Self::text`], as an owned text.
     pub(super) fn owned(self) -> Result<Option<String>, Refusal> {
         Ok(self.text()?.map(str::to_owned))
@@ -98,6 +122,10 @@ impl<'d> Field<'d> {
     pub(in crate::intake) fn message_id(self) -> Result<Option<String>, Refusal> {
         match self.text()? {
             Some("") => Err(self.refuse("must not be empty; leave it out if there is none")),
+            // After the replacement of its bytes, other messages could have the same id.
+            Some(id) if id.contains(char::REPLACEMENT_CHARACTER) => {
+                Err(self.refuse("contains U+FFFD, which stands for bytes that could not be read"))
+            }
             id => Ok(id.map(str::to_owned)),
         }
     }
@@ -108,34 +136,29 @@ impl<'d> Field<'d> {
         })
     }
 
-    /// Returns a W3C trace context: `00-<32 hex>-<16 hex>-<2 hex>`.
+    /// Returns a W3C trace context in the form of version 00.
     pub(super) fn traceparent(self) -> Result<Option<String>, Refusal> {
         self.parse(|text| {
-            let lengths = text.split('-').map(str::len);
-            let hex = text
-                .bytes()
-                .all(|b| b == b'-' || b.is_ascii_digit() || (b'a'..=b'f').contains(&b));
-            if lengths.eq([2, 32, 16, 2]) && hex {
-                Ok(text.to_owned())
-            } else {
-                Err("must look like 00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01")
-            }
+            TraceContext::parse(text)
+                .map(|context| context.text())
+                .ok_or("must look like 00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01")
         })
     }
 }
 
-/// Returns the item if it is an object of these fields alone. A refusal names the first wrong
-/// field. `what` is the name of an item, like `a bounce`. `hint` is a text about what to do with an
-/// unknown field.
+/// Returns the item if it is an object of these fields alone. A side field of another kind is left
+/// out, with a warning. A refusal names the first wrong field. `what` is the name of an item, like
+/// `a bounce`. `hint` is a text about what to do with an unknown field.
 pub(in crate::intake) fn object(
-    item: Value,
+    mut item: Value,
     what: &str,
     fields: &[(&str, Kind)],
     hint: &str,
-) -> Result<Value, Refusal> {
-    let Value::Object(map) = &item else {
+) -> Result<(Value, Vec<Warning>), Refusal> {
+    let Value::Object(map) = &mut item else {
         return Err(Refusal::whole(format!("{what} must be a JSON object")));
     };
+    let mut warnings = Vec::new();
     for (name, value) in map {
         let Some((_, kind)) = fields.iter().find(|(known, _)| known == name) else {
             let allowed: Vec<&str> = fields.iter().map(|(name, _)| *name).collect();
@@ -146,18 +169,23 @@ pub(in crate::intake) fn object(
             return Err(Refusal::of_field(name, None, reason));
         };
         let right = match kind {
-            Kind::Text => value.is_string(),
-            Kind::Object => value.is_object(),
+            Kind::Text | Kind::SideText => value.is_string(),
+            Kind::SideObject => value.is_object(),
             Kind::Any => true,
         };
         if !right && !value.is_null() {
-            let allowed = if *kind == Kind::Text {
-                "must be text"
-            } else {
+            let allowed = if *kind == Kind::SideObject {
                 "must be a JSON object"
+            } else {
+                "must be text"
             };
-            return Err(Refusal::of_field(name, Some(value), allowed));
+            let refusal = Refusal::of_field(name, Some(value), allowed);
+            if *kind == Kind::Text {
+                return Err(refusal);
+            }
+            warnings.push(Warning::from(refusal));
+            *value = Value::Null;
         }
     }
-    Ok(item)
+    Ok((item, warnings))
 }

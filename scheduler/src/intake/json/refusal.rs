@@ -1,5 +1,6 @@
 //! Why an item is refused, with what its sender needs to correct it.
 
+use domain::account::{Account, Accounts};
 use serde_json::{Value, json};
 
 /// How many characters of a refused value and of its field's name a refusal contains.
@@ -47,6 +48,18 @@ impl Refusal {
             reason: reason.into(),
             line: None,
         }
+    }
+
+    /// Returns a refusal of an item of this account, because its client may only act for these
+    /// accounts.
+    pub(crate) fn of_account(account: &Account, accounts: &Accounts) -> Self {
+        let hint = if *account == Account::default() {
+            "; without an account it is \"default\""
+        } else {
+            ""
+        };
+        let reason = format!("the token is only for {accounts}{hint}");
+        Self::of_field("account", Some(&account.as_str().into()), reason)
     }
 
     /// Returns the same refusal, but its field is now a field within `outer`.

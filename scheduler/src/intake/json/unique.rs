@@ -10,6 +10,7 @@ use serde_json::map::Entry;
 use serde_json::{Map, Number, Value};
 
 use super::refusal::Refusal;
+use crate::intake::foreign_json;
 
 /// A JSON value, and the path of a repeated key in it. It is read in one pass and always to its
 /// end, so that the items after it can be read.
@@ -23,12 +24,18 @@ pub(crate) struct Parsed {
 impl Parsed {
     /// Reads the text of one value.
     ///
+    /// What is not Unicode in it is replaced by U+FFFD, except if it has content: the mail must not
+    /// be changed.
+    ///
     /// # Errors
     /// If the text is not JSON, or a key in it is repeated.
     pub(crate) fn read(text: &[u8]) -> Result<Value, Refusal> {
-        let parsed: Self = serde_json::from_slice(text)
-            .map_err(|err| Refusal::whole(format!("it is not JSON: {err}")))?;
-        parsed.unique()
+        serde_json::from_slice(text)
+            .or_else(|err| match foreign_json::read::<Self>(text) {
+                Ok(mended) if mended.value["content"].is_null() => Ok(mended),
+                _ => Err(Refusal::whole(format!("it is not JSON: {err}"))),
+            })
+            .and_then(Self::unique)
     }
 
     /// Returns the value.
@@ -208,7 +215,6 @@ mod tests {
             "",
             "[1,]",
             "{\"a\":1}x",
-            r#"{"a":"\ud800"}"#,
         ] {
             let (read, plain) = (
                 Parsed::read(text.as_bytes()),

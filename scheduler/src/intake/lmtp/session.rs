@@ -4,6 +4,7 @@
 use std::io;
 use std::sync::Arc;
 
+use domain::account::Accounts;
 use tokio::net::TcpStream;
 use tokio_util::sync::CancellationToken;
 
@@ -100,6 +101,7 @@ impl Session {
                     let origin = Origin {
                         account: self.settings.account.clone(),
                         return_path: Some(recipient),
+                        accounts: Accounts::All,
                     };
                     let reply = match reports.process(report.clone(), &origin).await {
                         Err(err) => {
@@ -108,7 +110,7 @@ impl Session {
                                 .to_owned()
                         }
                         Ok(answer) => match answer.refusal() {
-                            Some(why) => format!("550 5.6.0 {why}"),
+                            Some(refusal) => format!("550 5.6.0 {}", refusal.reason),
                             None => "250 2.0.0 taken in".to_owned(),
                         },
                     };

@@ -1,159 +1,58 @@
-//! KumoMTA's JSON log records, one per line (docs.kumomta.com, "Log Record"). Also chooses the id
-//! of a message, for the log and the webhook alike.
+//! KumoMTA's JSON log records, one per line (docs.kumomta.com, "Log Record"). They are read as in
+//! its webhook.
 
-use serde::Deserialize;
-use serde_json::{Map, Value, json};
+use config::hooks::Hook;
+use serde_json::Value;
 
-use super::{LogReader, instant};
+use super::LogReader;
+use crate::intake::foreign_json;
+use crate::intake::webhook::EventMeaning;
+use crate::intake::webhook::kumomta::read_record;
 
-/// Reads KumoMTA's log records. Temporary failures, permanent failures and expired messages are
-/// bounces. Receptions, deliveries and messages that an administrator discarded are not. Nor are
-/// reports that came back later (`OOB`): they arrive as DSN messages of their own.
+/// Reads KumoMTA's log records. Temporary failures, permanent failures, expired messages and
+/// reports that came back later are bounces. Receptions, and messages that an administrator
+/// discarded, are not. Deliveries and complaints are facts, which are not bounces.
 #[derive(Debug, Default)]
 pub struct Kumomta;
 
-#[derive(Deserialize)]
-struct Record {
-    r#type: String,
-    #[serde(default)]
-    id: String,
-    #[serde(default)]
-    headers: Value,
-    #[serde(default)]
-    sender: String,
-    #[serde(default)]
-    recipient: Recipients,
-    #[serde(default)]
-    queue: String,
-    response: Option<Response>,
-    peer_address: Option<Peer>,
-    timestamp: Option<f64>,
-}
-
-/// One recipient, or the recipients of a batch.
-#[derive(Deserialize)]
-#[serde(untagged)]
-enum Recipients {
-    One(String),
-    Many(Vec<String>),
-}
-
-impl Default for Recipients {
-    fn default() -> Self {
-        Self::Many(Vec::new())
-    }
-}
-
-#[derive(Deserialize)]
-struct Response {
-    code: u16,
-    enhanced_code: Option<Enhanced>,
-    #[serde(default)]
-    content: String,
-}
-
-#[derive(Deserialize)]
-struct Enhanced {
-    class: u8,
-    subject: u16,
-    detail: u16,
-}
-
-#[derive(Deserialize)]
-struct Peer {
-    name: String,
-}
-
 impl LogReader for Kumomta {
     fn bounces(&mut self, line: &str) -> Result<Vec<Value>, String> {
-        let record: Record = serde_json::from_str(line)
+        let record: Value = foreign_json::read(line.as_bytes())
             .map_err(|err| format!("the line is not a KumoMTA log record: {err}"))?;
-        if !matches!(
-            record.r#type.as_str(),
-            "TransientFailure" | "Bounce" | "Expiration"
-        ) {
-            return Ok(Vec::new());
+        let mut bounces = Vec::new();
+        for event in read_record(&Hook::default(), &record) {
+            match event.meaning {
+                EventMeaning::Bounce(item) if item["recipient"].is_null() => {
+                    return Err("the record names no recipient".to_owned());
+                }
+                EventMeaning::Bounce(item) => bounces.push(without_absent(item)),
+                EventMeaning::Fact(_) | EventMeaning::Ignored(_) => {}
+                EventMeaning::Unknown(kind) => {
+                    return Err(format!("the type of the record is not known: {kind}"));
+                }
+                EventMeaning::Unreadable(why) => return Err(why),
+            }
         }
-        let recipients = match &record.recipient {
-            Recipients::One(one) => std::slice::from_ref(one),
-            Recipients::Many(many) => many.as_slice(),
-        };
-        if recipients.is_empty() {
-            return Err("the record names no recipient".to_owned());
-        }
-        Ok(recipients
-            .iter()
-            .map(|recipient| record.bounce(recipient))
-            .collect())
+        Ok(bounces)
     }
 }
 
-impl Record {
-    fn bounce(&self, recipient: &str) -> Value {
-        let mut bounce = json!({"recipient": recipient, "envelope_from": self.sender});
-        if let Some(response) = &self.response {
-            bounce["reply"] = response.reply().into();
-        }
-        if let Some(id) = message_id(&self.headers, Some(&self.id)) {
-            bounce["message_id"] = id.into();
-        }
-        if let Some(at) = self
-            .timestamp
-            .and_then(|seconds| instant((seconds * 1_000.0) as i64))
-        {
-            bounce["occurred_at"] = at.into();
-        }
-        if let Some(peer) = self
-            .peer_address
-            .as_ref()
-            .filter(|peer| !peer.name.is_empty())
-        {
-            bounce["remote_mta"] = peer.name.trim_end_matches('.').into();
-        }
-        if !self.queue.is_empty() {
-            bounce["metadata"] =
-                Map::from_iter([("queue".to_owned(), self.queue.as_str().into())]).into();
-        }
-        bounce
-    }
-}
-
-/// Returns the id of a message. Log and webhook both use it, so that their reports of a message
-/// match. It is the Message-ID if that header is logged, because reports and the platform know it
-/// too. Otherwise it is the id in KumoMTA's spool.
-pub(in crate::intake) fn message_id<'r>(
-    headers: &'r Value,
-    spool_id: Option<&'r str>,
-) -> Option<&'r str> {
-    let mut named = headers.as_object().into_iter().flatten();
-    let header = named
-        .find(|(name, _)| name.eq_ignore_ascii_case("message-id"))
-        .and_then(|(_, value)| value.as_str());
-    // An id that was not valid UTF-8 is no use: after the replacement of its bytes, other messages
-    // could have the same id.
-    [header, spool_id]
+/// Returns an item without its fields that are absent, and without the account: a log does not know
+/// it.
+fn without_absent(item: Value) -> Value {
+    let Value::Object(fields) = item else {
+        return item;
+    };
+    fields
         .into_iter()
-        .flatten()
-        .find(|id| !id.is_empty() && !id.contains(char::REPLACEMENT_CHARACTER))
-}
-
-impl Response {
-    fn reply(&self) -> String {
-        let status = self
-            .enhanced_code
-            .as_ref()
-            .map(|code| format!(" {}.{}.{}", code.class, code.subject, code.detail));
-        format!(
-            "{}{} {}",
-            self.code,
-            status.unwrap_or_default(),
-            self.content
-        )
-    }
+        .filter(|(name, value)| !value.is_null() && name != "account")
+        .collect()
 }
 
 #[cfg(test)]
 mod tests {
+    use serde_json::json;
+
     use super::*;
 
     fn record(kind: &str) -> Value {
@@ -169,7 +68,7 @@ mod tests {
                 "code": 452,
                 "enhanced_code": {"class": 4, "subject": 3, "detail": 1},
                 "content": "Insufficient system storage",
-                "command": "RCPT TO",
+                "command": "RCPT TO:<jo@example.com>\r\n",
             },
             "peer_address": {"name": "mx.example.com.", "addr": "192.0.2.7"},
             "timestamp": 1_763_717_400,
@@ -184,17 +83,19 @@ mod tests {
             read("TransientFailure"),
             [json!({
                 "recipient": "jo@example.com", "envelope_from": "news@shop.example",
-                "reply": "452 4.3.1 Insufficient system storage", "message_id": "9f1c2a",
+                "reply": "452 4.3.1 Insufficient system storage (in reply to RCPT TO command)",
+                "message_id": "9f1c2a",
                 "occurred_at": "2025-11-21T09:30:00.000Z", "remote_mta": "mx.example.com",
                 "metadata": {"queue": "spring:acme@example.com"},
             })]
         );
-        assert_eq!((read("Bounce").len(), read("Expiration").len()), (1, 1));
+        for kind in ["Bounce", "Expiration", "OOB"] {
+            assert_eq!(read(kind).len(), 1, "{kind}");
+        }
         for other in [
             "Reception",
             "Delivery",
             "AdminBounce",
-            "OOB",
             "Feedback",
             "Delayed",
         ] {
@@ -203,32 +104,18 @@ mod tests {
     }
 
     #[test]
-    fn a_message_is_named_by_its_message_id_or_else_by_its_id_in_the_spool() {
-        for (headers, id, expected) in [
-            (json!(null), "9f1c2a", Some("9f1c2a")),
-            (json!({}), "9f1c2a", Some("9f1c2a")),
-            (
-                json!({"Subject": "hello", "Message-ID": "<m1@example.org>"}),
-                "9f1c2a",
-                Some("<m1@example.org>"),
-            ),
-            (
-                json!({"message-id": "<m1@example.org>"}),
-                "",
-                Some("<m1@example.org>"),
-            ),
-            (json!({"Message-Id": ""}), "9f1c2a", Some("9f1c2a")),
-            (
-                json!({"Message-ID": ["<m1@example.org>"]}),
-                "9f1c2a",
-                Some("9f1c2a"),
-            ),
-            (json!([]), "", None),
+    fn a_line_that_is_not_understood_is_refused() {
+        let mut nobody = record("TransientFailure");
+        nobody["recipient"] = json!([]);
+        for line in [
+            "{",
+            "7",
+            "{}",
+            "Nov 29 10:00:01 out1 kumod: started",
+            &record("Teleport").to_string(),
+            &nobody.to_string(),
         ] {
-            let mut record = record("TransientFailure");
-            (record["headers"], record["id"]) = (headers, id.into());
-            let bounces = Kumomta.bounces(&record.to_string()).unwrap();
-            assert_eq!(bounces[0]["message_id"].as_str(), expected, "{record}");
+            assert!(Kumomta.bounces(line).is_err(), "{line}");
         }
     }
 
@@ -237,8 +124,5 @@ mod tests {
         let mut batch = record("TransientFailure");
         batch["recipient"] = json!(["jo@example.com", "sam@example.com"]);
         assert_eq!(Kumomta.bounces(&batch.to_string()).unwrap().len(), 2);
-        batch["recipient"] = json!([]);
-        assert!(Kumomta.bounces(&batch.to_string()).is_err());
-        assert!(Kumomta.bounces("{").is_err());
     }
 }

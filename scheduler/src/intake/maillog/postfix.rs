@@ -1,6 +1,7 @@
-//! Postfix's log: reads the lines of its delivery agents that end in `status=deferred (…)` or
-//! `status=bounced (…)`. Sender and Message-ID are on other lines of the same queue id, so they
-//! are remembered for a while.
+//! Postfix's log: reads the lines of its delivery agents that end in `status=deferred (…)`,
+//! `status=bounced (…)` or `status=SOFTBOUNCE (…)`. Sender and Message-ID are on other lines of the
+//! same queue id, so they are remembered for a while. A line about a delivery that is not
+//! understood is refused; lines about anything else are passed over.
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::LazyLock;
@@ -10,35 +11,58 @@ use domain::clock::Timestamp;
 use regex::Regex;
 use serde_json::{Value, json};
 
-use super::{LogReader, instant};
+use super::LogReader;
+use crate::intake::instants::read_instant;
 
 /// How many queued messages are remembered. Beyond that the oldest are forgotten, and their bounces
 /// have no sender.
 const QUEUED_MAX: usize = 200_000;
 
-/// A line: the time, the queue id of the message, and the rest.
+/// A line: what is before the program, the queue id of the message, and the rest. The process id
+/// stands in brackets, or as in RFC 5424, followed by the id of the message and its data.
 static LINE: LazyLock<Regex> = LazyLock::new(|| {
     pattern(concat!(
-        r"^(?:<\d+>)?",
-        r"(?P<when>\d{4}-\d\d-\d\dT\S+|[A-Z][a-z]{2} [ \d]\d \d\d:\d\d:\d\d) ",
-        r"\S+ [\w./-]+/[\w-]+\[\d+\]: (?P<queue>[0-9A-Za-z]{5,32}): (?P<rest>.*)$",
+        r"^(?P<before>.*?)\b[\w.-]+(?:/[\w.-]+)*/[\w-]+",
+        r"(?:\[\d+\]:| \d+ \S+ (?:-|\[.*?\]))? ",
+        r"\u{feff}?(?P<queue>[0-9A-Za-z]{5,32}): (?P<rest>.*)$",
     ))
 });
 
-static DELIVERY: LazyLock<Regex> = LazyLock::new(|| {
+/// The time of a line. Before it there can be a priority, or the name of a container.
+static TIME: LazyLock<Regex> = LazyLock::new(|| {
     pattern(concat!(
-        r"^to=<(?P<to>[^>]+)>, .*?relay=(?P<relay>[^,]*), ",
-        r".*?dsn=(?P<dsn>[245]\.\d{1,3}\.\d{1,3}), ",
-        r"status=(?:deferred|bounced) \((?P<reply>.*)\)$",
+        r"(?:^|[\s>|])(?P<when>\d{4}-\d\d-\d\d[T ]\d\S*(?: [+-]\d{4}\b)?",
+        r"|[A-Z][a-z]{2} [ \d]\d \d\d:\d\d:\d\d)(?:\s|$)",
     ))
 });
+
+/// How the rest of a line begins that is about a delivery.
+const ABOUT_DELIVERY: &str = "to=<";
+
+/// A line of any form that is about a delivery.
+static LIKE_DELIVERY: LazyLock<Regex> =
+    LazyLock::new(|| pattern(r"\bto=<.*\b(?:status|relay|dsn)="));
+
+/// A delivery. The reply has no end if the line was cut.
+static DELIVERY: LazyLock<Regex> = LazyLock::new(|| {
+    pattern(concat!(
+        r"^to=<(?P<to>.+?)>, .*?relay=(?P<relay>[^,]*), ",
+        r"(?:.*?dsn=(?P<dsn>[245]\.\d{1,3}\.\d{1,3}), |.*?)",
+        r"status=(?P<status>[\w-]+)(?: \((?P<reply>.*))?",
+    ))
+});
+
+/// The results of deliveries and of tests of addresses that are no bounces.
+const NOT_BOUNCES: [&str; 5] = [
+    "sent",
+    "deliverable",
+    "undeliverable",
+    "expired",
+    "filtered",
+];
 
 static SENDER: LazyLock<Regex> = LazyLock::new(|| pattern(r"^from=<(?P<from>[^>]*)>, size="));
 static MESSAGE_ID: LazyLock<Regex> = LazyLock::new(|| pattern(r"^message-id=(?P<id>\S+)$"));
-
-/// The text that Postfix adds to a reply that it quotes.
-static COMMAND: LazyLock<Regex> =
-    LazyLock::new(|| pattern(r" \(in reply to [A-Z ]+(?:command)?\)$"));
 
 fn pattern(text: &str) -> Regex {
     Regex::new(text).expect("the pattern is a constant that the tests compile")
@@ -83,33 +107,58 @@ impl Postfix {
         self.queued.entry(queue.to_owned()).or_default()
     }
 
-    fn bounce(&self, when: &str, queue: &str, delivery: &regex::Captures<'_>) -> Value {
+    /// Reads a line about a delivery. Returns `None` if it is no bounce.
+    fn delivery(&self, before: &str, queue: &str, rest: &str) -> Result<Option<Value>, String> {
+        let delivery = DELIVERY.captures(rest).ok_or(
+            "the line is about a delivery, but was cut, or has another form than Postfix's",
+        )?;
+        match &delivery["status"] {
+            "deferred" | "bounced" | "SOFTBOUNCE" => {
+                self.bounce(before, queue, &delivery).map(Some)
+            }
+            status if NOT_BOUNCES.contains(&status) => Ok(None),
+            _ => Err("the status of the delivery is not known".to_owned()),
+        }
+    }
+
+    fn bounce(
+        &self,
+        before: &str,
+        queue: &str,
+        delivery: &regex::Captures<'_>,
+    ) -> Result<Value, String> {
+        let part = |name: &str| delivery.name(name).map(|part| part.as_str());
+        let reply = part("reply").ok_or("the line was cut before the reply")?;
+        let at = TIME
+            .captures(before)
+            .and_then(|time| self.instant(&time["when"]))
+            .ok_or("the time of the line cannot be read")?;
         let known = self.queued.get(queue);
         let id = known
             .and_then(|queued| queued.message_id.as_deref())
             .unwrap_or(queue);
         let mut bounce = json!({
             "recipient": &delivery["to"],
-            "reply": COMMAND.replace(&delivery["reply"], ""),
-            "status": &delivery["dsn"],
+            "reply": reply.strip_suffix(')').unwrap_or(reply),
             "message_id": id,
+            "occurred_at": at,
         });
+        if let Some(status) = part("dsn") {
+            bounce["status"] = status.into();
+        }
         if let Some(sender) = known.and_then(|queued| queued.sender.as_deref()) {
             bounce["envelope_from"] = sender.into();
-        }
-        if let Some(at) = self.instant(when) {
-            bounce["occurred_at"] = at.into();
         }
         let host = delivery["relay"].split('[').next().unwrap_or_default();
         if !matches!(host, "" | "none" | "local" | "virtual") {
             bounce["remote_mta"] = host.into();
         }
-        bounce
+        Ok(bounce)
     }
 
     fn instant(&self, when: &str) -> Option<String> {
-        if let Ok(at) = DateTime::parse_from_rfc3339(when) {
-            return instant(at.timestamp_millis());
+        if let Some(at) = read_instant(when, self.offset) {
+            return Some(at.to_string());
         }
         // A stamp that would be in the future is of the year before. One day is allowed for clocks
         // that differ.
@@ -123,7 +172,7 @@ impl Postfix {
         let at = of_year(latest.year())
             .filter(|at| *at <= latest)
             .or_else(|| of_year(latest.year() - 1))?;
-        instant(at.timestamp_millis())
+        Some(Timestamp::from_ms(at.timestamp_millis()).to_string())
     }
 }
 
@@ -131,11 +180,16 @@ impl LogReader for Postfix {
     fn bounces(&mut self, line: &str) -> Result<Vec<Value>, String> {
         // Other programs write to the same log, and Postfix also writes lines about no message.
         let Some(found) = LINE.captures(line) else {
-            return Ok(Vec::new());
+            return if LIKE_DELIVERY.is_match(line) {
+                Err("the line is about a delivery, but its beginning is not known".to_owned())
+            } else {
+                Ok(Vec::new())
+            };
         };
-        let (when, queue, rest) = (&found["when"], &found["queue"], &found["rest"]);
-        if let Some(delivery) = DELIVERY.captures(rest) {
-            return Ok(vec![self.bounce(when, queue, &delivery)]);
+        let (before, queue, rest) = (&found["before"], &found["queue"], &found["rest"]);
+        if rest.starts_with(ABOUT_DELIVERY) {
+            let bounce = self.delivery(before, queue, rest)?;
+            return Ok(bounce.into_iter().collect());
         }
         if let Some(sender) = SENDER.captures(rest) {
             self.queued(queue).sender = Some(sender["from"].to_owned());
@@ -151,6 +205,9 @@ impl LogReader for Postfix {
 
 #[cfg(test)]
 mod tests {
+    use domain::reply::Reply;
+    use domain::reply::stage::Stage;
+
     use super::*;
 
     fn reader() -> Postfix {
@@ -184,7 +241,8 @@ Jan  1 10:00:03 out1 postfix/qmgr[90]: 4fXk2m1Qz7: removed";
             [json!({
                 "recipient": "jo@example.com",
                 "reply":
-                    "host mx1.example.com[192.0.2.7] said: 452 4.3.1 Insufficient system storage",
+                    "host mx1.example.com[192.0.2.7] said: 452 4.3.1 Insufficient system storage \
+                     (in reply to RCPT TO command)",
                 "status": "4.3.1",
                 "message_id": "<c42.9@news.example.org>",
                 "envelope_from": "bounce@news.example.org",
@@ -226,12 +284,116 @@ Jan  1 10:00:03 out1 postfix/qmgr[90]: 4fXk2m1Qz7: removed";
             (&json!("ABCDEF1234"), None)
         );
         assert_eq!(read(&line("bounced")).len(), 1);
-        for other in ["sent", "expired", "deliverable"] {
+        assert_eq!(read(&line("SOFTBOUNCE")).len(), 1);
+        for other in ["sent", "expired", "deliverable", "undeliverable"] {
             assert_eq!(read(&line(other)), Vec::<Value>::new(), "{other}");
         }
+        for other in [
+            "Jan  1 10:00:01 out1 postfix/qmgr[4]: ABCDEF1234: removed",
+            "Jan  1 10:00:01 out1 postfix/qmgr[4]: ABCDEF1234: from=<jo@example.com>, \
+             status=expired, returned to sender",
+            "Jan  1 10:00:01 out1 postfix/smtpd[4]: NOQUEUE: reject: RCPT from a[192.0.2.1]: \
+             450 4.1.1 <x@y>: unknown; from=<a@b> to=<x@y> proto=ESMTP helo=<a>",
+            "Jan  1 10:00:01 out1 postfix/smtp[4]: connect to mx[192.0.2.1]:25: timed out",
+            "Jan  1 10:00:01 out1 sshd[4]: Accepted publickey for jo",
+            "nonsense",
+        ] {
+            assert_eq!(read(other), Vec::<Value>::new(), "{other}");
+        }
+    }
+
+    #[test]
+    fn a_line_is_read_however_the_log_begins_its_lines() {
+        for (before, at) in [
+            ("2026-01-01T10:00:02+0100 out1 postfix/smtp[3]:", "09:00:02"),
+            ("2026-01-01T10:00:02 out1 postfix/smtp[3]:", "09:00:02"),
+            ("2026-01-01 10:00:02.5 out1 postfix/smtp[3]:", "09:00:02"),
+            ("<22>Jan  1 10:00:02 out1 postfix/smtp[3]:", "09:00:02"),
+            (
+                "<22>1 2026-01-01T10:00:02.123Z out1 postfix/smtp 3 - -",
+                "10:00:02",
+            ),
+            (
+                "<22>1 2026-01-01T10:00:02Z out1 postfix/out/smtp 3 ID7 [a b=\"c\"] \u{feff}",
+                "10:00:02",
+            ),
+            (
+                "smtp_1  | Jan  1 10:00:02 out1 postfix/smtp[3]:",
+                "09:00:02",
+            ),
+            (
+                "mail-0 smtp Jan  1 10:00:02 out1 postfix/smtp[3]:",
+                "09:00:02",
+            ),
+            ("Jan  1 10:00:02 out1 mta-2/lmtp[3]:", "09:00:02"),
+        ] {
+            let space = if before.ends_with('\u{feff}') {
+                ""
+            } else {
+                " "
+            };
+            let line = format!(
+                "{before}{space}ABCDEF1234: to=<jo@example.com>, relay=none, delay=9, dsn=4.4.1, \
+                 status=deferred (timed out)"
+            );
+            let bounces = read(&line);
+            let time = bounces[0]["occurred_at"].as_str().unwrap();
+            assert!(
+                time.starts_with(&format!("2026-01-01T{at}")),
+                "{before}: {time}"
+            );
+        }
+    }
+
+    #[test]
+    fn a_line_about_a_delivery_that_is_not_understood_is_refused() {
+        let end = "ABCDEF1234: to=<jo@example.com>, relay=none, delay=9, dsn=4.4.1, \
+                   status=deferred (timed out)";
+        let begin = "Jan  1 10:00:02 out1 postfix/smtp[3]: ABCDEF1234:";
+        for line in [
+            format!("Feb 31 10:00:02 out1 postfix/smtp[3]: {end}"),
+            format!("1767258002 out1 postfix/smtp[3]: {end}"),
+            format!("postfix/smtp[3]: {end}"),
+            format!("Jan  1 10:00:02 out1 sshd[4]: {end}"),
+            format!("{{\"message\": \"{end}\"}}"),
+            format!("{begin} to=<jo@exam"),
+            format!("{begin} to=<jo@example.com>, relay=mx.exam"),
+            format!("{begin} to=<jo@example.com>, relay=none, delay=9, dsn=4.4.1, status=def"),
+            format!("{begin} to=<jo@example.com>, relay=none, dsn=4.4.1, status=deferred"),
+            format!("{begin} to=<jo@example.com>, relay=none, dsn=4.4.1, status=lost (what)"),
+        ] {
+            assert!(reader().bounces(&line).is_err(), "{line}");
+        }
+    }
+
+    #[test]
+    fn a_line_that_was_cut_within_the_reply_is_read_as_far_as_it_goes() {
+        let line = "Jan  1 10:00:02 out1 postfix/smtp[3]: ABCDEF1234: to=<jo@example.com>, \
+                    relay=mx[192.0.2.7]:25, delay=1, dsn=4.7.26, status=deferred (host mx said: \
+                    421-4.7.26 Your mail is rate limited. See https://exam";
+        let bounce = &read(line)[0];
+        assert_eq!(bounce["status"], "4.7.26");
+        assert!(bounce["reply"].as_str().unwrap().ends_with("https://exam"));
+    }
+
+    #[test]
+    fn the_stage_that_a_reply_answered_is_kept() {
+        let line = "Jan  1 10:00:02 out1 postfix/smtp[3]: ABCDEF1234: to=<jo@example.com>, \
+                    relay=mx[192.0.2.7]:25, delay=1, dsn=5.0.0, status=bounced (host mx said: \
+                    553 out1.example.org does not exist (in reply to MAIL FROM command))";
+        let bounce = &read(line)[0];
+        let reply = Reply::parse(bounce["reply"].as_str().unwrap());
+        assert_eq!(reply.stage(), Some(Stage::Mail));
+    }
+
+    #[test]
+    fn an_old_postfix_without_the_field_dsn_is_read() {
+        let line = "Jan  1 10:00:02 out1 postfix/smtp[3]: ABCDEF1234: to=<\"a>b\"@example.com>, \
+                    orig_to=<jo>, relay=none, delay=1, status=bounced (unknown user)";
+        let bounce = &read(line)[0];
         assert_eq!(
-            read("Jan  1 10:00:01 out1 sshd[4]: to=<x@y>, status=bounced (no)\n\nnonsense"),
-            Vec::<Value>::new()
+            (&bounce["recipient"], bounce.get("status")),
+            (&json!("\"a>b\"@example.com"), None)
         );
     }
 

@@ -76,7 +76,7 @@ fn compare(event: &Event, expected: &Value, service: Service) -> Result<(), Stri
         EventMeaning::Bounce(item) => ("bounce", item),
         EventMeaning::Fact(item) => (item["type"].as_str().unwrap(), item),
         EventMeaning::Ignored(_) => ("ignored", &Value::Null),
-        EventMeaning::Unknown(_) => ("unknown", &Value::Null),
+        EventMeaning::Unknown(_) | EventMeaning::Unreadable(_) => ("unknown", &Value::Null),
     };
     let wanted = match (
         expected["event_type"].as_str().unwrap(),

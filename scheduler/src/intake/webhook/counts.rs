@@ -26,6 +26,7 @@ struct Count {
     unreadable: u64,
     taken: u64,
     refused: u64,
+    warned: u64,
     ignored: u64,
     replayed: u64,
     unknown: BTreeMap<String, u64>,
@@ -33,15 +34,20 @@ struct Count {
 
 impl Counts {
     pub(super) fn add(&self, service: Service, received: &Received) {
-        let refused = received
-            .answers
-            .iter()
-            .filter(|answer| answer["answer"] == "refused")
-            .count() as u64;
+        let count = |is_counted: fn(&Value) -> bool| {
+            received
+                .answers
+                .iter()
+                .filter(|answer| is_counted(answer))
+                .count() as u64
+        };
+        let refused = count(|answer| answer["answer"] == "refused");
+        let warned = count(|answer| !answer["warnings"].is_null());
         self.change(service, |count| {
             count.requests += 1;
             count.taken += received.answers.len() as u64 - refused;
             count.refused += refused;
+            count.warned += warned;
             count.ignored += received.ignored;
             count.replayed += received.replayed;
             for (kind, number) in &received.unknown {
@@ -85,6 +91,7 @@ impl Counts {
             unreadable,
             taken,
             refused,
+            warned,
             ignored,
             replayed,
             unknown,
@@ -95,6 +102,7 @@ impl Counts {
             "unreadable": unreadable,
             "taken": taken,
             "refused": refused,
+            "warned": warned,
             "ignored": ignored,
             "replayed": replayed,
             "unknown": unknown,

@@ -1,6 +1,7 @@
 //! Drafts of bounces and facts: what the adapters of all mail services share when they write events
 //! in our wire format. Knows no mail service.
 
+use chrono::{Offset, Utc};
 use config::hooks::Hook;
 use domain::clock::Timestamp;
 use domain::fact::FactKind;
@@ -8,15 +9,9 @@ use domain::reply::Reply;
 use domain::status::StatusClass;
 use serde_json::{Map, Value, json};
 
-use super::event::EventMeaning;
-use crate::intake::json::{METADATA_DEPTH_MAX, is_deeper};
-
-/// How large a service's own data may be, in bytes of JSON, to be passed on as metadata. Larger
-/// data is left out as a whole.
-const METADATA_MAX: usize = 4 << 10;
-
-/// The longest name of a remote host, in bytes.
-const HOST_MAX: usize = 255;
+use super::event::{Event, EventMeaning};
+use crate::intake::foreign_json;
+use crate::intake::instants::read_instant;
 
 /// How severe the service itself considers a failure, apart from the reply that it quotes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -29,12 +24,15 @@ pub(super) enum SeverityHint {
     Soft(&'static str),
 }
 
-/// A bounce or fact about one address.
+/// A bounce or fact about one address. Its values are as the service wrote them. The readers of our
+/// wire format check them, and report those that cannot be used.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Draft<'e> {
     pub(super) recipient: Option<&'e str>,
-    pub(super) occurred: Option<Timestamp>,
+    /// When it happened, from [`occurred`].
+    pub(super) occurred: Value,
     pub(super) message_id: Option<&'e str>,
+    pub(super) envelope_from: Option<&'e str>,
     pub(super) remote_mta: Option<&'e str>,
     pub(super) metadata: Option<&'e Map<String, Value>>,
 }
@@ -46,19 +44,16 @@ impl Draft<'_> {
         let mut item = self.item(hook);
         item["reply"] = reply.into();
         item["status"] = status.into();
-        if let Some(host) = self
-            .remote_mta
-            .filter(|host| host.len() <= HOST_MAX && !host.contains(char::is_control))
-        {
-            item["remote_mta"] = host.into();
+        for (field, value) in [
+            ("envelope_from", self.envelope_from),
+            ("remote_mta", self.remote_mta),
+        ] {
+            if let Some(text) = value.filter(|text| !text.is_empty()) {
+                item[field] = text.into();
+            }
         }
         if let Some(metadata) = self.metadata.filter(|map| !map.is_empty()) {
-            let metadata = Value::Object(metadata.clone());
-            if metadata.to_string().len() <= METADATA_MAX
-                && !is_deeper(&metadata, METADATA_DEPTH_MAX)
-            {
-                item["metadata"] = metadata;
-            }
+            item["metadata"] = Value::Object(metadata.clone());
         }
         EventMeaning::Bounce(item)
     }
@@ -118,8 +113,25 @@ fn bare_address(text: &str) -> &str {
     }
 }
 
+/// Returns the first of these values that is an instant, in the wire format. If none is, returns
+/// the first that is there, as text: the reader of the wire format reports it.
+pub(super) fn occurred(values: &[&Value]) -> Value {
+    match values.iter().find_map(|value| instant(value)) {
+        Some(at) => json!(at),
+        None => values
+            .iter()
+            .find_map(|value| match value {
+                Value::Null => None,
+                Value::String(text) if text.is_empty() => None,
+                Value::String(text) => Some(text.clone()),
+                other => Some(other.to_string()),
+            })
+            .into(),
+    }
+}
+
 /// Reads an instant as services write it: seconds since the Unix epoch, as a number or as text, or
-/// RFC 3339.
+/// one of the forms of [`read_instant`]. Without an offset it is in UTC.
 pub(super) fn instant(value: &Value) -> Option<Timestamp> {
     let of_seconds = |seconds: f64| {
         // Cut to the millisecond, like instants in RFC 3339. The addend makes up for the rounding
@@ -133,7 +145,7 @@ pub(super) fn instant(value: &Value) -> Option<Timestamp> {
             .parse()
             .ok()
             .and_then(of_seconds)
-            .or_else(|| Timestamp::parse(text)),
+            .or_else(|| read_instant(text, Utc.fix())),
         _ => None,
     }
 }
@@ -147,15 +159,33 @@ pub(super) fn text(value: &Value) -> Option<String> {
     }
 }
 
-/// Reads a body that is an array of events, or a single event.
+/// Reads a body that is an array of events, or a single event. `read_event` reads one of them. An
+/// event that is not JSON affects no other.
 ///
 /// # Errors
-/// If the body is not JSON. The text explains why.
-pub(super) fn read_json(body: &[u8]) -> Result<Vec<Value>, String> {
-    match serde_json::from_slice(body) {
-        Ok(Value::Array(events)) => Ok(events),
-        Ok(event) => Ok(vec![event]),
-        Err(err) => Err(format!("the body is not JSON: {err}")),
+/// If nothing of the body is JSON. The text explains why.
+pub(super) fn read_each(
+    body: &[u8],
+    read_event: impl Fn(&Value) -> Vec<Event>,
+) -> Result<Vec<Event>, String> {
+    let values = foreign_json::read_each(body)?;
+    Ok(values
+        .into_iter()
+        .flat_map(|value| read_or_refuse(value, &read_event))
+        .collect())
+}
+
+/// Returns the events of a value, or one event that tells why there is no value.
+pub(super) fn read_or_refuse(
+    value: Result<Value, String>,
+    read_event: impl Fn(&Value) -> Vec<Event>,
+) -> Vec<Event> {
+    match value {
+        Ok(value) => read_event(&value),
+        Err(why) => vec![Event {
+            id: None,
+            meaning: EventMeaning::Unreadable(why),
+        }],
     }
 }
 
@@ -198,6 +228,8 @@ mod tests {
             json!("1795262400"),
             json!("2026-11-21T12:00:00Z"),
             json!("2026-11-21T07:00:00.0000000-05:00"),
+            json!("2026-11-21T12:00:00.0000000"),
+            json!("2026-11-21T13:00:00+0100"),
         ] {
             assert_eq!(instant(&value), noon, "{value}");
         }
@@ -210,6 +242,20 @@ mod tests {
             json!([1]),
         ] {
             assert_eq!(instant(&value), None, "{value}");
+        }
+        for (values, expected) in [
+            (
+                [json!(null), json!(1_795_262_400)],
+                json!("2026-11-21T12:00:00.000Z"),
+            ),
+            (
+                [json!("soon"), json!(1_795_262_400)],
+                json!("2026-11-21T12:00:00.000Z"),
+            ),
+            ([json!("soon"), json!([1])], json!("soon")),
+            ([json!(""), json!(null)], json!(null)),
+        ] {
+            assert_eq!(occurred(&[&values[0], &values[1]]), expected);
         }
     }
 }

@@ -24,6 +24,8 @@ pub enum EventMeaning {
     Ignored(&'static str),
     /// An event of a type that is not known here.
     Unknown(String),
+    /// An event that cannot be read. The text explains why.
+    Unreadable(String),
 }
 
 impl Event {
@@ -38,7 +40,9 @@ impl Event {
                 let kind = item["type"].as_str().and_then(FactKind::parse);
                 kind.filter(|kind| kind.suppresses()).map(|_| id)
             }
-            EventMeaning::Ignored(_) | EventMeaning::Unknown(_) => None,
+            EventMeaning::Ignored(_) | EventMeaning::Unknown(_) | EventMeaning::Unreadable(_) => {
+                None
+            }
         }
     }
 }

@@ -1,19 +1,23 @@
 //! KumoMTA's log hooks: log records as JSON, verified by a bearer token. A body is one record, an
-//! array, or one record per line (docs.kumomta.com, "Log Record").
+//! array, or one record per line (docs.kumomta.com, "Log Record"). The records of its log files are
+//! read here too.
 
 use async_trait::async_trait;
 use axum::http::HeaderMap;
 use config::hooks::Hook;
 use domain::clock::Timestamp;
 use domain::fact::FactKind;
-use serde_json::Value;
+use domain::reply::Reply;
+use domain::reply::stage::Stage;
+use serde_json::{Map, Value};
 
 use super::authentication::verify_bearer;
-use super::draft::{Draft, SeverityHint, deferral, instant, read_json, text};
+use super::draft::{Draft, SeverityHint, deferral, occurred, read_each, read_or_refuse, text};
 use super::event::{Event, EventMeaning};
 use super::mail_service::MailService;
 use super::request::{Denied, Verified, WebhookRequest};
-use crate::intake::maillog::kumomta::message_id;
+use crate::intake::foreign_json;
+use crate::intake::json::TEXT_MAX;
 
 pub(super) struct KumoMta;
 
@@ -29,24 +33,29 @@ impl MailService for KumoMta {
     }
 
     fn read(&self, hook: &Hook, _: &HeaderMap, body: &[u8]) -> Result<Vec<Event>, String> {
-        let records = read_json(body).or_else(|why| read_lines(body).ok_or(why))?;
-        Ok(records
-            .iter()
-            .flat_map(|record| read_record(hook, record))
-            .collect())
+        let read = |record: &Value| read_record(hook, record);
+        read_each(body, read).or_else(|why| {
+            let lines = read_lines(body).ok_or(why)?;
+            Ok(lines
+                .into_iter()
+                .flat_map(|record| read_or_refuse(record, read))
+                .collect())
+        })
     }
 }
 
-fn read_lines(body: &[u8]) -> Option<Vec<Value>> {
-    let text = std::str::from_utf8(body).ok()?;
-    text.lines()
-        .filter(|line| !line.trim().is_empty())
-        .map(|line| serde_json::from_str(line).ok())
-        .collect()
+/// Reads one record per line. Returns `None` if no line can be read.
+fn read_lines(body: &[u8]) -> Option<Vec<Result<Value, String>>> {
+    let lines: Vec<Result<Value, String>> = foreign_json::without_mark(body)
+        .split(|byte| *byte == b'\n')
+        .filter(|line| !line.trim_ascii().is_empty())
+        .map(|line| foreign_json::read(line).map_err(|err| format!("it is not JSON: {err}")))
+        .collect();
+    lines.iter().any(Result::is_ok).then_some(lines)
 }
 
 /// Reads one record. Returns one event for each of its recipients.
-fn read_record(hook: &Hook, record: &Value) -> Vec<Event> {
+pub(in crate::intake) fn read_record(hook: &Hook, record: &Value) -> Vec<Event> {
     let kind = record["type"].as_str().unwrap_or_default();
     let recipients = match (kind, &record["recipient"]) {
         // The report names the address that the complaint is about. The recipient of the record is
@@ -74,12 +83,15 @@ fn read_record(hook: &Hook, record: &Value) -> Vec<Event> {
 }
 
 fn read_for(hook: &Hook, record: &Value, kind: &str, recipient: Option<&str>) -> EventMeaning {
+    let metadata = metadata(record);
+    let peer = record["peer_address"]["name"].as_str();
     let draft = Draft {
         recipient,
-        occurred: instant(&record["event_time"]).or_else(|| instant(&record["timestamp"])),
+        occurred: occurred(&[&record["event_time"], &record["timestamp"]]),
         message_id: message_id(&record["headers"], record["id"].as_str()),
-        remote_mta: record["peer_address"]["name"].as_str(),
-        metadata: record["meta"].as_object(),
+        envelope_from: record["sender"].as_str(),
+        remote_mta: peer.map(|name| name.trim_end_matches('.')),
+        metadata: Some(&metadata),
     };
     let reply = reply(&record["response"]);
     match kind {
@@ -109,8 +121,43 @@ fn read_for(hook: &Hook, record: &Value, kind: &str, recipient: Option<&str>) ->
     }
 }
 
-/// Returns the reply as one line: code, enhanced status, text.
+/// Returns the id of a message. It is the Message-ID if that header is logged, because reports and
+/// the platform know it too. Otherwise it is the id in KumoMTA's spool.
+fn message_id<'r>(headers: &'r Value, spool_id: Option<&'r str>) -> Option<&'r str> {
+    let mut named = headers.as_object().into_iter().flatten();
+    let header = named
+        .find(|(name, _)| name.eq_ignore_ascii_case("message-id"))
+        .and_then(|(_, value)| value.as_str());
+    // An id that was not valid UTF-8 is no use: after the replacement of its bytes, other messages
+    // could have the same id.
+    [header, spool_id].into_iter().flatten().find(|id| {
+        (1..=TEXT_MAX).contains(&id.len())
+            && !id.contains(|c: char| c.is_control() || c == char::REPLACEMENT_CHARACTER)
+    })
+}
+
+/// Returns the message's own metadata in KumoMTA, and the name of its queue.
+fn metadata(record: &Value) -> Map<String, Value> {
+    let mut metadata = record["meta"].as_object().cloned().unwrap_or_default();
+    if let Some(queue) = record["queue"].as_str().filter(|queue| !queue.is_empty()) {
+        metadata
+            .entry("queue")
+            .or_insert_with(|| Value::from(queue));
+    }
+    metadata
+}
+
+/// Returns the reply as one line, with the stage that it answered: code, enhanced status, text.
 fn reply(response: &Value) -> String {
+    let line = reply_line(response);
+    let command = response["command"].as_str().unwrap_or_default();
+    match Stage::of_command(command) {
+        Some(stage) if !line.is_empty() => Reply::parse(&line).in_reply_to(stage).to_string(),
+        _ => line,
+    }
+}
+
+fn reply_line(response: &Value) -> String {
     let code = response["code"]
         .as_u64()
         .filter(|code| (200..600).contains(code));

@@ -10,11 +10,12 @@ use domain::fact::FactKind;
 use serde_json::{Map, Value, json};
 
 use super::authentication::{NO_SECRET, is_hmac};
-use super::draft::{Draft, SeverityHint, deferral, instant, text};
+use super::draft::{Draft, SeverityHint, deferral, instant, occurred, text};
 use super::event::{Event, EventMeaning};
 use super::form::read_form;
 use super::mail_service::MailService;
 use super::request::{Denied, NOT_FRESH, Verified, WebhookRequest, is_fresh};
+use crate::intake::foreign_json;
 
 /// The longest timestamp, token and signature, in bytes.
 const SIGNED_MAX: usize = 200;
@@ -78,7 +79,7 @@ fn read_body(headers: &HeaderMap, body: &[u8]) -> Result<Value, String> {
             .collect::<Map<_, _>>()
             .into());
     }
-    match serde_json::from_slice(body) {
+    match foreign_json::read(body) {
         Ok(body @ Value::Object(_)) => Ok(body),
         Ok(_) => Err("the body is not a JSON object".to_owned()),
         Err(err) => Err(format!("the body is not JSON: {err}")),
@@ -91,10 +92,11 @@ fn read_event(hook: &Hook, event: &Value) -> EventMeaning {
     let message_id = headers["message-id"].as_str().map(in_brackets);
     let draft = Draft {
         recipient: event["recipient"].as_str().or(headers["to"].as_str()),
-        occurred: instant(&event["timestamp"]),
+        occurred: occurred(&[&event["timestamp"]]),
         message_id: message_id.as_deref(),
         remote_mta: status["mx-host"].as_str(),
         metadata: event["user-variables"].as_object(),
+        ..Draft::default()
     };
     match event["event"].as_str() {
         Some("delivered") => draft.fact(hook, FactKind::Delivered),

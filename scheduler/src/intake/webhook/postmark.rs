@@ -9,7 +9,7 @@ use domain::fact::FactKind;
 use serde_json::Value;
 
 use super::authentication::verify_basic;
-use super::draft::{Draft, SeverityHint, deferral, instant, read_json, text};
+use super::draft::{Draft, SeverityHint, deferral, occurred, read_each, text};
 use super::event::{Event, EventMeaning};
 use super::mail_service::MailService;
 use super::request::{Denied, Verified, WebhookRequest};
@@ -28,10 +28,7 @@ impl MailService for Postmark {
     }
 
     fn read(&self, hook: &Hook, _: &HeaderMap, body: &[u8]) -> Result<Vec<Event>, String> {
-        Ok(read_json(body)?
-            .iter()
-            .map(|record| read_record(hook, record))
-            .collect())
+        read_each(body, |record| vec![read_record(hook, record)])
     }
 }
 
@@ -40,7 +37,7 @@ fn read_record(hook: &Hook, record: &Value) -> Event {
     let time_fields = ["BouncedAt", "DeliveredAt", "ReceivedAt", "ChangedAt"];
     let draft = Draft {
         recipient: field("Email").or(field("Recipient")),
-        occurred: time_fields.iter().find_map(|key| instant(&record[*key])),
+        occurred: occurred(&time_fields.map(|key| &record[key])),
         message_id: field("MessageID"),
         metadata: record["Metadata"].as_object(),
         ..Draft::default()

@@ -25,9 +25,6 @@ use crate::intake::json::{self, Refusal};
 /// waits is dropped if its client disconnects.
 const AT_ONCE_MAX: u32 = 256;
 
-/// Bytes of inline content that a bounce may have: none, because webhooks carry no mail.
-const INLINE_MAX: usize = 0;
-
 /// Processes verified requests. Clones share the limit and the counts.
 #[derive(Clone, Debug)]
 pub(super) struct Processor {
@@ -175,10 +172,13 @@ impl Processor {
                     bounces.push(bounce);
                     true
                 })),
-                EventMeaning::Fact(item) => items.push(facts::read(item).map(|fact: Fact| {
-                    facts.push(fact);
-                    false
-                })),
+                EventMeaning::Fact(item) => {
+                    items.push(facts::read_reported(item).map(|fact: Fact| {
+                        facts.push(fact);
+                        false
+                    }));
+                }
+                EventMeaning::Unreadable(why) => items.push(Err(Refusal::whole(why))),
                 EventMeaning::Ignored(_) => received.ignored += 1,
                 EventMeaning::Unknown(kind) => *received.unknown.entry(kind).or_default() += 1,
             }
@@ -202,7 +202,7 @@ impl Processor {
     }
 
     fn read_bounce(&self, item: Value) -> Result<Bounce, Refusal> {
-        json::read(item, self.store.clock().now(), INLINE_MAX)
+        json::read_reported(item, self.store.clock().now())
     }
 }
 

@@ -10,7 +10,7 @@ use ring::signature::{ECDSA_P256_SHA256_ASN1, UnparsedPublicKey};
 use serde_json::Value;
 
 use super::authentication::{NO_SECRET, from_base64};
-use super::draft::{Draft, SeverityHint, deferral, instant, read_json};
+use super::draft::{Draft, SeverityHint, deferral, instant, occurred, read_each};
 use super::event::{Event, EventMeaning};
 use super::mail_service::MailService;
 use super::request::{Denied, NOT_FRESH, Verified, WebhookRequest, is_fresh};
@@ -77,10 +77,7 @@ impl MailService for SendGrid {
     }
 
     fn read(&self, hook: &Hook, _: &HeaderMap, body: &[u8]) -> Result<Vec<Event>, String> {
-        Ok(read_json(body)?
-            .iter()
-            .map(|event| read_event(hook, event))
-            .collect())
+        read_each(body, |event| vec![read_event(hook, event)])
     }
 }
 
@@ -90,7 +87,7 @@ fn read_event(hook: &Hook, event: &Value) -> Event {
     let own_id = field("sg_message_id").map(|id| id.split('.').next().unwrap_or(id));
     let draft = Draft {
         recipient: field("email"),
-        occurred: instant(&event["timestamp"]),
+        occurred: occurred(&[&event["timestamp"]]),
         message_id: field("smtp-id").or(own_id),
         ..Draft::default()
     };

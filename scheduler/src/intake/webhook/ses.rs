@@ -11,12 +11,13 @@ use domain::clock::Timestamp;
 use domain::fact::FactKind;
 use serde_json::Value;
 
-use super::draft::{Draft, SeverityHint, deferral, instant};
+use super::draft::{Draft, SeverityHint, deferral, occurred};
 use super::event::{Event, EventMeaning};
 use super::fetch::Fetch;
 use super::mail_service::MailService;
 use super::request::{Denied, Verified, WebhookRequest};
 use super::sns::Sns;
+use crate::intake::foreign_json;
 
 #[derive(Debug)]
 pub(super) struct Ses {
@@ -51,7 +52,7 @@ impl MailService for Ses {
             .as_str()
             .ok_or("the notification has no Message")?;
         // Not from SES: for example, SNS itself reports that a topic works.
-        let Ok(message @ Value::Object(_)) = serde_json::from_str::<Value>(message) else {
+        let Ok(message @ Value::Object(_)) = foreign_json::read(message.as_bytes()) else {
             return Ok(vec![Event {
                 id: None,
                 meaning: EventMeaning::Unknown("a message that is not from SES".to_owned()),
@@ -75,14 +76,11 @@ fn read_message(hook: &Hook, message: &Value) -> Vec<Event> {
         .as_str()
         .or(message["notificationType"].as_str())
         .unwrap_or_default();
-    let about = |part: &'static str| {
-        let occurred = instant(&message[part]["timestamp"]).or_else(|| instant(&mail["timestamp"]));
-        Draft {
-            occurred,
-            message_id: mail["messageId"].as_str(),
-            metadata: mail["tags"].as_object(),
-            ..Draft::default()
-        }
+    let about = |part: &'static str| Draft {
+        occurred: occurred(&[&message[part]["timestamp"], &mail["timestamp"]]),
+        message_id: mail["messageId"].as_str(),
+        metadata: mail["tags"].as_object(),
+        ..Draft::default()
     };
     let meaning = match kind {
         "Bounce" => return read_bounces(hook, &about("bounce"), &message["bounce"]),

@@ -9,7 +9,7 @@ use domain::fact::FactKind;
 use serde_json::Value;
 
 use super::authentication::verify_basic;
-use super::draft::{Draft, SeverityHint, deferral, instant, read_json, text};
+use super::draft::{Draft, SeverityHint, deferral, occurred, read_each, text};
 use super::event::{Event, EventMeaning};
 use super::mail_service::MailService;
 use super::request::{Denied, Verified, WebhookRequest};
@@ -28,10 +28,7 @@ impl MailService for SparkPost {
     }
 
     fn read(&self, hook: &Hook, _: &HeaderMap, body: &[u8]) -> Result<Vec<Event>, String> {
-        Ok(read_json(body)?
-            .iter()
-            .map(|event| read_wrapped(hook, event))
-            .collect())
+        read_each(body, |event| vec![read_wrapped(hook, event)])
     }
 }
 
@@ -62,10 +59,10 @@ fn read_event(hook: &Hook, event: &Value) -> Event {
     let transmission = text(&event["transmission_id"]).or_else(|| text(&event["message_id"]));
     let draft = Draft {
         recipient: field("raw_rcpt_to").or(field("rcpt_to")),
-        occurred: instant(&event["timestamp"]),
+        occurred: occurred(&[&event["timestamp"]]),
         message_id: transmission.as_deref(),
-        remote_mta: None,
         metadata: event["rcpt_meta"].as_object(),
+        ..Draft::default()
     };
     let meaning = match field("type") {
         Some("delivery") => draft.fact(hook, FactKind::Delivered),

@@ -3,10 +3,12 @@
 
 use axum::http::{HeaderMap, HeaderValue, header};
 use config::hooks::{Hook, Service};
+use domain::clock::Timestamp;
 use serde_json::{Value, json};
 
 use super::event::{Event, EventMeaning};
 use super::read;
+use crate::intake::json::read_reported;
 
 mod kumomta;
 mod mailgun;
@@ -39,6 +41,7 @@ fn in_short(event: &Event) -> String {
         }
         EventMeaning::Ignored(kind) => format!("ignored {kind}"),
         EventMeaning::Unknown(kind) => format!("unknown {kind}"),
+        EventMeaning::Unreadable(why) => format!("unreadable {why}"),
     }
 }
 
@@ -104,6 +107,110 @@ fn deferrals_can_be_left_to_the_service() {
                 .filter(|event| matches!(event.meaning, EventMeaning::Bounce(_)));
             assert_eq!(found.count(), bounces, "{body}");
         }
+    }
+}
+
+#[test]
+fn an_event_that_cannot_be_read_affects_no_other() {
+    let array = |item: &str, reply: &str| {
+        format!(
+            "[{}, {}, {{oh}}]",
+            item,
+            item.replace("no such user", reply)
+        )
+    };
+    let msys = r#"{"msys": {"message_event": {"type": "bounce", "bounce_class": "10",
+        "rcpt_to": "jo@example.com", "raw_reason": "550 5.1.1 no such user"}}}"#;
+    let event = r#"{"event": "bounce", "type": "bounce", "email": "jo@example.com",
+        "reason": "550 5.1.1 no such user"}"#;
+    let record = r#"{"RecordType": "Bounce", "Type": "HardBounce", "Email": "jo@example.com",
+        "Details": "550 5.1.1 no such user"}"#;
+    let log = r#"{"type": "Bounce", "recipient": "jo@example.com",
+        "response": {"code": 550, "content": "5.1.1 no such user"}}"#;
+    for (service, item) in [
+        (Service::SparkPost, msys),
+        (Service::SendGrid, event),
+        (Service::Postmark, record),
+        (Service::KumoMta, log),
+    ] {
+        let read = read_in_short(service, &array(item, r"cut emoji \ud83d"));
+        assert_eq!(
+            read[..2],
+            [
+                "bounce jo@example.com -: 550 5.1.1 no such user",
+                "bounce jo@example.com -: 550 5.1.1 cut emoji \u{fffd}",
+            ],
+            "{service:?}"
+        );
+        assert!(
+            read[2].starts_with("unreadable"),
+            "{service:?}: {}",
+            read[2]
+        );
+    }
+    let failed = r#"{"event-data": {"event": "failed", "severity": "permanent",
+        "recipient": "jo@example.com", "delivery-status": {"message": "550 no \ud83d"}}}"#;
+    assert_eq!(
+        read_in_short(Service::Mailgun, failed),
+        ["bounce jo@example.com -: 550 no \u{fffd}"]
+    );
+    let message = r#"{"notificationType": "Bounce", "mail": {}, "bounce": {
+        "bounceType": "Permanent", "bouncedRecipients": [{"emailAddress": "jo@example.com",
+        "diagnosticCode": "550 no \ud83d"}]}}"#;
+    assert_eq!(
+        read_in_short(Service::Ses, &json!({"Message": message}).to_string()),
+        ["bounce jo@example.com -: 550 no \u{fffd}"]
+    );
+}
+
+#[test]
+fn a_time_that_cannot_be_read_is_passed_on_to_be_reported() {
+    for (service, body) in [
+        (
+            Service::SendGrid,
+            json!([{"event": "bounce", "email": "jo@example.com", "timestamp": "soon"}]),
+        ),
+        (
+            Service::Mailgun,
+            json!({"event-data": {
+                "event": "failed", "recipient": "jo@example.com", "timestamp": "soon",
+            }}),
+        ),
+        (
+            Service::Postmark,
+            json!({"RecordType": "Bounce", "Type": "HardBounce", "Email": "jo@example.com",
+                "BouncedAt": "soon"}),
+        ),
+        (
+            Service::SparkPost,
+            json!([{"msys": {"message_event": {
+                "type": "bounce", "rcpt_to": "jo@example.com", "timestamp": "soon",
+            }}}]),
+        ),
+        (
+            Service::KumoMta,
+            json!({"type": "Bounce", "recipient": "jo@example.com", "timestamp": "soon"}),
+        ),
+        (
+            Service::Ses,
+            json!({"Message": json!({"notificationType": "Bounce", "mail": {}, "bounce": {
+                "timestamp": "soon", "bounceType": "Permanent",
+                "bouncedRecipients": [{"emailAddress": "jo@example.com"}],
+            }}).to_string()}),
+        ),
+    ] {
+        let body = body.to_string();
+        let events = read(
+            service,
+            &Hook::default(),
+            &HeaderMap::new(),
+            body.as_bytes(),
+        );
+        let EventMeaning::Bounce(item) = events.unwrap().remove(0).meaning else {
+            panic!("{body}")
+        };
+        let bounce = read_reported(item, Timestamp::from_ms(0)).unwrap();
+        assert_eq!(bounce.warnings[0].field, "occurred_at", "{body}");
     }
 }
 

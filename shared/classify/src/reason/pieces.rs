@@ -29,6 +29,8 @@ pub(super) struct Pieces {
     /// one begins.
     starts: Box<[u16; (1 << BUCKET_BITS) + 1]>,
     anchors: Vec<Anchor>,
+    /// Whether there are pieces of [`LENGTH_MIN`] bytes, whose keys are shorter.
+    has_short: bool,
     /// The bytes of all pieces.
     bytes: Vec<u8>,
 }
@@ -91,28 +93,43 @@ impl Pieces {
             known,
             starts,
             anchors,
+            has_short: words.iter().any(|word| word.len() == LENGTH_MIN),
             bytes,
         }
     }
 
-    /// Calls `found` with the number of each piece in `text`, once for every occurrence. Takes time
-    /// linear in `text`.
-    pub(super) fn for_each_in(&self, text: &[u8], mut found: impl FnMut(usize)) {
+    /// Calls `found` with the number of each piece in `text` and the position after it, once for
+    /// every occurrence. Takes time linear in `text`.
+    pub(super) fn for_each_in(&self, text: &[u8], mut found: impl FnMut(usize, usize)) {
+        match self.has_short {
+            true => self.for_each_key::<true>(text, &mut found),
+            false => self.for_each_key::<false>(text, &mut found),
+        }
+    }
+
+    /// Does the same. Without short keys, half of the checks are left out.
+    fn for_each_key<const SHORT: bool>(&self, text: &[u8], found: &mut impl FnMut(usize, usize)) {
         let mut four = 0;
         for (run, bytes) in text.chunks(RUN).enumerate() {
             let mut ends = 0_u64;
             for (n, byte) in bytes.iter().enumerate() {
                 four = four << 8 | u32::from(*byte);
-                ends |= (self.known_bit(hash(four)) | self.known_bit(hash(last_three(four)))) << n;
+                let mut is_known = self.known_bit(hash(four));
+                if SHORT {
+                    is_known |= self.known_bit(hash(last_three(four)));
+                }
+                ends |= is_known << n;
             }
             while ends != 0 {
                 let end = run * RUN + ends.trailing_zeros() as usize + 1;
                 ends &= ends - 1;
                 let four = packed(&text[end.saturating_sub(LENGTH_KEY)..end]);
                 let (longer, short) = (hash(four), hash(last_three(four)));
-                self.compare(longer, text, end, &mut found);
-                if short != longer {
-                    self.compare(short, text, end, &mut found);
+                if self.known_bit(longer) == 1 {
+                    self.compare(longer, text, end, found);
+                }
+                if SHORT && short != longer && self.known_bit(short) == 1 {
+                    self.compare(short, text, end, found);
                 }
             }
         }
@@ -125,7 +142,7 @@ impl Pieces {
 
     /// Compares the text with all pieces whose key has this hash. In the text, the key ends at
     /// `end`.
-    fn compare(&self, hash: u16, text: &[u8], end: usize, found: &mut impl FnMut(usize)) {
+    fn compare(&self, hash: u16, text: &[u8], end: usize, found: &mut impl FnMut(usize, usize)) {
         let bucket = bucket(hash);
         for anchor in
             &self.anchors[usize::from(self.starts[bucket])..usize::from(self.starts[bucket + 1])]
@@ -135,12 +152,12 @@ impl Pieces {
             }
             let word = &self.bytes[anchor.at as usize..][..usize::from(anchor.length)];
             let end = end + usize::from(anchor.after);
-            if end
+            let found_word = end
                 .checked_sub(word.len())
-                .and_then(|start| text.get(start..end))
-                == Some(word)
-            {
-                found(usize::from(anchor.piece));
+                .and_then(|start| text.get(start..end));
+            // Most differ in the first byte already. Comparing all bytes costs a call.
+            if found_word.is_some_and(|found| found.first() == word.first() && found == word) {
+                found(usize::from(anchor.piece), end);
             }
         }
     }
@@ -191,7 +208,7 @@ mod tests {
             for before in 0..=RUN {
                 let text = format!("{}{text}", "-".repeat(before));
                 let mut found = Vec::new();
-                pieces.for_each_in(text.as_bytes(), |piece| found.push(piece));
+                pieces.for_each_in(text.as_bytes(), |piece, _| found.push(piece));
                 found.sort_unstable();
                 let mut expected = expected.clone();
                 expected.sort_unstable();

@@ -62,21 +62,26 @@ impl Candidates {
         self.0[text / 64] |= 1 << (text % 64);
     }
 
-    /// Returns the candidates within `texts`, in ascending order.
-    pub(super) fn within(&self, texts: &Range<usize>) -> impl Iterator<Item = usize> {
-        let Range { start, end } = *texts;
-        let words = self.0[..end.div_ceil(64)]
-            .iter()
-            .enumerate()
-            .skip(start / 64);
-        words
-            .flat_map(|(n, word)| set_bits(*word).map(move |bit| n * 64 + bit))
-            .filter(move |text| (start..end).contains(text))
+    /// Whether this text is one of them.
+    pub(super) fn contains(&self, text: usize) -> bool {
+        self.0[text / 64] >> (text % 64) & 1 == 1
     }
 
-    /// Returns all candidates, in ascending order.
-    pub(super) fn all(&self) -> impl Iterator<Item = usize> {
-        self.within(&(0..TEXTS_MAX))
+    /// Whether one of the candidates within `texts` fulfils a condition. They are tried in
+    /// ascending order.
+    fn any_within(&self, texts: &Range<usize>, mut fulfils: impl FnMut(usize) -> bool) -> bool {
+        (texts.start / 64..texts.end.div_ceil(64)).any(|n| {
+            set_bits(self.0[n])
+                .map(|bit| n * 64 + bit)
+                .any(|text| texts.contains(&text) && fulfils(text))
+        })
+    }
+
+    /// Calls `found` with each candidate, in ascending order.
+    pub(super) fn for_each(&self, mut found: impl FnMut(usize)) {
+        for (n, word) in self.0.iter().enumerate() {
+            set_bits(*word).for_each(|bit| found(n * 64 + bit));
+        }
     }
 }
 
@@ -160,7 +165,7 @@ impl Texts {
         let mut seen = [0_u64; PIECES_ALL / 64];
         let mut occurred = [0_u8; TEXTS_MAX];
         let mut candidates = self.always;
-        self.pieces.for_each_in(reply, |piece| {
+        self.pieces.for_each_in(reply, |piece, _| {
             let bit = 1 << (piece % 64);
             if seen[piece / 64] & bit != 0 {
                 return;
@@ -190,7 +195,7 @@ impl Texts {
                     .compiled(text)
                     .is_some_and(|regex| regex.is_match(reply))
         };
-        candidates.within(texts).any(matches)
+        candidates.any_within(texts, matches)
     }
 
     /// Returns the compiled text with this number, or `None` if it is too large. A test ensures
@@ -209,7 +214,6 @@ impl Texts {
     }
 
     /// Returns the number of texts.
-    #[cfg(test)]
     pub(super) fn len(&self) -> usize {
         self.patterns.len()
     }
@@ -276,7 +280,7 @@ mod tests {
         ] {
             let candidates = texts.candidates(reply.as_bytes());
             assert_eq!(
-                [0, 1, 2].map(|text| candidates.all().any(|candidate| candidate == text)),
+                [0, 1, 2].map(|text| candidates.contains(text)),
                 expected,
                 "{reply}"
             );

@@ -517,3 +517,17 @@ fn a_wrong_route_is_reported_together_with_faults_of_other_sections() {
         "{text}"
     );
 }
+
+#[test]
+fn no_two_listeners_have_the_same_port_in_the_defaults_and_examples() {
+    let lines = DEFAULT
+        .lines()
+        .map(|line| line.trim_start_matches(['#', ' ']));
+    let listeners = lines.filter_map(|line| line.strip_prefix("listen = \""));
+    let mut ports: Vec<&str> = listeners
+        .filter_map(|rest| rest.split('"').next()?.rsplit(':').next())
+        .collect();
+    assert!(ports.len() > 2, "{ports:?}");
+    ports.sort_unstable();
+    assert!(ports.is_sorted_by(|a, b| a < b), "{ports:?}");
+}

@@ -1,18 +1,40 @@
-//! The stage that a reply answered: the sender, the recipient or the content. Mail systems write it
-//! next to the reply that they quote. It is part of the reply's meaning: "unknown" in answer to the
-//! sender is not about the recipient.
+//! The stage that a reply answered: the connection, the sender, the recipient or the content. Mail
+//! systems write it next to the reply that they quote. It is part of the reply's meaning: "unknown"
+//! in answer to the sender is not about the recipient.
 
 use super::{MAX_TEXT, Reply, cut};
 
 /// A stage of an SMTP conversation that a reply can answer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Stage {
+    /// The connection itself, before any message: the greeting, `EHLO`, `STARTTLS` or `AUTH`.
+    Session,
     /// The sender: `MAIL FROM`.
     Mail,
     /// The recipient: `RCPT TO`.
     Rcpt,
     /// The content: the reply to its final dot.
     Content,
+}
+
+impl Stage {
+    /// Returns the stage of an SMTP command, such as `MAIL FROM:<jo@example.com>`, or `.` for the
+    /// end of the content. `None` if it is the stage of none, or is not known.
+    pub fn of_command(command: &str) -> Option<Self> {
+        let command = command.trim();
+        let word = command
+            .split(|c: char| !c.is_ascii_alphabetic())
+            .next()
+            .unwrap_or_default()
+            .to_ascii_uppercase();
+        match word.as_str() {
+            "EHLO" | "HELO" | "LHLO" | "STARTTLS" | "AUTH" => Some(Self::Session),
+            "MAIL" | "SEND" | "SOML" | "SAML" => Some(Self::Mail),
+            "RCPT" => Some(Self::Rcpt),
+            "BDAT" => Some(Self::Content),
+            _ => (command == ".").then_some(Self::Content),
+        }
+    }
 }
 
 impl Reply {
@@ -26,10 +48,11 @@ impl Reply {
     pub fn in_reply_to(mut self, stage: Stage) -> Self {
         let has_note = self.text.contains("in reply to");
         match stage {
+            Stage::Session if !has_note => self.append(SESSION.0),
             Stage::Mail => self.append(MAIL.0),
             Stage::Rcpt if !has_note => self.append(RCPT.0),
             Stage::Content if !has_note && !self.has_address_status() => self.append(DATA.0),
-            Stage::Rcpt | Stage::Content => {}
+            Stage::Session | Stage::Rcpt | Stage::Content => {}
         }
         self
     }
@@ -57,13 +80,29 @@ impl Reply {
     }
 }
 
+/// The longest note of a stage at the end of a reply, in bytes.
+const NOTE_MAX: usize = 64;
+
 /// How replies name a stage, in lower case.
-const NOTES: [(Stage, &str); 4] = [
+const NOTES: [(Stage, &str); 10] = [
     (Stage::Mail, "in reply to mail from"),
+    (Stage::Session, "in reply to the connection"),
+    (Stage::Session, "in reply to ehlo"),
+    (Stage::Session, "in reply to helo"),
+    (Stage::Session, "in reply to lhlo"),
+    (Stage::Session, "in reply to starttls"),
+    (Stage::Session, "in reply to auth"),
     (Stage::Content, "in reply to end of data"),
     (Stage::Content, "in reply to the end of data"),
     (Stage::Rcpt, "in reply to rcpt to"),
 ];
+
+/// The note that the connection was refused, and the words of other mail systems for the same, in
+/// lower case.
+const SESSION: (&str, &[&str]) = (
+    " (in reply to the connection)",
+    &["refused to talk to me", "after initial connection"],
+);
 
 /// Postfix's note that the content was refused, and the words of other mail systems for the same,
 /// in lower case.
@@ -120,9 +159,25 @@ pub fn note(reply: &mut Reply, context: &str) {
     let stages = [DATA, RCPT]
         .into_iter()
         .filter(|_| !reply.has_address_status())
-        .chain([MAIL]);
+        .chain([MAIL, SESSION]);
     if let Some((stage, _)) = stages.into_iter().find(is_named) {
         reply.append(stage);
+    }
+}
+
+/// Appends the stage that the end of `rest` names, if the reply's text was cut before it.
+pub(super) fn note_at_end(reply: &mut Reply, rest: &str) {
+    if reply.text.contains("in reply to") {
+        return;
+    }
+    let from = rest.len().saturating_sub(NOTE_MAX);
+    let from = (from..=rest.len()).find(|at| rest.is_char_boundary(*at));
+    let end = Reply {
+        text: rest[from.unwrap_or(rest.len())..].to_owned(),
+        ..Reply::default()
+    };
+    if let Some(stage) = end.stage() {
+        *reply = std::mem::take(reply).in_reply_to(stage);
     }
 }
 
@@ -186,6 +241,33 @@ mod tests {
             (long.text.len(), long.text.ends_with("command)")),
             (MAX_TEXT, true)
         );
+        let long = Reply::parse(&format!(
+            "550 {} (in reply to MAIL FROM command)",
+            "é".repeat(MAX_TEXT)
+        ));
+        assert_eq!(
+            (long.stage(), long.text.len()),
+            (Some(Stage::Mail), MAX_TEXT)
+        );
+    }
+
+    #[test]
+    fn a_command_has_the_stage_that_it_begins() {
+        for (command, stage) in [
+            ("MAIL FROM:<news@shop.example>\r\n", Some(Stage::Mail)),
+            ("mail from", Some(Stage::Mail)),
+            ("RCPT TO:<jo@example.com>", Some(Stage::Rcpt)),
+            (".\r\n", Some(Stage::Content)),
+            ("BDAT 17 LAST", Some(Stage::Content)),
+            ("EHLO out1.example.org", Some(Stage::Session)),
+            ("AUTH PLAIN", Some(Stage::Session)),
+            ("DATA", None),
+            ("RSET", None),
+            ("", None),
+            ("..", None),
+        ] {
+            assert_eq!(Stage::of_command(command), stage, "{command:?}");
+        }
     }
 
     #[test]

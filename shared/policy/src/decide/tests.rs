@@ -289,6 +289,13 @@ fn each_default_row_matches_the_documented_table() {
         ),
         ("450 user is receiving mail too quickly", 1.0, 4, DropAll),
         ("451 too many connections", 1.0, 4, DropAll),
+        // The quota of the sender says nothing about the mailbox.
+        ("454 Quota of messages for today exceeded", 1.0, 4, DropAll),
+        ("454 4.3.0 Sending rate exceeded", 1.0, 4, DropAll),
+        ("452 4.2.2 Your sender quota is exceeded", 1.0, 4, DropAll),
+        ("452 4.5.3 Hourly message quota reached", 1.0, 4, DropAll),
+        ("550 5.7.0 Outgoing quota exceeded", 0.0, 0, DropAll),
+        ("552 5.2.2 Relay quota exhausted", 0.0, 0, DropAll),
         (
             "450 no such user for now",
             4.0,

@@ -135,13 +135,13 @@ impl Connections {
         key: &str,
     ) -> Result<T, StoreError> {
         let (Acknowledged { answer, missing }, doubted) = self.run(call, self.barrier(key)).await?;
-        if let Some(missing) = missing {
-            return Err(StoreError::Unavailable(missing));
-        }
-        if let Some(master) = doubted {
-            self.confirm_master(&master).await?;
-        }
-        Ok(answer)
+        let reached = match (missing, doubted) {
+            (Some(missing), _) => Err(StoreError::Unavailable(missing)),
+            (None, Some(master)) => self.confirm_master(&master).await,
+            (None, None) => Ok(()),
+        };
+        self.count_durable_write(reached.is_ok());
+        reached.map(|()| answer)
     }
 
     /// Runs one script and waits for the configured durability. Returns whether its write reached
@@ -152,7 +152,13 @@ impl Connections {
         key: &str,
     ) -> Result<Acknowledged<T>, StoreError> {
         let (acknowledged, _) = self.run(call, self.barrier(key)).await?;
+        self.count_durable_write(acknowledged.missing.is_none());
         Ok(acknowledged)
+    }
+
+    fn count_durable_write(&self, is_reached: bool) {
+        let durability = self.settings.durability.word();
+        self.metrics.redis().durable_write(durability, is_reached);
     }
 
     fn barrier<'k>(&self, key: &'k str) -> Option<(Barrier, &'k str)> {
@@ -173,6 +179,7 @@ impl Connections {
         pipeline: &Pipeline,
     ) -> Result<T, StoreError> {
         let mut link = self.get().await?;
+        self.metrics.redis().round_trips(1);
         let answer = pipeline
             .query_async(&mut link.wire)
             .await
@@ -186,6 +193,7 @@ impl Connections {
         pipelines: &[Pipeline],
     ) -> Result<Vec<T>, StoreError> {
         let link = self.get().await?;
+        self.metrics.redis().round_trips(pipelines.len() as u64);
         let answers = pipelines.iter().map(|pipeline| {
             // One connection carries them all.
             let mut wire = link.wire.clone();
@@ -215,7 +223,8 @@ impl Connections {
         let (running, master) = (self.calls.begin(), link.master.clone());
         let began = Instant::now();
         let answers = send(&mut link, key, &commands).await;
-        self.metrics.redis_call(call.verb(), began.elapsed());
+        self.metrics.redis().round_trips(1);
+        self.metrics.redis().called(call.verb(), began.elapsed());
         let is_in_doubt = was_answered(&answers) && running.answered();
         drop(running);
         let mut answers = self.finish(link, answers)?.into_iter();
@@ -229,7 +238,7 @@ impl Connections {
             None => None,
         };
         if missing.is_some() {
-            self.metrics.redis_failed("not_durable");
+            self.metrics.redis().failed("not_durable");
         }
         Ok((
             Acknowledged { answer, missing },
@@ -284,7 +293,7 @@ impl Connections {
 
     fn count_failure<T>(&self, answer: &Result<T, StoreError>) {
         if let Err(err) = answer {
-            self.metrics.redis_failed(kind(err));
+            self.metrics.redis().failed(kind(err));
         }
     }
 

@@ -72,6 +72,18 @@ impl ServerFacts {
     }
 }
 
+/// Figures of all servers together that take writes. Each is none if a server does not report it,
+/// or if our user may not ask for it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct ServerFigures {
+    /// The memory that they use, in bytes.
+    pub(crate) memory_used: Option<u64>,
+    /// The memory that they may use, in bytes. Also none if one of them has no limit.
+    pub(crate) memory_max: Option<u64>,
+    /// How many keys they have evicted since they were started.
+    pub(crate) evicted: Option<u64>,
+}
+
 impl Connections {
     /// Returns what every server that takes writes reports about itself, and what is required of
     /// it.
@@ -87,26 +99,28 @@ impl Connections {
 }
 
 impl Connections {
-    /// Returns how much memory all servers use that take writes, and what they may use, in bytes.
-    /// The limit is none if one of them has none.
-    pub(crate) async fn memory(&self) -> Result<(Option<u64>, Option<u64>), StoreError> {
-        let mut info = cmd("INFO");
-        info.arg("memory");
+    /// Returns the figures of all servers together that take writes.
+    pub(crate) async fn server_figures(&self) -> Result<ServerFigures, StoreError> {
         let mut link = self.get().await?;
-        let answers = link.ask_masters(info).await.map_err(|err| sort(&err));
+        let answers = allowed(&mut link, cmd("INFO")).await;
         let answers = self.finish(link, answers)?;
         let servers: Vec<ServerFacts> = answers
             .iter()
-            .map(|answer| ServerFacts::new("", &Text::from(answer).0, &[]))
+            .map(|(server, answer)| ServerFacts::new(server, &Text::from(answer).0, &[]))
             .collect();
         let sum = |name: &str| {
             let of_server = |server: &ServerFacts| server.info(name)?.parse::<u64>().ok();
-            servers.iter().map(of_server).sum::<Option<u64>>()
+            let sum = servers.iter().map(of_server).sum::<Option<u64>>();
+            sum.filter(|_| !servers.is_empty())
         };
         let is_limited = servers
             .iter()
             .all(|server| server.info("maxmemory").is_some_and(|max| max != "0"));
-        Ok((sum("used_memory"), sum("maxmemory").filter(|_| is_limited)))
+        Ok(ServerFigures {
+            memory_used: sum("used_memory"),
+            memory_max: sum("maxmemory").filter(|_| is_limited),
+            evicted: sum("evicted_keys"),
+        })
     }
 }
 

@@ -84,6 +84,15 @@ impl fmt::Display for Durability {
 }
 
 impl Durability {
+    /// Returns its kind, for metrics.
+    pub(crate) const fn word(self) -> &'static str {
+        match self {
+            Self::Memory => "memory",
+            Self::Aof => "aof",
+            Self::Replicas(_) => "replicas",
+        }
+    }
+
     /// How much longer an answer can take because of it.
     pub(super) fn wait_max(self, timeout: Duration) -> Duration {
         if self == Self::Memory {

@@ -11,10 +11,10 @@
 --   unproven_left (number)  how many jobs of unproven destinations at most (pace.lua)
 -- Reply: now; the lease's token ('' if no job was due); when the shard is next worth visiting (-1:
 -- never); the serial of the lease before; how many unproven destinations wait for room; how many
--- jobs have lapsed; then per destination: its name, when a message was last delivered there ('' if
--- unknown), '1' if it is unproven, else '', and per job id, due and record. The jobs are in the
--- order of their due times. An empty due time means: at or after that of the job before, and not
--- after now.
+-- jobs have lapsed; the changes that the caller logs (prelude.lua); then per destination: its name,
+-- when a message was last delivered there ('' if unknown), '1' if it is unproven, else '', and per
+-- job id, due and record. The jobs are in the order of their due times. An empty due time means: at
+-- or after that of the job before, and not after now.
 -- Full memory: refused as a whole, before anything lapses: what is claimed may be sent, and must be
 -- settled then.
 -- Cost: 10 operations and 4 per destination visited, 6 if it gives many jobs. Atomic.
@@ -50,9 +50,10 @@ local function take_token()
 end
 
 local left = batch
--- How many unproven destinations wait for room. While others wait, each gets one attempt, so that
--- every destination has its turn soon.
+-- How many unproven destinations wait for room. They share it: each gets an equal part, and at
+-- least one attempt, so that every destination has its turn soon.
 local unproven_count = redis.call('ZCARD', UNPROVEN)
+local unproven_part = math.max(1, math.floor(unproven_left / math.max(1, unproven_count)))
 local visited = {}
 local all_ids = {}
 local next_visits, finished, queued = {}, {}, {}
@@ -108,7 +109,7 @@ local function visit(destination)
   local others_wait = unproven_count > (visited[destination] and 1 or 0)
   local most = math.min(share, left, allowed)
   if is_unproven then
-    most = math.min(most, unproven_left, others_wait and 1 or most)
+    most = math.min(most, unproven_left, others_wait and unproven_part or most)
     if most == 0 then
       queue(destination, pace, changes)
       return call_many('HSET', pace_key(destination), changes)
@@ -147,7 +148,7 @@ local function visit(destination)
   elseif limited then
     visit_again(destination, math.max(next_visit, NOW))
   elseif is_unproven and others_wait and next_due <= NOW then
-    -- The answer to the attempt that it was given brings the next visit.
+    -- An answer to one of the attempts that it was given brings the next visit.
     set(changes, 'parked', '1')
     visit_again(destination, fallback)
   elseif is_unproven and unproven_left == 0 and next_due <= NOW then
@@ -184,7 +185,7 @@ call_many('ZREM', AGENDA, finished)
 
 local unproven_waiting = 0
 if unproven_count > 0 or #queued > 0 then unproven_waiting = redis.call('ZCARD', UNPROVEN) end
-local reply = { NOW, '', -1, last_serial, unproven_waiting, lapsed_jobs }
+local reply = { NOW, '', -1, last_serial, unproven_waiting, lapsed_jobs, to_log }
 if #all_ids > 0 then
   local records = redis.call('HMGET', JOBS, unpack(all_ids))
   local leased, bytes, k = {}, 0, 0
@@ -208,6 +209,8 @@ if #all_ids > 0 then
     if #leased > before then
       local in_flight = text((pace_at[v].in_flight or 0) + #leased - before)
       redis.call('HSET', pace_key(answer[1]), 'in_flight', in_flight, unpack(changes_at[v]))
+      -- A destination whose breaker is not closed gets an attempt only as a probe.
+      if pace_at[v].breaker then note_change('probed', answer[1], '') end
       reply[#reply + 1] = answer
     end
   end

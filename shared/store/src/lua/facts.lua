@@ -2,6 +2,8 @@
 -- or lift a standing. Complaints and the like suppress the address. An operator may lift any
 -- standing.
 --
+-- Takes:
+--   by           the name of the client's token, or ''
 -- Takes for each FACT:
 --   id           account/recipient
 --   destination
@@ -54,7 +56,7 @@ local resumed, delivered = {}, {}
 local function event_of(kind, id, destination, fields)
   add_event(
     '{"type":"' .. kind .. '","job":' .. cjson.encode(id)
-      .. ',"destination":' .. cjson.encode(destination) .. fields .. '}'
+      .. ',"destination":' .. cjson.encode(destination) .. fields .. by_field(by) .. '}'
   )
 end
 

@@ -5,6 +5,7 @@
 --   destination
 --   hold_until   in ms, or -1: until it is released
 --   reason       the operator's, as JSON text
+--   by           the name of the operator's token, or ''
 -- Reply: now.
 -- Full memory: runs, because an operator asks for it. It adds two fields and an event.
 -- Cost: 3 operations. Atomic; repeating it writes the event once more.
@@ -19,7 +20,7 @@ if hold_until ~= '-1' then
   -- A longer hold before this one may have put the next visit too far away.
   wake(destination, math.max(tonumber(hold_until), NOW))
 end
-event_of_destination('DestinationHeld', destination, fields)
+event_of_destination('DestinationHeld', destination, fields .. by_field(by))
 write_due()
 write_journal()
 return { NOW }

@@ -44,6 +44,7 @@ local function put_back(ids, token, due_of)
       if count_up(LAPSES, id, 1) >= MAX_LAPSES then
         redis.call('ZADD', QUARANTINE, NOW_TEXT, id)
         add_event('{"type":"JobQuarantined"' .. fields)
+        note_change('quarantined', destination, id)
       else
         put_due(destination, id, due_of[id])
       end

@@ -4,6 +4,7 @@
 -- Takes:
 --   destination
 --   limits       'rate burst window', or '' for none
+--   by           the name of the operator's token, or ''
 -- Reply: now.
 -- Full memory: runs, because an operator asks for it. It adds a field and an event.
 -- Cost: 5 operations, 2 if nothing changes. Atomic; repeating it changes nothing.
@@ -25,7 +26,7 @@ else
   fields = ',"limits":{"rate":' .. rate .. ',"burst":' .. burst .. ',"window":' .. window .. '}'
 end
 wake(destination, NOW)
-event_of_destination('DestinationLimited', destination, fields)
+event_of_destination('DestinationLimited', destination, fields .. by_field(by))
 write_due()
 write_journal()
 return { NOW }

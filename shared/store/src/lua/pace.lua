@@ -193,6 +193,7 @@ local function open_breaker(destination, changes, times)
   -- lease. This brings it forward.
   wake(destination, at)
   event_of_destination('BreakerOpened', destination, ',"until":' .. text(at))
+  note_change('opened', destination, '')
 end
 
 -- Counts results in a sliding window of PERIOD_MS: all of the current period, and a share of those
@@ -331,6 +332,7 @@ local function settle_breaker(destination, report, changes)
     set(changes, 'window', text(WINDOW_MIN))
     if not is_held(report.pace) then redis.call('ZREM', TROUBLE, destination) end
     event_of_destination('BreakerClosed', destination, '')
+    note_change('closed', destination, '')
     wake(destination, NOW)
   end
 end

@@ -63,6 +63,16 @@ end
 -- it, to notice if Redis loses the entry.
 local journaled = ''
 
+-- The changes that the caller logs, three texts for each: what changed ('opened', 'probed' or
+-- 'closed': a breaker; 'quarantined': a job), the destination, and the job's id, '' if the change
+-- is about no job.
+local to_log = {}
+
+local function note_change(what, destination, id)
+  local size = #to_log
+  to_log[size + 1], to_log[size + 2], to_log[size + 3] = what, destination, id
+end
+
 -- Writes a journal entry: a JSON array of events. An array that needs no change is passed on as it
 -- came, because Lua reads each byte of every text that it makes.
 local function write_events(array)
@@ -76,6 +86,10 @@ local events = {}
 local function add_event(json)
   if json ~= '' then events[#events + 1] = json end
 end
+
+-- Returns the field of an event that names the token of the client that caused it. `by` is '' if
+-- the client has none.
+local function by_field(by) return by == '' and '' or ',"by":' .. cjson.encode(by) end
 
 local function write_journal()
   write_events('[' .. table.concat(events, ',') .. ']')

@@ -16,7 +16,7 @@
 --   mark         what the failure means for the destination's pace: '-' (its host failed) or '~'
 --                (our route to it failed); any other mark changes nothing (pace.lua)
 --   serial       the serial of the lease under which the attempt was made
--- Reply: now, a letter, and a detail:
+-- Reply: now, a letter, a detail, and the changes that the caller logs (prelude.lua):
 --   'c'   nothing changed: the job is not as the caller read it
 --   'l'   nothing changed: the job is leased
 --   'q'   the job has its new record, and stays in quarantine
@@ -27,10 +27,10 @@
 -- repeats the request.
 -- Cost: 10 operations; 3 more if the mark is '-' or '~', 4 more for a retired address. Atomic.
 
-if redis.call('HGET', JOBS, id) ~= seen then return { NOW, 'c', '' } end
+if redis.call('HGET', JOBS, id) ~= seen then return { NOW, 'c', '', to_log } end
 local waits = redis.call('ZSCORE', due_key(destination), id)
 local quarantined = not waits and redis.call('ZSCORE', QUARANTINE, id)
-if not waits and not quarantined then return { NOW, 'l', '' } end
+if not waits and not quarantined then return { NOW, 'l', '', to_log } end
 
 local function end_job()
   redis.call('ZREM', due_key(destination), id)
@@ -65,4 +65,4 @@ note_late_failure(destination, mark, serial)
 write_pace()
 write_due()
 write_journal()
-return { NOW, letter, detail }
+return { NOW, letter, detail, to_log }

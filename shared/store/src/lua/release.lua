@@ -9,12 +9,13 @@
 --   destination
 --   due          in ms
 --   why          'crashed', or for how many ms its attempt had waited for an answer, or ''
--- Reply: now, then 1 or 0 per job: released, or the token was stale.
+-- Reply: now; the changes that the caller logs (prelude.lua); then 1 or 0 per job: released, or the
+-- token was stale.
 -- Full memory: runs, because it gives back. It adds a due time per job that was leased, and an
 -- event per attempt that crashed.
 -- Cost: 7 operations per job and 3 per destination; it is rare. Atomic.
 
-local reply = { NOW }
+local reply = { NOW, to_log }
 for i = JOB_AT, #ARGV, JOB_WIDTH do
   local id, token, number, destination, due, why = unpack(ARGV, i, i + JOB_WIDTH - 1)
   local marks = read_marks(token)

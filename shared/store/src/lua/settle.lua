@@ -28,7 +28,8 @@
 -- Reply: now; a text with a letter per job (1: settled; u, i: settled, and the address is
 -- unavailable or inactive now; 0: the token was stale; v: the job was ended meanwhile); then 1 if
 -- the shard is worth a visit now, because there is room again or something is due at once, else 0;
--- then the id of the journal entry that was written, '' if none was.
+-- then the id of the journal entry that was written, '' if none was; then the changes that the
+-- caller logs (prelude.lua), none if the call was repeated.
 -- Full memory: runs, because a message that was sent must be recorded as sent. All that was leased
 -- can be settled once, and nothing more is leased meanwhile. So the growth is bounded: for each
 -- permit of a worker one record, its events, and a share of an answer.
@@ -40,7 +41,7 @@ local IDS = ID_AT - 1
 
 local answer_key = PREFIX .. 'settled:' .. CALL
 local answered = redis.call('GET', answer_key)
-if answered then return { NOW, answered, 0, '' } end
+if answered then return { NOW, answered, 0, '', {} } end
 
 -- What happened to the jobs while they were leased. Usually nothing happened to any of them.
 local marks = {}
@@ -232,4 +233,4 @@ write_journal()
 local answer = string.rep('1', N)
 if any_letters then answer = string.gsub(answer, '()1', function(k) return letters[k] end) end
 redis.call('SET', answer_key, answer, 'PX', KEEP)
-return { NOW, answer, woke, journaled }
+return { NOW, answer, woke, journaled, to_log }

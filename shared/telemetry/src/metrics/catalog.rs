@@ -172,7 +172,17 @@ pub const CATALOG: &[Described] = &[
         Process,
         "redeliver_recovered_jobs_total",
         &[],
-        "Jobs that a repair found in no set and made due",
+        "Jobs that a repair found in no set and made due; most were leased, and their lease was \
+         gone",
+    ),
+    metric(
+        Counter,
+        Process,
+        "redeliver_repairs_total",
+        &["kind"],
+        "What else a repair found and corrected: destinations with due jobs that no worker would \
+         have visited (destination) or with a wrong count of attempts under way (count), and what \
+         was left of leases that are over (lease)",
     ),
     metric(
         Counter,
@@ -180,6 +190,21 @@ pub const CATALOG: &[Described] = &[
         "redeliver_lost_writes_total",
         &[],
         "Shards of which this process was the first to notice that Redis had lost writes",
+    ),
+    metric(
+        Counter,
+        Process,
+        "redeliver_redis_server_changes_total",
+        &[],
+        "Shards of which this process was the first to notice that their server was restarted, or \
+         that another took over",
+    ),
+    metric(
+        Counter,
+        Process,
+        "redeliver_redis_round_trips_total",
+        &[],
+        "Round trips to Redis: calls of scripts, and other commands that were sent together",
     ),
     metric(
         Histogram,
@@ -193,7 +218,16 @@ pub const CATALOG: &[Described] = &[
         Process,
         "redeliver_redis_failures_total",
         &["kind"],
-        "Calls to Redis that failed: the error code of the server, or another kind of failure",
+        "Calls to Redis that failed: the error code of the server (oom if it refused them because \
+         its memory is full), or another kind of failure",
+    ),
+    metric(
+        Counter,
+        Process,
+        "redeliver_durable_writes_total",
+        &["durability", "result"],
+        "Writes that must reach redis.durability (memory, aof or replicas), and whether they are \
+         known to have reached it in time: reached or missed",
     ),
     metric(
         Counter,
@@ -230,6 +264,22 @@ pub const CATALOG: &[Described] = &[
         "redeliver_events_read_total",
         &[],
         "Events that were sent to those who read them",
+    ),
+    metric(
+        Gauge,
+        Scheduler,
+        "redeliver_event_streams",
+        &["reader"],
+        "Open streams of events, by the name of the token (anonymous without a token, other for \
+         those that are not among the 20 busiest). A reader without a stream is absent",
+    ),
+    metric(
+        Gauge,
+        Scheduler,
+        "redeliver_journal_lag_seconds",
+        &["reader"],
+        "How far such a reader is behind: the age of the first event that was not sent to it yet; 0 \
+         if all were. Of its streams, the one that is furthest behind counts",
     ),
     metric(
         Gauge,
@@ -270,9 +320,16 @@ pub const CATALOG: &[Described] = &[
     metric(
         Gauge,
         Fleet,
+        "redeliver_destinations",
+        &[],
+        "Destinations that have work, or are held, or whose breaker is not closed",
+    ),
+    metric(
+        Gauge,
+        Fleet,
         "redeliver_breakers",
         &["state"],
-        "Destinations whose breaker is open or half_open",
+        "Those of these destinations whose breaker is open or half_open",
     ),
     metric(
         Gauge,
@@ -315,6 +372,13 @@ pub const CATALOG: &[Described] = &[
         "redeliver_redis_memory_per_job_bytes",
         &[],
         "Memory that Redis uses, divided by the number of jobs; absent without jobs",
+    ),
+    metric(
+        Counter,
+        Fleet,
+        "redeliver_redis_evicted_keys_total",
+        &[],
+        "Keys that Redis has evicted since it was started. In a Cluster, of all masters together",
     ),
     metric(
         Gauge,
@@ -362,15 +426,23 @@ pub(super) fn registry() -> Registry {
     Registry::with_prefix(PREFIX)
 }
 
+/// Returns the metric of this name.
+///
+/// # Panics
+/// If the table does not have it.
+pub(super) fn described(name: &str) -> &'static Described {
+    CATALOG
+        .iter()
+        .find(|described| described.name == name)
+        .expect("every metric is in the catalog")
+}
+
 /// Registers a metric by its name in the table.
 ///
 /// # Panics
 /// If the table does not have it.
 pub(super) fn register(registry: &mut Registry, name: &str, metric: impl Metric) {
-    let described = CATALOG
-        .iter()
-        .find(|described| described.name == name)
-        .expect("every metric is in the catalog");
+    let described = described(name);
     let base = described.base();
     let own = base.strip_prefix(PREFIX).unwrap_or(base);
     let own = own.trim_start_matches('_');

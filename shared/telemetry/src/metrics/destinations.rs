@@ -4,6 +4,8 @@
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
+use foldhash::fast::RandomState;
+
 /// How many destinations are named in addition to the providers.
 pub(super) const NAMED_MAX: usize = 50;
 
@@ -17,13 +19,14 @@ const ENTER_MIN: u64 = 8;
 /// What a destination without a label of its own is called.
 pub(super) const OTHER: &str = "other";
 
-/// Which destinations are named, and how busy each is.
+/// Which destinations are named, and how busy each is. The hash is a fast one: of those that
+/// clients choose, only a bounded number is kept.
 #[derive(Debug)]
 pub(super) struct Destinations {
-    providers: HashSet<Arc<str>>,
+    providers: HashSet<Arc<str>, RandomState>,
     /// How many attempts each had, a while back at most.
-    counts: HashMap<Arc<str>, u64>,
-    named: HashSet<Arc<str>>,
+    counts: HashMap<Arc<str>, u64, RandomState>,
+    named: HashSet<Arc<str>, RandomState>,
     /// A destination that is not named takes the place of another only with a count above this.
     /// That is at least twice the smallest count of those that are named, so that names change
     /// rarely.
@@ -42,9 +45,9 @@ pub(super) struct Label {
 impl Default for Destinations {
     fn default() -> Self {
         Self {
-            providers: HashSet::new(),
-            counts: HashMap::new(),
-            named: HashSet::new(),
+            providers: HashSet::default(),
+            counts: HashMap::default(),
+            named: HashSet::default(),
             to_enter: 0,
             other: OTHER.into(),
         }
@@ -120,7 +123,7 @@ impl Destinations {
 }
 
 /// Whether a name may be the value of a label as it is. The library does not escape values.
-fn is_label(name: &str) -> bool {
+pub(super) fn is_label(name: &str) -> bool {
     let is_allowed = |b: u8| b.is_ascii_alphanumeric() || b"._-".contains(&b);
     !name.is_empty() && name.len() <= 255 && name.bytes().all(is_allowed)
 }

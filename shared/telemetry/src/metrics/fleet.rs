@@ -1,19 +1,26 @@
 //! The figures of the whole fleet, as one scheduler reads them from Redis and all report them.
 
-use std::sync::atomic::AtomicU64;
+use std::sync::atomic::{AtomicU64, Ordering};
 
+use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::registry::Registry;
 use serde::{Deserialize, Serialize};
 
-use super::catalog::register;
+use super::catalog::{Kind, described, register};
 
 /// The labels of a gauge with one label or none.
 type Labels = Vec<(&'static str, &'static str)>;
 
-/// Gauges that are absent until they are set.
-type Gauges = Family<Labels, Gauge<f64, AtomicU64>>;
+/// Figures of one name. They are absent until they are set.
+#[derive(Clone, Debug)]
+enum Figures {
+    /// They grow and shrink.
+    Gauges(Family<Labels, Gauge<f64, AtomicU64>>),
+    /// They were counted by Redis.
+    Counters(Family<Labels, Counter<f64, AtomicU64>>),
+}
 
 /// The figures of the fleet at one time.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -39,6 +46,8 @@ pub struct FleetReading {
     pub in_flight: u64,
     /// The windows of all destinations with work, added up.
     pub window: u64,
+    /// Destinations with work, with a hold, or with a breaker that is not closed.
+    pub destinations: u64,
     /// Destinations whose breaker is open.
     pub open: u64,
     /// Destinations whose breaker is half open.
@@ -55,11 +64,45 @@ pub struct FleetReading {
     pub memory_used: Option<u64>,
     /// The limit of that memory, in bytes; none if a server has none.
     pub memory_max: Option<u64>,
+    /// Keys that Redis has evicted since it was started; none if a server did not report it.
+    pub evicted: Option<u64>,
 }
 
-/// The gauges of the fleet.
+/// The figures of the fleet, as a process reports them.
 #[derive(Debug, Default)]
-pub(super) struct FleetGauges(Vec<(&'static str, Gauges)>);
+pub(super) struct FleetGauges(Vec<(&'static str, Figures)>);
+
+impl Figures {
+    fn new(registry: &mut Registry, name: &str) -> Self {
+        if described(name).kind == Kind::Counter {
+            let counters = Family::default();
+            register(registry, name, counters.clone());
+            return Self::Counters(counters);
+        }
+        let gauges = Family::default();
+        register(registry, name, gauges.clone());
+        Self::Gauges(gauges)
+    }
+
+    fn set(&self, labels: &Labels, value: f64) {
+        match self {
+            Self::Gauges(gauges) => {
+                gauges.get_or_create(labels).set(value);
+            }
+            Self::Counters(counters) => {
+                let counter = counters.get_or_create(labels);
+                counter.inner().store(value.to_bits(), Ordering::Relaxed);
+            }
+        }
+    }
+
+    fn clear(&self) {
+        match self {
+            Self::Gauges(gauges) => gauges.clear(),
+            Self::Counters(counters) => counters.clear(),
+        }
+    }
+}
 
 impl FleetGauges {
     pub(super) fn new(registry: &mut Registry) -> Self {
@@ -67,41 +110,37 @@ impl FleetGauges {
         let mut gauges = Self::default();
         for (name, ..) in names {
             if gauges.of(name).is_none() {
-                let family = Gauges::default();
-                register(registry, name, family.clone());
-                gauges.0.push((name, family));
+                gauges.0.push((name, Figures::new(registry, name)));
             }
         }
         gauges
     }
 
-    /// Sets all gauges. Those without a value are absent, and all are without a reading.
+    /// Sets all figures. Those without a value are absent, and all are without a reading.
     pub(super) fn set(&self, reading: Option<&FleetReading>) {
         let Some(reading) = reading else {
-            self.0.iter().for_each(|(_, gauges)| gauges.clear());
+            self.0.iter().for_each(|(_, figures)| figures.clear());
             return;
         };
         for (name, labels, value) in values(reading) {
-            let Some(gauges) = self.of(name) else {
+            let Some(figures) = self.of(name) else {
                 continue;
             };
             match value {
-                Some(value) => {
-                    gauges.get_or_create(&labels).set(value);
-                }
-                None => gauges.clear(),
+                Some(value) => figures.set(&labels, value),
+                None => figures.clear(),
             }
         }
     }
 
-    fn of(&self, name: &str) -> Option<&Gauges> {
+    fn of(&self, name: &str) -> Option<&Figures> {
         self.0
             .iter()
-            .find_map(|(known, gauges)| (*known == name).then_some(gauges))
+            .find_map(|(known, figures)| (*known == name).then_some(figures))
     }
 }
 
-/// Returns the values of all gauges.
+/// Returns the values of all figures.
 fn values(reading: &FleetReading) -> Vec<(&'static str, Labels, Option<f64>)> {
     let number = |count: u64| Some(count as f64);
     let seconds = |ms: u64| Some(ms as f64 / 1_000.0);
@@ -126,6 +165,7 @@ fn values(reading: &FleetReading) -> Vec<(&'static str, Labels, Option<f64>)> {
         pending("later", reading.later),
         plain("redeliver_in_flight_attempts", number(reading.in_flight)),
         plain("redeliver_window_attempts", number(reading.window)),
+        plain("redeliver_destinations", number(reading.destinations)),
         breakers("open", reading.open),
         breakers("half_open", reading.half_open),
         plain("redeliver_held_destinations", number(reading.held)),
@@ -140,6 +180,10 @@ fn values(reading: &FleetReading) -> Vec<(&'static str, Labels, Option<f64>)> {
             reading.memory_max.and_then(number),
         ),
         plain("redeliver_redis_memory_per_job_bytes", per_job),
+        plain(
+            "redeliver_redis_evicted_keys_total",
+            reading.evicted.and_then(number),
+        ),
         plain(
             "redeliver_fleet_read_timestamp_seconds",
             Some(reading.read_at_ms as f64 / 1_000.0),

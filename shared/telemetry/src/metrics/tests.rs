@@ -8,14 +8,14 @@ use super::*;
 
 const TRACEPARENT: &str = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01";
 
-fn attempted<'a>(outcome: &'a Outcome, traceparent: Option<&'a str>) -> Attempted<'a> {
+fn attempted(outcome: &Outcome, span: Option<TraceContext>) -> Attempted<'_> {
     Attempted {
         outcome,
         number: 2,
         sender: "smtp",
         destination: "example.com",
         took: Duration::from_millis(30),
-        traceparent,
+        span,
     }
 }
 
@@ -28,7 +28,7 @@ fn all() -> Metrics {
     let metrics = Metrics::default();
     metrics.version("1.2.3");
     metrics.bounce("scheduled", "api", &Reply::parse("452 4.2.2 mailbox full"));
-    metrics.attempt(&attempted(&deferred(), Some(TRACEPARENT)));
+    metrics.attempt(&attempted(&deferred(), TraceContext::parse(TRACEPARENT)));
     metrics.verdict("retry");
     metrics.conversation(&Transcript {
         took_ms: vec![(Phase::Connect, 12), (Phase::Rcpt, 3)],
@@ -42,18 +42,23 @@ fn all() -> Metrics {
     metrics.permits(3, 5);
     metrics.draining(false);
     metrics.standing_changed(Standing::Inactive, 1);
-    metrics.recovered(1);
-    metrics.lost_writes();
-    metrics.redis_call("claim", Duration::from_micros(300));
-    metrics.redis_failed("oom");
+    metrics.redis().called("claim", Duration::from_micros(300));
+    metrics.redis().failed("oom");
+    metrics.redis().durable_write("aof", true);
     metrics.lost("traces", Lost::default());
     metrics.upkeep("repair", true);
     metrics.failed_sign_in();
     metrics.events_read(2);
+    metrics.event_streams(&[OpenStream {
+        reader: "crm".into(),
+        lag: Duration::from_secs(3),
+        sent: 2,
+    }]);
     metrics.fleet(Some(&FleetReading {
         jobs: 2,
         memory_used: Some(2_000),
         memory_max: Some(10_000),
+        evicted: Some(0),
         ..FleetReading::default()
     }));
     metrics

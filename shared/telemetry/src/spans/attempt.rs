@@ -1,22 +1,20 @@
 //! The span of one attempt, with its parts as children.
 
-use std::mem;
 use std::net::SocketAddr;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime};
 
+use domain::exchange::{HttpExchange, ProgramRun};
 use domain::outcome::Outcome;
 use domain::reply::Reply;
 use domain::transcript::{Phase, Transcript};
-use opentelemetry::trace::{
-    FutureExt, Span as _, SpanBuilder, SpanContext, SpanKind, Status, TraceContextExt, Tracer as _,
-};
-use opentelemetry::{Context, KeyValue, StringValue};
-use opentelemetry_sdk::trace::Span;
 
-use super::maker::{SpanMaker, text};
+use super::maker::{OpenSpan, add_reply};
+use super::record::{Kind, Parent, SpanRecord};
+use crate::current;
 use crate::names::{otel, own};
-use crate::traceparent;
+use crate::protobuf::Value;
+use crate::traceparent::TraceContext;
 use crate::words::error_type;
 
 /// How one message of an attempt ended.
@@ -41,54 +39,56 @@ pub struct AttemptSpan(Option<Live>);
 
 #[derive(Debug)]
 struct Live {
-    maker: Arc<SpanMaker>,
-    context: Context,
-    conversation: StringValue,
-    /// What the policy made of the last outcome. A span cannot replace an attribute, so these are
-    /// added when it ends.
-    judged: Mutex<Vec<KeyValue>>,
+    open: Mutex<OpenSpan>,
+    context: TraceContext,
+    /// The hash of the job.
+    conversation: u64,
+    began: SystemTime,
+    /// How many bytes the span has without what the policy made of the last outcome.
+    unjudged: usize,
     has_ended: bool,
 }
 
 /// Which span a settlement belongs to.
-#[derive(Clone, Debug)]
+#[derive(Clone, Copy, Debug)]
 pub struct Settling {
-    pub(super) context: SpanContext,
-    pub(super) conversation: StringValue,
+    pub(super) context: TraceContext,
+    pub(super) conversation: u64,
 }
 
 impl AttemptSpan {
-    /// Returns the span of an attempt that is sent to the collector. It has begun.
-    pub(super) fn begun(maker: Arc<SpanMaker>, span: Span, conversation: StringValue) -> Self {
+    /// Returns the span of an attempt that is sent to the collector. It began at `began`.
+    pub(super) fn begun(
+        open: OpenSpan,
+        context: TraceContext,
+        conversation: u64,
+        began: SystemTime,
+    ) -> Self {
         Self(Some(Live {
-            maker,
-            context: Context::new().with_span(span),
+            unjudged: open.record.length(),
+            open: Mutex::new(open),
+            context,
             conversation,
-            judged: Mutex::default(),
+            began,
             has_ended: false,
         }))
     }
 
-    /// Returns the context of this span, to be stored with the job (W3C Trace Context). `None` if
-    /// it is not sent.
-    pub fn traceparent(&self) -> Option<String> {
-        let live = self.0.as_ref()?;
-        Some(traceparent::write(live.context.span().span_context()))
+    /// Returns the context of this span. `None` if it is not sent.
+    pub fn context(&self) -> Option<TraceContext> {
+        self.0.as_ref().map(|live| live.context)
     }
 
     /// Runs the attempt. The lines that it logs belong to this span.
     pub async fn around<T>(&self, attempt: impl Future<Output = T>) -> T {
-        match &self.0 {
-            None => attempt.await,
-            Some(live) => attempt.with_context(live.context.clone()).await,
-        }
+        current::within(self.context(), attempt).await
     }
 
     /// Returns what the span of the settlement needs. `None` if it is not sent.
     pub fn settling(&self) -> Option<Settling> {
         self.0.as_ref().map(|live| Settling {
-            context: live.context.span().span_context().clone(),
-            conversation: live.conversation.clone(),
+            context: live.context,
+            conversation: live.conversation,
         })
     }
 
@@ -103,7 +103,7 @@ impl AttemptSpan {
         let (Some(live), Some(began)) = (&self.0, began) else {
             return;
         };
-        live.child("content", began, SystemTime::now(), Vec::new(), error);
+        live.child("content", began, SystemTime::now(), error, |_| ());
     }
 
     /// Records the network part of trying a message, which began at `began` and has just ended: the
@@ -125,125 +125,172 @@ impl AttemptSpan {
         if is_lookup || lookups().next().is_some() {
             let end = if is_lookup { ended } else { connected };
             let error = error.filter(|_| is_lookup);
-            live.child("dns", began, end, Vec::new(), error);
+            live.child("dns", began, end, error, |_| ());
         }
         if is_lookup {
             return;
         }
-        let mut attributes = Vec::with_capacity(16);
-        if let Ok(address) = transcript.address.parse::<SocketAddr>() {
-            let host = if transcript.host.is_empty() {
-                address.ip().to_string()
-            } else {
-                transcript.host.clone()
-            };
-            attributes.push(KeyValue::new(otel::SERVER_ADDRESS, host));
-            attributes.push(KeyValue::new(otel::SERVER_PORT, i64::from(address.port())));
-        }
-        if let Some(tls) = &transcript.tls {
-            attributes.push(text(own::TLS, tls));
-        }
-        attributes.push(KeyValue::new(own::PHASE, transcript.phase.as_str()));
-        attributes.push(KeyValue::new(own::REUSED, transcript.reused));
-        for (phase, ms) in sums(&transcript.took_ms) {
-            let key = own::phase_duration(phase.as_str());
-            attributes.push(KeyValue::new(key, ms as f64 / 1_000.0));
-        }
-        if let Some(reply) = outcome.reply() {
-            live.maker.reply(reply, &mut attributes);
-        }
-        live.child("smtp", connected, ended, attributes, error);
+        live.child("smtp", connected, ended, error, |span| {
+            server_of(transcript, span);
+            if let Some(tls) = &transcript.tls {
+                span.text(own::TLS, tls);
+            }
+            span.text(own::PHASE, transcript.phase.as_str());
+            span.attribute(own::REUSED, Value::Bool(transcript.reused));
+            for (phase, ms) in sums(&transcript.took_ms) {
+                let seconds = Value::Float(ms as f64 / 1_000.0);
+                span.attribute(&own::phase_duration(phase.as_str()), seconds);
+            }
+            let waited = transcript.waited.as_secs_f64();
+            span.attribute(own::WAITED, Value::Float(waited));
+            if let Some(reply) = outcome.reply() {
+                add_reply(span, reply);
+            }
+        });
     }
 
-    /// Records that a message was handed to a sender without a conversation of its own, for example
-    /// an HTTP service or a program.
-    pub fn handed_over(&self, began: Option<SystemTime>, sender: &'static str, outcome: &Outcome) {
+    /// Records that a message was posted to an HTTP service since `began`.
+    pub fn http(&self, began: Option<SystemTime>, exchange: &HttpExchange, outcome: &Outcome) {
         let (Some(live), Some(began)) = (&self.0, began) else {
             return;
         };
-        let mut attributes = Vec::new();
-        if let Some(reply) = outcome.reply() {
-            live.maker.reply(reply, &mut attributes);
-        }
-        let error = error_type(outcome);
-        live.child(sender, began, SystemTime::now(), attributes, error);
+        live.handed_over("http", began, outcome, |span| {
+            span.text(otel::HTTP_METHOD, "POST");
+            span.text(otel::URL, &exchange.url);
+            span.text(otel::SERVER_ADDRESS, &exchange.host);
+            span.int(otel::SERVER_PORT, exchange.port);
+            if let Some(status) = exchange.status {
+                span.int(otel::HTTP_STATUS, status);
+            }
+            for (key, took) in [
+                (own::HTTP_ANSWERED, exchange.answered_after),
+                (own::HTTP_READ, exchange.read_in),
+            ] {
+                if let Some(took) = took {
+                    span.attribute(key, Value::Float(took.as_secs_f64()));
+                }
+            }
+        });
+    }
+
+    /// Records that a message was given to a program since `began`.
+    pub fn command(&self, began: Option<SystemTime>, run: &ProgramRun, outcome: &Outcome) {
+        let (Some(live), Some(began)) = (&self.0, began) else {
+            return;
+        };
+        live.handed_over("command", began, outcome, |span| {
+            span.text(otel::PROGRAM, &run.name);
+            if let Some(code) = run.exit_code {
+                span.int(otel::EXIT_CODE, code);
+            }
+        });
     }
 
     /// Records what the policy made of the last outcome. `reply_text` makes the fingerprint of a
     /// reply's text; it is called only if the settings allow it.
     pub fn judge(&self, judged: &Judged<'_>, reply_text: impl FnOnce(&Reply) -> String) {
         let Some(live) = &self.0 else { return };
-        let mut attributes = Vec::with_capacity(8);
+        let mut open = live.open();
+        let shows_reply_text = open.maker.shows_reply_text;
+        let span = &mut open.record;
+        span.truncate(live.unjudged);
         if let Some(reply) = judged.outcome.reply() {
-            live.maker.reply(reply, &mut attributes);
-            if live.maker.shows_reply_text {
-                attributes.push(KeyValue::new(own::REPLY_TEXT, reply_text(reply)));
+            add_reply(span, reply);
+            if shows_reply_text {
+                span.text(own::REPLY_TEXT, &reply_text(reply));
             }
         }
-        attributes.push(KeyValue::new(own::VERDICT, judged.verdict));
+        span.text(own::VERDICT, judged.verdict);
         if let Some(row) = judged.row {
-            attributes.push(text(own::POLICY_ROW, row));
+            span.text(own::POLICY_ROW, row);
         }
         if let Some(max) = judged.attempts_max {
-            attributes.push(KeyValue::new(own::ATTEMPT_MAX, i64::from(max)));
+            span.int(own::ATTEMPT_MAX, max);
         }
         if let Some(error) = error_type(judged.outcome) {
-            attributes.push(KeyValue::new(otel::ERROR_TYPE, error));
+            span.text(otel::ERROR_TYPE, error);
             if judged.is_error {
-                live.context.span().set_status(Status::error(error));
+                span.mark_as_error(error);
             }
         }
-        *live.judged.lock().unwrap_or_else(PoisonError::into_inner) = attributes;
     }
 
-    /// Ends the span.
-    pub fn end(self) {
+    /// Ends the span of an attempt that took this long.
+    pub fn end(self, took: Duration) {
         if let Some(mut live) = self.0 {
             live.has_ended = true;
+            let ended = live.began + took;
+            live.open().ended = Some(ended);
         }
     }
 }
 
 impl Drop for Live {
     fn drop(&mut self) {
-        let judged = self.judged.get_mut().map(mem::take).unwrap_or_default();
-        let span = self.context.span();
-        if self.has_ended {
-            span.set_attributes(judged);
-        } else {
-            span.set_attribute(KeyValue::new(otel::ERROR_TYPE, "crashed"));
-            span.set_status(Status::error("the attempt panicked or did not end"));
+        if !self.has_ended {
+            let unjudged = self.unjudged;
+            let span = &mut self.open().record;
+            span.truncate(unjudged);
+            span.fail("crashed", "the attempt panicked or did not end");
         }
-        span.end();
     }
 }
 
 impl Live {
+    fn open(&self) -> MutexGuard<'_, OpenSpan> {
+        self.open.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn handed_over(
+        &self,
+        name: &'static str,
+        began: SystemTime,
+        outcome: &Outcome,
+        add: impl FnOnce(&mut SpanRecord),
+    ) {
+        let error = error_type(outcome);
+        self.child(name, began, SystemTime::now(), error, |span| {
+            add(span);
+            if let Some(reply) = outcome.reply() {
+                add_reply(span, reply);
+            }
+        });
+    }
+
+    /// Records a part of the attempt. `add` adds its attributes.
     fn child(
         &self,
         name: &'static str,
         began: SystemTime,
         ended: SystemTime,
-        mut attributes: Vec<KeyValue>,
         error: Option<&'static str>,
+        add: impl FnOnce(&mut SpanRecord),
     ) {
-        attributes.push(KeyValue::new(otel::OPERATION_NAME, name));
-        attributes.push(KeyValue::new(
-            otel::CONVERSATION_ID,
-            self.conversation.clone(),
-        ));
+        let template = SpanRecord::template(name, Kind::Client);
+        let mut span = template.begin(&self.context.child(), Parent::Ours(self.context));
+        span.start(began);
+        span.text(otel::OPERATION_NAME, name);
+        span.attribute(otel::CONVERSATION_ID, Value::Hash(self.conversation));
+        add(&mut span);
         if let Some(error) = error {
-            attributes.push(KeyValue::new(otel::ERROR_TYPE, error));
+            span.fail(error, error);
         }
-        let builder = SpanBuilder::from_name(name)
-            .with_kind(SpanKind::Client)
-            .with_start_time(began)
-            .with_attributes(attributes);
-        let mut span = self.maker.tracer.build_with_context(builder, &self.context);
-        if let Some(error) = error {
-            span.set_status(Status::error(error));
-        }
-        span.end_with_timestamp(ended);
+        span.end(ended);
+        self.open().maker.queue.push(span.as_bytes());
+    }
+}
+
+/// Adds the server of a conversation, also if no connection to it could be made.
+fn server_of(transcript: &Transcript, span: &mut SpanRecord) {
+    let address = transcript.address.parse::<SocketAddr>().ok();
+    if !transcript.host.is_empty() {
+        span.text(otel::SERVER_ADDRESS, &transcript.host);
+    } else if let Some(address) = address {
+        span.text(otel::SERVER_ADDRESS, &address.ip().to_string());
+    }
+    let port = address.map_or(transcript.port, |address| address.port());
+    if port > 0 {
+        span.int(otel::SERVER_PORT, port);
     }
 }
 

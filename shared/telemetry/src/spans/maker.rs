@@ -1,59 +1,116 @@
 //! What all spans are made with, and the attributes that they share.
 
-use domain::reply::Reply;
-use opentelemetry::{KeyValue, StringValue};
-use opentelemetry_sdk::trace::SdkTracer;
+use std::sync::Arc;
+use std::time::SystemTime;
 
+use domain::reply::Reply;
+
+use super::record::{Kind, Parent, SpanRecord};
 use crate::ids::IdHasher;
 use crate::names::{otel, own};
-use crate::settings::TraceStyle;
+use crate::protobuf::Value;
+use crate::queue::SpanQueue;
+use crate::sampling::Sampling;
+use crate::settings::{Settings, TraceStyle};
+use crate::traceparent::TraceContext;
 
 #[derive(Debug)]
 pub(super) struct SpanMaker {
-    pub(super) tracer: SdkTracer,
+    pub(super) queue: Arc<SpanQueue>,
+    pub(super) sampling: Sampling,
     pub(super) ids: IdHasher,
-    pub(super) queue: StringValue,
     pub(super) style: TraceStyle,
     pub(super) shows_message_ids: bool,
     pub(super) shows_reply_text: bool,
+    pub(super) send: SpanRecord,
+    pub(super) receive: SpanRecord,
+    pub(super) process: SpanRecord,
+    pub(super) settle: SpanRecord,
 }
 
 impl SpanMaker {
-    /// Returns the attributes that all spans about a job have.
-    pub(super) fn common(
-        &self,
-        operation: &'static str,
-        conversation: StringValue,
-    ) -> Vec<KeyValue> {
-        vec![
-            KeyValue::new(otel::SYSTEM, "redeliver"),
-            KeyValue::new(otel::OPERATION_NAME, operation),
-            KeyValue::new(otel::OPERATION_TYPE, operation),
-            KeyValue::new(otel::DESTINATION_NAME, self.queue.clone()),
-            KeyValue::new(otel::CONVERSATION_ID, conversation),
-        ]
-    }
-
-    pub(super) fn message_id(&self, id: &str) -> KeyValue {
-        let id = if self.shows_message_ids {
-            id.to_owned()
-        } else {
-            self.ids.hash(id)
+    /// `queue_name` is the name of the queue in Redis.
+    pub(super) fn new(
+        queue: Arc<SpanQueue>,
+        settings: &Settings,
+        queue_name: &str,
+        ids: IdHasher,
+    ) -> Self {
+        let template = |span, kind, operation| {
+            let mut template = SpanRecord::template(span, kind);
+            template.text(otel::SYSTEM, "redeliver");
+            template.text(otel::OPERATION_NAME, operation);
+            template.text(otel::OPERATION_TYPE, span);
+            template.text(otel::DESTINATION_NAME, queue_name);
+            template
         };
-        KeyValue::new(otel::MESSAGE_ID, id)
+        Self {
+            queue,
+            sampling: Sampling::from_environment(),
+            ids,
+            style: settings.trace_style,
+            shows_message_ids: settings.message_ids,
+            shows_reply_text: settings.reply_text,
+            send: template("send", Kind::Producer, "send"),
+            receive: template("receive", Kind::Client, "claim"),
+            process: template("process", Kind::Consumer, "process"),
+            settle: template("settle", Kind::Client, "settle"),
+        }
     }
 
-    pub(super) fn reply(&self, reply: &Reply, attributes: &mut Vec<KeyValue>) {
-        if let Some(code) = reply.code {
-            attributes.push(KeyValue::new(own::REPLY_CODE, i64::from(code)));
+    /// Returns the context of a span that begins now.
+    pub(super) fn context(
+        &self,
+        parent: Parent,
+        first_link: Option<&TraceContext>,
+    ) -> TraceContext {
+        match (parent, first_link) {
+            (Parent::Ours(parent) | Parent::Remote(parent), _) => parent.child(),
+            (Parent::Root, Some(origin)) => TraceContext::root(|_| origin.is_sampled),
+            (Parent::Root, None) => TraceContext::root(|trace| self.sampling.takes(trace)),
         }
-        if let Some(status) = reply.status {
-            attributes.push(KeyValue::new(own::REPLY_ENHANCED_CODE, status.to_string()));
+    }
+
+    pub(super) fn message_id(&self, id: &str, span: &mut SpanRecord) {
+        if self.shows_message_ids {
+            span.text(otel::MESSAGE_ID, id);
+        } else {
+            span.attribute(otel::MESSAGE_ID, Value::Hash(self.ids.number(id)));
         }
     }
 }
 
-/// Returns an attribute whose value is a copy of this text.
-pub(super) fn text(key: &'static str, value: &str) -> KeyValue {
-    KeyValue::new(key, value.to_owned())
+/// Adds the codes of a reply.
+pub(super) fn add_reply(span: &mut SpanRecord, reply: &Reply) {
+    if let Some(code) = reply.code {
+        span.int(own::REPLY_CODE, code);
+    }
+    if let Some(status) = reply.status {
+        span.text(own::REPLY_ENHANCED_CODE, &status.to_string());
+    }
+}
+
+/// A span that has begun. It is sent when it is dropped, and ends then if it has not ended before.
+#[derive(Debug)]
+pub(super) struct OpenSpan {
+    pub(super) maker: Arc<SpanMaker>,
+    pub(super) record: SpanRecord,
+    pub(super) ended: Option<SystemTime>,
+}
+
+impl OpenSpan {
+    pub(super) fn new(maker: Arc<SpanMaker>, record: SpanRecord) -> Self {
+        Self {
+            maker,
+            record,
+            ended: None,
+        }
+    }
+}
+
+impl Drop for OpenSpan {
+    fn drop(&mut self) {
+        self.record.end(self.ended.unwrap_or_else(SystemTime::now));
+        self.maker.queue.push(self.record.as_bytes());
+    }
 }

@@ -20,6 +20,10 @@ const RESUMED_MS: Ms = 15_000;
 /// How much the times of a peer's record and of an event may differ if both are of one moment.
 const MOMENT_MS: Ms = 2;
 
+/// How far a server's faked clock may be behind the peers' clock. An event with the outcome of a
+/// try may therefore have an earlier time than the peer's record of that try.
+const BEHIND_MS: Ms = 20;
+
 /// The due time of a job that is due as soon as the event is written, at any time of the server's
 /// clock.
 const AT_ONCE: Ms = Ms::MIN;
@@ -69,8 +73,9 @@ pub(super) fn judge(
         for entry in history.chunk_by(|one, other| one.entry() == other.entry()) {
             job.follow(name, entry, verdict);
         }
-        for ask in asked.remove(name).unwrap_or_default() {
-            judge_time(ask, &job.dues, signs, excuses, verdict);
+        let tries = asked.remove(name).unwrap_or_default();
+        for ask in &tries {
+            judge_time(ask, &tries, &job.dues, signs, excuses, verdict);
         }
     }
     for ask in asked.into_values().flatten() {
@@ -90,6 +95,7 @@ pub(super) fn judge(
 
 fn judge_time(
     ask: &Asked,
+    tries: &[&Asked],
     dues: &[Due],
     signs: &[&ReportedFact],
     excuses: &Excuses<'_>,
@@ -109,6 +115,7 @@ fn judge_time(
         .clone()
         .take_while(|due| due.since >= ask.at - MOMENT_MS)
         .count();
+    let moment = moment.max(usize::from(is_try_of_last(ask, tries, later.clone())));
     let why = match later
         .take(moment + 1)
         .map(|due| why_not_now(due, ask.at, server))
@@ -128,6 +135,23 @@ fn judge_time(
             format!("{} was sent by {} at {}, {why}", ask.job, ask.life, ask.at),
         );
     }
+}
+
+/// Whether the last event before `ask` has the outcome of that very try, by a clock that is behind:
+/// it is recent, and no other try can be the one that it is about.
+fn is_try_of_last<'a>(
+    ask: &Asked,
+    tries: &[&Asked],
+    mut later: impl Iterator<Item = &'a Due>,
+) -> bool {
+    let Some(last) = later.next() else {
+        return false;
+    };
+    let before = later.next().map_or(Ms::MIN, |due| due.since);
+    ask.at - last.since <= BEHIND_MS
+        && !tries
+            .iter()
+            .any(|other| (before..=last.since).contains(&other.at))
 }
 
 /// Why a job must not be tried at that time, if `due` is the last record of its due time.

@@ -128,6 +128,21 @@ const CASES: &[Case] = &[
         &[],
     ),
     (
+        "an attempt whose outcome was written by a clock that is 9 ms behind",
+        |e| e.asked[0].at = 11_109,
+        &[],
+    ),
+    (
+        "a second attempt, 9 ms after the outcome of the first",
+        |e| e.asked.push(asked(11_109)),
+        &["never early"],
+    ),
+    (
+        "an attempt whose outcome was written half a second before",
+        |e| e.asked[0].at = 11_600,
+        &["never early"],
+    ),
+    (
         "the same by a worker that was killed while there was no route",
         |e| {
             e.asked.push(asked(12_000));

@@ -24,11 +24,11 @@ const JO: &str = "jo@example.com";
 /// How long a live worker may send no heartbeat.
 const SILENT_MAX: Duration = Duration::from_secs(30);
 
-async fn read(world: &World) -> FleetReading {
+pub(super) async fn read(world: &World) -> FleetReading {
     world.store.read_fleet(SILENT_MAX).await.unwrap()
 }
 
-fn count(world: &World, series: &str) -> f64 {
+pub(super) fn count(world: &World, series: &str) -> f64 {
     let text = world.store.metrics().write(TextFormat::Classic);
     of(&text, series).unwrap_or_default()
 }
@@ -47,6 +47,7 @@ async fn the_figures_of_the_fleet_are_those_of_its_jobs_and_destinations() {
         took_ms: empty.took_ms,
         memory_used: empty.memory_used,
         memory_max: empty.memory_max,
+        evicted: empty.evicted,
         ..FleetReading::default()
     };
     assert_eq!(empty, nothing);
@@ -97,6 +98,8 @@ async fn the_figures_of_the_fleet_are_those_of_its_jobs_and_destinations() {
         "{delay:?}"
     );
     assert_eq!((reading.held, reading.workers), (1, 1));
+    // Those with a job that waits or is under way, and the one that is held.
+    assert_eq!(reading.destinations, 3);
     let mut window = 0;
     for name in ["one.example", "two.example"] {
         let pace = world.pace(name).await;
@@ -120,6 +123,7 @@ async fn the_figures_of_the_fleet_are_those_of_its_jobs_and_destinations() {
     let reading = read(&world).await;
     assert_eq!(reading.due + reading.in_flight, 6);
     assert_eq!((reading.held, reading.workers), (0, 0));
+    assert_eq!(reading.destinations, 2);
 }
 
 #[tokio::test]
@@ -142,6 +146,7 @@ async fn an_open_breaker_is_a_figure_of_the_fleet_also_in_a_cluster() {
         }
         let reading = read(&world).await;
         assert_eq!((reading.open, reading.half_open), (1, 0));
+        assert_eq!(reading.destinations, 1, "it has work too, and counts once");
         assert!(reading.memory_used.is_some_and(|bytes| bytes > 0));
 
         assert_eq!(world.store.kept_fleet().await.unwrap(), None);

@@ -142,6 +142,8 @@ impl Model {
     ) {
         self.lapse(shard, now);
         let waiting = self.waiting.get(&shard).copied().unwrap_or(0);
+        let part = bounds.unproven / usize::try_from(waiting).unwrap().max(1);
+        let part = part.max(1);
         let (mut of_unproven, mut least, mut most) = (0, 0, 0);
         let mut claimed_unproven = Vec::new();
         for place in self.places(shard) {
@@ -164,14 +166,22 @@ impl Model {
             if self.paces[place].is_proven(&self.settings, now) {
                 assert_eq!(of_place.len(), wanted, "destination {place}, due: {due:?}");
             } else {
-                // While others wait for a place, each destination gets one attempt. If only one
-                // waits, the model does not know which one.
-                let upper = if waiting > 1 { wanted.min(1) } else { wanted };
+                // While others wait for a place, each destination gets its part of the places. If
+                // only one waits, the model does not know which one.
+                let upper = if waiting > 1 {
+                    wanted.min(part)
+                } else {
+                    wanted
+                };
                 assert!(of_place.len() <= upper, "destination {place}, due: {due:?}");
                 of_unproven += of_place.len();
                 most += upper;
                 if !self.is_awaiting_answer(place) {
-                    least += if waiting > 0 { wanted.min(1) } else { wanted };
+                    least += if waiting > 0 {
+                        wanted.min(part)
+                    } else {
+                        wanted
+                    };
                 }
                 if !of_place.is_empty() {
                     claimed_unproven.push(place);

@@ -149,6 +149,38 @@ async fn a_server_without_ehlo_is_greeted_with_helo() {
 }
 
 #[tokio::test]
+async fn the_words_of_a_server_that_refuses_the_connection_are_in_the_fault() {
+    const REFUSAL: &str = "550 5.7.1 your name has no PTR record";
+    const LISTED: &str = "220-mx.example.com ESMTP\r\n521 5.7.1 your address is listed";
+    for (command, act, words) in [
+        (
+            "",
+            Act::ReplyAndClose("554 5.7.1 no mail from there"),
+            "554 5.7.1 no mail from there",
+        ),
+        (
+            "",
+            Act::ReplyAndClose(LISTED),
+            "521 5.7.1 your address is listed",
+        ),
+        ("EHLO", Act::ReplyAndClose(REFUSAL), REFUSAL),
+        ("EHLO", Act::Say(REFUSAL), REFUSAL),
+        // It closes the connection when HELO comes.
+        (
+            "EHLO",
+            Act::ReplyAndClose("500 5.7.1 go away"),
+            "500 5.7.1 go away",
+        ),
+    ] {
+        let peer = SmtpPeer::agreeable_except(command, act).await;
+        let sent = SmtpSender::new(settings(&peer)).send(&mail("m1")).await;
+        let fault = our_fault(sent, words);
+        assert_eq!(fault.kind, FaultKind::Connect, "{words}: {fault}");
+        assert!(fault.text.contains(words), "{words}: {fault}");
+    }
+}
+
+#[tokio::test]
 async fn the_extensions_that_the_server_offers_are_used() {
     const OFFERS: &str = "250-peer.example\r\n250-SIZE 1000\r\n250-DSN\r\n250-PIPELINING\r\n\
                           250-8BITMIME\r\n250 SMTPUTF8";

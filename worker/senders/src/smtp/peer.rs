@@ -23,3 +23,13 @@ pub(crate) enum Place {
     /// This address and port.
     Address(SocketAddr),
 }
+
+impl Place {
+    /// Returns the port.
+    pub(crate) fn port(self) -> u16 {
+        match self {
+            Self::Port(port) => port,
+            Self::Address(address) => address.port(),
+        }
+    }
+}

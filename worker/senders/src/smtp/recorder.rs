@@ -33,6 +33,11 @@ impl TranscriptRecorder {
         (self.transcript.tls, self.transcript.reused) = (None, false);
     }
 
+    /// Sets the port of the peer.
+    pub(crate) fn set_port(&mut self, port: u16) {
+        self.transcript.port = port;
+    }
+
     /// Sets the TLS version of the connection.
     pub(crate) fn set_tls(&mut self, version: &str) {
         self.transcript.tls = Some(version.to_owned());

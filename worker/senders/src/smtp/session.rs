@@ -165,6 +165,7 @@ async fn open(
     contact::begin_waiting();
     recorder.begin(Phase::Connect);
     recorder.set_peer(&peer.host, "");
+    recorder.set_port(peer.place.port());
     let stream = within(Phase::Connect, timeouts.connect, connect(peer)).await?;
     let address = stream
         .peer_addr()
@@ -235,7 +236,12 @@ async fn open(
     })
 }
 
-/// Sends EHLO, or HELO if the peer rejects EHLO (RFC 5321, section 3.2).
+/// The codes with which a server that does not know EHLO answers it (RFC 5321, section 4.1.1.1).
+/// With any other code it refuses us.
+const EHLO_NOT_KNOWN: [u16; 3] = [500, 502, 504];
+
+/// Sends EHLO, or HELO if the peer does not know EHLO (RFC 5321, section 3.2). If the peer does not
+/// answer HELO, its answer to EHLO says why.
 async fn greet(
     wire: &mut Wire,
     helo: &str,
@@ -244,12 +250,15 @@ async fn greet(
 ) -> Result<Offers, Stop> {
     recorder.begin(Phase::Hello);
     let reply = ask(wire, Phase::Hello, limit, &format!("EHLO {helo}\r\n")).await?;
-    if reply.code < 500 {
+    if !EHLO_NOT_KNOWN.contains(&reply.code) {
         require_positive(Phase::Hello, &reply)?;
         return Ok(Offers::read(&reply));
     }
-    let reply = ask(wire, Phase::Hello, limit, &format!("HELO {helo}\r\n")).await?;
-    require_positive(Phase::Hello, &reply)?;
+    let answer = ask(wire, Phase::Hello, limit, &format!("HELO {helo}\r\n")).await;
+    if matches!(&answer, Err(Stop { why: Why::Broken(lost), .. }) if lost.kind == FaultKind::Lost) {
+        return Err(Stop::unexpected(Phase::Hello, &reply));
+    }
+    require_positive(Phase::Hello, &answer?)?;
     Ok(Offers::default())
 }
 
@@ -329,8 +338,10 @@ pub(super) async fn ask(
     command: &str,
 ) -> Result<RawReply, Stop> {
     within(phase, limit, async {
-        wire.send(command.as_bytes()).await?;
-        wire.reply().await
+        match wire.send(command.as_bytes()).await {
+            Ok(()) => wire.reply().await,
+            Err(lost) => wire.last_words().await.ok_or(lost),
+        }
     })
     .await
 }

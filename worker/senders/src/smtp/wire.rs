@@ -3,6 +3,7 @@
 //! matched with its own command.
 
 use std::io;
+use std::time::Duration;
 
 use bytes::{Buf, BytesMut};
 use domain::outcome::{FaultKind, Side};
@@ -10,6 +11,7 @@ use domain::reply::Reply;
 use system::whose_fault::{Cause, When, network_error};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
+use tokio::time::timeout;
 use tokio_rustls::client::TlsStream;
 use tokio_util::either::Either;
 
@@ -21,6 +23,10 @@ const REPLY_MAX: usize = 256 << 10;
 
 /// How many bytes of a reply's text are kept.
 const TEXT_MAX: usize = 16 << 10;
+
+/// How long to wait for a reply on a connection that the peer has closed. The reply is there
+/// already, if there is one.
+const LAST_WORDS_MAX: Duration = Duration::from_millis(200);
 
 /// How many bytes are read at once.
 const READ_BYTES: usize = 4 << 10;
@@ -134,6 +140,13 @@ impl Wire {
         }
     }
 
+    /// Returns the negative reply that the peer sent before it closed the connection, if there is
+    /// one: it says why.
+    pub(crate) async fn last_words(&mut self) -> Option<RawReply> {
+        let reply = timeout(LAST_WORDS_MAX, self.reply()).await.ok()?.ok()?;
+        reply.is_negative().then_some(reply)
+    }
+
     /// Reads one line, including its line end.
     async fn line(&mut self, max: usize) -> Result<BytesMut, NoReply> {
         let mut searched = 0;
@@ -179,9 +192,19 @@ impl Wire {
 }
 
 impl RawReply {
-    /// Returns the parsed reply.
+    /// Returns the parsed reply. Its code is that of the last line, like [`Self::code`].
     pub(crate) fn parsed(&self) -> Reply {
-        Reply::parse(&String::from_utf8_lossy(&self.text))
+        let reply = Reply::parse(&String::from_utf8_lossy(&self.text));
+        if reply.code == Some(self.code) {
+            return reply;
+        }
+        Reply {
+            code: Some(self.code),
+            status: reply
+                .status
+                .filter(|status| u16::from(status.class().digit()) == self.code / 100),
+            ..reply
+        }
     }
 
     /// Returns the lines after the first, without their codes. In a reply to EHLO they contain the
@@ -278,5 +301,22 @@ mod tests {
         };
         assert_eq!(reply.parsed().to_string(), "552 5.2.2 The mailbox is full");
         assert_eq!(reply.later_lines().collect::<Vec<_>>(), ["5.2.2 is full"]);
+        for (code, text, parsed) in [
+            (552, "250-2.1.5 jo\r\n552 5.2.2 full\r\n", "552 5.2.2 full"),
+            (521, "220-2.0.0 mx\r\n521 no mail\r\n", "521 no mail"),
+            // The last line was too far behind to be kept.
+            (451, "550-5.1.1 see below\r\n", "451 see below"),
+            (
+                250,
+                "550-5.1.1 see below\r\n250 ok\r\n",
+                "250 see below 250 ok",
+            ),
+        ] {
+            let reply = RawReply {
+                code,
+                text: text.into(),
+            };
+            assert_eq!(reply.parsed().to_string(), parsed, "{text:?}");
+        }
     }
 }

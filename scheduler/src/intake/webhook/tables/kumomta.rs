@@ -2,7 +2,7 @@
 
 use axum::http::HeaderMap;
 use config::hooks::{Hook, Service};
-use serde_json::json;
+use serde_json::{Value, json};
 
 use super::{read_in_short, with};
 use crate::intake::maillog::LogReader;
@@ -107,7 +107,7 @@ fn log_and_webhook_name_a_message_alike() {
             "id": id,
         })
         .to_string();
-        let by_log = Kumomta.bounces(&record).unwrap()[0]["message_id"].clone();
+        let by_log = Kumomta.bounces(&record).unwrap().remove(0);
         let events = read(
             Service::KumoMta,
             &Hook::default(),
@@ -117,6 +117,95 @@ fn log_and_webhook_name_a_message_alike() {
         let EventMeaning::Bounce(by_webhook) = &events.unwrap()[0].meaning else {
             panic!("{record}")
         };
-        assert_eq!(by_webhook["message_id"], by_log, "{record}");
+        assert_eq!(by_webhook["message_id"], by_log["message_id"], "{record}");
     }
+}
+
+#[test]
+fn log_and_webhook_read_a_record_alike() {
+    let content = |code: u16, text: &str, command: &str| {
+        let command = command.to_owned() + "\r\n";
+        json!({"code": code, "content": text, "command": command})
+    };
+    for (kind, response, expected, status) in [
+        // The sender was refused: nothing is known about the address.
+        (
+            "Bounce",
+            content(550, "User unknown", "MAIL FROM:<news@shop.example>"),
+            "550 User unknown (in reply to MAIL FROM command)",
+            None,
+        ),
+        (
+            "Bounce",
+            content(550, "Host unknown", "EHLO out1.shop.example"),
+            "550 Host unknown (in reply to the connection)",
+            None,
+        ),
+        (
+            "Bounce",
+            content(550, "User unknown", "."),
+            "550 User unknown (in reply to end of DATA command)",
+            None,
+        ),
+        // KumoMTA tries again, so it is soft.
+        (
+            "TransientFailure",
+            content(552, "no such mailbox here", "."),
+            "552 no such mailbox here (in reply to end of DATA command)",
+            Some("4.0.0"),
+        ),
+        (
+            "TransientFailure",
+            content(452, "4.2.2 full", "RCPT TO:<jo@example.com>"),
+            "452 4.2.2 full (in reply to RCPT TO command)",
+            None,
+        ),
+        (
+            "OOB",
+            json!({"code": 552, "content": "full"}),
+            "552 full",
+            None,
+        ),
+        ("Expiration", json!({}), "450 4.4.7", None),
+    ] {
+        let record = json!({
+            "type": kind, "id": "k1", "recipient": "jo@example.com", "queue": "q",
+            "sender": "news@shop.example", "response": response, "timestamp": 1_795_262_400,
+            "meta": {"campaign": "c42"}, "peer_address": {"name": "mx.example.com."},
+        })
+        .to_string();
+        let by_log = Kumomta.bounces(&record).unwrap().remove(0);
+        let events = read(
+            Service::KumoMta,
+            &Hook::default(),
+            &HeaderMap::new(),
+            record.as_bytes(),
+        );
+        let EventMeaning::Bounce(mut by_webhook) = events.unwrap().remove(0).meaning else {
+            panic!("{record}")
+        };
+        let fields = by_webhook.as_object_mut().unwrap();
+        fields.retain(|name, value| !value.is_null() && name != "account");
+        assert_eq!(by_webhook, by_log, "{record}");
+        assert_eq!(by_log["reply"], expected);
+        assert_eq!(by_log.get("status"), status.map(Value::from).as_ref());
+        assert_eq!(by_log["envelope_from"], "news@shop.example");
+        assert_eq!(by_log["metadata"], json!({"campaign": "c42", "queue": "q"}));
+    }
+}
+
+#[test]
+fn a_line_that_is_not_json_affects_no_other() {
+    let lines = "{\"type\":\"Delivery\",\"recipient\":\"a@example.com\"}\n{oh\n\
+                 {\"type\":\"Reception\"}\n";
+    let read = read_in_short(Service::KumoMta, lines);
+    assert_eq!(
+        [&read[0], &read[2]],
+        ["delivered a@example.com -", "ignored Reception"]
+    );
+    assert!(
+        read[1].starts_with("unreadable it is not JSON"),
+        "{}",
+        read[1]
+    );
 }

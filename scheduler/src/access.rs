@@ -32,7 +32,11 @@ use bearer::Bearer;
 use caller::{CHALLENGE_WRONG, Caller};
 
 /// How often the file of tokens is checked for changes.
-const FILE_CHECK_INTERVAL: Duration = Duration::from_secs(1);
+const FILE_CHECK_INTERVAL: Duration = Duration::from_millis(700);
+
+/// How long a changed file of tokens must stay the same before it is applied. A file that is
+/// rewritten in place is empty for a moment, and must not withdraw all tokens.
+const FILE_SETTLE_TIME: Duration = Duration::from_millis(250);
 
 /// The longest Authorization header that is read, in bytes.
 const AUTHORIZATION_MAX: usize = 512;
@@ -244,11 +248,12 @@ impl Access {
             .await
             .is_some()
         {
-            let path: PathBuf = path.clone();
-            let text = tokio::task::spawn_blocking(move || read_file(&path))
-                .await
-                .unwrap_or_else(|_| Err(String::new()));
+            let text = read_in_background(&path).await;
             if last.as_ref() == Some(&text) {
+                continue;
+            }
+            sleep(FILE_SETTLE_TIME).await;
+            if read_in_background(&path).await != text {
                 continue;
             }
             let applied = text
@@ -315,6 +320,14 @@ pub async fn guard(
     let caller = access.check(required, request.headers(), peer)?;
     request.extensions_mut().insert(caller);
     Ok(next.run(request).await)
+}
+
+/// Reads the file of tokens without blocking other tasks.
+async fn read_in_background(path: &Path) -> Result<String, String> {
+    let path: PathBuf = path.to_owned();
+    tokio::task::spawn_blocking(move || read_file(&path))
+        .await
+        .unwrap_or_else(|_| Err(String::new()))
 }
 
 fn read_file(path: &Path) -> Result<String, String> {

@@ -17,6 +17,7 @@ use reqwest::{Method, RequestBuilder};
 use scheduler::access::Access;
 use serde_json::json;
 use signing::api_token::{Grant, Scope, TokenHash};
+use tokio::time::sleep;
 
 const JO: &str = "jo@example.com";
 
@@ -251,6 +252,26 @@ async fn tokens_can_be_added_to_and_removed_from_their_file_without_a_restart() 
     })
     .await;
     assert_eq!(ask("new").await, 401);
+}
+
+#[tokio::test]
+async fn a_file_of_tokens_that_is_rewritten_in_place_withdraws_no_token() {
+    let world = World::new().await;
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("tokens");
+    let text = format!("{}\n", grant("old", &[Scope::Read]));
+    fs::write(&file, &text).unwrap();
+    let mut config = Config::embedded();
+    config.access.tokens_file = Some(file.clone());
+    let http = Http::serve_with(&world, &config).await;
+    for _ in 0..8 {
+        fs::write(&file, "").unwrap();
+        sleep(Duration::from_millis(20)).await;
+        fs::write(&file, &text).unwrap();
+        let answer = http.get("/v1/quarantine").bearer_auth("old").send().await;
+        assert_eq!(answer.unwrap().status().as_u16(), 200);
+        sleep(Duration::from_millis(300)).await;
+    }
 }
 
 #[test]

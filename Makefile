@@ -58,15 +58,15 @@ lints: tools ## Let Clippy look at all code, fuzz targets too
 tidy: tools ## Check format, architecture, licences, advisories, unused dependencies, links, texts
 	cargo fmt --all --check
 	cargo metadata --locked --format-version 1 --manifest-path fuzz/Cargo.toml >/dev/null
-	cargo test --locked --quiet --package repository
+	cargo test --locked --quiet --workspace --test repository
 	scripts/advisories
 	scripts/tidy
 	scripts/links
 
 pages: ## Write what is made from code and tests: reference pages, a picture, calls of scripts
-	REDELIVER_WRITE_PAGES=1 cargo test --locked --quiet --package repository page
+	REDELIVER_WRITE_PAGES=1 cargo test --locked --quiet --workspace --test repository page
 	@scripts/tools test
-	REDELIVER_WRITE_PAGES=1 cargo test --locked --quiet --package promises --test promises -- script_calls traces::
+	REDELIVER_WRITE_PAGES=1 cargo test --locked --quiet --workspace --test promises -- script_calls traces::
 
 bench: tools ## Measure this machine and print the table of docs/guides/benchmarks.md, an hour in all (ARGS="cycle --runs 5")
 	cargo run --locked --release --bin redeliver -- bench $(ARGS)

@@ -89,7 +89,8 @@ pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-/// Describes whose mail a token reaches, and for how long. A token without limits is pointed out.
+/// Describes which accounts a token is for, and when it expires. It warns of a token that is for
+/// all accounts or never expires.
 fn reach(grant: &Grant) -> String {
     let accounts = match &grant.accounts {
         Accounts::All => "This token is for ALL accounts. \

@@ -309,8 +309,8 @@ fn check_grant(grant: &Grant, required: Requirement) -> Result<(), Problem> {
 /// Passes a request on if its token allows it, with its [`Caller`] as an extension.
 ///
 /// # Errors
-/// 401 without a token that is known and has not expired; 403 without the scope, or if it is not
-/// for all accounts where that is required; 429 if there are too many requests.
+/// 401 without a known token, or if it has expired; 403 if the token lacks the scope, or is not for
+/// all accounts and the request needs that; 429 after too many requests.
 pub async fn guard(
     State((access, required)): State<(Arc<Access>, Requirement)>,
     mut request: Request,

@@ -12,7 +12,8 @@ use super::bearer::Bearer;
 use crate::api::problem::Problem;
 use crate::intake::json::Refusal;
 
-/// The challenge to a client whose token does not work.
+/// The `WWW-Authenticate` header for a client whose token is unknown or has expired (RFC 6750,
+/// section 3).
 pub(super) const CHALLENGE_WRONG: &str = "Bearer realm=\"redeliver\", error=\"invalid_token\"";
 
 /// The name of a client without a token.

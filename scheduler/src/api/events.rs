@@ -1,7 +1,7 @@
 //! `GET /v1/events`: the journal as server-sent events. A client that reconnects with the last id
-//! that it saw misses no event that the journal still has, and gets none twice. If the event that
-//! it saw last is gone, it gets an `EventsMissing`. A client whose token is for some accounts gets
-//! only events of their jobs.
+//! that it saw misses no event that the journal still has, and gets none twice. If the journal has
+//! removed events that the client has not seen, it sends an `EventsMissing` first. A client with a
+//! token for some accounts gets only the events of their jobs.
 
 use std::collections::VecDeque;
 use std::convert::Infallible;

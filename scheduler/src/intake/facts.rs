@@ -43,9 +43,9 @@ pub fn read(item: Value) -> Result<Fact, Refusal> {
     read_item(item, false)
 }
 
-/// Reads one fact that an adapter has written from the report of another system. Nobody can correct
-/// such a report. So its time and its message id are left out, with a warning, if they cannot be
-/// read.
+/// Reads one fact that an adapter took from the report of another system. The sender of such a
+/// report will not correct it. So a time or a message id that cannot be read is left out, with a
+/// warning.
 ///
 /// # Errors
 /// The same as those of [`read`].

@@ -13,7 +13,7 @@ const BYTE_ORDER_MARK: &[u8] = b"\xef\xbb\xbf";
 /// An escape like `\u00e9`, in bytes.
 const ESCAPE: usize = 6;
 
-/// What replaces an escape that stands for no character.
+/// The escape of U+FFFD. It replaces an escape of half a surrogate pair.
 const REPLACEMENT: &[u8; ESCAPE] = br"\ufffd";
 
 /// Returns the text without the byte order mark that some programs write before it.

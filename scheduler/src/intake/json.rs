@@ -153,7 +153,8 @@ pub fn read(item: Value, now: Timestamp, inline_max: usize) -> Result<Bounce, Re
 }
 
 /// Reads one bounce that an adapter has written from the report of another system, without content.
-/// Nobody can correct such a report. So its time and its message id are side fields too.
+/// The sender of such a report will not correct it. So a time or a message id that cannot be read
+/// is left out, with a warning.
 ///
 /// # Errors
 /// The same as those of [`read`].

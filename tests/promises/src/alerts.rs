@@ -4,6 +4,8 @@
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
+mod outages;
+
 #[test]
 fn prometheus_accepts_its_configuration_and_the_alerts() {
     promtool(&["check", "config", "telemetry/prometheus.yml"]);

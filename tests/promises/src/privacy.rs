@@ -167,14 +167,7 @@ async fn a_changed_standing_is_logged_once_a_minute_with_the_hash_of_its_job() {
     let scheduler = Redeliver::start("scheduler", &config);
     let unknown = |n: u32| bounce(&format!("{SECRET}{n}@private.example"), "m1", UNKNOWN);
     let bounces = Value::Array((1..=3).map(unknown).collect());
-    eventually("the scheduler to accept the bounces", async || {
-        let request = http::client()
-            .post(format!("http://127.0.0.1:{port}/v1/bounces"))
-            .json(&bounces);
-        let response = request.send().await.ok()?;
-        (response.status() == 202).then_some(())
-    })
-    .await;
+    hand_in(port, &bounces).await;
     let log = scheduler.log();
     let lines: Vec<Value> = log
         .lines()
@@ -202,6 +195,18 @@ fn lines_with(log: &str, field: &str) -> Vec<Value> {
         .collect()
 }
 
+/// Posts bounces to the scheduler at this port, as soon as it accepts them.
+async fn hand_in(port: u16, bounces: &Value) {
+    eventually("the scheduler to accept the bounces", async || {
+        let request = http::client()
+            .post(format!("http://127.0.0.1:{port}/v1/bounces"))
+            .json(bounces);
+        let response = request.send().await.ok()?;
+        (response.status() == 202).then_some(())
+    })
+    .await;
+}
+
 /// Starts a scheduler, and posts bounces of these recipients, which are due at once. `lines` are
 /// added to the configuration, which is returned.
 async fn fleet(recipients: &[&str], lines: &str) -> (Redeliver, String) {
@@ -219,14 +224,7 @@ async fn fleet(recipients: &[&str], lines: &str) -> (Redeliver, String) {
         waiting
     });
     let bounces = Value::Array(bounces.collect());
-    eventually("the scheduler to accept the bounces", async || {
-        let request = http::client()
-            .post(format!("http://127.0.0.1:{port}/v1/bounces"))
-            .json(&bounces);
-        let response = request.send().await.ok()?;
-        (response.status() == 202).then_some(())
-    })
-    .await;
+    hand_in(port, &bounces).await;
     (scheduler, config)
 }
 

@@ -22,6 +22,7 @@ use serde_json::{Value, json};
 use tempfile::TempDir;
 
 mod ends;
+mod lost;
 mod parts;
 mod picture;
 

@@ -10,6 +10,7 @@ use reqwest::Method;
 use serde_json::{Value, json};
 
 use crate::api::{Api, Call, read_job, text};
+use crate::instants::instant;
 use crate::process;
 
 /// The number of addresses in one check request.
@@ -42,7 +43,14 @@ enum Action {
         api: Api,
     },
     /// Take an address off the active list until it is reinstated; its waiting messages are dropped
-    Suppress(AddressArg),
+    Suppress {
+        #[command(flatten)]
+        address: AddressArg,
+
+        /// Why, for other operators: it is shown with the address, and in the event
+        #[arg(long, value_name = "TEXT")]
+        reason: Option<String>,
+    },
     /// Make an address active again, from any standing
     Reinstate(AddressArg),
 }
@@ -58,9 +66,14 @@ struct AddressArg {
 
 pub(crate) async fn run(arguments: &Arguments) -> Result<ExitCode> {
     match &arguments.action {
-        Action::Show(address) => address.call(Method::GET, None).await?,
-        Action::Suppress(address) => address.call(Method::POST, Some("suppress")).await?,
-        Action::Reinstate(address) => address.call(Method::POST, Some("reinstate")).await?,
+        Action::Show(address) => address.call(Method::GET, None, None).await?,
+        Action::Suppress { address, reason } => {
+            let body = reason.as_ref().map(|reason| json!({"reason": reason}));
+            address.call(Method::POST, Some("suppress"), body).await?;
+        }
+        Action::Reinstate(address) => {
+            address.call(Method::POST, Some("reinstate"), None).await?;
+        }
         Action::Check {
             addresses,
             account,
@@ -73,7 +86,7 @@ pub(crate) async fn run(arguments: &Arguments) -> Result<ExitCode> {
 impl AddressArg {
     /// Calls `/v1/addresses/{address}/{action}`, and prints the state of the address that the
     /// scheduler returns. Without an action, it only reads.
-    async fn call(&self, method: Method, action: Option<&str>) -> Result<()> {
+    async fn call(&self, method: Method, action: Option<&str>, body: Option<Value>) -> Result<()> {
         let id = read_job(&self.address)?;
         let path: Vec<&str> = ["addresses", id.recipient.as_str()]
             .into_iter()
@@ -86,7 +99,7 @@ impl AddressArg {
                 method,
                 path: &path,
                 query: &query,
-                body: None,
+                body,
             })
             .await?;
         process::print(&if self.api.json {
@@ -151,10 +164,10 @@ fn summary(checked: usize, left_out: usize) -> String {
 fn list(answer: &Value) -> String {
     let rows = |key: &str| answer[key].as_array().cloned().unwrap_or_default();
     let not_active = rows("not_active").into_iter().map(|row| {
-        let until = row["until"]
-            .as_str()
-            .map(|until| format!(" until {until}"))
-            .unwrap_or_default();
+        let until = match &row["until"] {
+            Value::Null => String::new(),
+            until => format!(" until {}", instant(until)),
+        };
         format!(
             "{} {}{until}: {}\n",
             text(&row["address"]),
@@ -178,24 +191,23 @@ fn describe(answer: &Value) -> String {
         ("account", text(&answer["account"])),
     ];
     lines.push(("standing", text(&answer["standing"])));
-    for key in ["since", "until", "reason"] {
+    for key in ["since", "until"] {
         if !answer[key].is_null() {
-            lines.push((key, text(&answer[key])));
+            lines.push((key, instant(&answer[key])));
         }
     }
+    if !answer["reason"].is_null() {
+        lines.push(("reason", text(&answer["reason"])));
+    }
+    lines.extend(evidence(&answer["evidence"]));
     let job = &answer["job"];
     if job.is_object() {
-        let next = match (
-            job["due"].as_str(),
-            job["leased_until"].as_str(),
-            job["quarantined_since"].as_str(),
-        ) {
+        let at = |key: &str| Some(instant(&job[key])).filter(|at| !at.is_empty());
+        let next = match (at("due"), at("leased_until"), at("quarantined_since")) {
             (Some(due), _, _) => format!("due {due}"),
             (_, _, Some(since)) => format!("in quarantine since {since}"),
-            (_, until, _) => format!(
-                "under way, leased until {}",
-                until.unwrap_or("an unknown time")
-            ),
+            (_, Some(until), _) => format!("under way, leased until {until}"),
+            (_, None, _) => "under way".to_owned(),
         };
         let waiting = job["messages"].as_array().map_or(0, Vec::len);
         lines.push((
@@ -215,7 +227,7 @@ fn describe(answer: &Value) -> String {
         for attempt in job["history"].as_array().into_iter().flatten() {
             lines.push((
                 "tried",
-                format!("{} {}", text(&attempt["at"]), text(&attempt["reply"])),
+                format!("{} {}", instant(&attempt["at"]), text(&attempt["reply"])),
             ));
             lines.extend(trace(attempt).map(|trace| ("", trace)));
         }
@@ -224,6 +236,44 @@ fn describe(answer: &Value) -> String {
         .into_iter()
         .map(|(key, value)| format!("{key:<12} {value}\n"))
         .collect()
+}
+
+/// Returns the lines about what shows that an address is not active.
+fn evidence(evidence: &Value) -> Vec<(&'static str, String)> {
+    let mut lines = Vec::new();
+    if !evidence.is_object() {
+        return lines;
+    }
+    if !evidence["reply"].is_null() {
+        lines.push(("reply", text(&evidence["reply"])));
+    }
+    for key in ["status", "policy"] {
+        if !evidence[key].is_null() {
+            lines.push((key, text(&evidence[key])));
+        }
+    }
+    if !evidence["note"].is_null() {
+        lines.push(("note", text(&evidence["note"])));
+    }
+    let attempt = evidence["attempt"].as_u64();
+    let attempt = attempt.map(|number| format!("attempt {number}, "));
+    let host = evidence["remote_mta"].as_str();
+    let host = host.map(|host| format!("by {host}, "));
+    let learned = match evidence["source"].as_str() {
+        Some("attempt") => "in an attempt of this system".to_owned(),
+        Some("operator") => "by an operator".to_owned(),
+        source => format!("reported by {}", source.unwrap_or("an unknown way")),
+    };
+    lines.push((
+        "learned",
+        format!(
+            "{}{}{learned} at {}",
+            attempt.unwrap_or_default(),
+            host.unwrap_or_default(),
+            instant(&evidence["at"])
+        ),
+    ));
+    lines
 }
 
 /// Returns the link to the trace of an attempt, or the trace's id if no trace viewer is configured.
@@ -237,7 +287,7 @@ pub(crate) fn trace(attempt: &Value) -> Option<String> {
 /// time, for the end of its attempt, or in quarantine, because the line `job` shows this already.
 pub(crate) fn waits_for(job: &Value) -> Option<String> {
     let (waits_for, destination) = (&job["waits_for"], text(&job["destination"]));
-    let until = waits_for["until"].as_str();
+    let until = Some(instant(&waits_for["until"])).filter(|until| !until.is_empty());
     Some(match waits_for["what"].as_str()? {
         "hold" => {
             let until = until.map_or("it is released".to_owned(), |until| {
@@ -263,6 +313,11 @@ pub(crate) fn waits_for(job: &Value) -> Option<String> {
             "a bounce of mail that a relay accepted; without a bounce it counts as delivered at {}",
             until?
         ),
+        "route" => format!(
+            "route {}, whose server cannot be reached; at the latest it is tried again at {}",
+            text(&waits_for["route"]),
+            until?
+        ),
         "window" => {
             format!("room at {destination}: it has as many attempts under way as its window allows")
         }
@@ -279,6 +334,50 @@ pub(crate) fn waits_for(job: &Value) -> Option<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn an_address_that_is_not_active_shows_what_is_known_of_it() {
+        let address = |evidence: Value| {
+            json!({
+                "address": "jo@example.com", "account": "acme", "standing": "inactive",
+                "since": "2026-11-22T02:17:09Z", "until": null, "reason": "user-unknown",
+                "evidence": evidence, "job": null,
+            })
+        };
+        let evidence = json!({
+            "attempt": 2, "at": "2026-11-22T02:17:08Z", "source": "dsn", "status": "5.1.1",
+            "remote_mta": "mx.example.com", "reply": "550 5.1.1 No such user",
+            "policy": "user-unknown",
+        });
+        let shown = describe(&address(evidence));
+        let at = instant(&json!("2026-11-22T02:17:08Z"));
+        let learned = format!("attempt 2, by mx.example.com, reported by dsn at {at}");
+        for (key, value) in [
+            ("reply", "550 5.1.1 No such user".to_owned()),
+            ("status", "5.1.1".to_owned()),
+            ("policy", "user-unknown".to_owned()),
+            ("learned", learned),
+        ] {
+            let line = format!("{key:<12} {value}\n");
+            assert!(shown.contains(&line), "{line} is missing in:\n{shown}");
+        }
+        assert!(!describe(&address(Value::Null)).contains("learned"));
+    }
+
+    #[test]
+    fn an_attempt_under_way_whose_lease_is_not_found_has_no_invented_end() {
+        let shown = describe(&json!({
+            "address": "jo@example.com", "account": "acme", "standing": "active",
+            "evidence": null,
+            "job": {
+                "attempt": 0, "max_attempts": 4, "due": null, "leased_until": null,
+                "quarantined_since": null, "destination": "example.com", "policy": "system-full",
+                "messages": [], "history": [],
+                "waits_for": {"what": "attempt", "until": null},
+            },
+        }));
+        assert!(shown.contains("attempt 0 of 4, under way\n"), "{shown}");
+    }
 
     #[test]
     fn the_summary_of_a_check_says_how_many_addresses_to_leave_out() {

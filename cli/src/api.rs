@@ -8,11 +8,18 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, anyhow, bail};
 use clap::Args;
+use config::cli::read_api;
 use domain::account::Account;
 use domain::address::Address;
 use domain::job::JobId;
 use reqwest::{Client, Method, RequestBuilder, Response, StatusCode, Url, header};
 use serde_json::Value;
+
+mod address;
+mod certificates;
+
+use address::SchedulerAddress;
+use certificates::Certificates;
 
 /// How long a request may take, from its start to the end of the answer.
 const ANSWER_MAX: Duration = Duration::from_secs(30);
@@ -20,10 +27,13 @@ const ANSWER_MAX: Duration = Duration::from_secs(30);
 /// The command-line options of every command that calls the API.
 #[derive(Debug, Args)]
 pub(crate) struct Api {
-    /// The URL of a scheduler; it is not read from redeliver.toml
-    #[arg(long = "api", env = "REDELIVER_API", value_name = "URL", value_parser = read_base)]
-    #[arg(default_value = "http://127.0.0.1:8025")]
-    base: Url,
+    /// The URL of a scheduler, http:// or https:// [default: cli.api of the configuration, or
+    /// scheduler.listen there]
+    #[arg(long = "api", env = "REDELIVER_API", value_name = "URL", value_parser = read_api)]
+    base: Option<Url>,
+
+    #[command(flatten)]
+    certificates: Certificates,
 
     /// The file that contains the token for the API; alternatively, the variable REDELIVER_TOKEN
     /// contains the token itself
@@ -34,9 +44,17 @@ pub(crate) struct Api {
     #[arg(long)]
     pub(crate) json: bool,
 
+    /// The configuration file.
+    #[arg(from_global)]
+    config: Option<PathBuf>,
+
     /// One client for all requests, so that they share connections.
     #[arg(skip)]
     client: OnceLock<Client>,
+
+    /// The scheduler's address, once it is known.
+    #[arg(skip)]
+    address: OnceLock<SchedulerAddress>,
 }
 
 /// One request to the API.
@@ -59,7 +77,7 @@ impl Api {
         if let Some(body) = &call.body {
             request = request.json(body);
         }
-        let response = request.send().await.map_err(|err| self.no_answer(err))?;
+        let response = self.send(request).await?;
         let status = response.status();
         let answer: Option<Value> = response.json().await.ok();
         match answer {
@@ -79,8 +97,8 @@ impl Api {
                 bail!("{}{}", field.unwrap_or_default(), text(&problem["detail"]))
             }
             _ => bail!(
-                "{} answered {status}, but not as a scheduler answers; check the URL in --api",
-                self.base
+                "{} answered {status}, but not as a scheduler answers; check that URL",
+                self.origin()
             ),
         }
     }
@@ -101,7 +119,14 @@ impl Api {
         let request = request
             .header(header::CONTENT_TYPE, content_type)
             .body(body);
-        request.send().await.map_err(|err| self.no_answer(err))
+        self.send(request).await
+    }
+
+    /// Returns the scheduler's URL and where it is from, for messages.
+    pub(crate) fn origin(&self) -> String {
+        self.address
+            .get()
+            .map_or_else(|| "a scheduler".to_owned(), ToString::to_string)
     }
 
     /// Builds a request to the API. Path and query are escaped as needed.
@@ -111,9 +136,9 @@ impl Api {
         path: &[&str],
         query: &[(&str, String)],
     ) -> Result<RequestBuilder> {
-        let mut url = self.base.clone();
+        let mut url = self.address()?.url.clone();
         url.path_segments_mut()
-            .expect("read_base allows only http URLs")
+            .expect("only http and https URLs are read, which have a path")
             .pop_if_empty()
             .push("v1")
             .extend(path);
@@ -127,26 +152,47 @@ impl Api {
         })
     }
 
+    fn address(&self) -> Result<&SchedulerAddress> {
+        if self.address.get().is_none() {
+            let found = SchedulerAddress::find(self.base.as_ref(), self.config.as_deref())?;
+            // If two tasks look for it at the same time, the first address is kept.
+            let _ = self.address.set(found);
+        }
+        self.address
+            .get()
+            .context("the scheduler's address was not kept")
+    }
+
     fn client(&self) -> Result<&Client> {
         if self.client.get().is_none() {
             system::tls::prepare();
+            let builder = Client::builder().timeout(ANSWER_MAX);
+            let configured = &self.address()?.certificates;
+            let client = self.certificates.or(configured).apply_to(builder)?.build();
             // If two tasks build a client at the same time, the first client is kept.
-            let _ = self
-                .client
-                .set(Client::builder().timeout(ANSWER_MAX).build()?);
+            let _ = self.client.set(client.context("cannot use TLS")?);
         }
         self.client.get().context("the HTTP client was not kept")
     }
 
-    /// Returns the error for a request without an answer. It contains the cause, and what to do.
-    fn no_answer(&self, err: reqwest::Error) -> anyhow::Error {
-        let err = anyhow::Error::from(err);
-        anyhow!(
-            "no scheduler answers at {}: {}; start one with `redeliver scheduler`, \
-             or give its URL with --api or REDELIVER_API",
-            self.base,
-            err.root_cause()
-        )
+    /// Sends a request. An error contains its cause, and what to do.
+    async fn send(&self, request: RequestBuilder) -> Result<Response> {
+        request.send().await.map_err(|err| {
+            let is_timeout = err.is_timeout();
+            let err = anyhow::Error::from(err);
+            let cause = match is_timeout {
+                true => format!("there was no answer within {} s", ANSWER_MAX.as_secs()),
+                false => err.root_cause().to_string(),
+            };
+            let advice = certificates::advice(&cause).unwrap_or(
+                "start one with `redeliver scheduler`, \
+                 or give its URL with --api or REDELIVER_API",
+            );
+            anyhow!(
+                "no scheduler answers at {}: {cause}; {advice}",
+                self.origin()
+            )
+        })
     }
 }
 
@@ -197,31 +243,4 @@ pub(crate) fn read_job(text: &str) -> Result<JobId> {
             recipient,
         })
     })
-}
-
-fn read_base(text: &str) -> Result<Url, String> {
-    let url = Url::parse(text).ok().filter(|url| url.scheme() == "http");
-    url.ok_or_else(|| "write it like http://127.0.0.1:8025".to_owned())
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_api_url_must_start_with_http() {
-        assert_eq!(
-            read_base("http://127.0.0.1:8025").unwrap().port(),
-            Some(8025)
-        );
-        for text in [
-            "",
-            "localhost:8025",
-            "127.0.0.1:8025",
-            "https://mail.example",
-            "unix:/socket",
-        ] {
-            assert!(read_base(text).is_err(), "{text}");
-        }
-    }
 }

@@ -24,6 +24,7 @@ mod memory;
 mod postfix;
 mod raw;
 mod rig;
+mod sharing;
 mod smtp;
 mod stall;
 mod targets;
@@ -42,8 +43,8 @@ pub(crate) struct Arguments {
     #[arg(long)]
     jobs: Option<usize>,
 
-    /// How many due jobs each of the two backlogs of `skew` has, and the largest backlog of
-    /// `backlog` [default: 1,000,000 and 5,000,000]
+    /// How many due jobs each of the two backlogs of `skew` has, the backlog of `skew-accounts`,
+    /// and the largest backlog of `backlog` [default: 1,000,000, 10,000 and 5,000,000]
     #[arg(long, value_parser = clap::value_parser!(u32).range(100..=100_000_000))]
     backlog: Option<u32>,
 
@@ -81,6 +82,9 @@ enum Mode {
     Lateness,
     /// `lateness` alone, and then with two backlogs of due jobs: one throttled, one not (3 minutes)
     Skew,
+    /// How late the jobs of a small account are at a destination with a rate limit: alone, and then
+    /// next to a backlog of another account (40 s)
+    SkewAccounts,
     /// How many messages a mail server refuses if it accepts only 5, 20 or 50 connections, and how
     /// much of the time its connections are in use (1 to 9 minutes)
     Limit,
@@ -183,6 +187,7 @@ async fn run_once(mode: Mode, arguments: &Arguments) -> Result<Figures> {
         Mode::Backlog => cycle::backlog(jobs.unwrap_or(100_000), backlog(5_000_000)).await,
         Mode::Lateness => lateness::lateness(jobs.unwrap_or(50_000)).await,
         Mode::Skew => lateness::skew(jobs.unwrap_or(50_000), backlog(1_000_000)).await,
+        Mode::SkewAccounts => sharing::sharing(backlog(10_000)).await,
         Mode::Raw => raw::raw(jobs.unwrap_or(500_000)).await,
         Mode::Limit => limit::limit(jobs).await,
         Mode::Stall => stall::stall(&arguments.stall).await,

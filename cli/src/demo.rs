@@ -126,7 +126,7 @@ pub(crate) async fn run(arguments: &Arguments) -> Result<ExitCode> {
     let results = follow(&demo, &answers, &stop).await?;
     if stop.is_cancelled() {
         demo.stop().await;
-        telemetry.shutdown().await;
+        end(telemetry).await;
         return Ok(ExitCode::from(process::INTERRUPTED));
     }
     let (text, passed) = report::write(
@@ -145,15 +145,29 @@ pub(crate) async fn run(arguments: &Arguments) -> Result<ExitCode> {
             demo.worker_metrics,
             api = demo.api
         );
+        if let Some(job) = results.longest() {
+            println!(
+                "  the attempts of one job:  redeliver jobs trace --api {} {job}",
+                demo.api
+            );
+        }
         stop.cancelled().await;
     }
     demo.stop().await;
-    telemetry.shutdown().await;
+    end(telemetry).await;
     Ok(if passed {
         ExitCode::SUCCESS
     } else {
         ExitCode::FAILURE
     })
+}
+
+/// Ends the sending of telemetry, and warns if the collector did not get all. The log of the demo
+/// has errors only.
+async fn end(telemetry: Telemetry) {
+    if let Some(lost) = telemetry.shutdown().await {
+        eprintln!("warning: {lost}; is it running?");
+    }
 }
 
 /// Follows the journal until every accepted bounce has ended. Returns the results.
@@ -313,6 +327,7 @@ fn adapt(config: &mut Config, redis: &PrivateRedis, speed: u32, servers: &MailSe
     config.redis.use_private(&redis.url());
     config.redis.shards = 2;
     config.worker.lease *= speed;
+    config.scheduler.drain = Duration::ZERO;
     config.worker.poll_max = Duration::from_millis(5);
     // An SMTP session of ten milliseconds takes minutes of the demo's time. The windows and
     // breakers would treat the servers as slow, but the demo is to show the schedule.

@@ -17,6 +17,7 @@ use system::clock::SystemClock;
 
 use crate::api::{Api, Call, text};
 use crate::figures::thousands;
+use crate::instants::{distance, instant_at};
 use crate::page::Page;
 use crate::process;
 
@@ -183,14 +184,14 @@ fn describe(answer: &Value, now: Timestamp) -> String {
     } else {
         format!(" (asked for: {asked})")
     };
-    let hold = hold(&answer["hold"]).unwrap_or_else(|| "none".to_owned());
-    let breaker = breaker(&answer["breaker"]);
+    let hold = hold(&answer["hold"], now).unwrap_or_else(|| "none".to_owned());
+    let breaker = breaker(&answer["breaker"], now);
     let next_due = answer["next_due"].as_str().and_then(Timestamp::parse);
     let next_due = next_due.map(|due| {
         if due <= now {
             ", due now".to_owned()
         } else {
-            format!(", the next due {due}")
+            format!(", the next due {}", distance(due, now))
         }
     });
     let limits = &answer["limits"];
@@ -233,9 +234,10 @@ fn describe(answer: &Value, now: Timestamp) -> String {
         ),
         (
             "delivered",
-            answer["delivered"]
-                .as_str()
-                .map_or_else(|| "never yet".to_owned(), |at| format!("last {at}")),
+            match &answer["delivered"] {
+                Value::Null => "never yet".to_owned(),
+                at => format!("last {}", instant_at(at, now)),
+            },
         ),
     ]
     .map(|(key, value)| format!("{key:<12} {value}\n"))
@@ -243,18 +245,23 @@ fn describe(answer: &Value, now: Timestamp) -> String {
 }
 
 /// Returns until when a destination is held, and why. `None` if it is not held.
-fn hold(hold: &Value) -> Option<String> {
+fn hold(hold: &Value, now: Timestamp) -> Option<String> {
     let reason = text(hold.get("reason")?);
-    Some(match hold["until"].as_str() {
-        None => format!("until it is released: {reason}"),
-        Some(until) => format!("until {until}: {reason}"),
+    Some(match &hold["until"] {
+        Value::Null => format!("until it is released: {reason}"),
+        until => format!("until {}: {reason}", instant_at(until, now)),
     })
 }
 
-fn breaker(breaker: &Value) -> String {
+fn breaker(breaker: &Value, now: Timestamp) -> String {
     let times = text(&breaker["times"]);
     match text(&breaker["state"]).as_str() {
-        "open" => format!("open until {}, {times} in a row", text(&breaker["until"])),
+        "open" => match &breaker["until"] {
+            until @ Value::String(_) => {
+                format!("open until {}, {times} in a row", instant_at(until, now))
+            }
+            _ => format!("open, the next due job is its one attempt; {times} in a row"),
+        },
         "half_open" => {
             format!(
                 "one attempt is under way, the others wait for its result; opened {times} in a row"

@@ -6,6 +6,7 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
+use std::time::Duration;
 
 use anyhow::{Context, Result, anyhow};
 use clap::Args;
@@ -43,6 +44,8 @@ pub(crate) async fn run(config: Option<&Path>, arguments: &Arguments) -> Result<
     let token = grant(&mut config.access, address)?;
     let redis = PrivateRedis::durable(&arguments.data).await?;
     config.redis.use_private(&redis.url());
+    // No load balancer has to notice that it stops.
+    config.scheduler.drain = Duration::ZERO;
     let Some(store) = process::open_store(&config, &table, Arc::new(SystemClock), &stop).await?
     else {
         return Ok(ExitCode::SUCCESS);

@@ -4,18 +4,21 @@
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use clap::{Parser, Subcommand};
+use clap::{CommandFactory, Parser, Subcommand};
 
 mod addresses;
 mod api;
 mod bench;
 mod classify;
+mod configuration;
 mod demo;
 mod destinations;
 mod dev;
 mod dsn;
 mod figures;
+mod instants;
 mod jobs;
+mod manual;
 mod page;
 mod policy;
 mod process;
@@ -64,7 +67,7 @@ enum Command {
     Dev(dev::Arguments),
     /// Play a campaign of bounces against simulated mail servers, in fast motion
     Demo(demo::Arguments),
-    /// Post the bounces from a file, from standard input, or from a mail system's log
+    /// Post the bounces and facts from a file, from standard input, or from a mail system's log
     Submit(submit::Arguments),
     /// Show what a reply means: its class, its scope, and what the policy would do
     Classify(classify::Arguments),
@@ -82,8 +85,14 @@ enum Command {
     Token(token::Arguments),
     /// List the jobs in quarantine, and return a job to the queue
     Quarantine(quarantine::Arguments),
+    /// Check the configuration, or print it with the source of each value
+    Config(configuration::Arguments),
     /// Measure the store and the worker on this machine
     Bench(bench::Arguments),
+    /// Print a script that completes commands and options in a shell
+    Completions(manual::CompletionArguments),
+    /// Print the manual page, or write the pages of all commands to a folder
+    Manual(manual::ManualArguments),
 }
 
 #[tokio::main]
@@ -105,7 +114,12 @@ async fn main() -> ExitCode {
             Command::Classify(arguments) => classify::run(config, &arguments),
             Command::Dsn(arguments) => dsn::run(config, &arguments).await,
             Command::Policy(arguments) => policy::run(config, &arguments),
+            Command::Config(arguments) => configuration::run(config, &arguments),
             Command::Bench(arguments) => bench::run(&arguments).await,
+            Command::Completions(arguments) => {
+                manual::completions(Arguments::command(), &arguments)
+            }
+            Command::Manual(arguments) => manual::manual(Arguments::command(), &arguments),
         }
     })
     .await;

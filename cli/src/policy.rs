@@ -1,4 +1,4 @@
-//! `redeliver policy`: prints the retry policy in force, as a table or one row.
+//! `redeliver policy`: prints the retry policy in force, either the whole table or one row.
 
 use std::path::Path;
 use std::process::ExitCode;
@@ -25,8 +25,8 @@ pub(crate) struct Arguments {
 
 #[derive(Debug, Subcommand)]
 enum Action {
-    /// Show the row for a status (4.3.1), a reply code (421) or a whole reply, or the row with a
-    /// name
+    /// Show one row: the row that applies to a status (4.3.1), a reply code (421) or a whole reply,
+    /// or the row with the given name
     Show {
         /// The status, code, reply or name to look up
         status: String,
@@ -34,7 +34,10 @@ enum Action {
 }
 
 pub(crate) fn run(config: Option<&Path>, arguments: &Arguments) -> Result<ExitCode> {
-    let (_, table) = process::configure(config)?;
+    let (config, table) = process::configure(config)?;
+    for note in config.policy_notes() {
+        eprintln!("note: {note}");
+    }
     let text = match &arguments.action {
         Some(Action::Show { status }) => {
             let row = find(&table, status)?;
@@ -55,6 +58,8 @@ pub(crate) fn run(config: Option<&Path>, arguments: &Arguments) -> Result<ExitCo
     Ok(ExitCode::SUCCESS)
 }
 
+/// Returns the row with this name. If there is none, reads `text` as a status, a code or a reply,
+/// and returns the row that applies to it.
 fn find<'t>(table: &'t Table, text: &str) -> Result<&'t Row> {
     if let Some(row) = table.rows().iter().find(|row| row.name == text) {
         return Ok(row);
@@ -127,9 +132,12 @@ fn row_text(row: &Row) -> String {
         ("delays", delays),
         ("jitter", row.jitter.to_string()),
         ("hint", row.hint.as_str().to_owned()),
-        ("hold", row.hold.to_string()),
         ("final", row.end.as_str().to_owned()),
     ];
+    if row.hold {
+        let text = "the job waits for the next delay without using up an attempt";
+        lines.insert(lines.len() - 1, ("hold", text.to_owned()));
+    }
     let conditions = [
         (
             "text",

@@ -14,14 +14,17 @@ use policy::table::Table;
 use store::connection::pool::Connections;
 use store::error::StoreError;
 use store::handle::Store;
+use system::limiter::left_out_of_outages;
 use system::open_files;
+use telemetry::Lost;
+use telemetry::endpoint::Place;
 use telemetry::log;
 use telemetry::metrics::Metrics;
 use telemetry::pipeline::{Pipeline, Process};
 use telemetry::spans::Tracing;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::task::spawn_blocking;
-use tokio::time::sleep;
+use tokio::time::{Instant, sleep};
 use tokio_util::sync::CancellationToken;
 
 /// The configuration file that is read if no other is named and this one exists.
@@ -30,12 +33,22 @@ const DEFAULT_FILE: &str = "redeliver.toml";
 /// The pause between two attempts to reach Redis at the start.
 const START_PAUSE: Duration = Duration::from_secs(1);
 
+/// How often a process that waits for Redis at the start logs that it waits.
+const WAIT_LOGGED_EVERY: Duration = Duration::from_secs(30);
+
+/// How often it is checked whether lines of the log were left out and none followed.
+const LEFT_OUT_CHECKED_EVERY: Duration = Duration::from_secs(10);
+
+/// Returns the configuration file to read: the given one, or the default file if it exists.
+pub(crate) fn config_file(given: Option<&Path>) -> Option<&Path> {
+    let default = Path::new(DEFAULT_FILE);
+    given.or_else(|| default.is_file().then_some(default))
+}
+
 /// Reads the configuration and the policy table. An error contains all faults that were found.
 pub(crate) fn configure(file: Option<&Path>) -> Result<(Config, Arc<Table>)> {
-    let default = Path::new(DEFAULT_FILE);
-    let file = file.or_else(|| default.is_file().then_some(default));
-    let config =
-        Config::load(file).map_err(|faults| anyhow!("the configuration has faults:\n{faults}"))?;
+    let config = Config::load(config_file(file))
+        .map_err(|faults| anyhow!("the configuration has faults:\n{faults}"))?;
     let table = config
         .policy()
         .map_err(|faults| anyhow!("the policy table has faults:\n{faults}"))?;
@@ -58,7 +71,8 @@ impl Telemetry {
             queue: config.redis.prefix.clone(),
         };
         let pipeline = Pipeline::start(&config.telemetry, &process).map_err(|why| anyhow!(why))?;
-        log::start(&config.log, &pipeline);
+        log::start(&config.log, &pipeline).map_err(|why| anyhow!(why))?;
+        tokio::spawn(log_left_out());
         Ok(Self { pipeline, process })
     }
 
@@ -75,10 +89,45 @@ impl Telemetry {
         self.pipeline.report_losses(metrics);
     }
 
-    /// Sends what still waits, for two seconds at most.
-    pub(crate) async fn shutdown(self) {
+    /// Sends what still waits, for two seconds at most. Returns a description of what the
+    /// collector did not get. `None` if it got all.
+    pub(crate) async fn shutdown(self) -> Option<String> {
         let pipeline = self.pipeline;
-        let _ = spawn_blocking(|| pipeline.shutdown()).await;
+        let places = pipeline.places().to_vec();
+        let (traces, logs) = spawn_blocking(|| pipeline.shutdown()).await.ok()?;
+        not_received(&places, traces, logs)
+    }
+}
+
+/// Describes how many spans and log records did not reach the collector.
+fn not_received(places: &[Place], traces: Lost, logs: Lost) -> Option<String> {
+    let parts: Vec<String> = places
+        .iter()
+        .filter_map(
+            |Place {
+                 signal, endpoint, ..
+             }| {
+                let (items, lost) = match *signal {
+                    "traces" => ("spans", traces),
+                    _ => ("log records", logs),
+                };
+                let lost = lost.dropped + lost.failed;
+                (lost > 0)
+                    .then(|| format!("{lost} {items} did not reach the collector at {endpoint}"))
+            },
+        )
+        .collect();
+    (!parts.is_empty()).then(|| parts.join(", and "))
+}
+
+/// Logs how many lines about outages were left out, if none of their kind followed. Runs until it
+/// is dropped.
+async fn log_left_out() {
+    loop {
+        sleep(LEFT_OUT_CHECKED_EVERY).await;
+        for (kind, left_out) in left_out_of_outages() {
+            tracing::info!(kind, left_out, "more lines of this kind were left out");
+        }
     }
 }
 
@@ -129,7 +178,7 @@ pub(crate) async fn open_store(
 ) -> Result<Option<Store>> {
     let connections = Connections::new(&config.redis.servers(), config.redis.connections())?;
     let limits = config.limits(table);
-    let mut warned = false;
+    let mut warned_at: Option<Instant> = None;
     loop {
         let open = Store::open(
             connections.clone(),
@@ -142,14 +191,14 @@ pub(crate) async fn open_store(
         match open {
             Ok(store) => return Ok(Some(config.apply_to(store))),
             Err(StoreError::Unavailable(why)) => {
-                if !warned {
+                if warned_at.is_none_or(|at| at.elapsed() >= WAIT_LOGGED_EVERY) {
                     tracing::warn!(
                         why,
                         redis = config.redis.place(),
                         "waiting for redis; its address is in redis.url, redis.cluster or \
                          redis.sentinel"
                     );
-                    warned = true;
+                    warned_at = Some(Instant::now());
                 }
                 if stop.run_until_cancelled(sleep(START_PAUSE)).await.is_none() {
                     return Ok(None);
@@ -203,6 +252,25 @@ mod tests {
     use std::fs;
 
     use super::*;
+
+    #[test]
+    fn what_a_collector_did_not_get_is_described_with_its_number_and_place() {
+        let place = |signal| Place {
+            signal,
+            endpoint: format!("http://c/{signal}"),
+            protocol: "grpc",
+        };
+        let places = [place("traces"), place("logs")];
+        let lost = |dropped, failed| Lost { dropped, failed };
+        assert_eq!(not_received(&places, lost(0, 0), lost(0, 0)), None);
+        assert_eq!(not_received(&[], lost(0, 0), lost(0, 0)), None);
+        let text = not_received(&places, lost(20, 4), lost(0, 7)).unwrap();
+        assert_eq!(
+            text,
+            "24 spans did not reach the collector at http://c/traces, and \
+             7 log records did not reach the collector at http://c/logs"
+        );
+    }
 
     #[test]
     fn each_fault_of_the_configuration_has_its_own_line() {

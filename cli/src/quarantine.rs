@@ -4,11 +4,14 @@ use std::process::ExitCode;
 
 use anyhow::Result;
 use clap::{Args, Subcommand};
+use domain::clock::{Clock, Timestamp};
 use domain::job::JobId;
 use reqwest::Method;
 use serde_json::Value;
+use system::clock::SystemClock;
 
 use crate::api::{Api, Call, read_job, text};
+use crate::instants::distance;
 use crate::page::Page;
 use crate::process;
 
@@ -71,17 +74,20 @@ fn list(answer: &Value) -> String {
     if jobs.is_empty() && answer["next"].is_null() {
         return "no job is in quarantine\n".to_owned();
     }
+    let now = SystemClock.now();
     let mut lines = format!(
-        "{:<26} {:<6} {:<32} JOB\n",
+        "{:<12} {:<6} {:<32} JOB\n",
         "SINCE", "LAPSES", "DESTINATION"
     );
     for job in jobs {
-        let (since, destination) = (text(&job["since"]), text(&job["destination"]));
+        let destination = text(&job["destination"]);
+        let since = job["since"].as_str().and_then(Timestamp::parse);
+        let since = since.map_or("?".to_owned(), |since| distance(since, now));
         let lapses = job["lapses"]
             .as_u64()
             .map_or("?".to_owned(), |lapses| lapses.to_string());
         lines.push_str(&format!(
-            "{since:<26} {lapses:<6} {destination:<32} {}\n",
+            "{since:<12} {lapses:<6} {destination:<32} {}\n",
             text(&job["job"])
         ));
     }

@@ -1,25 +1,23 @@
-//! `redeliver submit`: posts the bounces of a file or of standard input. The input may have any
-//! size. An interrupted run can be continued if the input is a file.
+//! `redeliver submit`: posts the bounces and facts of a file or of standard input. The input may
+//! have any size. An interrupted run can be continued if the input is a file.
 
 use std::env;
 use std::fs::File;
-use std::io::{self, Read, Write};
+use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+use std::sync::Arc;
 use std::thread;
 use std::time::Duration;
 
 use anyhow::{Context, Result, anyhow, bail};
 use chrono::FixedOffset;
-use clap::{Args, ValueEnum};
-use domain::clock::Clock;
+use clap::Args;
+use domain::account::Account;
 use futures::stream::{self, StreamExt};
-use scheduler::intake::maillog::LogReader;
-use scheduler::intake::maillog::kumomta::Kumomta;
-use scheduler::intake::maillog::postfix::Postfix;
-use serde_json::{Value, json};
-use system::clock::SystemClock;
+use serde_json::Value;
 use tokio::sync::mpsc::{self, Receiver};
+use tokio::sync::{OwnedRwLockReadGuard, OwnedRwLockWriteGuard, RwLock};
 use tokio_util::sync::CancellationToken;
 
 use crate::api::{Api, text};
@@ -27,31 +25,38 @@ use crate::figures::thousands;
 use crate::process;
 use crate::progress::Progress;
 
+mod format;
 mod input;
+mod line;
 mod post;
 mod progress_file;
+mod refused_lines;
+mod report;
 
+use format::Format;
 use input::{Batch, Input, Item};
+use line::Kind;
 use progress_file::{Done, ProgressFile};
-
-/// How many refused lines, and how many lines with warnings, are shown with their reason. The file
-/// of refused lines contains all of them.
-const SHOWN: u64 = 5;
+use refused_lines::{RefusedLines, SHOWN};
 
 /// How many batches are read in advance.
 const READ_AHEAD: usize = 2;
 
 #[derive(Debug, Args)]
 pub(crate) struct Arguments {
-    /// The file with the bounces, or - for standard input
+    /// The file with the bounces and facts, or - for standard input
     file: PathBuf,
 
     /// The format of its lines
     #[arg(long, value_enum, default_value_t = Format::Ndjson)]
     format: Format,
 
+    /// The account of all lines that name none; logs never name one [default: default]
+    #[arg(long, value_name = "NAME", value_parser = read_account)]
+    account: Option<Account>,
+
     /// Continue an earlier, interrupted run. Its progress is in FILE.progress, which exists from
-    /// the first answer until all bounces are answered
+    /// the first answer until all lines are answered
     #[arg(long)]
     resume: bool,
 
@@ -82,23 +87,13 @@ pub(crate) struct Arguments {
     api: Api,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-enum Format {
-    /// One bounce per line, in the format of `POST /v1/bounces`
-    Ndjson,
-    /// KumoMTA's JSON log records
-    Kumomta,
-    /// Postfix's log
-    Postfix,
-}
-
 /// A submission under way.
 struct Submission<'a> {
     arguments: &'a Arguments,
     done: Done,
     progress_file: Option<ProgressFile>,
     refused: RefusedLines,
-    /// How many bounces had a field that could not be used.
+    /// How many items had a field that could not be used.
     warned: u64,
     bar: Progress,
 }
@@ -130,9 +125,10 @@ pub(crate) async fn run(arguments: &Arguments) -> Result<ExitCode> {
     let input = Input::new(
         source,
         arguments.format.reader(arguments.utc_offset),
+        arguments.account.clone(),
         done.line,
     );
-    let refused = RefusedLines::new(arguments, from_stdin);
+    let refused = RefusedLines::new(arguments.refused_path(), arguments.resume);
     let bar = Progress::of_bytes("submitting", size);
     let mut submission = Submission {
         arguments,
@@ -144,10 +140,15 @@ pub(crate) async fn run(arguments: &Arguments) -> Result<ExitCode> {
     };
     let ended = submission.run(input, &stop).await;
     drop(submission.bar);
-    submission.done.report(arguments, &submission.refused)?;
+    report::print(
+        arguments.format,
+        arguments.api.json,
+        &submission.done,
+        &submission.refused,
+    )?;
     if submission.warned > SHOWN {
         eprintln!(
-            "{} bounces have fields that could not be used; the first {SHOWN} are shown",
+            "{} lines have fields that could not be used; the first {SHOWN} are shown",
             thousands(submission.warned)
         );
     }
@@ -162,7 +163,7 @@ pub(crate) async fn run(arguments: &Arguments) -> Result<ExitCode> {
                 )
             )
         }
-        None => "the answered bounces are submitted; submit the others again".to_owned(),
+        None => "the answered lines are submitted; submit the others again".to_owned(),
     };
     ended.map_err(|err| anyhow!("{err:#}; {}", advice()))?;
     if stop.is_cancelled() {
@@ -192,15 +193,21 @@ impl Submission<'_> {
             parallel,
             ..
         } = self.arguments;
-        let batches = stream::unfold(read_ahead(input), async |mut batches| {
-            let batch = stop.run_until_cancelled(batches.recv()).await??;
-            Some((batch, batches))
+        let source = (read_ahead(input), Arc::new(RwLock::new(())));
+        let batches = stream::unfold(source, async |(mut batches, order)| {
+            let next = async {
+                let batch = batches.recv().await?;
+                let turn = Turn::of(batch.as_ref().ok(), order.clone()).await;
+                Some((batch, turn))
+            };
+            let next = stop.run_until_cancelled(next).await??;
+            Some((next, (batches, order)))
         });
         let mut answered = Box::pin(
             batches
-                .map(async |batch| {
+                .map(async |(batch, _turn)| {
                     let batch = batch.context("cannot read more of the input")?;
-                    let answers = answers(api, &batch, *patience).await?;
+                    let answers = post::post(api, &batch, *patience).await?;
                     Ok::<_, anyhow::Error>((batch, answers))
                 })
                 .buffered(usize::from(*parallel)),
@@ -215,9 +222,7 @@ impl Submission<'_> {
             if let Some(kept) = &self.progress_file {
                 kept.keep(&self.done)?;
             }
-            let sent: u64 = self.done.answers.values().sum();
-            self.bar
-                .show(batch.read, &format!("{} bounces", thousands(sent)));
+            self.bar.show(batch.read, &report::counted(&self.done));
         }
         Ok(())
     }
@@ -226,8 +231,8 @@ impl Submission<'_> {
     fn record(&mut self, item: &Item, answer: &Value) -> Result<()> {
         let word = answer["answer"]
             .as_str()
-            .context("an answer has no field `answer`; is --api right?")?;
-        self.done.count(word);
+            .context("an answer has no field `answer`, so no scheduler sent it")?;
+        self.done.count(word, item.kind == Kind::Fact);
         self.warn(item, answer);
         if word == "refused" {
             self.refused.add(item, answer)
@@ -238,7 +243,7 @@ impl Submission<'_> {
 }
 
 impl Submission<'_> {
-    /// Prints the warnings of an answer: fields of the bounce that could not be used.
+    /// Prints the warnings of an answer: fields of the item that could not be used.
     fn warn(&mut self, item: &Item, answer: &Value) {
         let Some(warnings) = answer["warnings"].as_array() else {
             return;
@@ -268,29 +273,29 @@ fn read_ahead<R: Read + Send + 'static>(mut input: Input<R>) -> Receiver<io::Res
     receiver
 }
 
-/// Posts a batch. Returns an answer for each item. Items that are no valid bounce are refused here.
-async fn answers(api: &Api, batch: &Batch, patience: Duration) -> Result<Vec<Value>> {
-    let bounces: Vec<&[u8]> = batch
-        .items
-        .iter()
-        .filter_map(|item| item.bounce.as_ref().ok())
-        .map(Vec::as_slice)
-        .collect();
-    let mut answered = if bounces.is_empty() {
-        Vec::new()
-    } else {
-        post::post(api, &bounces, patience).await?
+/// The turn of a batch. Batches of bounces are posted at the same time. A batch with facts waits
+/// for all batches before it, and all batches after it wait for it: a fact must not overtake a
+/// bounce of the same address, nor be overtaken.
+enum Turn {
+    Shared { _guard: OwnedRwLockReadGuard<()> },
+    Alone { _guard: OwnedRwLockWriteGuard<()> },
+}
+
+impl Turn {
+    /// Waits for the turn of a batch.
+    async fn of(batch: Option<&Batch>, order: Arc<RwLock<()>>) -> Self {
+        let has_facts =
+            batch.is_some_and(|batch| batch.items.iter().any(|item| item.kind == Kind::Fact));
+        if has_facts {
+            Self::Alone {
+                _guard: order.write_owned().await,
+            }
+        } else {
+            Self::Shared {
+                _guard: order.read_owned().await,
+            }
+        }
     }
-    .into_iter();
-    let refused_here = |why: &String| Some(json!({"answer": "refused", "reason": why}));
-    let in_order = batch.items.iter().map(|item| {
-        item.bounce
-            .as_ref()
-            .map_or_else(refused_here, |_| answered.next())
-    });
-    Ok(in_order
-        .map(|answer| answer.expect("there is an answer per bounce"))
-        .collect())
 }
 
 /// Returns the shell command that continues this one.
@@ -313,149 +318,23 @@ fn resume_command(arguments: impl Iterator<Item = String>) -> String {
     format!("redeliver {}", words.join(" "))
 }
 
-impl Format {
-    fn reader(self, offset: FixedOffset) -> Option<Box<dyn LogReader>> {
-        match self {
-            Self::Ndjson => None,
-            Self::Kumomta => Some(Box::new(Kumomta)),
-            Self::Postfix => Some(Box::new(Postfix::new(SystemClock.now(), offset))),
-        }
-    }
-}
-
-/// The file to which refused lines are written, unchanged. After they are corrected, that file can
-/// be submitted.
-struct RefusedLines {
-    path: PathBuf,
-    append: bool,
-    file: Option<File>,
-    /// How long the file is, in bytes.
-    length: u64,
-    count: u64,
-}
-
-impl RefusedLines {
-    fn new(arguments: &Arguments, from_stdin: bool) -> Self {
+impl Arguments {
+    /// Returns the path of the file for refused lines.
+    fn refused_path(&self) -> PathBuf {
         let default_path = || {
-            let mut path = if from_stdin {
-                "submit".into()
-            } else {
-                arguments.file.as_os_str().to_owned()
+            let mut path = match self.file.to_str() {
+                Some("-") => "submit".into(),
+                _ => self.file.as_os_str().to_owned(),
             };
             path.push(".refused");
             PathBuf::from(path)
         };
-        let path = arguments.refused.clone().unwrap_or_else(default_path);
-        Self {
-            path,
-            append: arguments.resume,
-            file: None,
-            length: 0,
-            count: 0,
-        }
-    }
-
-    fn add(&mut self, item: &Item, answer: &Value) -> Result<()> {
-        let path = self.path.display();
-        if self.file.is_none() {
-            let opened = File::options()
-                .create(true)
-                .write(true)
-                .append(self.append)
-                .truncate(!self.append)
-                .open(&self.path)
-                .with_context(|| {
-                    format!("cannot write {path}; name another file with --refused")
-                })?;
-            self.length = opened.metadata()?.len();
-            self.file = Some(opened);
-        }
-        let file = self.file.as_mut().expect("it was opened");
-        let line = [&item.raw[..], b"\n"].concat();
-        if let Err(err) = file.write_all(&line) {
-            // Removes what was written of the line, because the next line would continue it.
-            let _ = file.set_len(self.length);
-            return Err(err).with_context(|| {
-                format!("cannot write {path}; free some space, or name another file with --refused")
-            });
-        }
-        self.length += line.len() as u64;
-        self.count += 1;
-        if self.count <= SHOWN {
-            let field = answer["field"]
-                .as_str()
-                .map(|field| format!("{field}: "))
-                .unwrap_or_default();
-            eprintln!("line {}: {field}{}", item.line, text(&answer["reason"]));
-        }
-        Ok(())
-    }
-
-    fn flush(&mut self) -> Result<()> {
-        self.file.as_mut().map_or(Ok(()), |file| Ok(file.flush()?))
+        self.refused.clone().unwrap_or_else(default_path)
     }
 }
 
-impl Done {
-    /// Prints how many bounces got each answer.
-    fn report(&self, arguments: &Arguments, refused: &RefusedLines) -> Result<()> {
-        let sent: u64 = self.answers.values().sum();
-        let mut out = io::stdout().lock();
-        if arguments.api.json {
-            writeln!(
-                out,
-                "{}",
-                json!({"bounces": sent, "answers": self.answers, "line": self.line})
-            )?;
-        } else {
-            let each: Vec<_> = self
-                .answers
-                .iter()
-                .map(|(word, n)| format!("{} {word}", thousands(*n)))
-                .collect();
-            let colon = if each.is_empty() { "" } else { ": " };
-            writeln!(
-                out,
-                "{} bounces{colon}{}.",
-                thousands(sent),
-                each.join(", ")
-            )?;
-        }
-        if refused.count > 0 {
-            let lines = if refused.count == 1 {
-                "line is"
-            } else {
-                "lines are"
-            };
-            eprintln!(
-                "{} refused {lines} in {}",
-                thousands(refused.count),
-                refused.path.display()
-            );
-            if refused.count > SHOWN {
-                eprintln!(
-                    "only the first {SHOWN} are shown with their reason; \
-                     correct them and submit that file to see the next ones"
-                );
-            }
-        }
-        match arguments.format {
-            Format::Ndjson if sent > 0 && self.answers.get("refused") == Some(&sent) => {
-                eprintln!(
-                    "no line was accepted; if this is a mail log, add --format kumomta or \
-                     --format postfix"
-                );
-            }
-            Format::Postfix if self.line > 0 && sent == 0 => {
-                eprintln!(
-                    "none of {} lines reports deferred or bounced mail: is this Postfix's log?",
-                    thousands(self.line)
-                );
-            }
-            _ => {}
-        }
-        Ok(())
-    }
+fn read_account(name: &str) -> Result<Account, String> {
+    Account::parse(name).map_err(|why| why.to_string())
 }
 
 #[cfg(test)]

@@ -138,6 +138,7 @@ fn example(scopes: &[Scope]) -> &'static str {
 
 /// Returns a new token, and the line for the scheduler.
 pub(crate) fn make(name: &str, scopes: Vec<Scope>, limits: TokenLimits) -> Result<(String, Grant)> {
+    Grant::check_name(name).map_err(|why| anyhow!("--name: {why}"))?;
     let mut random_bytes = [0; 32];
     SystemRandom::new()
         .fill(&mut random_bytes)
@@ -161,6 +162,18 @@ pub(crate) fn make(name: &str, scopes: Vec<Scope>, limits: TokenLimits) -> Resul
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_wrong_name_is_blamed_on_the_name() {
+        for name in ["bad name", "", "a/b"] {
+            let err = make(name, Scope::ALL.to_vec(), TokenLimits::default()).unwrap_err();
+            assert!(
+                err.to_string().starts_with("--name: the name has"),
+                "{err:#}"
+            );
+        }
+        assert!(make("ops", Scope::ALL.to_vec(), TokenLimits::default()).is_ok());
+    }
 
     #[test]
     fn a_token_expires_after_a_span_of_time_or_at_an_instant_in_the_future() {

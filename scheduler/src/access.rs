@@ -17,7 +17,7 @@ use axum::response::Response;
 use domain::account::Accounts;
 use domain::clock::Clock;
 use signing::api_token::{Grant, Scope, TokenHash};
-use telemetry::limiter::Limiter;
+use system::limiter::Limiter;
 use telemetry::metrics::Metrics;
 use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;

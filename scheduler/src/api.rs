@@ -67,8 +67,12 @@ pub struct Api {
     pub reader: Reader,
     /// The address of a trace in a trace viewer, with `{trace_id}` in it.
     pub trace_url: Option<Arc<str>>,
-    /// Cancelled when the process stops. Streams of events then end.
+    /// Cancelled when the process is asked to stop. From then on it is not ready.
+    pub draining: CancellationToken,
+    /// Cancelled when it takes no more requests. Streams of events then end.
     pub stop: CancellationToken,
+    /// How long a live worker may send no heartbeat.
+    pub silent_max: Duration,
 }
 
 /// Bounds on requests.

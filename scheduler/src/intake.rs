@@ -10,5 +10,7 @@ pub mod json;
 pub mod lines;
 pub mod lmtp;
 pub mod maillog;
+mod returned_content;
+pub mod signed_account;
 pub mod stream;
 pub mod webhook;

@@ -14,11 +14,13 @@ use futures::future::OptionFuture;
 use policy::table::Table;
 use store::error::StoreError;
 use store::handle::Store;
+use store::peers::Announcement;
 use telemetry::spans::Tracing;
 use tokio::net::TcpListener;
 use tokio::sync::Semaphore;
 use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
+use tokio_util::task::AbortOnDropHandle;
 
 use crate::access::Access;
 use crate::api::items::answers::AnswerSpace;
@@ -28,15 +30,20 @@ use crate::connections::http::{self, ClientTimeouts, Served};
 use crate::connections::{ConnectionLimits, Gate};
 use crate::event_readers::EventReaders;
 use crate::fleet_figures::FleetFigures;
-use crate::intake::accept::Accept;
+use crate::intake::accept::{Accept, ContentNeeds};
 use crate::intake::dsn::Reports;
 use crate::intake::json::Reader;
 use crate::intake::lmtp::Listener;
+use crate::intake::signed_account::SignedAccounts;
 use crate::intake::stream::StreamReader;
 use crate::intake::webhook::fetch::{Fetch, Https, Unreachable};
 use crate::intake::webhook::{Bounds, Webhooks};
 use crate::placement::{Placer, rows_without_effect};
 use crate::upkeep::Upkeep;
+
+/// How many heartbeats of workers come between two comparisons of the policy with that of the
+/// fleet.
+const BEATS_PER_ANNOUNCEMENT: u32 = 12;
 
 /// After how many heartbeats that did not come a worker is not counted any more.
 const SILENT_BEATS: u32 = 3;
@@ -47,7 +54,10 @@ pub struct Scheduler {
     store: Store,
     limits: Limits,
     upkeep: Upkeep,
+    drain: Duration,
     grace: Duration,
+    silent_max: Duration,
+    announcement: Announcement,
     settings: config::model::Scheduler,
     reader: Reader,
     reports: Reports,
@@ -81,19 +91,30 @@ impl Scheduler {
             .iter()
             .map(|route| route.name.clone())
             .collect();
-        let reader = Reader::new(config.job.inline_max, routes);
+        let accounts = SignedAccounts::from_config(config);
+        let reader =
+            Reader::new(config.job.inline_max, routes).with_signed_accounts(accounts.clone());
         let placer = Placer::from_config(store.clone(), config)?;
         for why in rows_without_effect(&table, &store) {
             tracing::warn!(why, "a policy row matches nothing");
         }
-        let (limits, grace) = (Limits::from_config(config), config.scheduler.grace);
+        let limits = Limits::from_config(config);
+        let (drain, grace) = (config.scheduler.drain, config.scheduler.grace);
+        let silent_max = SILENT_BEATS * config.worker.heartbeat;
+        let announcement = Announcement {
+            role: "scheduler",
+            policy: table.fingerprint(),
+            interval: BEATS_PER_ANNOUNCEMENT * config.worker.heartbeat,
+        };
         let accept = Accept::new(store.clone(), table, placer)
             .with_suppress_timeout(config.scheduler.suppress_timeout)
+            .with_content_needs(ContentNeeds::from_config(config))
+            .with_signed_accounts(accounts)
             .with_tracing(tracing.clone());
         let reports = Reports::new(accept.clone(), store.clone(), config);
         let access = Access::from_config(&config.access, store.clock().clone())?;
         let access = Arc::new(access.with_metrics(store.metrics().clone()));
-        let figures = FleetFigures::new(store.clone(), SILENT_BEATS * config.worker.heartbeat);
+        let figures = FleetFigures::new(store.clone(), silent_max);
         let (hooks, access_settings, lmtp) = (
             config.hooks.clone(),
             config.access.clone(),
@@ -111,7 +132,10 @@ impl Scheduler {
             reports,
             limits,
             upkeep,
+            drain,
             grace,
+            silent_max,
+            announcement,
             settings: config.scheduler.clone(),
             reader,
             lmtp,
@@ -131,8 +155,9 @@ impl Scheduler {
         Self { fetch, ..self }
     }
 
-    /// Serves on `listener` until `stop` is cancelled. Requests in progress may then finish within
-    /// the grace period.
+    /// Serves on `listener` until `stop` is cancelled. From then on `/readyz` answers 503, but the
+    /// listener stays open for the configured time. After that, requests in progress may finish
+    /// within the grace period.
     ///
     /// # Errors
     /// If the listener is not on loopback and neither tokens nor `access.open` are configured. Also
@@ -140,6 +165,16 @@ impl Scheduler {
     pub async fn serve(self, listener: TcpListener, stop: CancellationToken) -> io::Result<()> {
         Access::may_listen(&self.access_settings, listener.local_addr()?)
             .map_err(io::Error::other)?;
+        if let Err(why) = AnswerSpace::check_folder() {
+            tracing::error!(
+                why,
+                "no temporary file can be written: requests with many lines will fail; \
+                 make the folder writable, or set TMPDIR"
+            );
+        }
+        let closing = CancellationToken::new();
+        let close = close_after(self.drain, stop.clone(), closing.clone());
+        let _close = AbortOnDropHandle::new(tokio::spawn(close));
         let lmtp = match self.lmtp.listen {
             Some(address) => Some(TcpListener::bind(address).await.map_err(|err| {
                 io::Error::new(
@@ -150,7 +185,7 @@ impl Scheduler {
             None => None,
         };
         let lmtp = lmtp.map(|listener| {
-            Listener::new(listener, self.reports.clone(), &self.lmtp).run(stop.clone())
+            Listener::new(listener, self.reports.clone(), &self.lmtp).run(closing.clone())
         });
         let lmtp = tokio::spawn(OptionFuture::from(lmtp));
         let Self {
@@ -173,7 +208,7 @@ impl Scheduler {
             self.fetch,
             bounds,
         );
-        tokio::spawn(access.clone().watch(stop.clone()));
+        tokio::spawn(access.clone().watch(closing.clone()));
         let batch_permits = Arc::new(Semaphore::new(limits.batches));
         let hooks = webhooks.clone();
         let answer_space = AnswerSpace::new(self.settings.answers_max);
@@ -190,14 +225,19 @@ impl Scheduler {
             answer_space,
             reader,
             trace_url: self.trace_url,
-            stop: stop.clone(),
+            draining: stop.clone(),
+            stop: closing.clone(),
+            silent_max: self.silent_max,
         };
         let upkeep = tokio::spawn(self.upkeep.run(stop.clone()));
         let figures = tokio::spawn(self.figures.run(stop.clone()));
+        let stopped = stop.clone().cancelled_owned();
+        let fleet = api.store.clone().compare_fleet(self.announcement, stopped);
+        let fleet = tokio::spawn(fleet);
         let watch = tokio::spawn(
             api.store
                 .clone()
-                .watch_for_losses(stop.clone().cancelled_owned()),
+                .watch_for_losses(closing.clone().cancelled_owned()),
         );
         let reader = self.stream.enabled.then(|| {
             let (store, accept, reader) =
@@ -218,9 +258,9 @@ impl Scheduler {
             "HTTP connections are bounded"
         );
         let gate = Gate::new(connection_limits);
-        let server = http::serve(listener, gate, served, stop.clone());
+        let server = http::serve(listener, gate, served, closing.clone());
         let grace_period_over = async {
-            stop.cancelled().await;
+            closing.cancelled().await;
             sleep(self.grace).await;
         };
         tokio::select! {
@@ -237,8 +277,22 @@ impl Scheduler {
         reader.await.map_err(io::Error::other)?;
         watch.await.map_err(io::Error::other)?;
         figures.await.map_err(io::Error::other)?;
+        fleet.await.map_err(io::Error::other)?;
         upkeep.await.map_err(io::Error::other)
     }
+}
+
+/// Waits until `stop` is cancelled, then for `drain`, and then cancels `closing`.
+async fn close_after(drain: Duration, stop: CancellationToken, closing: CancellationToken) {
+    stop.cancelled().await;
+    if !drain.is_zero() {
+        tracing::info!(
+            drain_ms = drain.as_millis(),
+            "stopping: not ready any more, but requests are still taken"
+        );
+        sleep(drain).await;
+    }
+    closing.cancel();
 }
 
 /// Serves in place of the scheduler until the store can be reached. Health checks get the answer

@@ -22,6 +22,8 @@ use senders::in_doubt::InDoubt;
 use senders::lease_end::LeaseEnd;
 use store::claim::LeasedJob;
 use store::settle::Settlement;
+use system::limiter::admit_outage;
+use telemetry::ids::IdHasher;
 use telemetry::metrics::{Attempted, Metrics};
 use telemetry::spans::{AttemptSpan, Judged, Settling, Starting, Tracing};
 use tokio::time::{sleep, timeout};
@@ -31,6 +33,7 @@ use self::progress::Progress;
 use self::trouble::RouteTroubles;
 use crate::content::Contents;
 use crate::content::error::ContentError;
+use crate::route_gates::RouteGates;
 use crate::routes::Routes;
 
 mod confirm;
@@ -56,8 +59,11 @@ pub struct Attempter {
     table: Arc<Table>,
     clock: Arc<dyn Clock>,
     troubles: RouteTroubles,
+    gates: RouteGates,
     tracing: Tracing,
     metrics: Metrics,
+    /// Names jobs in the log.
+    ids: Option<IdHasher>,
 }
 
 /// What an attempt saw of the message that it tried last.
@@ -89,15 +95,30 @@ impl Attempter {
             table,
             clock,
             troubles: RouteTroubles::default(),
+            gates: RouteGates::default(),
             tracing: Tracing::off(),
             metrics: Metrics::default(),
+            ids: None,
         }
+    }
+
+    /// Returns the same attempter, which lets senders name jobs in the log by these hashes.
+    #[must_use]
+    pub fn with_ids(self, ids: IdHasher) -> Self {
+        let ids = Some(ids);
+        Self { ids, ..self }
     }
 
     /// Returns the same attempter, which records its attempts in `metrics`.
     #[must_use]
     pub fn with_metrics(self, metrics: Metrics) -> Self {
         Self { metrics, ..self }
+    }
+
+    /// Returns the same attempter, which sends nothing on routes whose gates are closed.
+    #[must_use]
+    pub(crate) fn with_gates(self, gates: RouteGates) -> Self {
+        Self { gates, ..self }
     }
 
     /// Returns the same attempter, which records its attempts with `tracing`.
@@ -201,6 +222,7 @@ impl Attempter {
             let sender = self.routes.kind(message.route.as_deref());
             let verdict = note_judged(span, &outcome, &decision);
             self.metrics.verdict(verdict);
+            progress.dead_route = self.dead_route(message, &outcome);
             progress.note(&outcome, transcript);
             progress.feedback = feedback(&outcome, &decision);
             let settlement = progress.conclude(&outcome, &decision, self.clock.now());
@@ -230,6 +252,7 @@ impl Attempter {
             .unwrap_or_default();
         let outcome = Outcome::Deferred(Reply::parse(last_reply));
         let held = job.head.held;
+        progress.try_nothing();
         while let Some(message) = progress.waiting.front() {
             let mut decision = self.judge(progress, message, &outcome);
             if held {
@@ -322,6 +345,10 @@ impl Attempter {
                 format!("this worker has no route {route}"),
             );
         };
+        let name = self.routes.name(message.route.as_deref());
+        if let Some(fault) = self.gates.closed_by(name) {
+            return (Outcome::Unreachable(fault), None);
+        }
         let content = match message.content.as_ref().filter(|_| sender.wants_content()) {
             None => None,
             // Boxed, because otherwise the future that reads content would make every attempt's
@@ -341,6 +368,11 @@ impl Attempter {
         };
         let attempt = Attempt {
             job: progress.leased.lease.job.clone(),
+            job_hash: self
+                .ids
+                .as_ref()
+                .map(|ids| ids.hash(&progress.leased.lease.job)),
+            destination: progress.leased.job.head.destination.clone(),
             number: progress.attempt(),
             message_id: message.id.clone(),
             recipient: progress.leased.job.id.recipient.clone(),
@@ -363,6 +395,7 @@ impl Attempter {
         attempt.in_doubt.may_send().await;
         let began = span.now();
         let (outcome, exchange) = sender.send_with_exchange(&attempt).await;
+        self.gates.note(name, &outcome, exchange.as_ref());
         let transcript = match exchange {
             Some(Exchange::Smtp(transcript)) => {
                 log_transcript(&transcript, &progress.leased.job.head.destination);
@@ -400,6 +433,14 @@ impl Attempter {
             self.metrics
                 .own_trouble(name.unwrap_or(MISSING_ROUTE), outcome);
         }
+    }
+
+    /// Returns the message's route if this outcome shows that the route's peer was not reached.
+    fn dead_route(&self, message: &Message, outcome: &Outcome) -> Option<String> {
+        let name = self.routes.name(message.route.as_deref());
+        self.gates
+            .waits_for_peer(name, outcome)
+            .then(|| name.to_owned())
     }
 
     fn judge(&self, progress: &Progress, message: &Message, outcome: &Outcome) -> Decision<'_> {
@@ -440,9 +481,9 @@ fn log_transcript(transcript: &Transcript, destination: &Destination) {
         ..
     } = transcript;
     let ms = transcript.whole_ms();
-    if *unknown {
+    if *unknown && let Some(left_out) = admit_outage("messages without an answer") {
         tracing::warn!(
-            %destination, host, address, ms,
+            %destination, host, address, ms, left_out,
             "a message was sent whole and got no answer"
         );
     }

@@ -7,6 +7,7 @@ pub mod content;
 pub mod listener;
 pub mod presence;
 pub mod rendezvous;
+mod route_gates;
 pub mod routes;
 pub mod run;
 pub mod settler;

@@ -17,6 +17,8 @@ use senders::settings::route::SenderSettings;
 use senders::smtp::{OpenSessions, SmtpSender};
 use signing::return_path::Verp;
 
+use crate::route_gates::RouteGates;
+
 /// How many unknown routes are reported and remembered at most.
 const MISSING_MAX: usize = 100;
 
@@ -101,6 +103,13 @@ impl Routes {
         Ok(routes)
     }
 
+    /// Whether all mail goes to servers of our own, such as relays. Then no mail host can keep an
+    /// attempt waiting.
+    pub(crate) fn go_to_own_servers(&self) -> bool {
+        let mut entries = self.entries.values();
+        !self.entries.is_empty() && entries.all(|entry| entry.sender.has_one_peer())
+    }
+
     /// Adds a route, or replaces the one with this name.
     #[must_use]
     pub fn with(self, name: &str, sender: Arc<dyn Sender>) -> Self {
@@ -123,6 +132,17 @@ impl Routes {
     /// the route does not exist.
     pub fn sender(&self, route: Option<&str>) -> Option<&Arc<dyn Sender>> {
         self.entry(route).map(|entry| &entry.sender)
+    }
+
+    /// Returns the gates of the routes whose mail all goes to one peer.
+    pub(crate) fn gates(&self) -> RouteGates {
+        let gates = RouteGates::default();
+        for (route, Entry { sender, .. }) in &self.entries {
+            if sender.has_one_peer() {
+                gates.add(route, sender.clone());
+            }
+        }
+        gates
     }
 
     /// Returns the kind of a route's sender, as `sender` in the configuration has it. A sender that

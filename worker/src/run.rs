@@ -15,6 +15,8 @@ use senders::lease_end::LeaseEnd;
 use store::claim::{ClaimBounds, Claimed, LeasedJob};
 use store::error::StoreError;
 use store::handle::Store;
+use store::peers::Announcement;
+use system::limiter::admit_outage;
 use telemetry::spans::Tracing;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::task::{JoinError, JoinSet};
@@ -26,6 +28,7 @@ use crate::attempt::Attempter;
 use crate::content::Contents;
 use crate::presence::Presence;
 use crate::rendezvous::Turn;
+use crate::route_gates::RouteGates;
 use crate::routes::Routes;
 use crate::settler::{
     self, HangSettings, HeldJob, HeldLease, Notice, SettlerHandle, SettlerSettings, Slot,
@@ -43,6 +46,9 @@ const VISITS_MAX: usize = 4;
 /// How many times longer an idle worker waits between visits of shards that it does not own.
 const OTHERS_POLL_FACTOR: u32 = 4;
 
+/// How many heartbeats come between two comparisons of the policy with that of the fleet.
+const BEATS_PER_ANNOUNCEMENT: u32 = 12;
+
 /// How long the last settlements may take when the worker stops.
 const SETTLE_MAX: Duration = Duration::from_secs(5);
 
@@ -57,6 +63,9 @@ const CANCEL_MAX: Duration = Duration::from_secs(5);
 pub struct Worker {
     store: Store,
     attempter: Attempter,
+    gates: RouteGates,
+    /// The fingerprint of its policy.
+    policy: String,
     settings: config::model::Worker,
     tracing: Tracing,
 }
@@ -111,15 +120,23 @@ impl Worker {
         routes: Routes,
         contents: Contents,
         table: Arc<Table>,
-        settings: config::model::Worker,
+        mut settings: config::model::Worker,
     ) -> Self {
+        if routes.go_to_own_servers() {
+            // A destination that does not answer takes no place: the relay waits for it.
+            settings.unproven_share = 1.0;
+        }
         let clock = store.clock().clone();
         let contents = contents.with_metrics(store.metrics().clone());
-        let attempter = Attempter::new(routes, contents, table, clock);
+        let (gates, policy) = (routes.gates(), table.fingerprint());
+        let attempter = Attempter::new(routes, contents, table, clock).with_gates(gates.clone());
         let attempter = attempter.with_metrics(store.metrics().clone());
+        let attempter = attempter.with_ids(store.ids().clone());
         Self {
             store,
             attempter,
+            gates,
+            policy,
             settings,
             tracing: Tracing::off(),
         }
@@ -143,6 +160,7 @@ impl Worker {
             patience,
             settle_linger,
             lease,
+            heartbeat,
             ..
         } = self.settings;
         let places = Arc::new(Semaphore::new(
@@ -191,6 +209,15 @@ impl Worker {
             settings: self.settings,
             tracing: self.tracing,
         };
+        let gates = tokio::spawn(self.gates.run(self.store.clone(), stop.clone()));
+        let announcement = Announcement {
+            role: "worker",
+            policy: self.policy,
+            interval: BEATS_PER_ANNOUNCEMENT * heartbeat,
+        };
+        let stopped = stop.clone().cancelled_owned();
+        let fleet = self.store.clone().compare_fleet(announcement, stopped);
+        let fleet = tokio::spawn(fleet);
         let watch = self.store.watch_for_losses(stop.clone().cancelled_owned());
         let watch = tokio::spawn(watch);
         let (
@@ -199,7 +226,7 @@ impl Worker {
             },
             presence,
         ) = running.run(&stop).await;
-        let _ = watch.await;
+        let _ = timeout(SETTLE_MAX, async { tokio::join!(watch, gates, fleet) }).await;
         presence.wait_until_left().await;
         // This is the channel's last sender, so the settler now settles everything and ends. If the
         // store does not answer, the wait ends after `SETTLE_MAX`: leases lapse by themselves.
@@ -334,8 +361,8 @@ impl Loop {
             asked_at,
             claimed,
         } = visit.expect("a visit neither panics nor is aborted");
-        // All shards are on one Redis, or on a few. So only the first failure is logged, and the
-        // recovery of the last shard.
+        // All shards are on one Redis, or on a few. So their failures are one kind of line, and
+        // only the recovery of the last shard is logged.
         let all_had_answered = self.visits.all_answered();
         match claimed {
             Ok(claimed) => {
@@ -349,8 +376,11 @@ impl Loop {
                     is_own || !claimed.jobs.is_empty(),
                 );
                 self.visits.end(shard, next);
-                if !all_had_answered && self.visits.all_answered() {
-                    tracing::info!("the store answers again");
+                if !all_had_answered
+                    && self.visits.all_answered()
+                    && let Some(left_out) = admit_outage("ends of outages of the store")
+                {
+                    tracing::info!(left_out, "the store answers again");
                 }
                 permits.truncate(claimed.jobs.len());
                 places.truncate(
@@ -370,11 +400,11 @@ impl Loop {
             }
             Err(err) => {
                 self.visits.fail(shard, Instant::now() + RETRY_PAUSE);
-                if all_had_answered {
+                if let Some(left_out) = admit_outage("claims") {
                     if err.may_pass() {
-                        tracing::warn!(%err, "jobs cannot be claimed at the moment");
+                        tracing::warn!(%err, left_out, "jobs cannot be claimed at the moment");
                     } else {
-                        tracing::error!(%err, shard, "jobs cannot be claimed");
+                        tracing::error!(%err, shard, left_out, "jobs cannot be claimed");
                     }
                 }
                 None
@@ -551,10 +581,13 @@ async fn attempt(
     let mut ended = timeout(attempt_max, &mut attempt).await;
     let is_too_long = ended.is_err();
     if is_too_long {
-        tracing::warn!(
-            %destination,
-            "an attempt takes longer than worker.attempt_max and is cancelled"
-        );
+        if let Some(left_out) = admit_outage("attempts that take too long") {
+            tracing::warn!(
+                %destination,
+                left_out,
+                "an attempt takes longer than worker.attempt_max and is cancelled"
+            );
+        }
         cancel.cancel();
         // Messages that got through by now are settled and not sent again.
         ended = timeout(CANCEL_MAX, &mut attempt).await;

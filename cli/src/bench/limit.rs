@@ -47,9 +47,9 @@ const RUN_MAX: Duration = Duration::from_secs(90);
 
 /// The result of one run.
 struct Measured {
-    /// The share of the attempts that the server did not accept.
+    /// The percentage of attempts whose message the server did not accept.
     deferred_percent: f64,
-    /// The share of the server's connections that were busy with a message, on average.
+    /// The percentage of the server's connections that were busy with a message, on average.
     used_percent: f64,
     /// How often the breaker opened.
     openings: f64,
@@ -79,7 +79,8 @@ pub(crate) async fn limit(jobs: Option<usize>) -> Result<Figures> {
     Ok(all)
 }
 
-/// Runs until the server has accepted `jobs` messages. Twice as many jobs are due.
+/// Runs until the server has accepted `jobs` messages, but for at most [`RUN_MAX`]. Twice as many
+/// jobs are due, so that there are always more than the server can accept.
 async fn run(limit: usize, workers: usize, jobs: usize) -> Result<Measured> {
     let rig = Rig::with_pace(Pace::default()).await?;
     let server = Server::start(limit)
@@ -128,8 +129,10 @@ async fn run(limit: usize, workers: usize, jobs: usize) -> Result<Measured> {
             ),
         );
     }
-    let (wall, busy) = (started.elapsed(), server.busy());
-    let (attempts, deferred) = (counts.all() as f64, counts.deferred() as f64);
+    let wall = started.elapsed();
+    let busy = server.busy();
+    let attempts = counts.all() as f64;
+    let deferred = counts.deferred() as f64;
     stop.cancel();
     for task in tasks {
         task.await?;
@@ -143,9 +146,9 @@ async fn run(limit: usize, workers: usize, jobs: usize) -> Result<Measured> {
     })
 }
 
-/// Returns a sender to mail hosts. It cannot be a sender to a relay, because a 421 counts against
-/// the destination only if a mail host sends it. DNS is not used: the recipient's domain is the
-/// server's IP address.
+/// Returns a sender that delivers to the recipient's own mail host. A sender to a relay would not
+/// do, because a 421 from a relay does not count against the destination. DNS is not used: the
+/// recipient's domain is the server's IP address.
 fn sender_to(server: &Server) -> MxSender {
     let mut settings = MxSettings {
         port: server.address.port(),
@@ -169,7 +172,8 @@ async fn openings(store: &Store) -> Result<f64> {
         let mut found = false;
         for (after, page) in after.iter_mut().zip(pages) {
             if let Some(last) = page.last() {
-                (*after, found) = (last.id, true);
+                *after = last.id;
+                found = true;
             }
             let events = page.iter().flat_map(|entry| &entry.events);
             openings += events
@@ -182,7 +186,7 @@ async fn openings(store: &Store) -> Result<f64> {
     }
 }
 
-/// How many attempts all workers made, by result.
+/// How many attempts all workers have completed, by result.
 #[derive(Debug, Default)]
 struct AttemptCounts {
     all: AtomicU64,

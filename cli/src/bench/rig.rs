@@ -311,6 +311,7 @@ pub(crate) fn arrival(n: usize, destination: usize, delay: Duration) -> Arrival 
         occurred_at: None,
         purpose: Purpose::Retry(delay),
         reply,
+        source: "bench",
     }
 }
 

@@ -12,7 +12,7 @@ enum Target {
 use Target::{AtLeast, AtMost};
 
 /// The targets, by mode and figure. Figures that are not listed are for information only.
-const TARGETS: [(&str, &str, Target); 33] = [
+const TARGETS: [(&str, &str, Target); 35] = [
     ("ingest", "redis us per job", AtMost(10.0)),
     ("cycle", "jobs per second", AtLeast(100_000.0)),
     ("cycle", "redis us per job", AtMost(8.0)),
@@ -21,6 +21,7 @@ const TARGETS: [(&str, &str, Target); 33] = [
     ("cycle-zipf", "redis us per job", AtMost(11.0)),
     ("retry", "jobs per second", AtLeast(40_000.0)),
     ("traces", "more worker cpu, percent", AtMost(10.0)),
+    ("traces", "off: percent of worker cpu", AtMost(1.0)),
     ("memory", "bytes of redis per job", AtMost(500.0)),
     ("lateness", "ms late, p99", AtMost(20.0)),
     (
@@ -29,6 +30,7 @@ const TARGETS: [(&str, &str, Target); 33] = [
         AtLeast(85.0),
     ),
     ("skew", "p99 beside / alone", AtMost(1.5)),
+    ("skew-accounts", "beside: ms beyond the bound", AtMost(0.0)),
     ("classify", "replies per second", AtLeast(300_000.0)),
     ("http", "bounces per second", AtLeast(50_000.0)),
     ("http-one", "bounces per second", AtLeast(50_000.0)),

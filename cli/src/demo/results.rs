@@ -135,6 +135,15 @@ impl Results {
         self.jobs.get(job)
     }
 
+    /// Returns the job with the most attempts; of several, the first in alphabetical order.
+    pub(crate) fn longest(&self) -> Option<&str> {
+        let jobs = self.jobs.iter();
+        let longest = jobs.max_by(|(a, of_a), (b, of_b)| {
+            of_a.attempts.cmp(&of_b.attempts).then_with(|| b.cmp(a))
+        });
+        longest.map(|(job, _)| job.as_str())
+    }
+
     /// Returns the results of all messages.
     pub(crate) fn messages(&self) -> impl Iterator<Item = MessageResult> {
         self.jobs

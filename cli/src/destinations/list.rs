@@ -9,6 +9,7 @@ use system::clock::SystemClock;
 use super::{breaker, hold};
 use crate::api::text;
 use crate::figures::thousands;
+use crate::instants::distance;
 use crate::page::Page;
 
 /// Prints a page of the list.
@@ -30,7 +31,7 @@ fn describe(answer: &Value, now: Timestamp) -> String {
     for destination in listed {
         let next_due = match destination["next_due"].as_str().and_then(Timestamp::parse) {
             Some(due) if due <= now => "now".to_owned(),
-            Some(due) => due.to_string(),
+            Some(due) => distance(due, now),
             None => "-".to_owned(),
         };
         let waiting = thousands(destination["waiting"].as_u64().unwrap_or_default());
@@ -44,7 +45,7 @@ fn describe(answer: &Value, now: Timestamp) -> String {
             &waiting,
             &next_due,
             &in_flight,
-            &trouble(destination),
+            &trouble(destination, now),
         ]));
     }
     if let Some(next) = answer["next"].as_str() {
@@ -54,15 +55,15 @@ fn describe(answer: &Value, now: Timestamp) -> String {
 }
 
 fn row([destination, waiting, next_due, in_flight, trouble]: [&str; 5]) -> String {
-    format!("{destination:<32} {waiting:>9}  {next_due:<25} {in_flight:>9}  {trouble}\n")
+    format!("{destination:<32} {waiting:>9}  {next_due:<12} {in_flight:>9}  {trouble}\n")
 }
 
 /// Returns what prevents attempts at a destination: its breaker and its hold.
-fn trouble(destination: &Value) -> String {
-    let hold = hold(&destination["hold"]).map(|hold| format!("held {hold}"));
+fn trouble(destination: &Value, now: Timestamp) -> String {
+    let hold = hold(&destination["hold"], now).map(|hold| format!("held {hold}"));
     let breaker = match destination["breaker"]["state"].as_str() {
         None | Some("closed") => None,
-        Some(_) => Some(format!("breaker {}", breaker(&destination["breaker"]))),
+        Some(_) => Some(format!("breaker {}", breaker(&destination["breaker"], now))),
     };
     let all: Vec<String> = breaker.into_iter().chain(hold).collect();
     if all.is_empty() {
@@ -104,13 +105,12 @@ mod tests {
         ]});
         let now = Timestamp::parse("2026-11-22T00:00:00Z").unwrap();
         let wanted = [
-            "DESTINATION                        WAITING  NEXT DUE                  \
-             IN FLIGHT  TROUBLE",
-            "google                              12,345  2026-11-23T02:41:11.904Z       5/20  \
+            "DESTINATION                        WAITING  NEXT DUE     IN FLIGHT  TROUBLE",
+            "google                              12,345  in 27h            5/20  \
              breaker one attempt is under way, the others wait for its result; \
              opened 2 in a row; \
              held until it is released: they asked",
-            "one.example                              0  -                             1/200  -",
+            "one.example                              0  -                1/200  -",
             "there may be more: --after 'work/7/one.example'",
         ];
         assert_eq!(describe(&answer, now).lines().collect::<Vec<_>>(), wanted);
@@ -118,6 +118,9 @@ mod tests {
             describe(&answer, now.plus(std::time::Duration::from_secs(200_000)))
                 .contains("  now  ")
         );
+        let over = json!({"state": "open", "until": null, "times": 2});
+        let wanted = "open, the next due job is its one attempt; 2 in a row";
+        assert_eq!(breaker(&over, Timestamp::from_ms(0)), wanted);
         let nothing = json!({"destinations": [], "next": null});
         assert_eq!(
             describe(&nothing, now),

@@ -27,6 +27,8 @@ pub(super) struct Chain {
     pub(super) next: u32,
     /// How many attempts the policy row allows.
     pub(super) most: Option<u32>,
+    /// The `messaging.message.conversation_id` of the job's spans. Older schedulers do not send it.
+    pub(super) conversation: Option<String>,
     pub(super) counts: Counts,
     /// What happened, oldest first.
     pub(super) rows: Vec<Row>,
@@ -139,6 +141,11 @@ impl Chain {
         }
         note_policies(&mut rows);
         add_history(&mut rows, waiting["history"].as_array());
+        // The history has no trace of the platform's own attempt, but its message has one.
+        let first = rows.iter_mut().find(|row| row.number == Some(0));
+        if let Some(row) = first.filter(|row| row.trace.is_none()) {
+            row.trace = trace(&waiting["messages"][0]);
+        }
         Self {
             job,
             destination: text("destination")
@@ -150,6 +157,7 @@ impl Chain {
             state: State::of(waiting),
             next: number("attempt").unwrap_or_default() + 1,
             most: number("max_attempts"),
+            conversation: address["conversation_id"].as_str().map(str::to_owned),
             counts,
             rows,
         }

@@ -88,6 +88,7 @@ fn write_head(text: &mut String, chain: &Chain, view: &View) {
         rows,
         next,
         most,
+        conversation,
     } = chain;
     let attempt = match most {
         Some(most) if most >= next => format!("attempt {next} of {most}"),
@@ -154,11 +155,13 @@ fn write_head(text: &mut String, chain: &Chain, view: &View) {
     } else {
         format!("policy row: {policy}")
     };
+    let conversation = conversation.as_ref();
+    let conversation = conversation.map(|id| format!("conversation id in traces: {id}"));
     let facts: Vec<String> = [messages, row]
         .into_iter()
         .filter(|fact| !fact.is_empty())
         .collect();
-    for sentence in [state, facts.join("; ")] {
+    for sentence in [state, facts.join("; "), conversation.unwrap_or_default()] {
         for line in fill(Word::sentence(&sentence, PLAIN), view.width) {
             let _ = writeln!(text, "{line}");
         }
@@ -254,7 +257,11 @@ fn lines_of(
     }
     let mut lines = vec![first];
     let reply = row.and_then(|row| row.reply.as_ref());
-    lines.extend(reply.map(|reply| Word::new(reply, PLAIN).shortened(width)));
+    lines.extend(
+        reply
+            .into_iter()
+            .flat_map(|reply| fill(Word::new(reply, PLAIN).parts(width), width)),
+    );
     let is_ahead = row.is_none();
     lines.extend(fill(words, width).into_iter().map(|line| {
         // What is still to come is explained below its sign.

@@ -341,6 +341,54 @@ fn a_reply_cannot_control_the_terminal() {
 }
 
 #[test]
+fn a_long_reply_is_wrapped_and_never_cut_off() {
+    let reply = "451 4.7.1 Try again later; the reason is explained in full at \
+                 https://help.example.com/a/very/long/path/to/a/page/about/rates \
+                 (in reply to RCPT TO command)";
+    let mut scheduled = scheduled();
+    scheduled["reply"] = json!(reply);
+    let text = drawn(&no_job(), &[scheduled], None, 80);
+    assert!(
+        text.lines().all(|line| line.chars().count() <= 80),
+        "{text}"
+    );
+    assert!(!text.contains('…'), "{text}");
+    let letters = |text: &str| text.split_whitespace().collect::<String>();
+    assert!(letters(&text).contains(&letters(reply)), "{text}");
+}
+
+#[test]
+fn the_first_step_has_the_trace_of_the_platform() {
+    let url = "https://traces.example.org/4bf92f3577b34da6a3ce929d0e0e4736";
+    let mut address = waiting_job();
+    address["job"]["messages"][0] = json!({"trace_id": "4bf9", "trace_url": url});
+    address["job"]["history"][0]["trace_id"] = json!(null);
+    let text = drawn(&address, &[], None, 80);
+    let lines: Vec<&str> = text.lines().collect();
+    let first = lines
+        .iter()
+        .position(|line| line.starts_with("  0 "))
+        .unwrap();
+    assert_eq!(lines[first + 2].trim(), url, "{text}");
+    let mut scheduled = scheduled();
+    scheduled["trace_id"] = json!("4bf92f3577b34da6a3ce929d0e0e4736");
+    let text = drawn(&no_job(), &[scheduled], None, 80);
+    assert!(
+        text.contains("trace 4bf92f3577b34da6a3ce929d0e0e4736\n"),
+        "also after the job: {text}"
+    );
+}
+
+#[test]
+fn the_head_has_the_conversation_id_that_traces_are_searched_for() {
+    let mut address = waiting_job();
+    address["conversation_id"] = json!("0123456789abcdef");
+    let text = drawn(&address, &[scheduled()], None, 80);
+    let line = "\nconversation id in traces: 0123456789abcdef\n";
+    assert!(text.contains(line), "{text}");
+}
+
+#[test]
 fn failures_and_deliveries_differ_in_color() {
     let text = colored(&waiting_job(), &[scheduled()], None, 80);
     assert!(text.contains("\u{1b}[1m\u{1b}[33m●\u{1b}[0m"), "{text:?}");

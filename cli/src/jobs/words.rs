@@ -57,13 +57,22 @@ impl Word {
         }
     }
 
-    /// Returns the word, cut off after `width` columns.
-    pub(super) fn shortened(mut self, width: usize) -> String {
-        if self.width > width {
-            let kept: String = self.text.chars().take(width.saturating_sub(1)).collect();
-            self.text = format!("{}…", kept.trim_end());
+    /// Returns the parts of a text of which none is wider than `width` columns: the text itself if
+    /// it fits, or else its words. A word that is wider is cut into several.
+    pub(super) fn parts(self, width: usize) -> Vec<Self> {
+        if self.width <= width {
+            return vec![self];
         }
-        self.to_string()
+        let words = Self::sentence(&self.text, self.style).into_iter();
+        let pieces = words.flat_map(|word| {
+            let letters: Vec<char> = word.text.chars().collect();
+            let pieces = letters.chunks(width.max(1)).map(|piece| Self {
+                is_close: true,
+                ..Self::new(String::from_iter(piece), word.style)
+            });
+            pieces.collect::<Vec<Self>>()
+        });
+        pieces.collect()
     }
 }
 
@@ -124,7 +133,7 @@ pub(super) fn conversation(transcript: &Transcript) -> Vec<Word> {
     }
     let mut place = Vec::new();
     // The list of phases does not show a last phase that took less than a millisecond.
-    if !matches!(took_ms.last(), Some((last, 1..)) if last == phase) {
+    if !took_ms.iter().any(|(known, ms)| known == phase && *ms > 0) {
         place.push(format!("up to {phase}"));
     }
     if !host.is_empty() {
@@ -144,13 +153,7 @@ pub(super) fn conversation(transcript: &Transcript) -> Vec<Word> {
 /// less than a millisecond are left out. The others have a cell at least, so short ones look longer
 /// than they are.
 pub(super) fn phases(transcript: &Transcript, width: usize) -> Vec<String> {
-    let mut spans: Vec<(Phase, u64)> = Vec::new();
-    for (phase, ms) in &transcript.took_ms {
-        match spans.iter_mut().find(|(known, _)| known == phase) {
-            Some((_, sum)) => *sum = sum.saturating_add(*ms),
-            None => spans.push((*phase, *ms)),
-        }
-    }
+    let mut spans = transcript.sums();
     spans.retain(|(_, ms)| *ms > 0);
     if spans.is_empty() {
         return Vec::new();
@@ -185,6 +188,7 @@ pub(super) fn phases(transcript: &Transcript, width: usize) -> Vec<String> {
 fn look(phase: Phase) -> (char, Style) {
     let (shade, color) = match phase {
         Phase::Lookup => ('▄', AnsiColor::Blue),
+        Phase::Wait => ('·', AnsiColor::White),
         Phase::Connect => ('░', AnsiColor::Cyan),
         Phase::Greeting => ('▒', AnsiColor::Blue),
         Phase::Hello => ('▓', AnsiColor::Cyan),

@@ -1,12 +1,17 @@
-//! Reads the lines of a file or of standard input, and collects their bounces into batches.
+//! Reads the lines of a file or of standard input, and collects their bounces and facts into
+//! batches.
 
 use std::io::{self, Read};
 use std::mem;
 
+use domain::account::Account;
 use scheduler::intake::lines::{Line, Lines, Numbered};
-use scheduler::intake::maillog::LogReader;
+use scheduler::intake::maillog::{LogItem, LogReader};
+use serde_json::Value;
 
-/// About how many bounces one request contains: few enough for a quick answer, many enough to be
+use super::line::{Kind, read_line};
+
+/// About how many items one request contains: few enough for a quick answer, many enough to be
 /// efficient.
 const BATCH: usize = 2_000;
 
@@ -19,18 +24,20 @@ const LINE_MAX: usize = 16 << 20;
 /// How many bytes are read at once.
 const CHUNK: usize = 256 << 10;
 
-/// One bounce to submit.
+/// One bounce or fact to submit.
 #[derive(Debug)]
 pub(super) struct Item {
     /// The number of its line.
     pub(super) line: u64,
     /// The line, unchanged.
     pub(super) raw: Vec<u8>,
-    /// The bounce as it is sent, or the reason why the line is refused.
-    pub(super) bounce: Result<Vec<u8>, String>,
+    /// What it is. A line that is refused counts as a bounce.
+    pub(super) kind: Kind,
+    /// The item as it is sent, or the reason why the line is refused.
+    pub(super) body: Result<Vec<u8>, String>,
 }
 
-/// Bounces that are sent together.
+/// Items that are sent together.
 #[derive(Debug, Default)]
 pub(super) struct Batch {
     pub(super) items: Vec<Item>,
@@ -43,8 +50,10 @@ pub(super) struct Batch {
 /// Reads batches from a source.
 pub(super) struct Input<R> {
     source: R,
-    /// Turns log lines into bounces. `None` if each line is a bounce already.
+    /// Turns log lines into items. `None` if each line is an item already.
     reader: Option<Box<dyn LogReader>>,
+    /// The account of items that name none.
+    account: Option<Account>,
     lines: Lines,
     /// The lines up to this number were answered in an earlier run.
     done: u64,
@@ -56,10 +65,16 @@ pub(super) struct Input<R> {
 }
 
 impl<R: Read> Input<R> {
-    pub(super) fn new(source: R, reader: Option<Box<dyn LogReader>>, done: u64) -> Self {
+    pub(super) fn new(
+        source: R,
+        reader: Option<Box<dyn LogReader>>,
+        account: Option<Account>,
+        done: u64,
+    ) -> Self {
         Self {
             source,
             reader,
+            account,
             lines: Lines::new(LINE_MAX),
             done,
             found: Vec::new(),
@@ -100,7 +115,7 @@ impl<R: Read> Input<R> {
                 }
             }
             batch.read = self.read;
-            // If the input comes slowly, bounces are sent before the batch is full.
+            // If the input comes slowly, items are sent before the batch is full.
             if self.ended || (size < CHUNK && !batch.items.is_empty()) {
                 break;
             }
@@ -113,31 +128,54 @@ impl<R: Read> Input<R> {
             Line::Whole(bytes) => bytes.to_vec(),
             Line::TooLong => {
                 let reason = format!("the line is longer than {LINE_MAX} bytes");
-                return vec![Item {
-                    line,
-                    raw: Vec::new(),
-                    bounce: Err(reason),
-                }];
+                return vec![Item::refused(line, Vec::new(), reason)];
             }
         };
+        let account = self.account.as_ref();
         let Some(reader) = &mut self.reader else {
-            let bounce = Ok(raw.trim_ascii().to_vec());
-            return vec![Item { line, raw, bounce }];
-        };
-        match reader.bounces(String::from_utf8_lossy(&raw).trim_end_matches('\r')) {
-            Ok(bounces) => bounces
-                .into_iter()
-                .map(|bounce| Item {
-                    line,
-                    raw: raw.clone(),
-                    bounce: Ok(bounce.to_string().into_bytes()),
-                })
-                .collect(),
-            Err(reason) => vec![Item {
+            let (kind, body) = read_line(&raw, account);
+            let body = Ok(body);
+            return vec![Item {
                 line,
                 raw,
-                bounce: Err(reason),
-            }],
+                kind,
+                body,
+            }];
+        };
+        match reader.items(String::from_utf8_lossy(&raw).trim_end_matches('\r')) {
+            Ok(items) => items
+                .into_iter()
+                .map(|item| Item::of_log(line, &raw, item, account))
+                .collect(),
+            Err(reason) => vec![Item::refused(line, raw, reason)],
+        }
+    }
+}
+
+impl Item {
+    fn refused(line: u64, raw: Vec<u8>, reason: String) -> Self {
+        Self {
+            line,
+            raw,
+            kind: Kind::Bounce,
+            body: Err(reason),
+        }
+    }
+
+    /// An item of a log. Logs name no account.
+    fn of_log(line: u64, raw: &[u8], item: LogItem, account: Option<&Account>) -> Self {
+        let (kind, mut item) = match item {
+            LogItem::Bounce(item) => (Kind::Bounce, item),
+            LogItem::Fact(item) => (Kind::Fact, item),
+        };
+        if let Some(account) = account {
+            item["account"] = Value::from(account.as_str());
+        }
+        Self {
+            line,
+            raw: raw.to_vec(),
+            kind,
+            body: Ok(item.to_string().into_bytes()),
         }
     }
 }
@@ -147,7 +185,7 @@ mod tests {
     use super::*;
 
     fn lines_of(text: &str, done: u64) -> Vec<(u64, String)> {
-        let mut input = Input::new(text.as_bytes(), None, done);
+        let mut input = Input::new(text.as_bytes(), None, None, done);
         let mut found = Vec::new();
         while let Some(batch) = input.next().unwrap() {
             assert!(batch.items.len() <= BATCH + text.len());
@@ -155,7 +193,7 @@ mod tests {
                 batch
                     .items
                     .into_iter()
-                    .map(|item| (item.line, String::from_utf8(item.bounce.unwrap()).unwrap())),
+                    .map(|item| (item.line, String::from_utf8(item.body.unwrap()).unwrap())),
             );
         }
         found

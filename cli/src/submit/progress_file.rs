@@ -18,16 +18,26 @@ const HEAD: u64 = 4 << 10;
 pub(super) struct Done {
     /// All lines up to this number are answered.
     pub(super) line: u64,
-    /// The number of bounces for each kind of answer.
+    /// The number of bounces and facts for each kind of answer.
     pub(super) answers: BTreeMap<String, u64>,
+    /// How many of them were facts.
+    #[serde(default)]
+    pub(super) facts: u64,
     /// A hash of the first line of the input.
     head: String,
 }
 
 impl Done {
-    /// Counts one answer.
-    pub(super) fn count(&mut self, answer: &str) {
+    /// Counts one answer, to a fact or to a bounce.
+    pub(super) fn count(&mut self, answer: &str, is_fact: bool) {
         *self.answers.entry(answer.to_owned()).or_default() += 1;
+        self.facts += u64::from(is_fact);
+    }
+
+    /// Returns how many bounces were answered.
+    pub(super) fn bounces(&self) -> u64 {
+        let all: u64 = self.answers.values().sum();
+        all.saturating_sub(self.facts)
     }
 }
 
@@ -139,7 +149,7 @@ mod tests {
         );
 
         done.line = 2;
-        done.count("scheduled");
+        done.count("scheduled", false);
         file.keep(&done).unwrap();
         assert!(
             file.start(&input, false)

@@ -2,9 +2,10 @@
 
 use axum::Json;
 use axum::extract::rejection::{PathRejection, QueryRejection};
-use axum::extract::{Extension, Path, Query, State};
+use axum::extract::{Extension, Path, Query, Request, State};
 use domain::account::Account;
 use domain::address::Address;
+use domain::evidence::NOTE_CHARS_MAX;
 use domain::job::{FailedAttempt, JobId};
 use domain::standing::{Standing, StandingRecord};
 use serde::Deserialize;
@@ -15,7 +16,7 @@ use store::wait_reason::WaitsFor;
 use telemetry::traceparent::TraceContext;
 
 use super::Api;
-use super::fields::{Body, Object};
+use super::fields::{Body, Fields, Object};
 use super::problem::Problem;
 use crate::access::caller::Caller;
 
@@ -46,7 +47,8 @@ pub async fn get(
 ) -> Result<Json<Value>, Problem> {
     let id = read_job_id(&caller, address, query)?;
     let report = api.store.address(&id).await?;
-    let mut wire = describe(&id, report.standing.as_ref(), &api);
+    let mut wire = describe_with_evidence(&id, report.standing.as_ref(), &api);
+    wire["conversation_id"] = json!(api.store.ids().hash(&id.key()));
     wire["job"] = report
         .job
         .map_or(Value::Null, |job| describe_job(&job, &api));
@@ -109,15 +111,18 @@ pub async fn check(
 }
 
 /// `POST /v1/addresses/{address}/suppress`: the address gets no more mail. Waiting messages are
-/// dropped.
+/// dropped. The body may have a `reason`, for other operators.
 pub async fn suppress(
     State(api): State<Api>,
     Extension(caller): Extension<Caller>,
     address: Result<Path<String>, PathRejection>,
     query: Result<Query<AccountQuery>, QueryRejection>,
+    request: Request,
 ) -> Result<Json<Value>, Problem> {
     let id = read_job_id(&caller, address, query)?;
-    apply(&api, &caller, id, FactOrCommand::Suppress).await
+    let fields = Fields::read_optional(&api, request, &["reason"]).await?;
+    let reason = fields.line("reason", NOTE_CHARS_MAX)?;
+    apply(&api, &caller, id, FactOrCommand::Suppress, reason).await
 }
 
 /// `POST /v1/addresses/{address}/reinstate`: the address is active again, from any standing.
@@ -128,7 +133,7 @@ pub async fn reinstate(
     query: Result<Query<AccountQuery>, QueryRejection>,
 ) -> Result<Json<Value>, Problem> {
     let id = read_job_id(&caller, address, query)?;
-    apply(&api, &caller, id, FactOrCommand::Reinstate).await
+    apply(&api, &caller, id, FactOrCommand::Reinstate, None).await
 }
 
 async fn apply(
@@ -136,9 +141,12 @@ async fn apply(
     caller: &Caller,
     id: JobId,
     command: FactOrCommand,
+    note: Option<String>,
 ) -> Result<Json<Value>, Problem> {
     let accept = api.accept.on_behalf_of(caller.token());
-    accept.apply_operator_command(id.clone(), command).await?;
+    accept
+        .apply_operator_command(id.clone(), command, note)
+        .await?;
     let job = api.store.ids().hash(&id.key());
     let command = if command.suppresses() {
         "suppress"
@@ -152,7 +160,11 @@ async fn apply(
         "an operator changed the standing of an address"
     );
     let report = api.store.address(&id).await?;
-    Ok(Json(describe(&id, report.standing.as_ref(), api)))
+    Ok(Json(describe_with_evidence(
+        &id,
+        report.standing.as_ref(),
+        api,
+    )))
 }
 
 /// Reads the id of a job: the address is in the path, and the account in the query. The caller must
@@ -207,6 +219,28 @@ fn describe(id: &JobId, record: Option<&StandingRecord>, api: &Api) -> Value {
     wire
 }
 
+/// Describes an address like [`describe`], and why it is not active, if that is known.
+fn describe_with_evidence(id: &JobId, record: Option<&StandingRecord>, api: &Api) -> Value {
+    let mut wire = describe(id, record, api);
+    let record = record.filter(|record| record.at(api.store.clock().now()) != Standing::Active);
+    if let Some(record) = record {
+        wire["evidence"] = json!(record.evidence.as_deref().map(|evidence| {
+            let is_a_failure = record.standing != Standing::Suppressed;
+            json!({
+                "attempt": evidence.attempt,
+                "at": evidence.at,
+                "source": evidence.source,
+                "status": evidence.status,
+                "remote_mta": evidence.remote_mta,
+                "reply": (!evidence.reply.is_empty()).then_some(&evidence.reply),
+                "policy": is_a_failure.then_some(&record.reason),
+                "note": evidence.note,
+            })
+        }));
+    }
+    wire
+}
+
 fn describe_job(report: &JobReport, api: &Api) -> Value {
     let table = api.accept.table();
     let job = &report.job;
@@ -214,14 +248,20 @@ fn describe_job(report: &JobReport, api: &Api) -> Value {
         .messages
         .iter()
         .map(|message| {
-            json!({
+            let mut wire = json!({
                 "message_id": message.id,
                 "bounced_at": message.bounced_at,
                 "expires_at": message.expires_at.map(|at| at.0),
                 "stream": message.stream,
                 "route": message.route,
                 "metadata": message.metadata,
-            })
+            });
+            add_trace(
+                &mut wire,
+                message.traceparent.as_deref(),
+                api.trace_url.as_deref(),
+            );
+            wire
         })
         .collect();
     let history: Vec<Value> = job
@@ -256,12 +296,18 @@ fn describe_attempt(tried: &FailedAttempt, trace_url: Option<&str>) -> Value {
         traceparent,
     } = tried;
     let mut wire = json!({"attempt": attempt, "at": at, "reply": reply});
-    if let Some(trace) = traceparent.as_deref().and_then(TraceContext::parse) {
+    add_trace(&mut wire, traceparent.as_deref(), trace_url);
+    wire
+}
+
+/// Adds the trace of a span, if the span was sent to a collector.
+fn add_trace(wire: &mut Value, traceparent: Option<&str>, trace_url: Option<&str>) {
+    let trace = traceparent.and_then(TraceContext::parse);
+    if let Some(trace) = trace.filter(TraceContext::is_sampled) {
         let trace = trace.trace_id();
         wire["trace_id"] = json!(trace);
-        with_trace_url(&mut wire, &trace, trace_url);
+        with_trace_url(wire, &trace, trace_url);
     }
-    wire
 }
 
 /// Adds the address of a trace in the trace viewer, if one is configured.
@@ -273,8 +319,10 @@ pub(super) fn with_trace_url(wire: &mut Value, trace: &str, trace_url: Option<&s
 
 fn describe_wait(waits_for: &WaitsFor) -> Value {
     let mut wire = json!({"what": waits_for.as_str(), "until": waits_for.until()});
-    if let WaitsFor::Hold(hold) = waits_for {
-        wire["reason"] = json!(hold.reason);
+    match waits_for {
+        WaitsFor::Hold(hold) => wire["reason"] = json!(hold.reason),
+        WaitsFor::Route(route, _) => wire["route"] = json!(route),
+        _ => {}
     }
     wire
 }

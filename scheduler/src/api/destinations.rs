@@ -6,6 +6,7 @@ use axum::Json;
 use axum::extract::rejection::PathRejection;
 use axum::extract::{Extension, Path, State};
 use domain::address::Address;
+use domain::clock::Timestamp;
 use domain::destination::Destination;
 use domain::pace::{BURST_ALLOWED, PaceLimits, RATE_ALLOWED, WINDOW_ALLOWED};
 use serde_json::{Value, json};
@@ -223,22 +224,26 @@ fn describe_in_short(
     pace: &PaceReport,
     waiting: Waiting,
 ) -> Value {
-    let hold = pace.hold_at(api.store.clock().now());
+    let now = api.store.clock().now();
+    let hold = pace.hold_at(now);
     json!({
         "destination": destination,
         "waiting": waiting.jobs,
         "next_due": waiting.next_due,
         "in_flight": pace.in_flight,
         "window": api.store.window_in_force(destination, pace),
-        "breaker": describe_breaker(pace.breaker),
+        "breaker": describe_breaker(pace.breaker, now),
         "hold": hold.map(|hold| json!({"reason": hold.reason, "until": hold.until})),
     })
 }
 
-fn describe_breaker(breaker: BreakerState) -> Value {
+/// Describes a breaker. An open one whose time is over has no `until`: the next job that is due
+/// there is the one attempt.
+fn describe_breaker(breaker: BreakerState, now: Timestamp) -> Value {
     match breaker {
         BreakerState::Closed => json!({"state": "closed"}),
         BreakerState::Open { until, times } => {
+            let until = (until > now).then_some(until);
             json!({"state": "open", "until": until, "times": times})
         }
         BreakerState::HalfOpen { times } => json!({"state": "half_open", "times": times}),

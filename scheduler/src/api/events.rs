@@ -24,6 +24,7 @@ use store::entry_id::EntryId;
 use store::error::StoreError;
 use store::journal::Entry;
 use store::look::{EntryState, Gap};
+use system::limiter::admit_outage;
 use tokio::time::sleep;
 
 use super::Api;
@@ -214,11 +215,17 @@ async fn next_entries(
             Ok(None) => return None,
             Ok(Some(entries)) if !entries.is_empty() => return Some(entries.into()),
             Ok(Some(_)) => reader.has_all(),
-            Err(err) => tracing::warn!(%err, "a stream of events waits, because the store failed"),
+            Err(err) => log_wait(&err),
         }
         sleep(POLL).await;
     }
     None
+}
+
+fn log_wait(err: &StoreError) {
+    if let Some(left_out) = admit_outage("streams of events that wait") {
+        tracing::warn!(%err, left_out, "a stream of events waits, because the store failed");
+    }
 }
 
 /// Reads the entries after the cursor, in the order of time. Returns `None` if a shard has new
@@ -279,14 +286,17 @@ async fn missing_events(api: &Api, cursor: &mut Cursor) -> Option<Vec<sse::Event
     let gaps = match api.store.journal_gaps(&seen).await {
         Ok(gaps) => gaps,
         Err(StoreError::Refused(why)) => {
-            tracing::error!(
-                why,
-                "it cannot be checked whether a stream of events misses events"
-            );
+            if let Some(left_out) = admit_outage("streams of events that cannot be checked") {
+                tracing::error!(
+                    why,
+                    left_out,
+                    "it cannot be checked whether a stream of events misses events"
+                );
+            }
             vec![None; seen.len()]
         }
         Err(err) => {
-            tracing::warn!(%err, "a stream of events waits, because the store failed");
+            log_wait(&err);
             sleep(POLL).await;
             return None;
         }

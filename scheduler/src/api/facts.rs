@@ -13,7 +13,7 @@ use super::items::{self, Item};
 use super::problem::Problem;
 use crate::access::caller::Caller;
 use crate::intake::accept::{FactAnswered, StillSentTo};
-use crate::intake::facts::read;
+use crate::intake::facts::read_signed;
 use crate::intake::json::Refusal;
 
 /// `POST /v1/facts`.
@@ -30,8 +30,9 @@ impl Item for Fact {
 
     type Answer = FactAnswered;
 
-    fn read(_: &Api, item: Value) -> Result<Self, Refusal> {
-        read(item)
+    fn read(api: &Api, item: Value) -> Result<Self, Refusal> {
+        let now = api.store.clock().now();
+        read_signed(item, api.accept.signed_accounts(), now)
     }
 
     fn account(&self) -> &Account {

@@ -29,16 +29,26 @@ impl FromRequest<Api> for Object {
     async fn from_request(request: Request, api: &Api) -> Result<Self, Problem> {
         let content_type = essence(request.headers());
         if content_type != DOCUMENT {
-            return Err(Problem::unsupported(format!(
-                "the content type \"{content_type}\" is not supported; send {DOCUMENT}"
-            )));
+            return Err(other_type(&content_type));
         }
         let bytes = collect(api, request.into_body()).await?;
-        match Parsed::read(&bytes).map_err(|refusal| Problem::wrong_body(&refusal))? {
+        Self::read(&bytes)
+    }
+}
+
+impl Object {
+    fn read(bytes: &[u8]) -> Result<Self, Problem> {
+        match Parsed::read(bytes).map_err(|refusal| Problem::wrong_body(&refusal))? {
             Value::Object(map) => Ok(Self(map)),
             _ => Err(Problem::bad_request("the body must be a JSON object")),
         }
     }
+}
+
+fn other_type(content_type: &str) -> Problem {
+    Problem::unsupported(format!(
+        "the content type \"{content_type}\" is not supported; send {DOCUMENT}"
+    ))
 }
 
 /// The fields of a body. It has only fields that are allowed.
@@ -60,6 +70,23 @@ impl Fields {
             }
             None => Ok(Self(fields)),
         }
+    }
+
+    /// Reads the body of a request that need not have one. It may have only these fields.
+    pub async fn read_optional(
+        api: &Api,
+        request: Request,
+        allowed: &[&str],
+    ) -> Result<Self, Problem> {
+        let content_type = essence(request.headers());
+        let bytes = collect(api, request.into_body()).await?;
+        if bytes.is_empty() {
+            return Ok(Self(Map::new()));
+        }
+        if content_type != DOCUMENT {
+            return Err(other_type(&content_type));
+        }
+        Self::read(Object::read(&bytes), allowed)
     }
 
     /// Whether there is no field.

@@ -8,6 +8,7 @@ use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
 use config::hooks::Service;
 use serde_json::{Map, Value, json};
+use system::limiter::admit_outage;
 
 use super::Api;
 use super::items::collect;
@@ -63,11 +64,14 @@ fn denied_problem(service: Service, denied: Denied) -> Problem {
             "this very request is being processed at this moment; try again later",
         ),
         Denied::Undecided(why) => {
-            tracing::warn!(
-                service = service.as_str(),
-                why,
-                "a webhook request could not be verified for now"
-            );
+            if let Some(left_out) = admit_outage("unverified webhook requests") {
+                tracing::warn!(
+                    service = service.as_str(),
+                    why,
+                    left_out,
+                    "a webhook request could not be verified for now"
+                );
+            }
             Problem::unavailable("the request could not be verified for now; try again later")
         }
     }

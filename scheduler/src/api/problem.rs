@@ -10,6 +10,7 @@ use axum::response::{IntoResponse, Response};
 use serde_json::{Value, json};
 use store::connection::fault::named;
 use store::error::StoreError;
+use system::limiter::admit_outage;
 
 use crate::intake::json::Refusal;
 
@@ -174,6 +175,13 @@ impl Problem {
         }
     }
 
+    /// The same problem, whose document also has the members of this object.
+    #[must_use]
+    pub(crate) fn with_members(self, members: Value) -> Self {
+        let members = Some(Box::new(members));
+        Self { members, ..self }
+    }
+
     /// The path, or the thing that it names, does not exist.
     pub fn not_found(detail: impl Into<String>) -> Self {
         Self {
@@ -193,15 +201,21 @@ impl Problem {
     }
 }
 
+fn log_postponed(err: &StoreError) {
+    if let Some(left_out) = admit_outage("postponed requests") {
+        tracing::warn!(%err, left_out, "a request could not be processed for now");
+    }
+}
+
 impl From<StoreError> for Problem {
     fn from(err: StoreError) -> Self {
         match err {
             err @ StoreError::UnderWay => {
-                tracing::warn!(%err, "a request could not be processed for now");
+                log_postponed(&err);
                 Self::unavailable(err.to_string())
             }
             err if err.may_pass() => {
-                tracing::warn!(%err, "a request could not be processed for now");
+                log_postponed(&err);
                 // The text of a connection error is only for the log.
                 let answer = match named(&err) {
                     Some(named) => format!("the store answers {named}"),
@@ -212,7 +226,9 @@ impl From<StoreError> for Problem {
                 ))
             }
             err => {
-                tracing::error!(%err, "a request failed");
+                if let Some(left_out) = admit_outage("failed requests") {
+                    tracing::error!(%err, left_out, "a request failed");
+                }
                 let detail = "the store gave an unexpected answer; the log has the details";
                 Self {
                     status: StatusCode::INTERNAL_SERVER_ERROR,

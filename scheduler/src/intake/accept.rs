@@ -19,10 +19,12 @@ use telemetry::spans::{Arriving, SendSpan};
 
 mod facts;
 mod handle;
+mod missing_content;
 mod refute;
 
 pub use facts::{FactAnswered, StillSentTo};
 pub use handle::Accept;
+pub use missing_content::ContentNeeds;
 
 /// The answer to one bounce.
 #[derive(Clone, Debug)]
@@ -45,7 +47,7 @@ impl Accept {
     /// If the store fails. The call may then be repeated: a bounce that was accepted before is
     /// answered as a duplicate.
     pub async fn accept(&self, mut bounces: Vec<Bounce>) -> Result<Vec<Answered>, StoreError> {
-        let warnings: Vec<_> = bounces
+        let mut warnings: Vec<_> = bounces
             .iter_mut()
             .map(|bounce| mem::take(&mut bounce.warnings))
             .collect();
@@ -58,7 +60,7 @@ impl Accept {
         let mut rulings = RowCache::new(&self.table);
         let placed = bounces.into_iter().zip(destinations);
         let mut arrivals: Vec<Arrival> = placed
-            .map(|(bounce, destination)| judge(bounce, destination, &mut rulings, now))
+            .map(|(bounce, destination)| judge(bounce, destination, &mut rulings, self.source, now))
             .collect();
         drop(rulings);
         let spans = self.start_spans(&mut arrivals);
@@ -73,7 +75,8 @@ impl Accept {
                 return Err(err);
             }
         };
-        for (arrival, answer) in arrivals.iter().zip(&answers) {
+        for ((arrival, answer), warnings) in arrivals.iter().zip(&answers).zip(&mut warnings) {
+            warnings.extend(self.content_needs.warning(&arrival.message, answer));
             let metrics = self.store.metrics();
             metrics.bounce(word(answer), self.source, &arrival.reply);
         }
@@ -118,6 +121,7 @@ fn judge(
     bounce: Bounce,
     destination: Destination,
     rulings: &mut RowCache<'_>,
+    source: &'static str,
     now: Timestamp,
 ) -> Arrival {
     let Bounce {
@@ -156,6 +160,7 @@ fn judge(
         occurred_at,
         purpose,
         reply,
+        source,
     }
 }
 

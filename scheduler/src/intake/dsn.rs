@@ -20,6 +20,7 @@ use store::handle::Store;
 
 use super::accept::{Accept, Answered, FactAnswered};
 use super::json::Refusal;
+use super::returned_content::ReturnedMail;
 
 /// How many jobs are looked up at once for one report.
 const LOOKUPS: usize = 16;
@@ -38,6 +39,15 @@ pub struct Reports {
     verp_required: bool,
     /// The addresses to which only trusted systems send complaints.
     complaints_to: Arc<[Address]>,
+    /// The largest returned mail that is used as content, in bytes. `None` if none is used.
+    content_max: Option<usize>,
+}
+
+/// A report, and the mail that it returns.
+#[derive(Clone, Debug)]
+pub struct ReadReport {
+    report: Report,
+    returned: ReturnedMail,
 }
 
 /// What the caller knows about a report, apart from the mail itself.
@@ -79,6 +89,7 @@ impl Reports {
             verp: config.verp.verp().map(Arc::new),
             verp_required: config.verp.required,
             complaints_to: config.lmtp.complaints_to.clone().into(),
+            content_max: config.content_from_dsn.then_some(config.job.inline_max),
         }
     }
 
@@ -113,9 +124,14 @@ impl Reports {
     }
 
     /// Reads one report. This may take some milliseconds, so it runs on a thread for blocking work.
-    pub async fn read(&self, message: Vec<u8>) -> Report {
-        let reading = tokio::task::spawn_blocking(move || Report::read(&message)).await;
-        reading.expect("reading a report does not panic")
+    pub async fn read(&self, message: Vec<u8>) -> ReadReport {
+        let content_max = self.content_max;
+        let reading = tokio::task::spawn_blocking(move || ReadReport {
+            report: Report::read(&message),
+            returned: content_max
+                .map_or(ReturnedMail::None, |max| ReturnedMail::read(&message, max)),
+        });
+        reading.await.expect("reading a report does not panic")
     }
 
     /// Accepts the bounces that a report describes. When this returns, Redis has them.
@@ -124,9 +140,10 @@ impl Reports {
     /// If the store fails. The call may then be repeated.
     pub async fn process(
         &self,
-        report: Report,
+        read: ReadReport,
         origin: &Origin,
     ) -> Result<ReportAnswer, StoreError> {
+        let ReadReport { report, returned } = read;
         let token = self.token(&report, origin);
         if report.kind == Kind::Feedback {
             return self.process_feedback(report, origin, token).await;
@@ -141,10 +158,17 @@ impl Reports {
             });
             read.extend(try_join_all(each).await?);
         }
-        let bounces = read
+        let mut bounces: Vec<Bounce> = read
             .iter()
             .filter_map(|read| read.as_ref().ok()?.clone())
             .collect();
+        // A report without a signed return path could make us send any text to anyone.
+        if token.is_some() {
+            for bounce in &mut bounces {
+                bounce.message.content = returned.content();
+                bounce.warnings.extend(returned.warning());
+            }
+        }
         let mut answered = self.accept.accept(bounces).await?.into_iter();
         let answers =
             read.into_iter()

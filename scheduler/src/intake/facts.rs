@@ -3,6 +3,7 @@
 
 use domain::account::Account;
 use domain::bounce::derived_message_id;
+use domain::clock::Timestamp;
 use domain::fact::{Fact, FactKind};
 use serde::Deserialize;
 use serde_json::Value;
@@ -10,14 +11,16 @@ use serde_json::Value;
 use super::json::Refusal;
 use super::json::field::{Field, Kind, Text, object};
 use super::json::side_fields::SideFields;
+use super::signed_account::SignedAccounts;
 
 /// All fields that a fact may have.
-const FIELDS: [(&str, Kind); 5] = [
+const FIELDS: [(&str, Kind); 6] = [
     ("type", Kind::Text),
     ("recipient", Kind::Text),
     ("account", Kind::Text),
     ("occurred_at", Kind::Text),
     ("message_id", Kind::Text),
+    ("envelope_from", Kind::SideText),
 ];
 
 /// A fact as it was sent.
@@ -33,6 +36,8 @@ struct Draft<'i> {
     occurred_at: Option<Text<'i>>,
     #[serde(borrow)]
     message_id: Option<Text<'i>>,
+    #[serde(borrow)]
+    envelope_from: Option<Text<'i>>,
 }
 
 /// Reads one fact.
@@ -40,7 +45,21 @@ struct Draft<'i> {
 /// # Errors
 /// If it is wrong. The refusal names the field and what is allowed.
 pub fn read(item: Value) -> Result<Fact, Refusal> {
-    read_item(item, false)
+    let now = Timestamp::from_ms(0);
+    read_item(item, false, &SignedAccounts::default(), now)
+}
+
+/// Reads one fact. If its envelope sender is a return path that we signed, its account is the one
+/// that the return path carries.
+///
+/// # Errors
+/// The same as those of [`read`].
+pub fn read_signed(
+    item: Value,
+    accounts: &SignedAccounts,
+    now: Timestamp,
+) -> Result<Fact, Refusal> {
+    read_item(item, false, accounts, now)
 }
 
 /// Reads one fact that an adapter took from the report of another system. The sender of such a
@@ -49,11 +68,20 @@ pub fn read(item: Value) -> Result<Fact, Refusal> {
 ///
 /// # Errors
 /// The same as those of [`read`].
-pub fn read_reported(item: Value) -> Result<Fact, Refusal> {
-    read_item(item, true)
+pub fn read_reported(
+    item: Value,
+    accounts: &SignedAccounts,
+    now: Timestamp,
+) -> Result<Fact, Refusal> {
+    read_item(item, true, accounts, now)
 }
 
-fn read_item(item: Value, is_reported: bool) -> Result<Fact, Refusal> {
+fn read_item(
+    item: Value,
+    is_reported: bool,
+    accounts: &SignedAccounts,
+    now: Timestamp,
+) -> Result<Fact, Refusal> {
     let (item, warnings) = object(item, "a fact", &FIELDS, "")?;
     let mut side = SideFields::new(is_reported, warnings);
     let draft = Draft::deserialize(item).map_err(|_| Refusal::whole("the item is not a fact"))?;
@@ -69,7 +97,7 @@ fn read_item(item: Value, is_reported: bool) -> Result<Fact, Refusal> {
             let reason = "is required; a message is found by its address, not by its id alone";
             Refusal::of_field("recipient", None, reason)
         })?;
-    let account = Field::new("account", draft.account.as_ref())
+    let mut account = Field::new("account", draft.account.as_ref())
         .parse(Account::parse)?
         .unwrap_or_default();
     let occurred_at = Field::new("occurred_at", draft.occurred_at.as_ref()).instant();
@@ -80,13 +108,17 @@ fn read_item(item: Value, is_reported: bool) -> Result<Fact, Refusal> {
         None => message_id.raw().map(|raw| derived_message_id(&[raw])),
         id => id,
     };
+    let sender = side.read(Field::new("envelope_from", draft.envelope_from.as_ref()).sender());
+    let warning = accounts.replace(&mut account, sender.as_ref(), &recipient, now);
+    let mut warnings = side.into_warnings();
+    warnings.extend(warning);
     Ok(Fact {
         account,
         recipient,
         kind,
         occurred_at,
         message_id,
-        warnings: side.into_warnings(),
+        warnings,
     })
 }
 

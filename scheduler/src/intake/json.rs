@@ -26,6 +26,8 @@ pub use refusal::Refusal;
 use side_fields::SideFields;
 use unique::Parsed;
 
+use super::signed_account::SignedAccounts;
+
 /// How large a bounce's metadata may be, in bytes of JSON.
 const METADATA_MAX: usize = 4 << 10;
 
@@ -57,6 +59,7 @@ const FIELDS: [(&str, Kind); 14] = [
 pub struct Reader {
     inline_max: usize,
     routes: Arc<[String]>,
+    accounts: SignedAccounts,
 }
 
 /// A bounce as it was sent. Its fields have the right kinds of values, but the values are not
@@ -97,7 +100,18 @@ struct Draft<'i> {
 impl Reader {
     /// A reader for these routes, and for inline content of at most `inline_max` bytes.
     pub fn new(inline_max: usize, routes: Arc<[String]>) -> Self {
-        Self { inline_max, routes }
+        let accounts = SignedAccounts::default();
+        Self {
+            inline_max,
+            routes,
+            accounts,
+        }
+    }
+
+    /// Returns the same reader, which uses the accounts that return paths of ours carry.
+    #[must_use]
+    pub fn with_signed_accounts(self, accounts: SignedAccounts) -> Self {
+        Self { accounts, ..self }
     }
 
     /// Reads one bounce. Without `occurred_at` it counts as bounced at `now`.
@@ -105,7 +119,7 @@ impl Reader {
     /// # Errors
     /// If it is wrong. The refusal names the field and what is allowed.
     pub fn read(&self, item: Value, now: Timestamp) -> Result<Bounce, Refusal> {
-        self.check_route(read(item, now, self.inline_max)?)
+        self.complete(read(item, now, self.inline_max)?, now)
     }
 
     /// Reads the text of one bounce. Nearly all texts are right, so a text is read directly into a
@@ -119,12 +133,13 @@ impl Reader {
             && let Ok(draft) = serde_json::from_slice::<Draft<'_>>(text)
         {
             let side = SideFields::new(false, Vec::new());
-            return self.check_route(draft.bounce(now, self.inline_max, side)?);
+            return self.complete(draft.bounce(now, self.inline_max, side)?, now);
         }
         self.read(Parsed::read(text)?, now)
     }
 
-    fn check_route(&self, bounce: Bounce) -> Result<Bounce, Refusal> {
+    fn complete(&self, mut bounce: Bounce, now: Timestamp) -> Result<Bounce, Refusal> {
+        self.accounts.apply(&mut bounce, now);
         match &bounce.message.route {
             Some(route) if !self.routes.contains(route) => {
                 let reason = format!(
@@ -195,11 +210,7 @@ impl Draft<'_> {
         let occurred_at = Field::new("occurred_at", self.occurred_at.as_ref()).instant();
         let occurred_at = side.read_reported(occurred_at)?;
         let envelope_from = Field::new("envelope_from", self.envelope_from.as_ref());
-        let envelope_from = side.read(match envelope_from.text() {
-            Ok(None | Some("" | "<>")) => Ok(None),
-            Ok(Some(_)) => envelope_from.address(),
-            Err(refusal) => Err(refusal),
-        });
+        let envelope_from = side.read(envelope_from.sender());
         let metadata = side.read(metadata(self.metadata));
         let id = Field::new("message_id", self.message_id.as_ref());
         let id = match side.read_reported(id.message_id())? {

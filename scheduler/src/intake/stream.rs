@@ -11,6 +11,7 @@ use serde_json::{Map, Value};
 use store::error::StoreError;
 use store::handle::Store;
 use store::intake::{IntakeEntry, UnfinishedEntry};
+use system::limiter::admit_outage;
 use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
@@ -72,11 +73,10 @@ impl StreamReader {
 
     async fn read_new(&self, stop: &CancellationToken) {
         let mut is_open = false;
-        let mut is_logged = false;
         while !stop.is_cancelled() {
             let read = self.read_some(is_open).await;
             is_open = read.is_ok();
-            self.pause_after("read", read, &mut is_logged, stop).await;
+            pause_after("entries of the stream that wait", read, stop).await;
         }
     }
 
@@ -89,39 +89,13 @@ impl StreamReader {
     }
 
     async fn take_over_left(&self, stop: &CancellationToken) {
-        let mut is_logged = false;
         while !stop.is_cancelled() {
             let taken_over = self.take_over(stop).await;
             if taken_over.is_ok() {
                 stop.run_until_cancelled(sleep(self.idle / 3)).await;
             }
-            self.pause_after(
-                "taken over from readers that are gone",
-                taken_over,
-                &mut is_logged,
-                stop,
-            )
-            .await;
+            pause_after("entries of readers that are gone", taken_over, stop).await;
         }
-    }
-
-    /// After a failure, waits before the next try. Logs only the first of several failures in a
-    /// row.
-    async fn pause_after(
-        &self,
-        what: &str,
-        result: Result<(), StoreError>,
-        is_logged: &mut bool,
-        stop: &CancellationToken,
-    ) {
-        let Err(err) = result else {
-            *is_logged = false;
-            return;
-        };
-        if !std::mem::replace(is_logged, true) {
-            tracing::warn!(%err, what, "entries of the intake stream wait: the store failed");
-        }
-        stop.run_until_cancelled(sleep(PAUSE)).await;
     }
 
     /// Takes over the entries that a crashed reader left, or this reader while the store could not
@@ -259,11 +233,16 @@ impl StreamReader {
     async fn put_aside(&self, entry: &IntakeEntry, reason: &str) -> Result<(), StoreError> {
         let event = Event::intake_refused(format!("entry {}: {reason}", entry.id));
         match self.store.put_aside(entry, reason, &event).await {
-            Ok(()) => tracing::warn!(
-                entry = entry.id,
-                reason,
-                "an entry of the intake stream was put aside"
-            ),
+            Ok(()) => {
+                if let Some(left_out) = admit_outage("entries put aside") {
+                    tracing::warn!(
+                        entry = entry.id,
+                        reason,
+                        left_out,
+                        "an entry of the intake stream was put aside"
+                    );
+                }
+            }
             // The entry stays in the stream, and is tried again after the idle time. The other
             // entries of its batch are processed.
             Err(err) if !err.may_pass() => {
@@ -283,18 +262,35 @@ impl StreamReader {
     }
 }
 
+/// After a failure, logs it and waits before the next try.
+async fn pause_after(kind: &'static str, result: Result<(), StoreError>, stop: &CancellationToken) {
+    let Err(err) = result else { return };
+    if let Some(left_out) = admit_outage(kind) {
+        tracing::warn!(
+            %err,
+            kind,
+            left_out,
+            "entries of the intake stream wait: the store failed"
+        );
+    }
+    stop.run_until_cancelled(sleep(PAUSE)).await;
+}
+
 /// Logs which fields of entries could not be used. Nobody reads the answers to entries.
 fn log_warnings(answers: &[Answered]) {
     let warned = answers
         .iter()
         .filter(|answered| !answered.warnings.is_empty());
     let count = warned.clone().count();
-    if count > 0 {
+    if count > 0
+        && let Some(left_out) = admit_outage("entries with unusable fields")
+    {
         let names = warned.flat_map(|answered| &answered.warnings);
         let fields: BTreeSet<&str> = names.map(|warning| warning.field.as_str()).collect();
         tracing::warn!(
             count,
             ?fields,
+            left_out,
             "bounces of the intake stream have fields that could not be used"
         );
     }

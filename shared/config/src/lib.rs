@@ -2,6 +2,8 @@
 //! environment, in this order. All faults are reported at once.
 
 pub mod access;
+pub mod cli;
+mod concurrency;
 pub mod connections;
 pub mod content;
 mod cron;
@@ -13,5 +15,6 @@ mod open_files;
 mod read;
 pub mod redis;
 pub mod return_paths;
+pub mod sources;
 pub mod stream;
 pub mod telemetry;

@@ -12,7 +12,7 @@ use store::handle::{Limits, Store};
 use typed_toml::fault::{SettingsFault, SettingsFaults};
 
 use crate::model::Config;
-use crate::read::{from_variables, pace};
+use crate::read::{check_lists, from_variables, pace};
 
 /// The text of the defaults, which is also their documentation.
 pub const DEFAULT: &str = include_str!("default.toml");
@@ -29,32 +29,54 @@ impl Config {
     /// Reads the defaults, then the file if one is given, then the environment variables
     /// `REDELIVER_SECTION__KEY`.
     pub fn load(file: Option<&Path>) -> Result<Self, SettingsFaults> {
-        // Other variables may not be valid UTF-8 and are skipped.
-        let variables: Vec<(String, String)> = env::vars_os()
-            .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)))
-            .collect();
-        let Some(path) = file else {
-            return Self::from_layers(&[("default.toml", DEFAULT)], &variables);
+        let (config, faults) = Self::read_all(file)?;
+        if faults.is_empty() {
+            Ok(config)
+        } else {
+            Err(SettingsFaults(faults))
+        }
+    }
+
+    /// Returns all faults of the configuration, and those of the policy table in use.
+    pub fn faults(file: Option<&Path>) -> Vec<SettingsFault> {
+        let (config, mut faults) = match Self::read_all(file) {
+            Ok(read) => read,
+            Err(SettingsFaults(faults)) => return faults,
         };
-        let name = path.display().to_string();
-        let text = typed_toml::files::read_text(path).map_err(|why| {
-            let text = format!("{why}; name another file with --config or REDELIVER_CONFIG");
-            SettingsFaults(vec![SettingsFault {
-                file: name.clone(),
-                key: "file".to_owned(),
-                text,
-            }])
-        })?;
-        let mut config =
-            Self::from_layers(&[("default.toml", DEFAULT), (&name, &text)], &variables)?;
+        if let Err(SettingsFaults(of_policy)) = config.policy() {
+            faults.extend(of_policy);
+        }
+        faults
+    }
+
+    /// Returns what could be read, and all faults of the rest.
+    ///
+    /// # Errors
+    /// If the file cannot be read.
+    fn read_all(file: Option<&Path>) -> Result<(Self, Vec<SettingsFault>), SettingsFaults> {
+        let mut files = vec![("default.toml".to_owned(), DEFAULT.to_owned())];
+        files.extend(file.map(read_file).transpose()?);
+        let files: Vec<(&str, &str)> = files
+            .iter()
+            .map(|(name, text)| (name.as_str(), text.as_str()))
+            .collect();
+        let (mut config, faults) = Self::read_layers(&files, &variables());
         // A relative path in a file is relative to the file's folder.
-        if let (Some(policy), Some(folder)) = (&mut config.policy.file, path.parent()) {
-            *policy = folder.join(&*policy);
+        if let Some(folder) = file.and_then(Path::parent) {
+            for path in [
+                &mut config.policy.file,
+                &mut config.access.tokens_file,
+                &mut config.cli.ca_file,
+                &mut config.cli.cert_file,
+                &mut config.cli.key_file,
+            ]
+            .into_iter()
+            .flatten()
+            {
+                *path = folder.join(&*path);
+            }
         }
-        if let (Some(tokens), Some(folder)) = (&mut config.access.tokens_file, path.parent()) {
-            *tokens = folder.join(&*tokens);
-        }
-        Ok(config)
+        Ok((config, faults))
     }
 
     /// Returns the policy table in use: the default table, with the rows of `policy.file` added.
@@ -71,6 +93,16 @@ impl Config {
             }])
         })?;
         PolicyTable::with_file(&name, &text).map(Into::into)
+    }
+
+    /// Returns what is valid in the policy file but easily overlooked. If the file cannot be read,
+    /// there is nothing to note.
+    pub fn policy_notes(&self) -> Vec<String> {
+        let Some(path) = &self.policy.file else {
+            return Vec::new();
+        };
+        let text = typed_toml::files::read_text(path).unwrap_or_default();
+        policy::load::left_out(&path.display().to_string(), &text)
     }
 
     /// Returns the store with the providers, rules and keys of this configuration.
@@ -102,6 +134,18 @@ impl Config {
         files: &[(&str, &str)],
         variables: &[(String, String)],
     ) -> Result<Self, SettingsFaults> {
+        let (config, faults) = Self::read_layers(files, variables);
+        if faults.is_empty() {
+            Ok(config)
+        } else {
+            Err(SettingsFaults(faults))
+        }
+    }
+
+    fn read_layers(
+        files: &[(&str, &str)],
+        variables: &[(String, String)],
+    ) -> (Self, Vec<SettingsFault>) {
         let mut faults = Vec::new();
         let mut config = Self {
             providers: Providers::embedded(),
@@ -117,6 +161,7 @@ impl Config {
                 built_in = mem::take(&mut config.routes);
             }
         }
+        check_lists(variables, &mut faults);
         config.read(ENVIRONMENT, &from_variables(variables), &mut faults);
         // The built-in route only logs mail. If another route is the default, messages must not
         // reach the built-in one by its name.
@@ -126,12 +171,9 @@ impl Config {
         };
         built_in.retain(is_wanted);
         config.routes.splice(0..0, built_in);
+        config.worker.fit_concurrency(&config.routes);
         config.check(&mut faults);
-        if faults.is_empty() {
-            Ok(config)
-        } else {
-            Err(SettingsFaults(faults))
-        }
+        (config, faults)
     }
 
     /// Checks settings that depend on each other. If a value could not be read, most checks are
@@ -152,6 +194,11 @@ impl Config {
         if let Some((key, text)) = self.verp.fault() {
             faults.push(across_files(key, text.to_owned()));
         }
+        if self.content_from_dsn && self.verp.domain.is_none() {
+            let text = "needs verp.domain and verp.key_file: only a report to a return path that \
+                        was signed may bring content";
+            faults.push(across_files("intake.content_from_dsn", text.to_owned()));
+        }
         if self.job.inline_max > self.job.record_max {
             let text = "is larger than job.record_max, so no job could contain such a message";
             faults.push(across_files("job.inline_max", text.to_owned()));
@@ -170,6 +217,26 @@ impl Config {
         }
         let names = names.join(", ");
         format!("\"{route}\" is not a route; the routes are: {names}")
+    }
+}
+
+/// Returns the variables of the environment. Others may not be valid UTF-8 and are left out.
+pub(crate) fn variables() -> Vec<(String, String)> {
+    env::vars_os()
+        .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)))
+        .collect()
+}
+
+/// Returns the name and the text of a configuration file.
+pub(crate) fn read_file(path: &Path) -> Result<(String, String), SettingsFaults> {
+    let name = path.display().to_string();
+    match typed_toml::files::read_text(path) {
+        Ok(text) => Ok((name, text)),
+        Err(why) => Err(SettingsFaults(vec![SettingsFault {
+            file: name,
+            key: "file".to_owned(),
+            text: format!("{why}; name another file with --config or REDELIVER_CONFIG"),
+        }])),
     }
 }
 

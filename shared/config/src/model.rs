@@ -13,6 +13,7 @@ use telemetry::settings::Settings;
 use typed_toml::hosts::HostRule;
 
 use crate::access::Access;
+use crate::cli::Cli;
 use crate::connections::Connections;
 use crate::content::Content;
 use crate::hooks::Hooks;
@@ -31,6 +32,8 @@ pub struct Config {
     pub scheduler: Scheduler,
     /// `[access]`
     pub access: Access,
+    /// `[cli]`
+    pub cli: Cli,
     /// `[intake.hooks]`
     pub hooks: Hooks,
     /// `[job]`
@@ -61,6 +64,8 @@ pub struct Config {
     pub verp: ReturnPaths,
     /// `[intake.lmtp]`
     pub lmtp: Lmtp,
+    /// Whether the mail that a report returns is used as content.
+    pub content_from_dsn: bool,
     /// `[intake.stream]`
     pub stream: Stream,
     /// `[[route]]`
@@ -106,7 +111,9 @@ pub struct Scheduler {
     pub idle_max: Duration,
     /// How long a complaint waits for a worker to stop sending to its address.
     pub suppress_timeout: Duration,
-    /// How long requests that are running may continue after SIGTERM.
+    /// How long it takes new requests after SIGTERM, although it is not ready any more.
+    pub drain: Duration,
+    /// How long requests that are running may continue after that.
     pub grace: Duration,
     /// The limits and timeouts of its connections.
     pub connections: Connections,
@@ -128,7 +135,7 @@ pub struct Job {
 /// `[worker]`
 #[derive(Clone, Debug, Default)]
 pub struct Worker {
-    /// How many attempts run at once.
+    /// How many attempts run at once. At least 1 once the configuration is loaded.
     pub concurrency: usize,
     /// How many SMTP connections all routes have together, including idle ones.
     pub connections_max: usize,

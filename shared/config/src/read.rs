@@ -10,7 +10,7 @@ use typed_toml::set::{DAY, SECOND, set, set_number};
 pub(crate) mod pace;
 
 use senders::settings::route::read_route;
-use telemetry::log::{Format, Log};
+use telemetry::log::{Format, Log, fault_of_filter};
 use typed_toml::fault::SettingsFault;
 use typed_toml::hosts::HostRule;
 use typed_toml::names::nameserver;
@@ -24,13 +24,18 @@ use crate::telemetry::read_telemetry;
 type Reader = fn(&mut Config, &mut Section<'_, '_>);
 
 /// Each section of the file with its reader, in the order of `default.toml`.
-const SECTIONS: [(&str, Reader); 17] = [
+const SECTIONS: [(&str, Reader); 18] = [
     ("redis", |config, section| config.redis.read(section)),
     ("scheduler", |config, section| {
         config.scheduler.read(section);
     }),
     ("access", |config, section| config.access.read(section)),
+    ("cli", |config, section| config.cli.read(section)),
     ("intake", |config, section| {
+        set(
+            &mut config.content_from_dsn,
+            section.switch("content_from_dsn"),
+        );
         section.within("hooks", |hooks| config.hooks.read(hooks));
         section.within("lmtp", |lmtp| config.lmtp.read(lmtp));
         section.within("stream", |stream| config.stream.read(stream));
@@ -162,6 +167,10 @@ impl Scheduler {
             section.duration("suppress_timeout", Duration::from_millis(1)..=DAY),
         );
         set(
+            &mut self.drain,
+            section.duration("drain", Duration::ZERO..=DAY),
+        );
+        set(
             &mut self.grace,
             section.duration("grace", Duration::ZERO..=DAY),
         );
@@ -194,7 +203,7 @@ impl Worker {
     fn read(&mut self, section: &mut Section<'_, '_>) {
         set_number(
             &mut self.concurrency,
-            section.number("concurrency", 1..=100_000),
+            section.number("concurrency", 0..=100_000),
         );
         set_number(
             &mut self.connections_max,
@@ -297,7 +306,12 @@ fn read_log(log: &mut Log, section: &mut Section<'_, '_>) {
             ],
         ),
     );
-    set(&mut log.filter, section.text("filter").map(str::to_owned));
+    if let Some(filter) = section.text("filter") {
+        match fault_of_filter(filter) {
+            None => log.filter = filter.to_owned(),
+            Some(fault) => section.fault("filter", fault),
+        }
+    }
 }
 
 impl Placement {
@@ -339,23 +353,50 @@ impl Placement {
     }
 }
 
+/// The lists of sections, each with its variable and an example of its value.
+pub(crate) const LISTS: [(&str, &str, &str); 3] = [
+    (
+        "route",
+        "REDELIVER_ROUTE",
+        r#"[{name = "relay", sender = "smtp", host = "relay.internal"}]"#,
+    ),
+    (
+        "provider",
+        "REDELIVER_PROVIDER",
+        r#"[{name = "example", domains = ["example.com"]}]"#,
+    ),
+    (
+        "destination",
+        "REDELIVER_DESTINATION",
+        r#"[{name = "example.com", rate = 0.5}]"#,
+    ),
+];
+
 /// Reads the environment: `REDELIVER_REDIS__URL=…` is `[redis] url = …`, and more double
 /// underscores mean deeper sections. A value that is valid TOML is read as TOML, and any other
-/// value as text. Variables without a double underscore are ignored: Kubernetes sets some with our
-/// prefix.
+/// value as text. A list of sections is one value, for example in `REDELIVER_ROUTE`; see
+/// [`check_lists`]. Other variables without a double underscore are ignored: Kubernetes sets some
+/// with our prefix.
 pub(crate) fn from_variables(variables: &[(String, String)]) -> Table {
     let mut table = Table::new();
     for (name, value) in variables {
+        if let Some((key, ..)) = LISTS.iter().find(|(_, list, _)| name == list) {
+            let list = read_value(value);
+            if list.is_array() {
+                table.insert((*key).to_owned(), list);
+            }
+            continue;
+        }
         let Some((sections, key)) = name
             .strip_prefix("REDELIVER_")
             .and_then(|rest| rest.rsplit_once("__"))
         else {
             continue;
         };
-        let value = toml::from_str::<Table>(&format!("v = {value}"))
-            .ok()
-            .and_then(|mut table| table.remove("v"))
-            .unwrap_or_else(|| Value::String(value.clone()));
+        if list_of(name).is_some() {
+            continue;
+        }
+        let value = read_value(value);
         let section = sections.split("__").try_fold(&mut table, |table, section| {
             let inner = table
                 .entry(section.to_lowercase())
@@ -367,4 +408,44 @@ pub(crate) fn from_variables(variables: &[(String, String)]) -> Table {
         }
     }
     table
+}
+
+/// Reports each variable that cannot set a section of a list, with one that can: each that is for a
+/// single key of a `[[route]]`, and each list that is not a list of sections in TOML. The value is
+/// not shown, because it may contain a secret.
+pub(crate) fn check_lists(variables: &[(String, String)], faults: &mut Vec<SettingsFault>) {
+    for (name, value) in variables {
+        let is_wrong_list = |list: &str| name == list && !read_value(value).is_array();
+        let found = LISTS
+            .iter()
+            .find(|(_, list, _)| is_wrong_list(list))
+            .or_else(|| list_of(name));
+        let Some((key, list, example)) = found else {
+            continue;
+        };
+        faults.push(SettingsFault {
+            file: name.clone(),
+            key: (*key).to_owned(),
+            text: format!(
+                "[[{key}]] is a list of sections: write it in redeliver.toml, or all of it as one \
+                 value in TOML: {list}='{example}'"
+            ),
+        });
+    }
+}
+
+/// Returns the list whose section this variable is for, such as `REDELIVER_ROUTE__HOST`.
+fn list_of(name: &str) -> Option<&'static (&'static str, &'static str, &'static str)> {
+    LISTS.iter().find(|(_, list, _)| {
+        name.strip_prefix(list)
+            .is_some_and(|rest| rest.starts_with("__"))
+    })
+}
+
+/// Reads a value as TOML if it is valid TOML, and otherwise as text.
+fn read_value(value: &str) -> Value {
+    toml::from_str::<Table>(&format!("v = {value}"))
+        .ok()
+        .and_then(|mut table| table.remove("v"))
+        .unwrap_or_else(|| Value::String(value.to_owned()))
 }

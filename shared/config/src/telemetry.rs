@@ -1,11 +1,11 @@
 //! `[telemetry]` and `[privacy]`: what a process sends about itself, and how it names addresses
 //! there.
 
+use telemetry::endpoint::fault_of_base;
 use telemetry::settings::{Protocol, Settings, TraceStyle};
 use typed_toml::secret::Secret;
 use typed_toml::section::Section;
 use typed_toml::set::{set, set_number};
-use url::Url;
 
 /// The shortest key, in bytes: HMAC-SHA256 needs at least half the length of its output (RFC 2104,
 /// section 3).
@@ -39,22 +39,14 @@ impl Privacy {
 /// Reads `[telemetry]`.
 pub(crate) fn read_telemetry(settings: &mut Settings, section: &mut Section<'_, '_>) {
     if let Some(endpoint) = section.text("endpoint") {
-        match Url::parse(endpoint) {
+        match fault_of_base(endpoint) {
             // It is not shown, because it may contain a password.
             _ if endpoint.contains('@') => section.fault(
                 "endpoint",
                 "must not name a user; send a password or a token with OTEL_EXPORTER_OTLP_HEADERS",
             ),
-            Ok(url) if ["http", "https"].contains(&url.scheme()) && url.has_host() => {
-                settings.endpoint = Some(endpoint.to_owned());
-            }
-            _ => section.fault(
-                "endpoint",
-                format!(
-                    "\"{endpoint}\" is not a URL like \"http://collector:4317\" or \
-                     \"https://collector:4317\""
-                ),
-            ),
+            None => settings.endpoint = Some(endpoint.to_owned()),
+            Some(fault) => section.fault("endpoint", fault),
         }
     }
     let protocols = [("grpc", Protocol::Grpc), ("http", Protocol::Http)];

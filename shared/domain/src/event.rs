@@ -31,17 +31,19 @@ pub enum EventKind {
     MessageAccepted,
     /// Final. A message was delivered: attempt, message, reply, late.
     MessageDelivered,
-    /// Final. A message was given up: message, reason, and the fields of the failure.
+    /// Final. A message was given up: attempt, message, reason, and the fields of the failure.
     MessageDropped,
-    /// Final. A message expired before it could be sent: message.
+    /// Final. A message expired before it could be sent: attempt, message.
     MessageExpired,
     /// A job ended and its address was not retired: attempt.
     JobClosed,
-    /// An address left the active list: attempt, standing, policy, reply.
+    /// An address left the active list: attempt, standing, policy, status, reply, source,
+    /// remote_mta.
     AddressRetired,
     /// An address came back to the active list: reason.
     AddressReinstated,
-    /// An address was suppressed, by a complaint for example: standing, reason.
+    /// An address was suppressed, by a complaint for example: attempt, standing, reason, source,
+    /// and note if an operator wrote one.
     AddressSuppressed,
     /// A lease ran out before its attempt was settled. The job is due again.
     JobLapsed,
@@ -72,6 +74,8 @@ pub enum EventKind {
     ServerMisconfigured,
     /// The settings of that server are correct again: reason.
     ServerCorrected,
+    /// Processes of the fleet run with different policies: reason.
+    FleetDiverged,
     /// A value in Redis could not be read and was reset to its initial value: reason names the
     /// value. The event carries the job or the destination that it belongs to.
     ValueReset,
@@ -79,7 +83,7 @@ pub enum EventKind {
 
 impl EventKind {
     /// Every kind, in the order of a job's life.
-    pub const ALL: [Self; 25] = [
+    pub const ALL: [Self; 26] = [
         Self::JobScheduled,
         Self::MessageJoined,
         Self::AttemptDeferred,
@@ -104,6 +108,7 @@ impl EventKind {
         Self::DestinationLimited,
         Self::ServerMisconfigured,
         Self::ServerCorrected,
+        Self::FleetDiverged,
         Self::ValueReset,
     ];
 
@@ -143,6 +148,7 @@ impl EventKind {
             Self::DestinationLimited => "DestinationLimited",
             Self::ServerMisconfigured => "ServerMisconfigured",
             Self::ServerCorrected => "ServerCorrected",
+            Self::FleetDiverged => "FleetDiverged",
             Self::ValueReset => "ValueReset",
         }
     }
@@ -166,7 +172,8 @@ pub struct Event {
     /// The destination of the job's attempts.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub destination: Option<Destination>,
-    /// The number of the attempt. The platform's own attempt was 0.
+    /// The number of the attempt that the event is about, or else of the last one. The platform's
+    /// own attempt was 0.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub attempt: Option<u32>,
     /// The id of the message within the job.
@@ -181,6 +188,16 @@ pub struct Event {
     /// The reply of the mail system.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reply: Option<String>,
+    /// How we learned of the failure or the suppression, as in
+    /// [`Evidence`](crate::evidence::Evidence).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub source: Option<String>,
+    /// The host that refused the mail, if it is known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub remote_mta: Option<String>,
+    /// What an operator wrote as the reason of a command.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub note: Option<String>,
     /// The transcript of the attempt, if it was made over SMTP.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub transcript: Option<Box<Transcript>>,
@@ -303,6 +320,9 @@ impl Event {
             status: None,
             policy: None,
             reply: None,
+            source: None,
+            remote_mta: None,
+            note: None,
             transcript: None,
             trace_id: None,
             late_ms: None,
@@ -327,6 +347,12 @@ impl Event {
     /// it: `journal` or `serial`.
     pub fn writes_lost(reason: &str) -> Self {
         Self::without_job(EventKind::WritesLost, reason.to_owned())
+    }
+
+    /// Returns an event about processes of the fleet that run with different policies. The reason
+    /// names their parts in the fleet.
+    pub fn fleet_diverged(reason: String) -> Self {
+        Self::without_job(EventKind::FleetDiverged, reason)
     }
 
     /// Returns an event that belongs to no job and no destination.

@@ -6,17 +6,17 @@
 //! ```text
 //! record  = head *( LF message )
 //! head    = {"v":1,"d":destination,"a":attempt,["s":status,]"p":row,"c":ms,["o":true,]
-//!            ["t":traceparent,]"h":[failed,…]}
+//!            ["w":route,]["t":traceparent,]"h":[failed,…]}
 //! failed  = {"a":attempt,"t":ms,"r":reply[,"p":traceparent]}
 //! message = {"i":id,"b":ms,[accepted,]…}          what follows is read by Rust only
-//! accepted = "y":{"a":attempt,"t":ms,"u":ms,"k":serial}
+//! accepted = "y":{"a":attempt,"t":ms,"u":ms,"k":serial[,"n":attempt]}
 //! ```
 //!
 //! Head and messages are JSON objects (RFC 8259) on one line each, with their fields in this order
 //! and no white space; the oldest message comes first. A message that joins is one more line at the
 //! end. So the scripts can add a message without parsing the record. And the messages that joined
 //! during a lease are the bytes after those that the worker read. The scripts rely on the order of
-//! `i`, `b` and `y`, and read `d`, `a`, `c` and `o` of a head.
+//! `i`, `b` and `y`, and read `d`, `a`, `c`, `o` and `w` of a head, and `a` and `n` of `y`.
 
 use std::fmt;
 use std::time::Duration;
@@ -29,6 +29,8 @@ use crate::account::Account;
 use crate::address::Address;
 use crate::clock::{Timestamp, as_ms};
 use crate::destination::Destination;
+use crate::evidence::{Evidence, shortened};
+use crate::outcome::without_addresses;
 use crate::reply::Reply;
 use crate::standing::Standing;
 use crate::status::EnhancedStatus;
@@ -125,6 +127,10 @@ pub struct Head {
     /// count.
     #[serde(rename = "o", default, skip_serializing_if = "std::ops::Not::not")]
     pub held: bool,
+    /// The route whose peer could not be reached in the last attempt, if the job only waits for
+    /// that peer.
+    #[serde(rename = "w", default, skip_serializing_if = "Option::is_none")]
+    pub dead_route: Option<String>,
     /// The span of the last attempt (W3C Trace Context), if it was sent to a collector and the
     /// history does not have that attempt: it was interrupted, or a relay accepted its message.
     #[serde(rename = "t", default, skip_serializing_if = "Option::is_none")]
@@ -155,6 +161,8 @@ pub enum End {
         policy: String,
         /// Whether the host is down.
         host_down: bool,
+        /// What shows that the address is dead.
+        evidence: Box<Evidence>,
     },
 }
 
@@ -224,7 +232,8 @@ pub struct Message {
 /// bounce comes in time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Acceptance {
-    /// The number of the attempt, as policy counts attempts.
+    /// The number of the attempt, as policy counts attempts. It is 0 if the attempt had delivered
+    /// another message before: what fails after that is a new outage.
     #[serde(rename = "a")]
     pub attempt: u32,
     /// When the job was claimed for that attempt. A bounce from before this instant is about an
@@ -237,6 +246,16 @@ pub struct Acceptance {
     /// The serial of the lease of that attempt; 0 if it is not known.
     #[serde(rename = "k", default)]
     pub serial: u64,
+    /// The number of the attempt, as events count attempts, if it is another one.
+    #[serde(rename = "n", default, skip_serializing_if = "Option::is_none")]
+    pub number: Option<u32>,
+}
+
+impl Acceptance {
+    /// Returns the number of the attempt, as events count attempts.
+    pub fn number(&self) -> u32 {
+        self.number.unwrap_or(self.attempt)
+    }
 }
 
 /// The instant from which a message must not be sent any more.
@@ -304,7 +323,7 @@ pub enum CorruptRecord {
     #[error("its id has bytes that are not UTF-8")]
     NotText,
     /// A line cannot be parsed by this version.
-    #[error("line {line} of the record cannot be read: {source}")]
+    #[error("line {line} of the record cannot be read: {}", without_addresses(&source.to_string()))]
     Line {
         /// The line's number, from 1.
         line: usize,
@@ -336,6 +355,7 @@ impl Head {
             policy: policy.to_owned(),
             created: now,
             held: false,
+            dead_route: None,
             last_span: None,
             history: Vec::with_capacity(1),
         };
@@ -351,6 +371,7 @@ impl Head {
             attempt: 0,
             created: now,
             held: false,
+            dead_route: None,
             ..self
         }
     }
@@ -362,14 +383,10 @@ impl Head {
         if self.history.len() >= HISTORY_MAX {
             self.history.remove(0);
         }
-        let end = reply
-            .char_indices()
-            .nth(HISTORY_REPLY_CHARS)
-            .map_or(reply.len(), |(end, _)| end);
         self.history.push(FailedAttempt {
             attempt,
             at,
-            reply: reply[..end].to_owned(),
+            reply: shortened(reply, HISTORY_REPLY_CHARS).to_owned(),
             traceparent: None,
         });
     }
@@ -514,6 +531,7 @@ mod tests {
             at,
             until: at,
             serial: 7,
+            number: None,
         });
         let record = job.record();
         let (head, line) = record.split_once('\n').unwrap();

@@ -9,6 +9,7 @@ pub mod bounce;
 pub mod clock;
 pub mod destination;
 pub mod event;
+pub mod evidence;
 pub mod exchange;
 pub mod fact;
 pub mod job;

@@ -106,6 +106,31 @@ impl Fault {
     }
 }
 
+/// Returns a text of another server without mail addresses: "…" replaces each word that contains
+/// one, plain or encoded as in a URL.
+pub fn without_addresses(text: &str) -> String {
+    let has_address = |word: &&str| {
+        ["@", "%40", "\u{ff20}"]
+            .iter()
+            .any(|mark| word.contains(mark))
+    };
+    let mut words: Vec<&str> = Vec::new();
+    for word in text.split_whitespace() {
+        if !has_address(&word) {
+            words.push(word);
+            continue;
+        }
+        // A quoted local part may contain spaces: its first words go too.
+        if word.matches('"').count() % 2 == 1
+            && let Some(start) = words.iter().rposition(|before| before.contains('"'))
+        {
+            words.truncate(start);
+        }
+        words.push("…");
+    }
+    words.join(" ")
+}
+
 impl FaultKind {
     /// Returns the enhanced status that represents this fault (RFC 3463, section 3.5; TLS: section
     /// 3.8).
@@ -133,5 +158,33 @@ impl fmt::Display for Fault {
             FaultKind::Local => "not sent",
         };
         write!(f, "{what}: {}", self.text)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_text_without_addresses_keeps_all_other_words() {
+        for (text, expected) in [
+            ("", ""),
+            (
+                "4.7.0  try again in 5 minutes",
+                "4.7.0 try again in 5 minutes",
+            ),
+            (
+                "no login for <jo@example.com>, sorry",
+                "no login for … sorry",
+            ),
+            ("GET https://host/jo%40example.com failed", "GET … failed"),
+            ("no \"jo doe\"@example.com here", "no … here"),
+            (
+                "the \"relay\" knows no jo@example.com",
+                "the \"relay\" knows no …",
+            ),
+        ] {
+            assert_eq!(without_addresses(text), expected);
+        }
     }
 }

@@ -4,6 +4,8 @@
 use serde::{Deserialize, Serialize};
 
 use crate::clock::{Timestamp, as_ms};
+use crate::evidence::{Evidence, if_readable};
+use crate::outcome::without_addresses;
 
 /// The state of an address.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -55,6 +57,15 @@ pub struct StandingRecord {
     /// How many times in a row the address became unavailable without a delivery in between.
     #[serde(rename = "n", default)]
     pub strikes: u32,
+    /// Why the address has this standing, if that is known. It is forgotten when the address is
+    /// active again.
+    #[serde(
+        rename = "e",
+        default,
+        skip_serializing_if = "Option::is_none",
+        deserialize_with = "if_readable"
+    )]
+    pub evidence: Option<Box<Evidence>>,
 }
 
 impl StandingRecord {
@@ -62,8 +73,9 @@ impl StandingRecord {
     /// scripts: its address gets no mail until an operator reinstates it.
     pub fn from_store(json: &str) -> Self {
         serde_json::from_str(json).unwrap_or_else(|why| {
+            let why = without_addresses(&why.to_string());
             tracing::error!(
-                %why,
+                why,
                 "a standing in redis cannot be read; its address counts as suppressed"
             );
             let (since, reason) = (Timestamp::default(), "unreadable".to_owned());
@@ -73,6 +85,7 @@ impl StandingRecord {
                 until: None,
                 reason,
                 strikes: 0,
+                evidence: None,
             }
         })
     }
@@ -121,6 +134,16 @@ mod tests {
         .unwrap();
         assert_eq!(record.at(Timestamp::from_ms(4_999)), Standing::Unavailable);
         assert_eq!(record.at(Timestamp::from_ms(5_000)), Standing::Active);
+    }
+
+    #[test]
+    fn unreadable_evidence_does_not_make_the_standing_unreadable() {
+        for evidence in ["7", "null", r#"{"a":1}"#, r#"[{"t":"soon"}]"#] {
+            let json = format!(r#"{{"s":"inactive","t":1,"r":"user-unknown","e":{evidence}}}"#);
+            let record = StandingRecord::from_store(&json);
+            assert_eq!(record.standing, Standing::Inactive, "{evidence}");
+            assert_eq!(record.evidence, None, "{evidence}");
+        }
     }
 
     #[test]

@@ -13,7 +13,9 @@ use serde::{Deserialize, Serialize};
 pub enum Phase {
     /// Finding out which hosts take the mail.
     Lookup,
-    /// Opening the TCP connection, or waiting for a free one.
+    /// Waiting for a connection that is free or may be opened.
+    Wait,
+    /// Opening the TCP connection.
     Connect,
     /// The server's greeting.
     Greeting,
@@ -58,14 +60,12 @@ pub struct Transcript {
     /// has it.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub unknown: bool,
-    /// The phases in order, each with its duration in milliseconds. A phase that ran twice, for
-    /// example on two hosts, is listed twice.
+    /// The phases in the order in which they began, each with its duration in milliseconds. A phase
+    /// that ran more than once, for example on two hosts, is listed once with the sum. Only lookups
+    /// and waits between the hosts are listed each time, because their place shows what they
+    /// delayed.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub took_ms: Vec<(Phase, u64)>,
-    /// How long the message waited for a connection that was free or could be opened. Events do not
-    /// carry it.
-    #[serde(skip)]
-    pub waited: Duration,
 }
 
 impl Phase {
@@ -73,6 +73,7 @@ impl Phase {
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::Lookup => "lookup",
+            Self::Wait => "wait",
             Self::Connect => "connect",
             Self::Greeting => "greeting",
             Self::Hello => "hello",
@@ -83,6 +84,12 @@ impl Phase {
             Self::Data => "data",
             Self::Dot => "dot",
         }
+    }
+
+    /// Whether this is part of the conversation with a host, and not of finding one or waiting for
+    /// a connection.
+    pub const fn is_conversation(self) -> bool {
+        !matches!(self, Self::Lookup | Self::Wait)
     }
 }
 
@@ -104,7 +111,6 @@ impl Default for Transcript {
             reused: false,
             unknown: false,
             took_ms: Vec::new(),
-            waited: Duration::ZERO,
         }
     }
 }
@@ -116,10 +122,37 @@ impl Transcript {
 
     /// Records the duration of a phase.
     pub fn took(&mut self, phase: Phase, span: Duration) {
-        if self.took_ms.len() < Self::PHASES_MAX {
-            self.took_ms
-                .push((phase, u64::try_from(span.as_millis()).unwrap_or(u64::MAX)));
+        self.add(phase, u64::try_from(span.as_millis()).unwrap_or(u64::MAX));
+    }
+
+    /// Adds phases that were recorded elsewhere, for example while the session was opened.
+    pub fn add_phases(&mut self, earlier: &[(Phase, u64)]) {
+        for (phase, ms) in earlier {
+            self.add(*phase, *ms);
         }
+    }
+
+    fn add(&mut self, phase: Phase, ms: u64) {
+        let has_room = self.took_ms.len() < Self::PHASES_MAX;
+        let mut listed = self.took_ms.iter_mut();
+        let known = listed.find(|(known, _)| *known == phase && phase.is_conversation());
+        match known {
+            Some((_, sum)) => *sum = sum.saturating_add(ms),
+            None if has_room => self.took_ms.push((phase, ms)),
+            None => {}
+        }
+    }
+
+    /// Returns each phase once, with its whole duration in milliseconds.
+    pub fn sums(&self) -> Vec<(Phase, u64)> {
+        let mut sums: Vec<(Phase, u64)> = Vec::with_capacity(self.took_ms.len());
+        for (phase, ms) in &self.took_ms {
+            match sums.iter_mut().find(|(known, _)| known == phase) {
+                Some((_, sum)) => *sum = sum.saturating_add(*ms),
+                None => sums.push((*phase, *ms)),
+            }
+        }
+        sums
     }
 
     /// Returns the total duration of all phases.
@@ -127,6 +160,14 @@ impl Transcript {
         self.took_ms
             .iter()
             .fold(0, |sum, (_, ms)| sum.saturating_add(*ms))
+    }
+
+    /// Returns how long the message waited for a connection that was free or could be opened, in
+    /// whole milliseconds.
+    pub fn waited(&self) -> Duration {
+        let waits = self.took_ms.iter();
+        let waits = waits.filter(|(phase, _)| *phase == Phase::Wait);
+        Duration::from_millis(waits.fold(0, |sum, (_, ms)| sum.saturating_add(*ms)))
     }
 }
 
@@ -157,11 +198,52 @@ mod tests {
     }
 
     #[test]
+    fn the_wait_for_a_connection_is_the_sum_of_its_phases() {
+        let took_ms = vec![
+            (Phase::Lookup, 1),
+            (Phase::Wait, 20),
+            (Phase::Connect, 300),
+            (Phase::Wait, 4_000),
+        ];
+        let transcript = Transcript {
+            took_ms,
+            ..Transcript::default()
+        };
+        assert_eq!(transcript.waited(), Duration::from_millis(4_020));
+    }
+
+    #[test]
     fn the_number_of_phases_in_a_transcript_is_bounded() {
         let mut transcript = Transcript::default();
         for _ in 0..1_000 {
-            transcript.took(Phase::Connect, Duration::ZERO);
+            transcript.took(Phase::Wait, Duration::ZERO);
         }
         assert_eq!(transcript.took_ms.len(), Transcript::PHASES_MAX);
+    }
+
+    #[test]
+    fn a_phase_of_the_conversation_that_ran_twice_is_listed_once() {
+        let mut transcript = Transcript::default();
+        let ran = [
+            (Phase::Wait, 20),
+            (Phase::Mail, 1),
+            (Phase::Mail, 2),
+            (Phase::Rcpt, 3),
+            (Phase::Wait, 30),
+            (Phase::Mail, 4),
+        ];
+        for (phase, ms) in ran {
+            transcript.took(phase, Duration::from_millis(ms));
+        }
+        let listed = [
+            (Phase::Wait, 20),
+            (Phase::Mail, 7),
+            (Phase::Rcpt, 3),
+            (Phase::Wait, 30),
+        ];
+        assert_eq!(transcript.took_ms, listed);
+        let sums = [(Phase::Wait, 50), (Phase::Mail, 7), (Phase::Rcpt, 3)];
+        assert_eq!(transcript.sums(), sums);
+        assert_eq!(transcript.whole_ms(), 60);
     }
 }

@@ -112,8 +112,8 @@ pub fn decide<'t>(
         Outcome::Unreachable(fault) if fault.kind == FaultKind::Unanswered
     );
     if is_ours && !is_unanswered {
-        // A busy peer, such as our relay, may state how long to wait.
-        let hold = bounded_hint(&reply, table).map_or(table.hold, |hint| hint.max(table.hold));
+        // A busy peer, such as our relay, may state how long to wait. It knows better than we do.
+        let hold = bounded_hint(&reply, table).unwrap_or(table.hold);
         return without_row(hold_or_end(facts, hold, Final::Message, table, now), reply);
     }
     let row = table.row(&reply, facts.account, facts.stream, facts.destination);

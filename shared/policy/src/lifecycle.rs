@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use domain::clock::Timestamp;
 use domain::event::{DropReason, Event, EventKind};
+use domain::evidence::Evidence;
 use domain::job::{End, Head};
 use domain::outcome::{FaultKind, Outcome};
 use serde_json::Map;
@@ -41,9 +42,25 @@ pub struct Retirement {
     pub end: End,
 }
 
+/// Where the knowledge about a failure comes from.
+#[derive(Clone, Copy, Debug)]
+pub struct Origin<'a> {
+    /// When it happened.
+    pub at: Timestamp,
+    /// How we learned of it, as in [`Evidence`].
+    pub source: &'a str,
+    /// The host that refused the mail, if it is known.
+    pub remote_mta: Option<&'a str>,
+}
+
 /// Returns the consequences of a verdict. `about` is an event about the message, with all that is
 /// known about the attempt. Its kind and reason are set here.
-pub fn conclude(decision: &Decision<'_>, outcome: &Outcome, about: Event) -> Conclusion {
+pub fn conclude(
+    decision: &Decision<'_>,
+    outcome: &Outcome,
+    about: Event,
+    origin: Origin<'_>,
+) -> Conclusion {
     let event = |about, kind, reason: Option<&str>| Event {
         kind,
         reason: reason.map(str::to_owned),
@@ -77,21 +94,37 @@ pub fn conclude(decision: &Decision<'_>, outcome: &Outcome, about: Event) -> Con
                 standing: *standing,
                 policy: about.policy.clone().unwrap_or_default(),
                 host_down: *host_down,
+                evidence: Box::new(evidence(&about, origin)),
             },
             failed: deferred(about.clone(), None),
             retired: Event {
                 message: None,
                 late_ms: None,
                 metadata: Map::new(),
+                source: Some(origin.source.to_owned()),
+                remote_mta: origin.remote_mta.map(str::to_owned),
                 ..event(about, EventKind::AddressRetired, None)
             },
         })),
     }
 }
 
+/// Returns what the event about a failure shows of it, as evidence.
+fn evidence(about: &Event, origin: Origin<'_>) -> Evidence {
+    let Origin {
+        at,
+        source,
+        remote_mta,
+    } = origin;
+    let reply = about.reply.as_deref().unwrap_or_default();
+    let attempt = about.attempt.unwrap_or_default();
+    Evidence::new(attempt, at, source, about.status, remote_mta, reply)
+}
+
 /// Notes a failure in the head of its job, which waits for its next attempt. `number` is the number
 /// of the attempt. A failure that does not count leaves the status and the policy row as they are.
 pub fn record_failure(head: &mut Head, decision: &Decision<'_>, number: u32, now: Timestamp) {
+    head.dead_route = None;
     head.held = matches!(decision.verdict, Verdict::Hold(_));
     head.record_failed_attempt(number, &decision.reply.to_string(), now);
     if head.held {
@@ -118,6 +151,12 @@ mod tests {
     use super::*;
 
     const HOUR: Duration = Duration::from_secs(3_600);
+
+    const ORIGIN: Origin<'static> = Origin {
+        at: Timestamp::from_ms(1_763_716_200_000),
+        source: "dsn",
+        remote_mta: Some("mx.example.com"),
+    };
 
     fn about() -> Event {
         let mut about = Event::about(
@@ -179,7 +218,7 @@ mod tests {
             ),
             (Verdict::DropAll, outcome(), AttemptDeferred, None),
         ] {
-            let event = match conclude(&decision(verdict.clone()), &outcome, about()) {
+            let event = match conclude(&decision(verdict.clone()), &outcome, about(), ORIGIN) {
                 Conclusion::Delivered(event)
                 | Conclusion::Dropped(event)
                 | Conclusion::GivenUp(event) => event,
@@ -201,7 +240,7 @@ mod tests {
             standing: Standing::Inactive,
             host_down: true,
         };
-        let conclusion = conclude(&decision(verdict), &outcome(), about());
+        let conclusion = conclude(&decision(verdict), &outcome(), about(), ORIGIN);
         let Conclusion::Retired(retirement) = conclusion else {
             panic!("{conclusion:?}");
         };
@@ -219,11 +258,18 @@ mod tests {
             standing,
             policy,
             host_down,
+            evidence,
         } = end
         else {
             panic!("{end:?}");
         };
         assert_eq!((standing, host_down), (Standing::Inactive, true));
         assert_eq!(policy, "mailbox-disabled");
+        assert_eq!(evidence.attempt, Some(2));
+        assert_eq!((evidence.at, &*evidence.source), (ORIGIN.at, "dsn"));
+        assert_eq!(evidence.remote_mta.as_deref(), ORIGIN.remote_mta);
+        let event = (retired.source.as_deref(), retired.remote_mta.as_deref());
+        assert_eq!(event, (Some("dsn"), ORIGIN.remote_mta));
+        assert_eq!((failed.source, failed.remote_mta), (None, None));
     }
 }

@@ -9,7 +9,7 @@ use domain::account::Account;
 use domain::destination::is_destination_name;
 use domain::status::pattern::StatusPattern;
 use regex::RegexBuilder;
-use toml::Table as Toml;
+use toml::{Table as Toml, Value};
 use typed_toml::fault::{SettingsFault, SettingsFaults};
 use typed_toml::section::Section;
 
@@ -60,6 +60,39 @@ impl Table {
     pub fn with_file(name: &str, text: &str) -> Result<Self, SettingsFaults> {
         table(&[("default.toml", DEFAULT), (name, text)])
     }
+}
+
+/// Returns a note for each row of a file that replaces a built-in row and leaves out some of its
+/// keys. Those keys then have their defaults, which is easily overlooked. A file that is not valid
+/// gets no notes.
+pub fn left_out(name: &str, text: &str) -> Vec<String> {
+    let rows = |text: &str| {
+        let toml = toml::from_str::<Toml>(text).unwrap_or_default();
+        let rows = toml.get("row").and_then(Value::as_array).cloned();
+        rows.unwrap_or_default()
+    };
+    let built_in = rows(DEFAULT);
+    let note = |row: &Value| {
+        let row_name = row.get("name")?;
+        let before = built_in
+            .iter()
+            .find(|row| row.get("name") == Some(row_name))?;
+        let left_out: Vec<String> = before
+            .as_table()?
+            .iter()
+            .filter(|(key, _)| row.get(key.as_str()).is_none())
+            .map(|(key, value)| format!("{key} = {value}"))
+            .collect();
+        let row_name = row_name.as_str()?;
+        (!left_out.is_empty()).then(|| {
+            format!(
+                "{name}: row.{row_name} replaces the built-in row as a whole, without its {}; \
+                 add what should stay",
+                left_out.join(", ")
+            )
+        })
+    };
+    rows(text).iter().filter_map(note).collect()
 }
 
 /// Reads the files in order. A row replaces an earlier row of the same name, or is added at the

@@ -87,6 +87,29 @@ impl Table {
         self.rows.iter().find(|row| row.name == name)
     }
 
+    /// Returns a short text that is the same for all tables with the same rows and settings, and
+    /// nearly always another one for others. Another version of this program may write another text
+    /// for the same table.
+    pub fn fingerprint(&self) -> String {
+        let Self {
+            rows,
+            ranking: _,
+            hint_bounds,
+            hold,
+            max_age,
+            unavailable_for,
+            unavailable_max,
+            strikes,
+        } = self;
+        let spans = (hint_bounds, hold, max_age, unavailable_for, unavailable_max);
+        let text = format!("{rows:?} {spans:?} {strikes}");
+        // FNV-1a, 64 bits.
+        let hash = text.bytes().fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| {
+            (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3)
+        });
+        format!("{hash:016x}")
+    }
+
     /// Returns all rows, in the order of their files.
     pub fn rows(&self) -> &[Row] {
         &self.rows

@@ -7,6 +7,7 @@ pub mod bounds;
 pub mod mailbox;
 pub mod reader;
 pub mod report;
+pub mod returned;
 
 mod answer;
 mod bounded;

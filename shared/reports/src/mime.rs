@@ -18,7 +18,7 @@ use crate::quote::{date, unquoted};
 
 /// The largest depth of parts within parts. Reports have two levels; after lists and filters they
 /// have a few more.
-const MAX_DEPTH: usize = 6;
+pub(crate) const MAX_DEPTH: usize = 6;
 
 /// The largest number of parts that are read.
 const MAX_PARTS: usize = 64;
@@ -219,7 +219,7 @@ fn without_envelope(bytes: &[u8]) -> &[u8] {
 }
 
 /// Returns the header section with its last line end, and the text after the empty line.
-fn split_head(bytes: &[u8]) -> (&[u8], &[u8]) {
+pub(crate) fn split_head(bytes: &[u8]) -> (&[u8], &[u8]) {
     let mut at = 0;
     for line in bytes.split_inclusive(|byte| *byte == b'\n') {
         if line.iter().all(u8::is_ascii_whitespace) {
@@ -230,13 +230,13 @@ fn split_head(bytes: &[u8]) -> (&[u8], &[u8]) {
     (bytes, &[])
 }
 
-fn read_head(head: &[u8]) -> Option<Message<'_>> {
+pub(crate) fn read_head(head: &[u8]) -> Option<Message<'_>> {
     PARSER.parse_headers(&head[..head.len().min(MAX_HEAD)])
 }
 
 /// Returns the segments between the boundary lines (RFC 2046, section 5.1.1). Returns none if there
 /// is no such line.
-fn segments<'b>(body: &'b [u8], boundary: &str) -> impl Iterator<Item = &'b [u8]> {
+pub(crate) fn segments<'b>(body: &'b [u8], boundary: &str) -> impl Iterator<Item = &'b [u8]> {
     let delimiter = (!boundary.is_empty()).then(|| format!("--{boundary}").into_bytes());
     let mut lines = body.split_inclusive(|byte| *byte == b'\n');
     let mut at = 0;

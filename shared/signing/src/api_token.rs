@@ -115,6 +115,20 @@ impl fmt::Debug for TokenHash {
 }
 
 impl Grant {
+    /// Checks the name of a token's owner.
+    ///
+    /// # Errors
+    /// If it has other characters than a name may have, or too many or none.
+    pub fn check_name(name: &str) -> Result<(), String> {
+        let allowed = |c: char| c.is_ascii_alphanumeric() || "._-".contains(c);
+        if (1..=NAME_MAX).contains(&name.len()) && name.chars().all(allowed) {
+            return Ok(());
+        }
+        Err(format!(
+            "the name has 1 to {NAME_MAX} characters of A-Z a-z 0-9 . _ -"
+        ))
+    }
+
     /// Reads one line: `name scopes hash`. After it, in any order, may come `rate=n` if the token
     /// has a limit of its own, `accounts=a,b` if it is not for all accounts, and `expires=` with an
     /// RFC 3339 instant.
@@ -129,12 +143,7 @@ impl Grant {
                 "must be: name scopes sha256:…, and perhaps {LIMITS}"
             ));
         };
-        let allowed = |c: char| c.is_ascii_alphanumeric() || "._-".contains(c);
-        if name.len() > NAME_MAX || !name.chars().all(allowed) {
-            return Err(format!(
-                "the name has 1 to {NAME_MAX} characters of A-Z a-z 0-9 . _ -"
-            ));
-        }
+        Self::check_name(name)?;
         let scopes = Scope::parse_list(scopes)?;
         let hash = TokenHash::parse(hash)
             .ok_or("the third word must be sha256: and 64 hexadecimal digits")?;

@@ -4,6 +4,7 @@ use std::collections::HashMap;
 
 use deadpool_redis::redis::{Pipeline, pipe};
 use domain::clock::Timestamp;
+use domain::destination::Destination;
 use domain::job::{Job, JobId};
 use domain::standing::StandingRecord;
 
@@ -20,6 +21,9 @@ const LEASES_READ: usize = 1_000;
 
 /// How many of them are read at a time.
 const LEASES_PAGE: usize = 50;
+
+/// How often a job is looked up at most that is neither found waiting nor in a lease.
+const LOOKS_MAX: usize = 3;
 
 /// What is known of one address.
 #[derive(Debug)]
@@ -165,35 +169,20 @@ impl Store {
     /// Returns all that is known of one address.
     pub async fn address(&self, id: &JobId) -> Result<AddressReport, StoreError> {
         let destination = self.destinations(&[id.recipient.domain()]).await?.remove(0);
-        let shard = destination.shard(self.shards());
-        let field = id.key();
-        type Found = (
-            i64,
-            Option<Text>,
-            Option<Text>,
-            Option<f64>,
-            Option<f64>,
-            HashMap<Text, Text>,
-        );
-        let mut call = self.call(&LOOK_UP, shard);
-        call.arg("id", &field)
-            .arg("destination", destination.as_str());
-        let (_, standing, record, due, quarantined, pace): Found =
-            self.connections.script(&call).await?;
-        let pace = raw::texts(pace);
-        let instant = |ms: f64| Timestamp::from_ms(ms as i64);
+        let LookedUp {
+            standing,
+            record,
+            due,
+            leased_until,
+            quarantined,
+            pace,
+        } = self.look_up(id, &destination).await?;
         let job = match record {
             None => None,
             Some(Text(record)) => {
-                let waits = due.is_some() || quarantined.is_some();
-                let leased_until = if waits {
-                    None
-                } else {
-                    self.leased_until(shard, &field).await?
-                };
                 let job = Job::from_record(id.clone(), &record)
                     .map_err(|why| StoreError::Refused(why.to_string()))?;
-                let (due, quarantined_since) = (due.map(instant), quarantined.map(instant));
+                let quarantined_since = quarantined;
                 let waits_for = match due {
                     _ if quarantined_since.is_some() => Some(WaitsFor::Operator),
                     None => Some(WaitsFor::Attempt(leased_until)),
@@ -202,9 +191,11 @@ impl Store {
                             .messages
                             .iter()
                             .any(|message| message.accepted.is_some());
+                        let route = job.head.dead_route.as_deref();
                         let pace = read_pace(&destination, &pace).ok();
-                        match pace.map(|pace| self.waits_for(&destination, &pace, due, is_accepted))
-                        {
+                        match pace.map(|pace| {
+                            self.waits_for(&destination, &pace, due, is_accepted, route)
+                        }) {
                             Some(WaitsFor::Turn) if self.workers().await?.is_empty() => {
                                 Some(WaitsFor::Worker)
                             }
@@ -226,6 +217,63 @@ impl Store {
             job,
         })
     }
+}
+
+impl Store {
+    /// Reads what Redis has of an address. If its job is in a lease that has run out, the job is
+    /// due since then: the next claim puts it back.
+    async fn look_up(&self, id: &JobId, destination: &Destination) -> Result<LookedUp, StoreError> {
+        type Found = (
+            i64,
+            Option<Text>,
+            Option<Text>,
+            Option<f64>,
+            Option<f64>,
+            HashMap<Text, Text>,
+        );
+        let (shard, field) = (destination.shard(self.shards()), id.key());
+        let instant = |ms: f64| Timestamp::from_ms(ms as i64);
+        let mut looks = 0;
+        loop {
+            let mut call = self.call(&LOOK_UP, shard);
+            call.arg("id", &field)
+                .arg("destination", destination.as_str());
+            let (now, standing, record, due, quarantined, pace): Found =
+                self.connections.script(&call).await?;
+            let mut looked_up = LookedUp {
+                standing,
+                record,
+                due: due.map(instant),
+                leased_until: None,
+                quarantined: quarantined.map(instant),
+                pace: raw::texts(pace),
+            };
+            let is_waiting = due.is_some() || quarantined.is_some();
+            if looked_up.record.is_none() || is_waiting {
+                return Ok(looked_up);
+            }
+            let leased_until = self.leased_until(shard, &field).await?;
+            looks += 1;
+            match leased_until {
+                Some(until) if until <= Timestamp::from_ms(now) => looked_up.due = leased_until,
+                // The attempt may have ended between the two answers.
+                None if looks < LOOKS_MAX => continue,
+                _ => looked_up.leased_until = leased_until,
+            }
+            return Ok(looked_up);
+        }
+    }
+}
+
+/// What Redis has of one address.
+struct LookedUp {
+    standing: Option<Text>,
+    record: Option<Text>,
+    due: Option<Timestamp>,
+    leased_until: Option<Timestamp>,
+    quarantined: Option<Timestamp>,
+    /// The fields of the destination's pace.
+    pace: HashMap<String, String>,
 }
 
 /// The stored fields of a lease, as `lease.lua` writes them.

@@ -7,8 +7,8 @@ use std::time::Instant;
 
 use domain::destination::Destination;
 use domain::standing::Standing;
+use system::limiter::Limiter;
 use telemetry::ids::IdHasher;
-use telemetry::limiter::Limiter;
 use telemetry::metrics::Metrics;
 
 use crate::raw::Text;

@@ -51,6 +51,8 @@ pub struct PaceReport {
     pub override_limits: Option<PaceLimits>,
     /// The operator's hold, if there is or was one.
     pub hold: Option<Hold>,
+    /// Whether jobs of several accounts wait there.
+    pub is_shared: bool,
 }
 
 /// The state of a breaker.
@@ -262,13 +264,25 @@ impl Store {
 
     /// Returns what waits at a destination.
     pub async fn waiting(&self, destination: &Destination) -> Result<Waiting, StoreError> {
+        Ok(self.waiting_until(destination, &[]).await?.0)
+    }
+
+    /// Returns what waits at a destination, and how many of the jobs are due until each of these
+    /// instants, given in ms.
+    pub(crate) async fn waiting_until(
+        &self,
+        destination: &Destination,
+        instants: &[i64],
+    ) -> Result<(Waiting, Vec<u64>), StoreError> {
         let mut call = self.call(&WAITING, destination.shard(self.shards()));
         call.arg("destination", destination.as_str());
-        let (_, jobs, first): (i64, u64, Option<f64>) = self.connections.script(&call).await?;
-        Ok(Waiting {
-            jobs,
-            next_due: first.map(|due| Timestamp::from_ms(due as i64)),
-        })
+        for instant in instants {
+            call.arg("until_ms", *instant);
+        }
+        let (_, jobs, first, until): (i64, u64, Option<f64>, Vec<u64>) =
+            self.connections.script(&call).await?;
+        let next_due = first.map(|due| Timestamp::from_ms(due as i64));
+        Ok((Waiting { jobs, next_due }, until))
     }
 
     /// Whether Redis has any data for this name: jobs that wait, or a pace.
@@ -334,6 +348,7 @@ fn read_fields(fields: &HashMap<String, String>) -> Option<PaceReport> {
                 reason: fields.get("hold_reason").cloned().unwrap_or_default(),
             })
         })?,
+        is_shared: field("turn").is_some(),
     })
 }
 

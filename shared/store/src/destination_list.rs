@@ -1,9 +1,11 @@
 //! The list of destinations. First come those in trouble: held, or with a breaker that is not
-//! closed. Then come those with work, by the agenda. The list is read in pages. Looking for a
-//! hundred costs one read per shard and four operations for each that is found. A page needs two to
-//! eight such looks.
+//! closed. Then come those with work, by the agenda. Last come those that only have attempts under
+//! way, which the agenda does not have: they are found by their leases. The list is read in pages.
+//! Looking for a hundred costs one read per shard and five operations for each that is found. A
+//! destination that several accounts share takes one more call. A page needs two to eight such
+//! looks.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::fmt;
 use std::str::FromStr;
 
@@ -26,7 +28,10 @@ const FILLS_MAX: usize = 8;
 const LOOKED_AT_MIN: usize = 100;
 
 /// How many operations read one destination.
-const OPERATIONS: usize = 4;
+const OPERATIONS: usize = 5;
+
+/// How many leases of each shard are read to find destinations with attempts under way.
+const LEASES_READ: usize = 1_000;
 
 /// One destination of the list with its current state.
 #[derive(Clone, Debug)]
@@ -39,6 +44,8 @@ pub struct Listed {
     pub waiting: Waiting,
     /// Whether it is in the set of those in trouble.
     is_known: bool,
+    /// Whether it is on the agenda.
+    is_on_agenda: bool,
 }
 
 /// A part of the list.
@@ -48,6 +55,8 @@ enum Part {
     Trouble,
     /// On the agenda. Those whose turn comes first are first.
     Work,
+    /// With attempts under way, and not on the agenda. They are in the order of their names.
+    UnderWay,
 }
 
 /// A destination's score and name. Redis too orders destinations of one score by their names'
@@ -99,8 +108,9 @@ impl Store {
             }
             match after.part {
                 Part::Trouble if is_end => after = ListPlace::before(Part::Work),
-                Part::Work if is_end => return Ok((listed, None)),
-                Part::Trouble | Part::Work => {}
+                Part::Work if is_end => after = ListPlace::before(Part::UnderWay),
+                Part::UnderWay if is_end => return Ok((listed, None)),
+                Part::Trouble | Part::Work | Part::UnderWay => {}
             }
         }
         Ok((listed, Some(after)))
@@ -109,6 +119,11 @@ impl Store {
     /// Returns the first destinations of a part that come after a place, of all shards, at most
     /// `most`.
     async fn found_after(&self, after: &ListPlace, most: usize) -> Result<Vec<At>, StoreError> {
+        if after.part == Part::UnderWay {
+            let names = self.names_under_way(LEASES_READ).await?;
+            let found = names.into_iter().map(|name| (0, name));
+            return Ok(found.filter(|one| *one > after.at).take(most).collect());
+        }
         let first: Vec<Pipeline> = (0..self.shards())
             .map(|shard| self.ask_for(shard, after, 0, most))
             .collect();
@@ -120,6 +135,26 @@ impl Store {
         found.sort_unstable();
         found.truncate(most);
         Ok(found)
+    }
+
+    /// Returns the names of destinations that have leased jobs, in their order. Looks at the first
+    /// leases of each shard, at most `leases_max`.
+    pub(crate) async fn names_under_way(
+        &self,
+        leases_max: usize,
+    ) -> Result<BTreeSet<String>, StoreError> {
+        let ids = self.leased(leases_max).await?;
+        let domains: BTreeSet<&str> = ids
+            .iter()
+            .filter_map(|id| Some(id.rsplit_once('@')?.1))
+            .collect();
+        let domains: Vec<&str> = domains.into_iter().collect();
+        let mut names = BTreeSet::new();
+        for domains in domains.chunks(BATCH_MAX) {
+            let found = self.destinations(domains).await?;
+            names.extend(found.iter().map(|one| one.as_str().to_owned()));
+        }
+        Ok(names)
     }
 
     fn ask_for(&self, shard: u16, after: &ListPlace, seen: usize, most: usize) -> Pipeline {
@@ -178,7 +213,8 @@ impl Store {
             ask.hgetall(keys.pace(destination.as_str()))
                 .zcard(&due)
                 .zrange_withscores(&due, 0, 0);
-            ask.zscore(keys.trouble(), destination.as_str());
+            ask.zscore(keys.trouble(), destination.as_str())
+                .zscore(keys.agenda(), destination.as_str());
         }
         let (places, pipelines): (Vec<Vec<usize>>, Vec<Pipeline>) = asked.into_values().unzip();
         let answers: Vec<Vec<Value>> = self.connections.pipelines(&pipelines).await?;
@@ -189,6 +225,13 @@ impl Store {
             }
         }
         listed.sort_unstable_by_key(|(place, _)| *place);
+        for (_, one) in &mut listed {
+            if let Ok(one) = one
+                && one.pace.is_shared
+            {
+                one.waiting = self.waiting(&one.destination).await?;
+            }
+        }
         Ok(found
             .into_iter()
             .zip(listed.into_iter().map(|(_, one)| one))
@@ -204,6 +247,7 @@ fn read(destination: &Destination, answers: &[Value]) -> Result<Listed, StoreErr
     let fields = raw::texts(fields);
     let first: Vec<(Text, f64)> = as_(&answers[2])?;
     let known: Option<f64> = as_(&answers[3])?;
+    let visited: Option<f64> = as_(&answers[4])?;
     Ok(Listed {
         destination: destination.clone(),
         pace: read_pace(destination, &fields)?,
@@ -214,6 +258,7 @@ fn read(destination: &Destination, answers: &[Value]) -> Result<Listed, StoreErr
                 .map(|(_, due)| Timestamp::from_ms(*due as i64)),
         },
         is_known: known.is_some(),
+        is_on_agenda: visited.is_some(),
     })
 }
 
@@ -227,7 +272,7 @@ impl Part {
     fn key(self, keys: &Shard) -> String {
         match self {
             Self::Trouble => keys.trouble(),
-            Self::Work => keys.agenda().to_owned(),
+            Self::Work | Self::UnderWay => keys.agenda().to_owned(),
         }
     }
 
@@ -240,6 +285,9 @@ impl Part {
             // The agenda also has destinations that are visited once more before they are removed
             // from it.
             Self::Work => one.waiting.jobs > 0 || one.pace.in_flight > 0,
+            Self::UnderWay if one.is_on_agenda => false,
+            Self::UnderWay if one.is_in_trouble(now) => !one.is_known,
+            Self::UnderWay => one.pace.in_flight > 0,
         }
     }
 }
@@ -259,6 +307,7 @@ impl fmt::Display for ListPlace {
         let part = match self.part {
             Part::Trouble => "trouble",
             Part::Work => "work",
+            Part::UnderWay => "under_way",
         };
         write!(f, "{part}/{}/{}", self.at.0, self.at.1)
     }
@@ -272,6 +321,7 @@ impl FromStr for ListPlace {
         let part = match parts.next() {
             Some("trouble") => Part::Trouble,
             Some("work") => Part::Work,
+            Some("under_way") => Part::UnderWay,
             _ => return Err(NotAPlace),
         };
         let score = parts

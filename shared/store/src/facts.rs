@@ -29,6 +29,10 @@ pub struct ReportedFact {
     pub occurred_at: Option<Timestamp>,
     /// The message that it names, if any.
     pub message_id: Option<String>,
+    /// The way by which it came in, such as `dsn`.
+    pub source: &'static str,
+    /// What an operator wrote as the reason of a command.
+    pub note: Option<String>,
 }
 
 /// What is reported about an address.
@@ -119,6 +123,8 @@ impl Store {
                 what,
                 occurred_at,
                 message_id,
+                source,
+                note,
             } in places.iter().map(|place| &facts[**place])
             {
                 let occurred = occurred_at.map(|at| at.ms().to_string());
@@ -129,7 +135,9 @@ impl Store {
                     .arg("destination", destination.as_str())
                     .arg("what", what.as_argument())
                     .arg("occurred", occurred.unwrap_or_default())
-                    .arg("message", message.unwrap_or_default());
+                    .arg("message", message.unwrap_or_default())
+                    .arg("source", *source)
+                    .arg("note", note.clone().unwrap_or_default());
             }
             let barrier = self.keys.shard(shard).barrier();
             let mut reply: Vec<Text> = self.connections.durable_script(&call, &barrier).await?;

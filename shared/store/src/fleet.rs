@@ -11,7 +11,7 @@ use domain::destination::Destination;
 use telemetry::metrics::fleet::FleetReading;
 use tokio::time::sleep;
 
-use crate::destination_controls::{BreakerState, PaceReport, read_pace};
+use crate::destination_controls::{BreakerState, PaceReport, Waiting, read_pace};
 use crate::error::StoreError;
 use crate::handle::Store;
 use crate::raw::{self, Text};
@@ -28,6 +28,9 @@ const PAUSE: Duration = Duration::from_millis(50);
 /// How many operations read one destination on the agenda.
 const OPERATIONS: usize = 7;
 
+/// How many leases of each shard are read to find destinations with attempts under way.
+const LEASES_READ: usize = 1_000;
+
 const HOUR_MS: i64 = 3_600_000;
 
 /// The ends of the horizons of pending jobs, counted from now, in ms.
@@ -37,8 +40,9 @@ impl Store {
     /// Reads the figures of the fleet. `silent_max` is how long a live worker may send no
     /// heartbeat.
     ///
-    /// Takes 7 operations per destination with work, at most 5,000 such destinations per second. A
-    /// destination whose turn changes meanwhile may count twice, or not. Changes nothing.
+    /// Takes 7 operations per destination with work, at most 5,000 such destinations per second; 7
+    /// more, in a call of its own, if several accounts share the destination, and 6 for each of
+    /// them. A destination whose turn changes meanwhile may count twice, or not. Changes nothing.
     pub async fn read_fleet(&self, silent_max: Duration) -> Result<FleetReading, StoreError> {
         let began = Instant::now();
         let now = self.clock_of(0).await?;
@@ -56,6 +60,7 @@ impl Store {
             self.read_work(shard, now, &mut reading).await?;
             self.read_trouble(shard, now, &mut reading).await?;
         }
+        self.read_under_way(&mut reading).await?;
         reading.workers = self.live_workers(silent_max).await?;
         let servers = self.connections.server_figures().await?;
         reading.memory_used = servers.memory_used;
@@ -117,7 +122,19 @@ impl Store {
             }
             let answers: Vec<Value> = self.connections.pipeline(&ask).await?;
             for (name, answers) in names.iter().zip(answers.chunks_exact(OPERATIONS)) {
-                self.add_work(name, answers, now, reading)?;
+                let (destination, pace) = pace(name, &answers[0])?;
+                let (waiting, until) = if pace.is_shared {
+                    let horizons = HORIZONS_MS.map(|horizon| now.ms() + horizon);
+                    self.waiting_until(&destination, &horizons).await?
+                } else {
+                    read_waiting(&answers[1..])?
+                };
+                add_waiting(waiting, &until, now, reading);
+                if has_work(waiting.jobs, &pace) {
+                    reading.destinations += 1;
+                    reading.in_flight += u64::from(pace.in_flight);
+                    reading.window += u64::from(self.window_in_force(&destination, &pace));
+                }
             }
             seen += names.len();
             names = self.next_names(keys.agenda(), seen, names.len()).await?;
@@ -125,37 +142,31 @@ impl Store {
         Ok(())
     }
 
-    fn add_work(
-        &self,
-        name: &str,
-        answers: &[Value],
-        now: Timestamp,
-        reading: &mut FleetReading,
-    ) -> Result<(), StoreError> {
-        let all: u64 = answer(&answers[1])?;
-        let mut before = 0;
-        let mut of_horizon = [0; 4];
-        for (count, value) in of_horizon.iter_mut().zip(&answers[2..]) {
-            let until: u64 = answer(value)?;
-            *count = until.saturating_sub(before);
-            before = until;
+    /// Adds the destinations that only have attempts under way, which the agenda does not have.
+    async fn read_under_way(&self, reading: &mut FleetReading) -> Result<(), StoreError> {
+        let mut by_shard: Vec<Vec<String>> = vec![Vec::new(); usize::from(self.shards())];
+        for name in self.names_under_way(LEASES_READ).await? {
+            let shard = Destination::named(name.as_str()).shard(self.shards());
+            by_shard[usize::from(shard)].push(name);
         }
-        let [due, within_1h, within_24h, within_7d] = of_horizon;
-        reading.due += due;
-        reading.within_1h += within_1h;
-        reading.within_24h += within_24h;
-        reading.within_7d += within_7d;
-        reading.later += all.saturating_sub(before);
-        let first: Vec<(Text, f64)> = answer(&answers[6])?;
-        if let Some((_, due)) = first.first() {
-            let late = now.since(Timestamp::from_ms(*due as i64));
-            reading.oldest_due_ms = reading.oldest_due_ms.max(ms(late));
-        }
-        let (destination, pace) = pace(name, &answers[0])?;
-        if has_work(all, &pace) {
-            reading.destinations += 1;
-            reading.in_flight += u64::from(pace.in_flight);
-            reading.window += u64::from(self.window_in_force(&destination, &pace));
+        for (shard, names) in (0..self.shards()).zip(by_shard) {
+            let keys = self.keys.shard(shard);
+            for names in names.chunks(PAGE) {
+                let mut ask = pipe();
+                for name in names {
+                    ask.hgetall(keys.pace(name)).zscore(keys.agenda(), name);
+                }
+                let answers: Vec<Value> = self.connections.pipeline(&ask).await?;
+                for (name, answers) in names.iter().zip(answers.chunks_exact(2)) {
+                    let visited: Option<f64> = answer(&answers[1])?;
+                    let (destination, pace) = pace(name, &answers[0])?;
+                    if visited.is_none() && pace.in_flight > 0 {
+                        reading.destinations += 1;
+                        reading.in_flight += u64::from(pace.in_flight);
+                        reading.window += u64::from(self.window_in_force(&destination, &pace));
+                    }
+                }
+            }
         }
         Ok(())
     }
@@ -221,13 +232,43 @@ impl Store {
     }
 
     /// Returns how many workers have sent a heartbeat within `silent_max`.
-    async fn live_workers(&self, silent_max: Duration) -> Result<u64, StoreError> {
+    pub async fn live_workers(&self, silent_max: Duration) -> Result<u64, StoreError> {
         let ((seconds, _),): ((i64, i64),) = self.connections.pipeline(pipe().cmd("TIME")).await?;
         let silent_ms: i64 = ms(silent_max).try_into().unwrap_or(i64::MAX);
         let oldest = (seconds * 1_000).saturating_sub(silent_ms);
         let workers: Vec<(WorkerId, i64)> = self.workers().await?;
         let live = workers.iter().filter(|(_, at)| *at >= oldest).count();
         Ok(live as u64)
+    }
+}
+
+/// Reads what waits at a destination, and how many of the jobs are due until each horizon.
+fn read_waiting(answers: &[Value]) -> Result<(Waiting, Vec<u64>), StoreError> {
+    let (first, horizons) = answers[1..].split_last().expect("there are six answers");
+    let until: Result<_, _> = horizons.iter().map(answer).collect();
+    let first: Vec<(Text, f64)> = answer(first)?;
+    let next_due = first
+        .first()
+        .map(|(_, due)| Timestamp::from_ms(*due as i64));
+    let jobs = answer(&answers[0])?;
+    Ok((Waiting { jobs, next_due }, until?))
+}
+
+fn add_waiting(waiting: Waiting, until: &[u64], now: Timestamp, reading: &mut FleetReading) {
+    let mut before = 0;
+    let mut of_horizon = [0; 4];
+    for (count, until) in of_horizon.iter_mut().zip(until) {
+        *count = until.saturating_sub(before);
+        before = *until;
+    }
+    let [due, within_1h, within_24h, within_7d] = of_horizon;
+    reading.due += due;
+    reading.within_1h += within_1h;
+    reading.within_24h += within_24h;
+    reading.within_7d += within_7d;
+    reading.later += waiting.jobs.saturating_sub(before);
+    if let Some(due) = waiting.next_due {
+        reading.oldest_due_ms = reading.oldest_due_ms.max(ms(now.since(due)));
     }
 }
 

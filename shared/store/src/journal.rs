@@ -5,6 +5,7 @@ use std::collections::HashMap;
 use deadpool_redis::redis::Value;
 use domain::clock::Timestamp;
 use domain::event::Event;
+use domain::outcome::without_addresses;
 
 use crate::entry_id::EntryId;
 use crate::error::StoreError;
@@ -128,7 +129,7 @@ fn read_events(id: EntryId, fields: Vec<Value>) -> Result<Entry, String> {
         .ok_or("it has no time")?;
     let Text(json) = field("e").map(Text::from).ok_or("it has no events")?;
     let events: Vec<serde_json::Value> =
-        serde_json::from_str(&json).map_err(|why| why.to_string())?;
+        serde_json::from_str(&json).map_err(|why| without_addresses(&why.to_string()))?;
     let events = events
         .into_iter()
         .filter_map(|event| match serde_json::from_value::<Event>(event) {
@@ -136,7 +137,8 @@ fn read_events(id: EntryId, fields: Vec<Value>) -> Result<Entry, String> {
             Err(why) => {
                 // A newer version may write kinds that this version does not know. Its readers must
                 // not stop there.
-                tracing::debug!(entry = %id, %why, "an event of an unknown kind is left out");
+                let why = without_addresses(&why.to_string());
+                tracing::debug!(entry = %id, why, "an event of an unknown kind is left out");
                 None
             }
         })

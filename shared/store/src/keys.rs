@@ -186,6 +186,11 @@ impl Keys {
         format!("{}:fleet", self.prefix)
     }
 
+    /// The part of a process in the fleet, its policy and its id → when it was last seen, in ms.
+    pub fn policies(&self) -> String {
+        format!("{}:policies", self.prefix)
+    }
+
     /// worker id → its last heartbeat, in ms.
     pub fn workers(&self) -> String {
         format!("{}:workers", self.prefix)

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use deadpool_redis::redis::Value;
 use domain::destination::Destination;
+use system::limiter::admit_outage;
 
 use crate::batch::BATCH_MAX;
 use crate::claim::{Lease, LeaseKey};
@@ -102,12 +103,15 @@ impl Store {
                     }
                 }
                 Err(err) => {
-                    tracing::warn!(
-                        %err,
-                        shard,
-                        leases = places.len(),
-                        "leases could not be extended"
-                    );
+                    if let Some(left_out) = admit_outage("leases that are not extended") {
+                        tracing::warn!(
+                            %err,
+                            shard,
+                            leases = places.len(),
+                            left_out,
+                            "leases could not be extended"
+                        );
+                    }
                 }
             }
         }

@@ -6,9 +6,14 @@ use ring::rand::{SecureRandom, SystemRandom};
 
 use crate::error::StoreError;
 use crate::handle::Store;
+use crate::scripts::SILENT;
 
 /// The version of the key layout that this code reads and writes.
-const SCHEMA: u32 = 5;
+const SCHEMA: u32 = 6;
+
+/// The version before, whose data this code reads too. It kept the jobs of all accounts in one due
+/// set per destination; `repair` moves those that belong to others.
+const SCHEMA_BEFORE: u32 = 5;
 
 impl Store {
     /// Writes the shape if there is none yet, and compares it with the configuration. Returns the
@@ -36,7 +41,12 @@ impl Store {
                     .hget(&meta, "address_key"),
             )
             .await?;
-        if schema != SCHEMA {
+        if schema == SCHEMA_BEFORE {
+            // From here on, processes of the version before do not start.
+            let set_schema = &mut pipe();
+            set_schema.hset(&meta, "schema", SCHEMA).ignore();
+            self.connections.pipeline::<()>(set_schema).await?;
+        } else if schema != SCHEMA {
             return Err(StoreError::Mismatch(format!(
                 "{meta} has schema {schema}, this version of redeliver works with {SCHEMA}: \
                  run the version that wrote it"
@@ -50,6 +60,19 @@ impl Store {
             )));
         }
         Ok(address_key)
+    }
+
+    /// Verifies that Redis takes in new jobs: that the memory of its first server is not full, and
+    /// that the server can be written to. Changes nothing.
+    ///
+    /// # Errors
+    /// If it does not. The text is that of the server.
+    pub async fn check_intake(&self) -> Result<(), StoreError> {
+        // Without destinations this script does nothing, but the server refuses it when it refuses
+        // new jobs.
+        let call = self.call(&SILENT, 0);
+        let _: Vec<i64> = self.connections.script(&call).await?;
+        Ok(())
     }
 
     /// Verifies that Redis answers.

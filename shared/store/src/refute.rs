@@ -71,9 +71,10 @@ impl Store {
                 standing,
                 policy,
                 host_down,
+                evidence,
             } => (
                 "retire",
-                retire_argument(*standing, policy, *host_down, events),
+                retire_argument(*standing, policy, *host_down, evidence, events),
                 String::new(),
             ),
         };

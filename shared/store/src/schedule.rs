@@ -4,9 +4,11 @@ use std::collections::HashSet;
 use std::fmt::Write;
 use std::time::Duration;
 
+use domain::account::Account;
 use domain::clock::Timestamp;
 use domain::destination::Destination;
 use domain::event::EventKind;
+use domain::evidence::Evidence;
 use domain::job::{Head, Job, JobId, Message, first_record};
 use domain::pace::{PaceLimits, limits_for};
 use domain::reply::Reply;
@@ -15,6 +17,7 @@ use domain::status::EnhancedStatus;
 use futures::future::try_join_all;
 use serde::{Serialize, Serializer};
 use serde_json::{Map, Value};
+use telemetry::traceparent::TraceContext;
 
 use crate::batch::{BATCH_BYTES_MAX, BATCH_MAX};
 use crate::error::StoreError;
@@ -40,6 +43,8 @@ pub struct Arrival {
     pub purpose: Purpose,
     /// The mail system's reply, for the bounce's event. The head keeps only its beginning.
     pub reply: Reply,
+    /// The way by which the bounce came in, such as `dsn`.
+    pub source: &'static str,
 }
 
 /// The `JobScheduled` event of a bounce, as the script takes it and as the journal has it. The
@@ -58,6 +63,14 @@ struct Scheduled<'a> {
     policy: &'a str,
     #[serde(serialize_with = "as_text")]
     reply: &'a Reply,
+    /// This and the host are left out if the bounce starts a job: most events are of this kind.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    source: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    remote_mta: Option<&'a str>,
+    /// The trace in which the bounce was accepted, if it is sent to a collector.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    trace_id: Option<String>,
     #[serde(skip_serializing_if = "Map::is_empty")]
     metadata: &'a Map<String, Value>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -138,14 +151,9 @@ impl Store {
         let calls = (0..self.shards())
             .zip(by_shard)
             .map(async |(shard, mut places)| {
-                // Bounces of one destination follow each other, in their order: together they cost
-                // Redis little more than one.
-                places.sort_by(|a, b| {
-                    arrivals[*a]
-                        .head
-                        .destination
-                        .cmp(&arrivals[*b].head.destination)
-                });
+                // Bounces of one destination and account follow each other, in their order:
+                // together they cost Redis little more than one.
+                places.sort_by(|a, b| group_of(&arrivals[*a]).cmp(&group_of(&arrivals[*b])));
                 let mut answers = Vec::with_capacity(places.len());
                 // The batches run one after the other, because two of them may have bounces of the
                 // same job.
@@ -182,28 +190,29 @@ impl Store {
         events.push(b']');
         let mut seen = HashSet::with_capacity(keys.len());
         let distinct = keys.iter().all(|key| seen.insert(key));
-        let by_destination: Vec<&[usize]> = places
-            .chunk_by(|a, b| arrivals[*a].head.destination == arrivals[*b].head.destination)
+        let by_group: Vec<&[usize]> = places
+            .chunk_by(|a, b| group_of(&arrivals[*a]) == group_of(&arrivals[*b]))
             .collect();
-        let destinations = || {
-            by_destination
+        let groups = || {
+            by_group
                 .iter()
                 .map(|places| (arrivals[places[0]].head.destination.as_str(), places.len()))
         };
-        let limited: Vec<(&str, PaceLimits)> = destinations()
+        let mut limited: Vec<(&str, PaceLimits)> = groups()
             .filter_map(|(name, _)| Some((name, limits_for(&self.rules, name)?)))
             .collect();
+        limited.dedup();
         call.arg("EVENTS", events)
             .arg("LENGTHS", lengths)
             .arg("DISTINCT", u8::from(distinct))
             .arg("N", places.len())
-            .arg("G", by_destination.len())
+            .arg("G", by_group.len())
             .arg("M", limited.len());
         for (destination, limits) in limited {
             call.arg("limited_destination", destination)
                 .arg("limits", limits.to_string());
         }
-        for (destination, count) in destinations() {
+        for (destination, count) in groups() {
             call.arg("destination", destination).arg("bounces", count);
         }
         for key in &keys {
@@ -212,11 +221,13 @@ impl Store {
         for Arrival { head, message, .. } in batch() {
             call.arg("record", first_record(head, message));
         }
-        for Arrival { head, purpose, .. } in batch() {
-            match purpose {
-                Purpose::Retry(delay) => call.arg("verdict", ms(*delay)),
+        for arrival in batch() {
+            match arrival.purpose {
+                Purpose::Retry(delay) => call.arg("verdict", ms(delay)),
                 Purpose::Retire(standing) => {
-                    call.arg("verdict", format!("{} {}", standing.as_str(), head.policy))
+                    let evidence = evidence(arrival).line();
+                    let (standing, row) = (standing.as_str(), &arrival.head.policy);
+                    call.arg("verdict", format!("{standing} {row}\n{evidence}"))
                 }
                 Purpose::Drop => call.arg("verdict", "drop"),
             };
@@ -254,6 +265,11 @@ impl Store {
     }
 }
 
+/// Returns the destination and the account of a bounce.
+fn group_of(arrival: &Arrival) -> (&Destination, &Account) {
+    (&arrival.head.destination, &arrival.job.account)
+}
+
 /// Cuts a shard's places into batches that one call may take, by number and by bytes.
 fn batches<'p>(places: &'p [usize], arrivals: &[Arrival]) -> Vec<&'p [usize]> {
     let (mut batches, mut start, mut bytes) = (Vec::new(), 0, 0);
@@ -271,6 +287,19 @@ fn batches<'p>(places: &'p [usize], arrivals: &[Arrival]) -> Vec<&'p [usize]> {
     batches
 }
 
+/// Returns what the bounce shows of its address, if it retires the address.
+fn evidence(arrival: &Arrival) -> Evidence {
+    let Arrival {
+        message,
+        reply,
+        source,
+        ..
+    } = arrival;
+    let host = message.remote_mta.as_deref();
+    let text = reply.to_string();
+    Evidence::new(0, message.bounced_at, source, reply.status, host, &text)
+}
+
 fn write_event(events: &mut Vec<u8>, key: &str, arrival: &Arrival, by: Option<&str>) {
     let Arrival {
         head,
@@ -278,12 +307,15 @@ fn write_event(events: &mut Vec<u8>, key: &str, arrival: &Arrival, by: Option<&s
         occurred_at,
         purpose,
         reply,
+        source,
         ..
     } = arrival;
-    let delay = match purpose {
-        Purpose::Retry(delay) => ms(*delay),
-        Purpose::Retire(_) | Purpose::Drop => 0,
+    let (delay, source, remote_mta) = match purpose {
+        Purpose::Retry(delay) => (ms(*delay), None, None),
+        Purpose::Retire(_) | Purpose::Drop => (0, Some(*source), message.remote_mta.as_deref()),
     };
+    let trace = message.traceparent.as_deref();
+    let trace = trace.and_then(TraceContext::parse);
     let event = Scheduled {
         kind: EventKind::JobScheduled,
         job: key,
@@ -293,6 +325,11 @@ fn write_event(events: &mut Vec<u8>, key: &str, arrival: &Arrival, by: Option<&s
         status: reply.status,
         policy: &head.policy,
         reply,
+        source,
+        remote_mta,
+        trace_id: trace
+            .filter(TraceContext::is_sampled)
+            .map(|trace| trace.trace_id()),
         metadata: &message.metadata,
         by,
         delay,
@@ -356,7 +393,6 @@ mod tests {
     use serde_json::json;
 
     use super::*;
-    use domain::account::Account;
     use domain::address::Address;
     use domain::event::Event;
 
@@ -404,6 +440,7 @@ mod tests {
                 occurred_at,
                 purpose,
                 reply,
+                source: "dsn",
             };
             let mut line = Vec::new();
             write_event(&mut line, &job.key(), &arrival, Some("acme"));
@@ -423,6 +460,7 @@ mod tests {
                 Some("system-full".to_owned()),
                 Some(arrival.reply.to_string()),
             );
+            event.source = (purpose == Purpose::Drop).then(|| "dsn".to_owned());
             event.by = Some("acme".into());
             event.delay = Some(if occurred_at.is_some() { 1_000 } else { 0 });
             event.occurred = occurred_at.map(Timestamp::ms);

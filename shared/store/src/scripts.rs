@@ -99,34 +99,35 @@ macro_rules! scripts {
 }
 
 scripts! {
-    SCHEDULE = "schedule" Refused after "lease", "pace_fields", "pace";
-    CLAIM = "claim" Refused after "lease", "pace_fields", "pace", "lapse";
-    SETTLE = "settle" Runs after "lease", "pace_fields", "pace", "tally";
-    REFUTE = "refute" Refused after "lease", "pace_fields", "pace", "tally";
-    RELEASE = "release" Runs after "lease", "pace_fields", "pace", "lapse";
-    SILENT = "silent" Refused after "lease", "pace_fields", "pace";
-    FACTS = "facts" Refused after "lease", "pace_fields", "pace";
+    SCHEDULE = "schedule" Refused after "due", "lease", "pace_fields", "pace";
+    CLAIM = "claim" Refused after "due", "lease", "pace_fields", "pace", "lapse", "first_due";
+    SETTLE = "settle" Runs after "due", "lease", "pace_fields", "pace", "tally";
+    REFUTE = "refute" Refused after "due", "lease", "pace_fields", "pace", "tally";
+    RELEASE = "release" Runs after "due", "lease", "pace_fields", "pace", "lapse";
+    SILENT = "silent" Refused after "due", "lease", "pace_fields", "pace";
+    FACTS = "facts" Refused after "due", "lease", "pace_fields", "pace";
     EXTEND = "extend" Runs after "lease";
     UNDER_WAY = "under_way" Runs after "lease";
-    HOLD = "hold" Runs after "lease", "pace_fields", "pace";
-    UNHOLD = "unhold" Runs after "lease", "pace_fields", "pace";
-    OVERRIDE = "override" Runs after "lease", "pace_fields", "pace";
-    LIMIT = "limit" Runs after "lease", "pace_fields", "pace";
+    HOLD = "hold" Runs after "due", "lease", "pace_fields", "pace";
+    UNHOLD = "unhold" Runs after "due", "lease", "pace_fields", "pace";
+    OVERRIDE = "override" Runs after "due", "lease", "pace_fields", "pace";
+    LIMIT = "limit" Runs after "due", "lease", "pace_fields", "pace";
     NOTE = "note" Refused;
     NOTE_FINDINGS = "note_findings" Refused;
     CLOCK = "clock" Reads;
-    LOOK_UP = "look_up" Reads;
-    WAITING = "waiting" Reads;
+    LOOK_UP = "look_up" Reads after "due";
+    WAITING = "waiting" Reads after "due";
     CLAIM_OCCURRENCE = "claim_occurrence" Runs;
     RELEASE_REQUEST = "release_request" Runs;
+    RELEASE_ROUTE = "release_route" Runs after "due";
     HISTORY = "history" Runs;
-    PUT_BACK = "put_back" Runs;
+    PUT_BACK = "put_back" Runs after "due";
     REINSTATE = "reinstate" Refused;
-    REPAIR = "repair" Runs after "lease", "pace_fields", "pace", "lapse";
-    RECOUNT = "recount" Runs after "lease", "pace_fields", "pace", "lapse";
+    REPAIR = "repair" Runs after "due", "lease", "pace_fields", "pace", "lapse", "first_due";
+    RECOUNT = "recount" Runs after "due", "lease", "pace_fields", "pace", "lapse";
     SWEEP = "sweep" Runs after "lease";
     TRIM_MARKS = "trim_marks" Runs;
-    TRIM_TROUBLE = "trim_trouble" Runs after "lease", "pace_fields", "pace";
+    TRIM_TROUBLE = "trim_trouble" Runs after "due", "lease", "pace_fields", "pace";
 }
 
 /// Returns a duration in whole milliseconds, as the scripts take it.
@@ -232,7 +233,16 @@ mod tests {
             assert_eq!(verb_of(known.script.get_hash()), Some(known.verb));
         }
         assert_eq!(verb_of(""), None);
-        let parts = ["lapse", "lease", "pace_fields", "pace", "prelude", "tally"];
+        let parts = [
+            "due",
+            "first_due",
+            "lapse",
+            "lease",
+            "pace_fields",
+            "pace",
+            "prelude",
+            "tally",
+        ];
         let files = std::fs::read_dir(concat!(env!("CARGO_MANIFEST_DIR"), "/src/lua")).unwrap();
         let mut files: Vec<String> = files
             .map(|file| {

@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use domain::event::EventLines;
+use domain::evidence::Evidence;
 use domain::job::End;
 use domain::pace::Feedback;
 use domain::standing::Standing;
@@ -184,15 +185,20 @@ impl Store {
             match &settlement.end {
                 End::Close => {}
                 End::Retry { job, delay } => {
-                    call.arg("argument", ms(*delay)).arg("record", job.record());
+                    let argument = match &job.head.dead_route {
+                        None => ms(*delay).to_string(),
+                        Some(route) => format!("{} {route}", ms(*delay)),
+                    };
+                    call.arg("argument", argument).arg("record", job.record());
                 }
                 End::Retire {
                     standing,
                     policy,
                     host_down,
+                    evidence,
                 } => {
                     let events = &settlement.events;
-                    let argument = retire_argument(*standing, policy, *host_down, events);
+                    let argument = retire_argument(*standing, policy, *host_down, evidence, events);
                     call.arg("argument", argument)
                         .arg("record", events.as_str());
                 }
@@ -236,19 +242,21 @@ impl Store {
 }
 
 /// Returns the argument for a retired address that the scripts take: its standing, how long the
-/// last of its events is, and why it is retired.
+/// last of its events is, why it is retired, and the evidence on a line of its own.
 pub(crate) fn retire_argument(
     standing: Standing,
     policy: &str,
     host_down: bool,
+    evidence: &Evidence,
     events: &EventLines,
 ) -> String {
     let mark = if host_down { "!" } else { "" };
     let comma = usize::from(events.last_len() < events.as_str().len());
     format!(
-        "{} {} {mark}{policy}",
+        "{} {} {mark}{policy}\n{}",
         standing.as_str(),
-        events.last_len() - comma
+        events.last_len() - comma,
+        evidence.line()
     )
 }
 

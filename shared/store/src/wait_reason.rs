@@ -24,6 +24,9 @@ pub enum WaitsFor {
     Confirmation(Timestamp),
     /// For the instant from which it is due.
     Due(Timestamp),
+    /// Until the peer of this route can be reached again, but not after this instant: then the job
+    /// is due in any case.
+    Route(String, Timestamp),
     /// For room at its destination: as many attempts are under way there as may be.
     Window,
     /// For its destination's rate: the next attempt may go out at this instant.
@@ -44,6 +47,7 @@ impl WaitsFor {
             Self::Breaker(_) => "breaker",
             Self::Confirmation(_) => "silence",
             Self::Due(_) => "due",
+            Self::Route(..) => "route",
             Self::Window => "window",
             Self::Rate(_) => "rate",
             Self::Turn => "turn",
@@ -56,7 +60,10 @@ impl WaitsFor {
         match self {
             Self::Attempt(until) | Self::Breaker(until) => *until,
             Self::Hold(hold) => hold.until,
-            Self::Confirmation(until) | Self::Due(until) | Self::Rate(until) => Some(*until),
+            Self::Confirmation(until)
+            | Self::Due(until)
+            | Self::Route(_, until)
+            | Self::Rate(until) => Some(*until),
             Self::Operator | Self::Window | Self::Turn | Self::Worker => None,
         }
     }
@@ -64,14 +71,15 @@ impl WaitsFor {
 
 impl Store {
     /// Returns what a job waits for that is due at `due`, at a destination with this pace.
-    /// `is_accepted` means that a relay accepted its message. Never returns [`WaitsFor::Worker`],
-    /// because the pace does not show it.
+    /// `is_accepted` means that a relay accepted its message. `dead_route` is the route whose peer
+    /// the job waits for. Never returns [`WaitsFor::Worker`], because the pace does not show it.
     pub(crate) fn waits_for(
         &self,
         destination: &Destination,
         pace: &PaceReport,
         due: Timestamp,
         is_accepted: bool,
+        dead_route: Option<&str>,
     ) -> WaitsFor {
         let now = self.clock.now();
         let from = now.max(due);
@@ -82,8 +90,13 @@ impl Store {
             BreakerState::Open { until, .. } if until > from => {
                 return WaitsFor::Breaker(Some(until));
             }
-            _ if due > now && is_accepted => return WaitsFor::Confirmation(due),
-            _ if due > now => return WaitsFor::Due(due),
+            _ if due > now => {
+                return match dead_route {
+                    Some(route) => WaitsFor::Route(route.to_owned(), due),
+                    None if is_accepted => WaitsFor::Confirmation(due),
+                    None => WaitsFor::Due(due),
+                };
+            }
             BreakerState::HalfOpen { .. } => return WaitsFor::Breaker(None),
             // The job may be the one attempt that goes out. Neither window nor rate holds that one
             // back.

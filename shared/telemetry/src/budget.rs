@@ -1,31 +1,37 @@
-//! Bounds what waits to be sent to a collector. What does not fit is dropped and counted, so a
-//! collector that is slow, hangs or is gone never slows this process down.
+//! Limits how many spans or log records wait to be sent to a collector. Items above the limit are
+//! dropped and counted, so a collector that is slow, hangs or is gone never slows this process
+//! down.
 
-use std::fmt;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, AtomicU64, AtomicUsize, Ordering};
-use std::time::Duration;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
 
 use tokio::sync::watch;
 use tokio::time::timeout;
 
+use crate::endpoint::Place;
+use crate::failure::Failure;
+use crate::outage::{Outage, Report};
+
 /// The pause after a call that failed. It doubles with each further failure.
 const PAUSE: Duration = Duration::from_millis(100);
 
-/// The longest pause after a call that failed. Meanwhile the queue fills, and what does not fit is
-/// dropped, which costs less than to send it to a collector that does not accept it.
+/// The longest pause after a call that failed. If the queue is full during the pause, new items are
+/// dropped. That costs less than sending them to a collector that does not accept them.
 const PAUSE_MAX: Duration = Duration::from_secs(10);
 
-/// How many items wait, and how many were lost.
+/// Counts the items that wait, and those that were lost.
 #[derive(Debug)]
 pub(crate) struct Budget {
     waiting: AtomicUsize,
+    /// How many items may wait.
     max: usize,
     dropped: AtomicU64,
     failed: AtomicU64,
-    /// How many calls in a row the collector did not accept.
-    failures: AtomicU32,
-    /// Whether the process ends. Then there are no pauses.
+    /// Where the items are sent, for the log.
+    place: Option<Place>,
+    outage: Mutex<Outage>,
+    /// Whether the process is about to end. Then there are no pauses.
     is_ending: watch::Sender<bool>,
 }
 
@@ -39,13 +45,15 @@ pub struct Lost {
 }
 
 impl Budget {
-    pub(crate) fn new(max: usize) -> Arc<Self> {
+    /// `place` is where the items are sent. Without it, nothing is logged.
+    pub(crate) fn of(max: usize, place: Option<Place>) -> Arc<Self> {
         Arc::new(Self {
             waiting: AtomicUsize::new(0),
             max,
             dropped: AtomicU64::new(0),
             failed: AtomicU64::new(0),
-            failures: AtomicU32::new(0),
+            place,
+            outage: Mutex::default(),
             is_ending: watch::Sender::new(false),
         })
     }
@@ -60,32 +68,22 @@ impl Budget {
         has_room
     }
 
-    /// Gives the room of items back that were sent, or could not be. Logs when that begins to fail,
-    /// and when it succeeds again. Returns after a pause if it failed.
-    pub(crate) async fn give_back<T, E>(&self, items: usize, result: Result<T, E>)
-    where
-        E: fmt::Display,
-    {
+    /// Gives back the room of items after the call that sent them, which had this result. Logs
+    /// failures, and the first success after them. If the call failed, this returns only after a
+    /// pause.
+    pub(crate) async fn give_back(&self, items: usize, result: Result<(), Failure>) {
         self.waiting.fetch_sub(items, Ordering::Relaxed);
-        // Calls are made one after the other, so nothing is counted in between.
-        let before = self.failures.load(Ordering::Relaxed);
-        let failures = match result {
-            Ok(_) => 0,
-            Err(_) => before.saturating_add(1),
+        if result.is_err() {
+            self.refused(items as u64);
+        }
+        let Lost { dropped, failed } = self.lost();
+        let (report, failures) = {
+            let mut outage = self.outage.lock().unwrap_or_else(PoisonError::into_inner);
+            let report = outage.note(result.is_err(), dropped + failed, Instant::now());
+            (report, outage.failures_in_a_row())
         };
-        self.failures.store(failures, Ordering::Relaxed);
-        match result {
-            Err(why) => {
-                self.refused(items as u64);
-                if before == 0 {
-                    tracing::warn!(
-                        %why,
-                        "the collector of telemetry does not accept what it is sent; that is lost"
-                    );
-                }
-            }
-            Ok(_) if before > 0 => tracing::info!("the collector of telemetry accepts again"),
-            Ok(_) => {}
+        if let (Some(report), Some(place)) = (report, &self.place) {
+            log(report, place, result.err().as_ref());
         }
         if let Some(pause) = pause_after(failures) {
             let mut is_ending = self.is_ending.subscribe();
@@ -93,17 +91,18 @@ impl Budget {
         }
     }
 
-    /// Counts items that were sent, and that the collector did not accept.
+    /// Counts items that the collector did not accept.
     pub(crate) fn refused(&self, items: u64) {
         self.failed.fetch_add(items, Ordering::Relaxed);
     }
 
-    /// Ends the pause that there may be, and all later ones. The process is about to end.
+    /// Ends the current pause, if there is one, and makes no pauses from now on. Called when the
+    /// process is about to end.
     pub(crate) fn end_pauses(&self) {
         self.is_ending.send_replace(true);
     }
 
-    /// Returns what was lost until now.
+    /// Returns how much was lost until now.
     pub(crate) fn lost(&self) -> Lost {
         Lost {
             dropped: self.dropped.load(Ordering::Relaxed),
@@ -111,11 +110,39 @@ impl Budget {
         }
     }
 
-    /// Returns what was lost if nothing more is sent.
+    /// Returns how much is lost if nothing more is sent. The items that still wait count as
+    /// dropped.
     pub(crate) fn lost_in_the_end(&self) -> Lost {
         let mut lost = self.lost();
         lost.dropped += self.waiting.load(Ordering::Relaxed) as u64;
         lost
+    }
+}
+
+/// Logs that a collector does not accept data, or does again.
+fn log(report: Report, place: &Place, failure: Option<&Failure>) {
+    let Place {
+        signal, endpoint, ..
+    } = place;
+    match report {
+        Report::Fails(lost) => {
+            let cause = failure.map(|failure| failure.cause);
+            let why = failure.map(|failure| failure.detail.as_str());
+            tracing::warn!(
+                signal,
+                endpoint,
+                cause,
+                why,
+                lost,
+                "the collector of telemetry does not accept data; the data is lost"
+            );
+        }
+        Report::Works(lost) => tracing::info!(
+            signal,
+            endpoint,
+            lost,
+            "the collector of telemetry accepts data again"
+        ),
     }
 }
 
@@ -128,11 +155,13 @@ fn pause_after(failures: u32) -> Option<Duration> {
 
 #[cfg(test)]
 mod tests {
-    use std::time::Instant;
-
     use super::*;
 
-    type Sent = Result<(), &'static str>;
+    type Sent = Result<(), Failure>;
+
+    fn refused() -> Sent {
+        Err(Failure::answer("503"))
+    }
 
     #[test]
     fn the_pause_doubles_with_each_failure_up_to_its_limit() {
@@ -144,31 +173,33 @@ mod tests {
 
     #[tokio::test]
     async fn a_failed_call_is_followed_by_a_pause_unless_the_process_ends() {
-        let budget = Budget::new(9);
+        let budget = Budget::of(9, None);
         let took = async |sent: Sent| {
             let began = Instant::now();
             budget.give_back(0, sent).await;
             began.elapsed()
         };
-        assert!(took(Err("refused")).await >= PAUSE);
-        assert!(took(Err("refused")).await >= 2 * PAUSE);
-        let _ = took(Ok(())).await;
-        assert_eq!(budget.failures.load(Ordering::Relaxed), 0);
-        budget.failures.store(30, Ordering::Relaxed);
+        assert!(took(refused()).await >= PAUSE);
+        assert!(took(refused()).await >= 2 * PAUSE);
+        assert!(took(Ok(())).await < PAUSE);
+        for _ in 0..30 {
+            let mut outage = budget.outage.lock().unwrap();
+            outage.note(true, 0, Instant::now());
+        }
         budget.end_pauses();
-        assert!(took(Err("refused")).await < PAUSE_MAX / 2);
+        assert!(took(refused()).await < PAUSE_MAX / 2);
     }
 
     #[tokio::test]
     async fn what_does_not_fit_is_dropped_and_counted() {
-        let budget = Budget::new(2);
+        let budget = Budget::of(2, None);
         assert_eq!(
             [budget.take(), budget.take(), budget.take()],
             [true, true, false]
         );
-        budget.give_back(1, Err::<(), _>("refused")).await;
+        budget.give_back(1, refused()).await;
         assert!(budget.take(), "there is room again");
-        budget.give_back(1, Ok::<_, String>(())).await;
+        budget.give_back(1, Ok(())).await;
         let lost = Lost {
             dropped: 1,
             failed: 1,

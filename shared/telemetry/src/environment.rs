@@ -1,15 +1,17 @@
-//! The variables of the OpenTelemetry specification that say how spans are sent. Those that cannot
-//! be understood were refused before. The library for logs reads them by itself.
+//! The variables of the OpenTelemetry specification that say how spans and log records are sent.
+//! Those that cannot be understood were refused before.
 
 use std::env;
 use std::time::Duration;
 
 use reqwest::header::{HeaderMap, HeaderName, HeaderValue};
 
+use crate::settings::Signal;
+
 /// How long one call to the collector may take.
 pub(crate) const CALL_MAX: Duration = Duration::from_secs(10);
 
-/// How spans are sent.
+/// How a signal is sent.
 #[derive(Clone, Debug)]
 pub(crate) struct Sending {
     /// The headers of each request.
@@ -25,15 +27,15 @@ pub(crate) struct Sending {
 }
 
 impl Sending {
-    pub(crate) fn from_environment() -> Self {
-        Self::among(&|name| env::var(name).ok())
+    pub(crate) fn from_environment(signal: Signal) -> Self {
+        Self::among(signal, &|name| env::var(name).ok())
     }
 
-    fn among(variable: &dyn Fn(&str) -> Option<String>) -> Self {
+    fn among(signal: Signal, variable: &dyn Fn(&str) -> Option<String>) -> Self {
         let variable = |name: &str| variable(name).filter(|text| !text.trim().is_empty());
         // The variable of the signal comes before the general one.
         let exporter = |name: &str| {
-            variable(&format!("OTEL_EXPORTER_OTLP_TRACES_{name}"))
+            variable(&format!("OTEL_EXPORTER_OTLP_{}_{name}", signal.word()))
                 .or_else(|| variable(&format!("OTEL_EXPORTER_OTLP_{name}")))
         };
         let ms = |text: Option<String>| {
@@ -75,7 +77,7 @@ mod tests {
     use super::*;
 
     fn among(pairs: &'static [(&str, &str)]) -> Sending {
-        Sending::among(&move |name| {
+        Sending::among(Signal::Traces, &move |name| {
             let pair = pairs.iter().find(|(known, _)| *known == name)?;
             Some(pair.1.to_owned())
         })

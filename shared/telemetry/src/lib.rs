@@ -3,14 +3,16 @@
 
 mod budget;
 mod current;
+pub mod endpoint;
 mod environment;
+mod failure;
 pub mod ids;
-pub mod limiter;
 mod line;
 pub mod log;
 mod logs;
 pub mod metrics;
 pub mod names;
+mod outage;
 pub mod pipeline;
 mod protobuf;
 mod queue;
@@ -21,6 +23,7 @@ pub mod settings;
 pub mod spans;
 pub mod traceparent;
 mod transport;
+mod unsupported;
 mod variables;
 mod words;
 

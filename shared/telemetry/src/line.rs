@@ -24,9 +24,7 @@ impl Line {
     /// `has_colors`: whether text has colours.
     pub(crate) fn new(is_json: bool, has_colors: bool) -> Self {
         // A line inside a span is first written to a buffer, which knows nothing of the terminal.
-        let text = format::Format::default()
-            .with_target(false)
-            .with_ansi(has_colors);
+        let text = format::Format::default().with_ansi(has_colors);
         Self { is_json, text }
     }
 }
@@ -63,6 +61,8 @@ fn json(event: &Event<'_>, span: Option<&TraceContext>) -> Result<Value, fmt::Er
     fields.0.insert("timestamp".to_owned(), time.into());
     let level = event.metadata().level().as_str();
     fields.0.insert("level".to_owned(), level.into());
+    let target = event.metadata().target();
+    fields.0.insert("target".to_owned(), target.into());
     event.record(&mut fields);
     if let Some(span) = span {
         fields
@@ -159,6 +159,7 @@ mod tests {
             let line = line(has_colors, span).await;
             assert_eq!(line.contains("\u{1b}[32m INFO"), has_colors, "{line:?}");
             assert_eq!(line.contains('\u{1b}'), has_colors, "{line:?}");
+            assert!(line.contains("telemetry::line::tests"), "{line:?}");
             let names_trace = line.ends_with(" trace_id=0af7651916cd43dd8448eb211c80319c\n");
             assert_eq!(names_trace, span.is_some(), "{line:?}");
             assert_eq!(line.matches('\n').count(), 1);

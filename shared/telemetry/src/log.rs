@@ -5,7 +5,7 @@ use std::env;
 use std::io::{self, IsTerminal};
 
 use opentelemetry_appender_tracing::layer::OpenTelemetryTracingBridge;
-use tracing_subscriber::filter::FilterFn;
+use tracing_subscriber::filter::{Directive, FilterFn};
 use tracing_subscriber::layer::{Layer, SubscriberExt};
 use tracing_subscriber::util::SubscriberInitExt;
 use tracing_subscriber::{EnvFilter, fmt};
@@ -41,11 +41,21 @@ const SENDS: [&str; 6] = ["opentelemetry", "tonic", "h2", "hyper", "reqwest", "t
 
 /// Starts the log on standard error, and to a collector if `pipeline` sends logs. `RUST_LOG`
 /// overrides the configured filter. Call it once per process; a second call changes nothing.
-pub fn start(log: &Log, pipeline: &Pipeline) {
+///
+/// # Errors
+/// If `RUST_LOG` or the configured filter cannot be used.
+pub fn start(log: &Log, pipeline: &Pipeline) -> Result<(), String> {
     let wanted = env::var("RUST_LOG").ok();
     let wanted = wanted.filter(|wanted| !wanted.trim().is_empty());
-    let wanted = wanted.unwrap_or_else(|| log.filter.clone());
-    let filter = filter(&wanted);
+    let (name, wanted) = match &wanted {
+        Some(wanted) => ("RUST_LOG", wanted),
+        None => ("log.filter", &log.filter),
+    };
+    let fault = fault_of_filter(wanted);
+    let filter = match fault {
+        Some(fault) => return Err(format!("{name} {fault}")),
+        None => filter(wanted),
+    };
     let is_terminal = io::stderr().is_terminal();
     let is_json = match log.format {
         Format::Auto => !is_terminal,
@@ -70,6 +80,18 @@ pub fn start(log: &Log, pipeline: &Pipeline) {
         .with(lines)
         .with(sent)
         .try_init();
+    pipeline.announce();
+    Ok(())
+}
+
+/// Returns what is wrong with a filter in the syntax of `RUST_LOG`. `None` if it can be used.
+pub fn fault_of_filter(wanted: &str) -> Option<String> {
+    let mut parts = wanted.split(',').filter(|part| !part.is_empty());
+    let wrong = parts.find(|part| part.parse::<Directive>().is_err())?;
+    Some(format!(
+        "has \"{wrong}\", which selects no lines; it may have levels (off, error, warn, info, \
+         debug, trace) and target=level, with commas between: info,worker=debug,senders=trace"
+    ))
 }
 
 /// Returns a filter in the syntax of `RUST_LOG`. Text that is none counts as `info`.
@@ -86,6 +108,25 @@ fn filter(wanted: &str) -> EnvFilter {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_filter_that_selects_no_lines_is_refused_with_what_is_allowed() {
+        for (wrong, part) in [
+            ("x==bad", "x==bad"),
+            ("[[", "[["),
+            ("redeliver=loud", "redeliver=loud"),
+            ("info,redeliver=loud,,x==", "redeliver=loud"),
+        ] {
+            let fault = fault_of_filter(wrong).unwrap();
+            assert!(
+                fault.contains(&format!("\"{part}\"")) && fault.contains("worker=debug"),
+                "{fault}"
+            );
+        }
+        for right in ["", "info", "info,worker=debug,", "worker::run=trace,off"] {
+            assert_eq!(fault_of_filter(right), None, "{right}");
+        }
+    }
 
     #[test]
     fn what_sends_the_log_is_quiet_unless_the_filter_names_it() {

@@ -7,23 +7,25 @@ use std::time::Duration;
 use opentelemetry::InstrumentationScope;
 use opentelemetry::logs::LogRecord;
 use opentelemetry::trace::{SpanId, TraceFlags, TraceId};
-use opentelemetry_otlp::{
-    LogExporter as OtlpExporter, RetryPolicy, WithExportConfig, WithHttpConfig, WithTonicConfig,
-};
+use opentelemetry_proto::tonic::collector::logs::v1::ExportLogsServiceRequest;
+use opentelemetry_proto::transform::common::tonic::ResourceAttributesWithSchema;
+use opentelemetry_proto::transform::logs::tonic::group_logs_by_resource_and_scope;
 use opentelemetry_sdk::Resource;
-use opentelemetry_sdk::error::{OTelSdkError, OTelSdkResult};
+use opentelemetry_sdk::error::OTelSdkResult;
 use opentelemetry_sdk::logs::{
     BatchConfigBuilder, BatchLogProcessor, LogBatch, LogExporter, LogProcessor, SdkLogRecord,
     SdkLoggerProvider,
 };
-use tokio::time::timeout;
+use prost::Message as _;
+use tokio::sync::Mutex;
 
 use crate::budget::Budget;
 use crate::current;
-use crate::environment::CALL_MAX;
+use crate::endpoint::Place;
+use crate::environment::Sending;
 use crate::reactor::Reactor;
-use crate::settings::{Protocol, Settings, Signal};
-use crate::transport;
+use crate::settings::{Settings, Signal};
+use crate::transport::Transport;
 
 /// Starts to send logs.
 ///
@@ -32,28 +34,18 @@ use crate::transport;
 pub(crate) fn start(
     settings: &Settings,
     endpoint: &str,
+    place: &Place,
     reactor: &Arc<Reactor>,
     resource: Resource,
 ) -> Result<(SdkLoggerProvider, Arc<Budget>), String> {
-    let builder = OtlpExporter::builder();
-    let exporter = match settings.protocol(Signal::Logs) {
-        Protocol::Grpc => builder
-            .with_tonic()
-            .with_channel(transport::channel(endpoint)?)
-            .with_retry_policy(RetryPolicy::disabled())
-            .build(),
-        Protocol::Http => builder
-            .with_http()
-            .with_http_client(transport::client()?)
-            .with_endpoint(endpoint)
-            .with_protocol(opentelemetry_otlp::Protocol::HttpBinary)
-            .with_retry_policy(RetryPolicy::disabled())
-            .build(),
-    };
-    let exporter = exporter.map_err(|why| why.to_string())?;
-    let budget = Budget::new(settings.queue_max);
+    let how = Sending::from_environment(Signal::Logs);
+    let protocol = settings.protocol(Signal::Logs);
+    let transport = Transport::new(Signal::Logs, protocol, endpoint, &how)?;
+    let budget = Budget::of(settings.queue_max, Some(place.clone()));
     let exporter = OnReactor {
-        exporter,
+        transport: Mutex::new(transport),
+        call_max: how.call_max,
+        resource: ResourceAttributesWithSchema::default(),
         reactor: reactor.clone(),
         budget: budget.clone(),
     };
@@ -89,13 +81,7 @@ impl LogProcessor for Budgeted {
         if !self.budget.take() {
             return;
         }
-        if let Some(span) = current::span() {
-            let (trace, span) = (
-                TraceId::from_bytes(span.trace),
-                SpanId::from_bytes(span.span),
-            );
-            record.set_trace_context(trace, span, Some(TraceFlags::SAMPLED));
-        }
+        complete(record);
         self.processor.emit(record, scope);
     }
 
@@ -113,30 +99,58 @@ impl LogProcessor for Budgeted {
     }
 }
 
+/// Adds to a record what the bridge from the log leaves out, and removes the name of its event,
+/// which is a line of the source and changes with each version.
+fn complete(record: &mut SdkLogRecord) {
+    if let Some(time) = record.observed_timestamp() {
+        record.set_timestamp(time);
+    }
+    record.set_event_name("");
+    if let Some(span) = current::span() {
+        let (trace, span) = (
+            TraceId::from_bytes(span.trace),
+            SpanId::from_bytes(span.span),
+        );
+        record.set_trace_context(trace, span, Some(TraceFlags::SAMPLED));
+    }
+}
+
 /// An exporter whose calls run on a runtime of their own. Batch processors call their exporter on a
 /// plain thread, where the clients for gRPC and HTTP would find no timer and no reactor. A
 /// processor may still be in a call after its shutdown has timed out, so the exporter keeps the
 /// runtime alive.
-#[derive(Debug)]
 struct OnReactor {
-    exporter: OtlpExporter,
+    /// Calls are made one after the other.
+    transport: Mutex<Transport>,
+    call_max: Duration,
+    /// The attributes of this process.
+    resource: ResourceAttributesWithSchema,
     reactor: Arc<Reactor>,
     budget: Arc<Budget>,
 }
 
+impl fmt::Debug for OnReactor {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("OnReactor").finish_non_exhaustive()
+    }
+}
+
 impl LogExporter for OnReactor {
+    /// Always succeeds for the processor, because the budget counts and reports failures.
     async fn export(&self, batch: LogBatch<'_>) -> OTelSdkResult {
         let items = batch.iter().count();
-        let runtime = self.reactor.runtime();
-        let call = async { timeout(CALL_MAX, self.exporter.export(batch)).await };
-        let result = runtime
-            .block_on(call)
-            .unwrap_or(Err(OTelSdkError::Timeout(CALL_MAX)));
-        runtime.block_on(self.budget.give_back(items, result.as_ref()));
-        result
+        let resource_logs = group_logs_by_resource_and_scope(&batch, &self.resource);
+        let request = ExportLogsServiceRequest { resource_logs }.encode_to_vec();
+        self.reactor.runtime().block_on(async {
+            let mut transport = self.transport.lock().await;
+            let sent = transport.send_within(self.call_max, request).await;
+            self.budget.refused(*sent.as_ref().unwrap_or(&0));
+            self.budget.give_back(items, sent.map(drop)).await;
+        });
+        Ok(())
     }
 
     fn set_resource(&mut self, resource: &Resource) {
-        self.exporter.set_resource(resource);
+        self.resource = resource.into();
     }
 }

@@ -28,6 +28,7 @@ pub mod catalog;
 mod destinations;
 mod exemplars;
 pub mod fleet;
+mod process;
 pub mod readers;
 pub mod redis;
 pub mod text;
@@ -36,6 +37,7 @@ use catalog::register;
 use destinations::Destinations;
 use exemplars::{TraceLabel, TracedCounters};
 use fleet::{FleetGauges, FleetReading};
+use process::ProcessFigures;
 use readers::{OpenStream, ReaderGauges};
 use redis::RedisMetrics;
 use text::TextFormat;
@@ -125,6 +127,7 @@ struct Inner {
     events_read: Counter,
     readers: ReaderGauges,
     fleet: FleetGauges,
+    process: ProcessFigures,
     build_info: Family<Labels<1>, Gauge>,
 }
 
@@ -147,6 +150,7 @@ impl Default for Metrics {
         let fleet = FleetGauges::new(&mut registry);
         let redis = RedisMetrics::new(&mut registry);
         let readers = ReaderGauges::new(&mut registry);
+        let process = ProcessFigures::new(&mut registry);
         let mut inner = Inner {
             registry,
             destinations: Mutex::default(),
@@ -173,6 +177,7 @@ impl Default for Metrics {
             events_read: Counter::default(),
             readers,
             fleet,
+            process,
             build_info: Family::default(),
         };
         inner.register();
@@ -224,6 +229,7 @@ impl Metrics {
             for refresh in &*refreshers {
                 refresh(self);
             }
+            self.0.process.refresh();
             encode(&mut text, &self.0.registry).expect("writing into a text does not fail");
         }
         // A gauge that may be absent is a family without labels, and is written with an empty set.
@@ -306,16 +312,13 @@ impl Metrics {
     pub fn conversation(&self, transcript: &Transcript) {
         self.0
             .connection_wait
-            .observe(transcript.waited.as_secs_f64());
-        for (phase, ms) in &transcript.took_ms {
-            // What a conversation on a kept connection calls connecting was only a wait for it.
-            if *phase == Phase::Connect && transcript.reused {
-                continue;
-            }
+            .observe(transcript.waited().as_secs_f64());
+        let phases = transcript.sums().into_iter();
+        for (phase, ms) in phases.filter(|(phase, _)| *phase != Phase::Wait) {
             self.0
                 .phase_duration
                 .get_or_create(&[("phase", phase.as_str())])
-                .observe(*ms as f64 / 1_000.0);
+                .observe(ms as f64 / 1_000.0);
         }
     }
 

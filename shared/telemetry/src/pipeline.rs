@@ -1,4 +1,4 @@
-//! The way of spans and logs to a collector: exporters, queues, and how they end.
+//! Sends the spans and logs of a process to a collector: starts what sends them, and shuts it down.
 
 use std::fmt;
 use std::sync::Arc;
@@ -10,77 +10,86 @@ use opentelemetry_sdk::Resource;
 use opentelemetry_sdk::logs::SdkLoggerProvider;
 
 use crate::budget::{Budget, Lost};
+use crate::endpoint::Place;
 use crate::environment::Sending;
 use crate::ids::IdHasher;
 use crate::logs;
 use crate::metrics::Metrics;
 use crate::queue::SpanQueue;
 use crate::reactor::Reactor;
+use crate::sampling::Sampling;
 use crate::sender::SpanSender;
 use crate::settings::{Settings, Signal};
 use crate::spans::Tracing;
 use crate::transport::Transport;
-use crate::variables;
+use crate::{unsupported, variables};
 
-/// How long the end of traces and logs together may take.
+/// How long the shutdown may take. Traces and logs are shut down at the same time.
 const SHUTDOWN_MAX: Duration = Duration::from_millis(1_800);
 
-/// What a process is, for those who read its telemetry.
+/// Describes a process in its telemetry.
 #[derive(Clone, Debug)]
 pub struct Process {
-    /// Its part in the fleet: `scheduler` or `worker`.
+    /// Its role in the fleet: `scheduler` or `worker`.
     pub role: &'static str,
     /// Its version.
     pub version: &'static str,
-    /// The prefix of the keys in Redis. It is the name of the queue.
+    /// The name of the queue in spans: the prefix of the keys in Redis.
     pub queue: String,
 }
 
-/// The running telemetry of a process. Nothing is sent after it was shut down. Dropping it does the
-/// same as [`shutdown`](Self::shutdown).
+/// Sends the traces and logs of a process. Nothing is sent after it was shut down. Dropping it does
+/// the same as [`shutdown`](Self::shutdown).
 #[derive(Default)]
 pub struct Pipeline {
     traces: Option<SpanSender>,
     logs: Option<(SdkLoggerProvider, Arc<Budget>)>,
+    /// Where traces and logs are sent.
+    places: Vec<Place>,
 }
 
 impl Pipeline {
-    /// Starts to send what the settings have an endpoint for.
+    /// Starts to send traces and logs, each only if the settings have an endpoint for it.
     ///
     /// # Errors
-    /// If an endpoint or a variable of OpenTelemetry has a value that cannot be used. The text
-    /// names it.
+    /// If an endpoint or a variable of OpenTelemetry has a value that cannot be used, or if the
+    /// thread that sends cannot be started.
     pub fn start(settings: &Settings, process: &Process) -> Result<Self, String> {
-        let endpoints = (
-            settings.endpoint(Signal::Traces),
-            settings.endpoint(Signal::Logs),
-        );
-        if endpoints == (None, None) {
+        let traces_endpoint = settings.endpoint(Signal::Traces);
+        let logs_endpoint = settings.endpoint(Signal::Logs);
+        if traces_endpoint.is_none() && logs_endpoint.is_none() {
             return Ok(Self::default());
         }
-        // Errors and the log may name an endpoint, so it must contain no secret.
-        if [&endpoints.0, &endpoints.1]
+        // Errors and the log may contain an endpoint, so an endpoint must contain no secret.
+        if [&traces_endpoint, &logs_endpoint]
             .into_iter()
             .flatten()
             .any(|endpoint| endpoint.contains('@'))
         {
             return Err(
-                "the endpoint of telemetry names a user; send a password or a token with \
-                 OTEL_EXPORTER_OTLP_HEADERS"
+                "the endpoint of telemetry contains a user or a password; set \
+                 OTEL_EXPORTER_OTLP_HEADERS to send a password or a token"
                     .to_owned(),
             );
         }
         variables::check(settings.protocol.is_some())?;
         system::tls::prepare();
         let reactor = Reactor::start()?;
-        // The clients use the runtime from the start.
-        let _inside = reactor.runtime().enter();
-        let sending = Sending::from_environment();
+        // The clients can be created only inside the runtime.
+        let _runtime_guard = reactor.runtime().enter();
+        let place =
+            |signal, endpoint: &String| Place::new(signal, endpoint, settings.protocol(signal));
+        let [traces_place, logs_place] = [
+            traces_endpoint.as_ref().map(|at| place(Signal::Traces, at)),
+            logs_endpoint.as_ref().map(|at| place(Signal::Logs, at)),
+        ];
+        let sending = Sending::from_environment(Signal::Traces);
         let resource = resource(process);
-        let traces = endpoints.0.map(|endpoint| {
-            let transport = Transport::new(settings.protocol(Signal::Traces), &endpoint, &sending);
-            let transport = transport.map_err(|why| not_usable(Signal::Traces, &endpoint, &why))?;
-            let budget = Budget::new(settings.queue_max);
+        let traces = traces_endpoint.map(|endpoint| {
+            let protocol = settings.protocol(Signal::Traces);
+            let transport = Transport::new(Signal::Traces, protocol, &endpoint, &sending)
+                .map_err(|why| endpoint_error(Signal::Traces, &endpoint, &why))?;
+            let budget = Budget::of(settings.queue_max, traces_place.clone());
             let request_max = sending.request_max.min(settings.queue_max);
             let queue = SpanQueue::new(&texts(&resource), request_max, budget.clone());
             let reactor = reactor.clone();
@@ -89,17 +98,51 @@ impl Pipeline {
                 queue, budget, transport, sending, reactor,
             ))
         });
-        let logs = endpoints.1.map(|endpoint| {
-            logs::start(settings, &endpoint, &reactor, resource.clone())
-                .map_err(|why| not_usable(Signal::Logs, &endpoint, &why))
+        let logs = logs_endpoint.zip(logs_place.as_ref());
+        let logs = logs.map(|(endpoint, place)| {
+            logs::start(settings, &endpoint, place, &reactor, resource.clone())
+                .map_err(|why| endpoint_error(Signal::Logs, &endpoint, &why))
         });
         Ok(Self {
             traces: traces.transpose()?,
             logs: logs.transpose()?,
+            places: [traces_place, logs_place].into_iter().flatten().collect(),
         })
     }
 
-    /// Returns what makes spans. It makes none if traces are not sent.
+    /// Returns where traces and logs are sent: nothing, one place, or one of each.
+    pub fn places(&self) -> &[Place] {
+        &self.places
+    }
+
+    /// Logs where telemetry is sent, if it is sent, and which variables of OpenTelemetry have no
+    /// effect.
+    pub(crate) fn announce(&self) {
+        let place = |signal: Signal| self.places.iter().find(|at| at.signal == signal.name());
+        let [traces, logs] = [Signal::Traces, Signal::Logs].map(place);
+        let endpoint = |at: Option<&Place>| at.map(|at| at.endpoint.clone());
+        if let Some(first) = self.places.first() {
+            let by = |at: Option<&Place>| at.map(|at| at.protocol);
+            tracing::info!(
+                traces = endpoint(traces),
+                logs = endpoint(logs),
+                protocol = first.protocol,
+                logs_protocol = by(logs).filter(|protocol| *protocol != first.protocol),
+                sampler = traces.map(|_| Sampling::from_environment().to_string()),
+                "telemetry is sent to a collector"
+            );
+        }
+        let variables = unsupported::found();
+        if !variables.is_empty() {
+            tracing::warn!(
+                variables = variables.join(", "),
+                "these variables of OpenTelemetry are not supported, or not with this value, and \
+                 have no effect"
+            );
+        }
+    }
+
+    /// Returns the maker of spans, which makes none if traces are not sent.
     pub fn tracing(&self, settings: &Settings, process: &Process, ids: IdHasher) -> Tracing {
         match &self.traces {
             None => Tracing::off(),
@@ -107,12 +150,12 @@ impl Pipeline {
         }
     }
 
-    /// Returns what sends logs, if they are sent.
+    /// Returns the provider of the loggers, if logs are sent.
     pub(crate) fn logger(&self) -> Option<&SdkLoggerProvider> {
         self.logs.as_ref().map(|(provider, _)| provider)
     }
 
-    /// From now on, `metrics` also has what the collector did not get.
+    /// From now on, `metrics` also counts the spans and log records that the collector did not get.
     pub fn report_losses(&self, metrics: &Metrics) {
         let traces = self.traces.as_ref().map(|sender| &sender.budget);
         let logs = self.logs.as_ref().map(|(_, budget)| budget);
@@ -123,15 +166,16 @@ impl Pipeline {
         }
     }
 
-    /// Sends what still waits, for a bounded time, and ends. It blocks for two seconds at most, so
-    /// call it where a thread may block. Returns what was lost of traces, and of logs.
+    /// Sends what still waits, and ends. This blocks for two seconds at most, so it must be called
+    /// where a thread may block. Returns what was lost: first of traces, then of logs.
     pub fn shutdown(mut self) -> (Lost, Lost) {
         self.end()
     }
 
     fn end(&mut self) -> (Lost, Lost) {
         let (traces, logs) = (self.traces.take(), self.logs.take());
-        // Both at once, because a collector that hangs holds up each for as long as it may.
+        // Both are shut down at the same time: if the collector hangs, each takes the longest time
+        // that is allowed.
         thread::scope(|scope| {
             let logs = logs.map(|(provider, budget)| {
                 scope.spawn(move || {
@@ -161,14 +205,14 @@ impl fmt::Debug for Pipeline {
     }
 }
 
-/// Returns what all spans and logs of this process have in common. `OTEL_SERVICE_NAME` and
-/// `OTEL_RESOURCE_ATTRIBUTES` come before our own values.
+/// Returns the attributes that all spans and logs of this process have in common. The values of
+/// `OTEL_SERVICE_NAME` and `OTEL_RESOURCE_ATTRIBUTES` replace our own.
 fn resource(process: &Process) -> Resource {
     let ours = Resource::builder_empty()
         .with_service_name(format!("redeliver-{}", process.role))
         .with_attribute(KeyValue::new("service.version", process.version))
         .with_attribute(KeyValue::new("service.namespace", "redeliver"))
-        .with_attribute(KeyValue::new("service.instance.id", instance()))
+        .with_attribute(KeyValue::new("service.instance.id", instance_id()))
         .build();
     let environment = Resource::builder_empty()
         .with_detector(Box::new(
@@ -185,13 +229,15 @@ fn resource(process: &Process) -> Resource {
     }
 }
 
-/// Returns a name for this process that no other process has: its host and its process id.
-fn instance() -> String {
+/// Returns a name that no other process has or had: the host, the process id, which is often the
+/// same in each container, and a random number.
+fn instance_id() -> String {
     let host = std::env::var("HOSTNAME")
         .ok()
         .or_else(|| std::fs::read_to_string("/proc/sys/kernel/hostname").ok())
         .unwrap_or_default();
-    format!("{}-{}", host.trim(), std::process::id())
+    let random: u64 = rand::random();
+    format!("{}-{}-{random:016x}", host.trim(), std::process::id())
 }
 
 /// Returns the attributes of a resource, each as text.
@@ -202,7 +248,8 @@ fn texts(resource: &Resource) -> Vec<(String, String)> {
     resource.iter().map(pair).collect()
 }
 
-fn not_usable(signal: Signal, endpoint: &str, why: &dyn fmt::Display) -> String {
+/// Returns the text of the error that an endpoint cannot be used.
+fn endpoint_error(signal: Signal, endpoint: &str, why: &dyn fmt::Display) -> String {
     format!(
         "{signal} cannot be sent to \"{endpoint}\" (telemetry.endpoint or \
          OTEL_EXPORTER_OTLP_ENDPOINT): {why}"
@@ -227,8 +274,13 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_process_that_ends_early_may_drop_it_in_async_code() {
+    async fn a_pipeline_may_be_dropped_in_async_code() {
         drop(start("http://127.0.0.1:9").unwrap());
+    }
+
+    #[test]
+    fn each_start_has_a_name_of_its_own() {
+        assert_ne!(instance_id(), instance_id());
     }
 
     #[test]

@@ -1,5 +1,5 @@
-//! The spans that wait to be sent. They wait in the form in which they are sent, as requests that
-//! are filled one after the other, so sending them costs nothing more.
+//! The spans that wait to be sent to a collector. Each span is added to a request in its encoded
+//! form, so nothing is left to encode when the request is sent.
 
 use std::collections::VecDeque;
 use std::mem;
@@ -12,11 +12,12 @@ use crate::budget::Budget;
 use crate::names::{SCHEMA_URL, SCOPE};
 use crate::protobuf::{Value, attribute, bytes, close_message, message, open_message};
 
-/// How many bytes a request has before the next one is begun. A collector accepts 4 MiB by default
-/// (gRPC), and a span has about 400 bytes.
-const REQUEST: usize = 1 << 20;
+/// With how many bytes a request is full. A collector accepts 4 MiB by default (gRPC), and a span
+/// has about 400 bytes.
+const REQUEST_BYTES: usize = 1 << 20;
 
-/// The numbers of the fields (opentelemetry/proto/trace/v1/trace.proto).
+/// The numbers of the fields (opentelemetry/proto/trace/v1/trace.proto, and the files that it
+/// imports).
 mod field {
     pub(super) const RESOURCE_SPANS: u8 = 1;
     pub(super) const RESOURCE: u8 = 1;
@@ -28,12 +29,13 @@ mod field {
     pub(super) const SCHEMA_URL: u8 = 3;
 }
 
-/// The spans of a process.
+/// The queue of the spans of this process.
 #[derive(Debug)]
 pub(crate) struct SpanQueue {
     budget: Arc<Budget>,
     /// How many spans a request has at most.
     request_max: usize,
+    /// A request without spans. All requests begin as copies of it.
     empty: Request,
     waiting: Mutex<Waiting>,
     /// Notified when a request is full, and when the queue is closed.
@@ -43,23 +45,26 @@ pub(crate) struct SpanQueue {
 
 #[derive(Debug)]
 struct Waiting {
+    /// The full requests, the oldest first.
     full: VecDeque<Request>,
+    /// The request to which the next span is added.
     filling: Request,
 }
 
 /// A request to the collector.
 #[derive(Clone, Debug)]
 pub(crate) struct Request {
-    /// `ExportTraceServiceRequest`.
+    /// The encoded `ExportTraceServiceRequest`.
     pub(crate) bytes: Vec<u8>,
     /// How many spans it has.
     pub(crate) spans: usize,
-    /// Where its two messages around the spans begin.
-    open: [usize; 2],
+    /// Where the two messages around the spans begin, `ResourceSpans` and `ScopeSpans`. Their
+    /// lengths are written when the request is finished.
+    open_messages: [usize; 2],
 }
 
 impl SpanQueue {
-    /// `resource` are the attributes of this process.
+    /// Returns an empty queue. `resource` has the attributes of this process.
     pub(crate) fn new(
         resource: &[(String, String)],
         request_max: usize,
@@ -80,7 +85,7 @@ impl SpanQueue {
         })
     }
 
-    /// Adds a span, if there is room for it.
+    /// Adds an encoded span. Drops the span if the queue is closed or the budget has no room.
     pub(crate) fn push(&self, span: &[u8]) {
         if self.is_closed() || !self.budget.take() {
             return;
@@ -89,8 +94,8 @@ impl SpanQueue {
         let filling = &mut waiting.filling;
         bytes(&mut filling.bytes, field::SPANS, span);
         filling.spans += 1;
-        if filling.spans >= self.request_max || filling.bytes.len() >= REQUEST {
-            // The next one is as large, most likely.
+        if filling.spans >= self.request_max || filling.bytes.len() >= REQUEST_BYTES {
+            // The next request will probably be as large.
             let mut next = self.empty.clone();
             next.bytes.reserve(filling.bytes.len());
             let full = mem::replace(filling, next);
@@ -100,7 +105,8 @@ impl SpanQueue {
         }
     }
 
-    /// Returns the next request to be sent. Returns one that is not full only if `all` is true.
+    /// Removes and returns the next request to be sent. If `all` is false, only a full request is
+    /// returned.
     pub(crate) fn next(&self, all: bool) -> Option<Request> {
         let mut waiting = self.waiting();
         let next = waiting.full.pop_front().or_else(|| {
@@ -111,7 +117,7 @@ impl SpanQueue {
         next.map(Request::finished)
     }
 
-    /// From now on, no span is added.
+    /// Closes the queue: from now on, no span is added.
     pub(crate) fn close(&self) {
         self.is_closed.store(true, Ordering::Relaxed);
         self.changed.notify_one();
@@ -127,15 +133,16 @@ impl SpanQueue {
 }
 
 impl Request {
+    /// Returns a request without spans.
     fn new(resource: &[(String, String)]) -> Self {
         let mut out = Vec::new();
-        let of_process = open_message(&mut out, field::RESOURCE_SPANS);
+        let resource_spans = open_message(&mut out, field::RESOURCE_SPANS);
         message(&mut out, field::RESOURCE, |out| {
             for (key, value) in resource {
                 attribute(out, field::RESOURCE_ATTRIBUTES, key, Value::Text(value));
             }
         });
-        let of_scope = open_message(&mut out, field::SCOPE_SPANS);
+        let scope_spans = open_message(&mut out, field::SCOPE_SPANS);
         message(&mut out, field::SCOPE, |out| {
             bytes(out, field::SCOPE_NAME, SCOPE.as_bytes());
         });
@@ -143,13 +150,14 @@ impl Request {
         Self {
             bytes: out,
             spans: 0,
-            open: [of_process, of_scope],
+            open_messages: [resource_spans, scope_spans],
         }
     }
 
+    /// Returns the request in the form in which it can be sent.
     fn finished(mut self) -> Self {
-        for at in self.open {
-            close_message(&mut self.bytes, at);
+        for start in self.open_messages {
+            close_message(&mut self.bytes, start);
         }
         self
     }
@@ -173,16 +181,16 @@ mod tests {
     }
 
     fn names(request: &Request) -> Vec<String> {
-        let read = ExportTraceServiceRequest::decode(&*request.bytes).unwrap();
-        assert_eq!(read.resource_spans.len(), 1);
-        let of_process = &read.resource_spans[0];
-        let resource = of_process.resource.as_ref().unwrap();
+        let decoded = ExportTraceServiceRequest::decode(&*request.bytes).unwrap();
+        assert_eq!(decoded.resource_spans.len(), 1);
+        let resource_spans = &decoded.resource_spans[0];
+        let resource = resource_spans.resource.as_ref().unwrap();
         assert_eq!(resource.attributes[0].key, "service.name");
-        let of_scope = &of_process.scope_spans[0];
-        assert_eq!(of_scope.scope.as_ref().unwrap().name, SCOPE);
-        assert_eq!(of_scope.schema_url, SCHEMA_URL);
-        assert_eq!(of_scope.spans.len(), request.spans);
-        of_scope
+        let scope_spans = &resource_spans.scope_spans[0];
+        assert_eq!(scope_spans.scope.as_ref().unwrap().name, SCOPE);
+        assert_eq!(scope_spans.schema_url, SCHEMA_URL);
+        assert_eq!(scope_spans.spans.len(), request.spans);
+        scope_spans
             .spans
             .iter()
             .map(|span| span.name.clone())
@@ -191,7 +199,7 @@ mod tests {
 
     fn queue(request_max: usize, max: usize) -> (Arc<SpanQueue>, Arc<Budget>) {
         let resource = [("service.name".to_owned(), "test".to_owned())];
-        let budget = Budget::new(max);
+        let budget = Budget::of(max, None);
         let queue = SpanQueue::new(&resource, request_max, budget.clone());
         (queue, budget)
     }
@@ -203,11 +211,14 @@ mod tests {
             queue.push(&span(name));
         }
         assert_eq!(names(&queue.next(false).unwrap()), ["a", "b"]);
-        assert!(queue.next(false).is_none(), "one span waits for another");
+        assert!(
+            queue.next(false).is_none(),
+            "a request that is not full waits for more spans"
+        );
         assert_eq!(names(&queue.next(true).unwrap()), ["c"]);
         assert!(queue.next(true).is_none());
         for _ in 0..3 {
-            queue.push(&span(&"x".repeat(REQUEST / 2)));
+            queue.push(&span(&"x".repeat(REQUEST_BYTES / 2)));
         }
         let first = queue.next(false).map(|request| request.spans);
         assert_eq!(first, Some(2), "many bytes fill a request too");
@@ -221,7 +232,7 @@ mod tests {
         }
         assert_eq!(budget.lost().dropped, 1);
         assert_eq!(names(&queue.next(true).unwrap()), ["a", "b"]);
-        budget.give_back(2, Ok::<_, String>(())).await;
+        budget.give_back(2, Ok(())).await;
         queue.close();
         queue.push(&span("d"));
         assert!(queue.next(true).is_none());

@@ -1,9 +1,11 @@
-//! Which traces are sent. A span follows its parent, else the decision that was made for its
-//! origin, which its first link carries. This decides about a trace that has neither.
+//! Decides which traces are sent to the collector. A span with a parent is sent if its parent is. A
+//! span without a parent is sent if the first span that it links to is. If it has neither, it
+//! begins a trace about which nothing is decided yet: only for these, the rule here applies.
 
 use std::env;
+use std::fmt;
 
-/// What to do with a trace that starts here and has no origin.
+/// The rule for a trace that begins in this process and links to no other.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(crate) enum Sampling {
     All,
@@ -13,7 +15,8 @@ pub(crate) enum Sampling {
 }
 
 impl Sampling {
-    /// Returns what `OTEL_TRACES_SAMPLER` has. The default is to send everything.
+    /// Reads `OTEL_TRACES_SAMPLER` and `OTEL_TRACES_SAMPLER_ARG`. The default is to send all
+    /// traces.
     pub(crate) fn from_environment() -> Self {
         let variable = |name| env::var(name).unwrap_or_default();
         Self::named(
@@ -22,7 +25,8 @@ impl Sampling {
         )
     }
 
-    /// Reads the values that the specification has. What they do with parents is ours in any case.
+    /// Reads the name of a sampler as in the OpenTelemetry specification. The prefix `parentbased_`
+    /// makes no difference: a span with a parent always follows it.
     fn named(name: &str, argument: &str) -> Self {
         match name.strip_prefix("parentbased_").unwrap_or(name) {
             "always_off" => Self::None,
@@ -31,17 +35,28 @@ impl Sampling {
         }
     }
 
-    /// Whether a trace is sent. With the same share, all programs that use OpenTelemetry decide
-    /// alike about the same trace, because its id decides.
+    /// Whether the trace with this id is sent. A share is computed from the id as in
+    /// OpenTelemetry's SDK for Rust, so programs with that SDK and the same share choose the same
+    /// traces.
     pub(crate) fn takes(self, trace: &[u8; 16]) -> bool {
         match self {
             Self::All => true,
             Self::None => false,
             Self::Share(share) => {
-                let [.., a, b, c, d, e, f, g, h] = *trace;
-                let id = u64::from_be_bytes([a, b, c, d, e, f, g, h]) >> 1;
-                id < (share.clamp(0.0, 1.0) * (1_u64 << 63) as f64) as u64
+                // 63 bits of the id, from its last eight bytes.
+                let random = (u128::from_be_bytes(*trace) as u64) >> 1;
+                random < (share.clamp(0.0, 1.0) * (1_u64 << 63) as f64) as u64
             }
+        }
+    }
+}
+
+impl fmt::Display for Sampling {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::All => f.write_str("always_on"),
+            Self::None => f.write_str("always_off"),
+            Self::Share(share) => write!(f, "traceidratio {share}"),
         }
     }
 }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::sync::mpsc::{Receiver, channel};
 use std::time::Duration;
 
-use tokio::time::{sleep, timeout};
+use tokio::time::sleep;
 
 use crate::budget::{Budget, Lost};
 use crate::environment::Sending;
@@ -66,10 +66,9 @@ async fn send_all(queue: &SpanQueue, budget: &Budget, mut transport: Transport, 
         };
         let is_closed = queue.is_closed();
         while let Some(request) = queue.next(is_late || is_closed) {
-            let sent = timeout(how.call_max, transport.send(request.bytes)).await;
-            let sent = sent.unwrap_or_else(|_| Err("it does not answer".to_owned()));
+            let sent = transport.send_within(how.call_max, request.bytes).await;
             budget.refused(*sent.as_ref().unwrap_or(&0));
-            budget.give_back(request.spans, sent).await;
+            budget.give_back(request.spans, sent.map(drop)).await;
         }
         if is_closed {
             return;

@@ -75,10 +75,18 @@ pub(crate) enum Signal {
 
 impl Signal {
     /// Returns the word of this signal in the names of variables.
-    fn word(self) -> &'static str {
+    pub(crate) fn word(self) -> &'static str {
         match self {
             Self::Traces => "TRACES",
             Self::Logs => "LOGS",
+        }
+    }
+
+    /// Returns the name of this signal.
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Self::Traces => "traces",
+            Self::Logs => "logs",
         }
     }
 
@@ -93,10 +101,7 @@ impl Signal {
 
 impl fmt::Display for Signal {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::Traces => "traces",
-            Self::Logs => "logs",
-        })
+        f.write_str(self.name())
     }
 }
 

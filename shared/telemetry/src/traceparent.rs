@@ -72,6 +72,11 @@ impl TraceContext {
         ascii(&text)
     }
 
+    /// Whether the span was sent to a collector, or is to be.
+    pub fn is_sampled(&self) -> bool {
+        self.is_sampled
+    }
+
     /// Returns the id of the trace, as 32 hexadecimal digits.
     pub fn trace_id(&self) -> String {
         ascii(&hex_digits::<16, 32>(self.trace))

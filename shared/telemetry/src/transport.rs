@@ -1,14 +1,16 @@
-//! Sends requests with spans to a collector, over gRPC or HTTP.
+//! Sends requests with spans or log records to a collector, over gRPC or HTTP.
 
 use std::fmt;
 use std::io::Write as _;
+use std::time::Duration;
 
 use bytes::{Buf, BufMut, Bytes};
 use flate2::Compression;
 use flate2::write::GzEncoder;
 use opentelemetry_proto::tonic::collector::trace::v1::ExportTraceServiceResponse;
 use prost::Message as _;
-use reqwest::header::{CONTENT_ENCODING, CONTENT_TYPE, HeaderMap, HeaderValue};
+use reqwest::header::{CONTENT_ENCODING, CONTENT_TYPE, HeaderMap, HeaderValue, USER_AGENT};
+use tokio::time::timeout;
 use tonic::client::Grpc;
 use tonic::codec::{Codec, CompressionEncoding, DecodeBuf, Decoder, EncodeBuf, Encoder};
 use tonic::codegen::http::uri::PathAndQuery;
@@ -17,14 +19,19 @@ use tonic::transport::{Channel, ClientTlsConfig, Endpoint};
 use tonic::{Extensions, Request, Status};
 
 use crate::environment::Sending;
-use crate::settings::Protocol;
+use crate::failure::{Failure, chain};
+use crate::settings::{Protocol, Signal};
 
-/// The method of the collector (OTLP specification, "OTLP/gRPC").
-const METHOD: &str = "/opentelemetry.proto.collector.trace.v1.TraceService/Export";
+/// How a collector sees us.
+const AGENT: &str = concat!("redeliver/", env!("CARGO_PKG_VERSION"));
 
 /// A connection to a collector, which is made when it is needed.
 pub(crate) enum Transport {
-    Grpc(Grpc<Channel>, MetadataMap),
+    Grpc {
+        client: Grpc<Channel>,
+        method: PathAndQuery,
+        metadata: MetadataMap,
+    },
     Http {
         client: reqwest::Client,
         url: String,
@@ -37,6 +44,7 @@ impl Transport {
     /// # Errors
     /// If the endpoint is not an address.
     pub(crate) fn new(
+        signal: Signal,
         protocol: Protocol,
         endpoint: &str,
         sending: &Sending,
@@ -50,12 +58,18 @@ impl Transport {
                     grpc = grpc.send_compressed(CompressionEncoding::Gzip);
                 }
                 let grpc = grpc.accept_compressed(CompressionEncoding::Gzip);
-                Ok(Self::Grpc(grpc, MetadataMap::from_headers(headers)))
+                Ok(Self::Grpc {
+                    client: grpc,
+                    method: PathAndQuery::from_static(method(signal)),
+                    metadata: MetadataMap::from_headers(headers),
+                })
             }
             Protocol::Http => {
                 let url = reqwest::Url::parse(endpoint).map_err(|why| why.to_string())?;
                 let kind = HeaderValue::from_static("application/x-protobuf");
                 headers.insert(CONTENT_TYPE, kind);
+                let agent = HeaderValue::from_static(AGENT);
+                headers.entry(USER_AGENT).or_insert(agent);
                 if sending.is_gzip {
                     headers.insert(CONTENT_ENCODING, HeaderValue::from_static("gzip"));
                 }
@@ -69,19 +83,37 @@ impl Transport {
         }
     }
 
-    /// Sends a request. Returns how many of its spans the collector did not accept.
+    /// Sends a request. Returns how many of its items the collector did not accept.
     ///
     /// # Errors
-    /// If the collector accepts none, or cannot be reached.
-    pub(crate) async fn send(&mut self, request: Vec<u8>) -> Result<u64, String> {
+    /// If the collector accepts none, cannot be reached, or does not answer for as long as
+    /// `longest`.
+    pub(crate) async fn send_within(
+        &mut self,
+        longest: Duration,
+        request: Vec<u8>,
+    ) -> Result<u64, Failure> {
+        let sent = timeout(longest, self.send(request)).await;
+        sent.unwrap_or_else(|_| Err(Failure::timeout(longest)))
+    }
+
+    async fn send(&mut self, request: Vec<u8>) -> Result<u64, Failure> {
         let answer = match self {
-            Self::Grpc(grpc, metadata) => {
-                let refused = |status: Status| format!("{}: {}", status.code(), status.message());
-                grpc.ready().await.map_err(|why| chain(&why))?;
-                let (metadata, method) = (metadata.clone(), PathAndQuery::from_static(METHOD));
+            Self::Grpc {
+                client,
+                method,
+                metadata,
+            } => {
+                client
+                    .ready()
+                    .await
+                    .map_err(|why| Failure::of_connection(&why))?;
+                let (metadata, method) = (metadata.clone(), method.clone());
                 let request = Request::from_parts(metadata, Extensions::new(), request.into());
-                let answer = grpc.unary(request, method, Raw).await;
-                answer.map_err(refused)?.into_inner()
+                let answer = client.unary(request, method, Raw).await;
+                answer
+                    .map_err(|status| Failure::of_grpc(&status))?
+                    .into_inner()
             }
             Self::Http {
                 client,
@@ -89,31 +121,43 @@ impl Transport {
                 headers,
                 is_gzip,
             } => {
-                let body = if *is_gzip { gzip(&request)? } else { request };
+                let body = match is_gzip {
+                    true => gzip(&request).map_err(|why| Failure::answer(&why))?,
+                    false => request,
+                };
                 let request = client.post(&*url).headers(headers.clone()).body(body);
-                let answer = request.send().await.map_err(|why| chain(&why))?;
+                let answer = request.send().await.map_err(Failure::of_http)?;
                 let status = answer.status();
                 if !status.is_success() {
-                    return Err(format!("its answer is {status}"));
+                    return Err(Failure::answer(&format!("HTTP {status}")));
                 }
-                answer.bytes().await.map_err(|why| chain(&why))?
+                answer.bytes().await.map_err(Failure::of_http)?
             }
         };
-        // What cannot be read is no complaint.
+        // What cannot be read is no complaint. The answer to log records has the same fields.
         let answer = ExportTraceServiceResponse::decode(answer).unwrap_or_default();
         let rejected = answer.partial_success.unwrap_or_default().rejected_spans;
         Ok(rejected.try_into().unwrap_or(0))
     }
 }
 
+/// Returns the method of the collector for a signal (OTLP specification, "OTLP/gRPC").
+fn method(signal: Signal) -> &'static str {
+    match signal {
+        Signal::Traces => "/opentelemetry.proto.collector.trace.v1.TraceService/Export",
+        Signal::Logs => "/opentelemetry.proto.collector.logs.v1.LogsService/Export",
+    }
+}
+
 /// Returns a connection for gRPC. Without a scheme, an endpoint means `https`.
-pub(crate) fn channel(endpoint: &str) -> Result<Channel, String> {
+fn channel(endpoint: &str) -> Result<Channel, String> {
     let endpoint = match endpoint.contains("://") {
         true => endpoint.to_owned(),
         false => format!("https://{endpoint}"),
     };
     let is_https = endpoint.starts_with("https://");
-    let mut endpoint = Endpoint::from_shared(endpoint).map_err(|why| chain(&why))?;
+    let endpoint = Endpoint::from_shared(endpoint).map_err(|why| chain(&why))?;
+    let mut endpoint = endpoint.user_agent(AGENT).map_err(|why| chain(&why))?;
     if is_https {
         let tls = ClientTlsConfig::new().with_native_roots();
         endpoint = endpoint.tls_config(tls).map_err(|why| chain(&why))?;
@@ -122,7 +166,7 @@ pub(crate) fn channel(endpoint: &str) -> Result<Channel, String> {
 }
 
 /// Returns a client for HTTP.
-pub(crate) fn client() -> Result<reqwest::Client, String> {
+fn client() -> Result<reqwest::Client, String> {
     let built = reqwest::Client::builder().build();
     built.map_err(|why| format!("the client cannot be created: {why}"))
 }
@@ -131,17 +175,6 @@ fn gzip(plain: &[u8]) -> Result<Vec<u8>, String> {
     let mut packed = GzEncoder::new(Vec::new(), Compression::fast());
     let packed = packed.write_all(plain).and_then(|()| packed.finish());
     packed.map_err(|why| why.to_string())
-}
-
-/// Returns an error with its causes.
-fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        text.push_str(&format!(": {error}"));
-        cause = error.source();
-    }
-    text
 }
 
 impl fmt::Debug for Transport {

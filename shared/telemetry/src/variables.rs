@@ -4,8 +4,9 @@
 
 use std::env;
 
-use reqwest::Url;
 use reqwest::header::HeaderName;
+
+use crate::endpoint::{fault_of_base, is_http_url};
 
 /// What a variable may be.
 #[derive(Clone, Copy)]
@@ -16,6 +17,8 @@ enum Rule {
     OneOf(&'static [&'static str]),
     /// A URL of HTTP.
     Url,
+    /// The same, without the path of a signal.
+    Base,
     /// A whole number, at least this.
     Number(u32),
     /// Keys and values: `key=value,key=value`. They may be secret, so they are not shown.
@@ -45,7 +48,7 @@ const RULES: [(&str, Rule); 25] = [
     ("OTEL_SDK_DISABLED", Rule::Switch),
     ("OTEL_TRACES_EXPORTER", EXPORTERS),
     ("OTEL_LOGS_EXPORTER", EXPORTERS),
-    ("OTEL_EXPORTER_OTLP_ENDPOINT", Rule::Url),
+    ("OTEL_EXPORTER_OTLP_ENDPOINT", Rule::Base),
     ("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", Rule::Url),
     ("OTEL_EXPORTER_OTLP_LOGS_ENDPOINT", Rule::Url),
     ("OTEL_EXPORTER_OTLP_PROTOCOL", PROTOCOLS),
@@ -68,6 +71,13 @@ const RULES: [(&str, Rule); 25] = [
     ("OTEL_BLRP_MAX_EXPORT_BATCH_SIZE", Rule::Number(1)),
     ("OTEL_RESOURCE_ATTRIBUTES", Rule::Pairs),
 ];
+
+/// Whether this variable is read.
+pub(crate) fn is_read(name: &str) -> bool {
+    name == SAMPLER_ARG
+        || name == "OTEL_SERVICE_NAME"
+        || RULES.iter().any(|(known, _)| *known == name)
+}
 
 /// Checks all variables of this process. Those for the protocol are not read if the settings name
 /// one (`has_protocol`).
@@ -116,6 +126,8 @@ impl Rule {
             Self::Switch => ["true", "false"].contains(&text.to_ascii_lowercase().as_str()),
             Self::OneOf(words) => words.contains(&text),
             Self::Url => is_http_url(text),
+            Self::Base if text.contains('@') => false,
+            Self::Base => return fault_of_base(text),
             Self::Number(least) => text.parse().is_ok_and(|number: u32| number >= least),
             Self::Pairs => all_pairs(text, |key| !key.is_empty()),
             Self::Headers => all_pairs(text, |key| HeaderName::from_bytes(key.as_bytes()).is_ok()),
@@ -123,7 +135,7 @@ impl Rule {
         let shown = match self {
             // They may contain a password or a token.
             Self::Pairs | Self::Headers => "cannot be read".to_owned(),
-            Self::Url if text.contains('@') => "cannot be used".to_owned(),
+            Self::Url | Self::Base if text.contains('@') => "cannot be used".to_owned(),
             _ => format!("is \"{text}\""),
         };
         (!is_understood).then(|| format!("{shown}, but must be {}", self.allowed()))
@@ -135,19 +147,15 @@ impl Rule {
             Self::Switch => "true or false".to_owned(),
             Self::OneOf([only]) => format!("{only}, or be left out"),
             Self::OneOf(words) => format!("one of: {}", words.join(", ")),
-            Self::Url => "a URL like http://collector:4317 or https://collector:4317".to_owned(),
+            Self::Url | Self::Base => {
+                "a URL like http://collector:4317 or https://collector:4317".to_owned()
+            }
             Self::Number(least) => format!("a whole number from {least}"),
             Self::Pairs | Self::Headers => {
                 "key=value, or several of these with commas between".to_owned()
             }
         }
     }
-}
-
-fn is_http_url(text: &str) -> bool {
-    Url::parse(text).is_ok_and(|url| {
-        ["http", "https"].contains(&url.scheme()) && url.has_host() && !text.contains('@')
-    })
 }
 
 fn all_pairs(text: &str, is_key: impl Fn(&str) -> bool) -> bool {
@@ -179,6 +187,18 @@ mod tests {
                 "collector:4317",
                 "http://c:4317",
                 "http://",
+            ),
+            (
+                "OTEL_EXPORTER_OTLP_ENDPOINT",
+                "http://c:4318/v1/traces",
+                "http://c:4318/otlp",
+                "without /v1/traces",
+            ),
+            (
+                "OTEL_EXPORTER_OTLP_LOGS_ENDPOINT",
+                "https:/c",
+                "https://c",
+                "https://",
             ),
             (
                 "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT",

@@ -8,14 +8,14 @@ use url::Host;
 use crate::section::Section;
 
 /// A rule: `mail.example.com`, `192.0.2.1`, or `*.example.com` for all hosts below `example.com`,
-/// but not `example.com` itself. Names are stored as in DNS: in lower case, and in Punycode if they
-/// are not ASCII.
+/// but not `example.com` itself. Names are stored in lower case, and in Punycode if they are not
+/// ASCII.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct HostRule {
-    /// The host, or the name that the hosts are below.
+    /// The host. If the rule is a wildcard, the name above all its hosts.
     host: String,
-    /// Whether the rule is for all hosts below the name.
-    below: bool,
+    /// Whether the rule matches all hosts below the name.
+    is_wildcard: bool,
 }
 
 /// The error for a text that is not a rule.
@@ -26,14 +26,15 @@ pub struct HostRule {
 pub struct NotAHostRule;
 
 impl HostRule {
-    /// Whether the rule matches this host. The host is written as in a URL or an address.
+    /// Whether the rule matches this host. The host must be in the form in which rules store names:
+    /// in lower case, and in Punycode if it is not ASCII.
     pub fn covers(&self, host: &str) -> bool {
-        if !self.below {
+        if !self.is_wildcard {
             return host == self.host;
         }
         host.strip_suffix(&self.host)
-            .and_then(|below| below.strip_suffix('.'))
-            .is_some_and(|name| !name.is_empty())
+            .and_then(|rest| rest.strip_suffix('.'))
+            .is_some_and(|labels| !labels.is_empty())
     }
 
     /// Reads a list of rules. Each text that is not a rule is a fault.
@@ -53,17 +54,17 @@ impl FromStr for HostRule {
     type Err = NotAHostRule;
 
     fn from_str(text: &str) -> Result<Self, NotAHostRule> {
-        let (name, below) = text
+        let (name, is_wildcard) = text
             .strip_prefix("*.")
             .map_or((text, false), |name| (name, true));
         match Host::parse(name).map_err(|_| NotAHostRule)? {
             Host::Domain(name) if name.contains('*') || name.split('.').any(str::is_empty) => {
                 Err(NotAHostRule)
             }
-            Host::Ipv4(_) | Host::Ipv6(_) if below => Err(NotAHostRule),
+            Host::Ipv4(_) | Host::Ipv6(_) if is_wildcard => Err(NotAHostRule),
             host => Ok(Self {
                 host: host.to_string(),
-                below,
+                is_wildcard,
             }),
         }
     }
@@ -71,7 +72,12 @@ impl FromStr for HostRule {
 
 impl fmt::Display for HostRule {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}{}", if self.below { "*." } else { "" }, self.host)
+        write!(
+            f,
+            "{}{}",
+            if self.is_wildcard { "*." } else { "" },
+            self.host
+        )
     }
 }
 

@@ -1,5 +1,6 @@
-//! The allowed forms of names in the configuration. Names become parts of Redis keys, headers,
-//! URLs, paths and logs, so they must not contain characters with a meaning there.
+//! The allowed forms of names, hosts and URLs in the configuration. Names become parts of Redis
+//! keys, headers, URLs, paths and logs, so they must not contain characters that have a special
+//! meaning there.
 
 use std::net::{IpAddr, SocketAddr};
 
@@ -7,11 +8,15 @@ use url::{Host, Url};
 
 use crate::section::Section;
 
-/// The longest name, in characters.
+/// The longest name, in bytes. All allowed characters have one byte.
 const NAME_MAX: usize = 64;
 
-/// The longest host name (RFC 1035, section 2.3.4), and the longest prefix of keys, in characters.
+/// The longest host name, in bytes. RFC 1035, section 2.3.4, allows 255 octets in the form that DNS
+/// sends. Two of them are not in the text.
 const HOST_MAX: usize = 253;
+
+/// The longest prefix of Redis keys, in bytes.
+const PREFIX_MAX: usize = 253;
 
 /// Reads a name, if the key exists. An invalid name is a fault.
 pub fn read_name<'a>(section: &mut Section<'a, '_>, key: &'static str) -> Option<&'a str> {
@@ -29,24 +34,24 @@ pub fn read_name<'a>(section: &mut Section<'a, '_>, key: &'static str) -> Option
     None
 }
 
-/// Reads the prefix of Redis keys.
+/// Reads the prefix of Redis keys, if the key exists. An invalid prefix is a fault.
 pub fn read_prefix<'a>(section: &mut Section<'a, '_>, key: &'static str) -> Option<&'a str> {
     let prefix = section.text(key)?;
     let is_allowed = |byte: u8| byte.is_ascii_alphanumeric() || b"._:-".contains(&byte);
-    if (1..=HOST_MAX).contains(&prefix.len()) && prefix.bytes().all(is_allowed) {
+    if (1..=PREFIX_MAX).contains(&prefix.len()) && prefix.bytes().all(is_allowed) {
         return Some(prefix);
     }
     section.fault(
         key,
         format!(
-            "{prefix:?} is not a prefix: a prefix has 1 to {HOST_MAX} characters of \
+            "{prefix:?} is not a prefix: a prefix has 1 to {PREFIX_MAX} characters of \
              A-Z a-z 0-9 . _ : -"
         ),
     );
     None
 }
 
-/// Reads text that is not empty and has no control characters.
+/// Reads text, if the key exists. Text that is empty or has control characters is a fault.
 pub fn read_plain<'a>(section: &mut Section<'a, '_>, key: &'static str) -> Option<&'a str> {
     let text = section.text(key)?;
     if !text.is_empty() && !text.chars().any(char::is_control) {
@@ -54,12 +59,13 @@ pub fn read_plain<'a>(section: &mut Section<'a, '_>, key: &'static str) -> Optio
     }
     section.fault(
         key,
-        format!("{text:?} must be text without control characters such as CR and LF"),
+        format!("{text:?} is empty or has control characters such as CR and LF"),
     );
     None
 }
 
-/// Reads the name or address of a host to connect to.
+/// Reads the name or IP address of a host to connect to, if the key exists. Anything else is a
+/// fault.
 pub fn read_host<'a>(section: &mut Section<'a, '_>, key: &'static str) -> Option<&'a str> {
     let host = section.text(key)?;
     let is_allowed = |byte: u8| byte.is_ascii_alphanumeric() || b"._-".contains(&byte);
@@ -74,8 +80,8 @@ pub fn read_host<'a>(section: &mut Section<'a, '_>, key: &'static str) -> Option
     None
 }
 
-/// Parses a URL. Returns `None` if the text contains control characters or white space: the parser
-/// would remove them without an error.
+/// Parses a URL. Returns `None` if the text is not a URL. Also returns `None` if the text contains
+/// control characters or white space, which the parser would remove or encode without an error.
 pub fn parse_url(text: &str) -> Option<Url> {
     let is_plain = !text.chars().any(|c| c.is_control() || c.is_whitespace());
     Url::parse(text).ok().filter(|_| is_plain)
@@ -91,7 +97,8 @@ pub fn is_this_machine(url: &Url) -> bool {
     }
 }
 
-/// Parses an IP address with its port. If the text has no port, the port is 53, that of DNS.
+/// Parses the address of a name server: an IP address, with or without a port. Without a port it is
+/// 53, the port of DNS.
 pub fn nameserver(text: &str) -> Option<SocketAddr> {
     const DNS_PORT: u16 = 53;
     text.parse().ok().or_else(|| {

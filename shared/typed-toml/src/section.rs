@@ -1,4 +1,4 @@
-//! Typed reading of TOML tables, for the configuration and for the policy table. Reading continues
+//! Reads the values of TOML tables as types: numbers, durations, sizes, lists. Reading continues
 //! after a fault, so that all faults of a file are reported at once.
 
 use std::collections::BTreeSet;
@@ -37,42 +37,43 @@ impl<'a, 'f> Section<'a, 'f> {
 
     /// Records a fault of `key`, described by `text`.
     pub fn fault(&mut self, key: &str, text: impl Into<String>) {
-        let key = if self.path.is_empty() {
-            key.to_owned()
-        } else {
-            format!("{}.{key}", self.path)
-        };
         self.faults.push(SettingsFault {
             file: self.file.to_owned(),
-            key,
+            key: self.path_of(key),
             text: text.into(),
         });
     }
 
-    /// Whether `key` exists, even if its value is empty. It is then one of the allowed keys.
-    pub fn has(&mut self, key: &'static str) -> bool {
-        self.read_keys.insert(key);
-        self.table.contains_key(key)
+    /// Returns the path of a key of this table, from the top of the file.
+    fn path_of(&self, key: &str) -> String {
+        if self.path.is_empty() {
+            key.to_owned()
+        } else {
+            format!("{}.{key}", self.path)
+        }
     }
 
+    /// Whether `key` exists, even if its value is empty. From now on it is an allowed key.
+    pub fn has(&mut self, key: &'static str) -> bool {
+        self.value(key).is_some()
+    }
+
+    /// Returns the value of `key`, if the key exists. From now on it is an allowed key.
     fn value(&mut self, key: &'static str) -> Option<&'a Value> {
         self.read_keys.insert(key);
         self.table.get(key)
     }
 
-    /// Reads the table at `key`, if it exists. Faults name its keys with the path of this section.
+    /// Reads the table at `key`, if it exists. `read` gets it as a section of its own. Each of its
+    /// keys that `read` did not read is a fault.
     pub fn within<T>(
         &mut self,
         key: &'static str,
         read: impl FnOnce(&mut Section<'a, '_>) -> T,
     ) -> Option<T> {
         let table = self.table(key)?;
-        let mut section = Section::new(
-            self.file,
-            format!("{}.{key}", self.path),
-            table,
-            self.faults,
-        );
+        let path = self.path_of(key);
+        let mut section = Section::new(self.file, path, table, self.faults);
         let value = read(&mut section);
         section.finish();
         Some(value)
@@ -176,7 +177,7 @@ impl<'a, 'f> Section<'a, 'f> {
     ) -> Option<Duration> {
         let text = self.text(key)?;
         match parse_duration(text, &allowed) {
-            Ok(span) => Some(span),
+            Ok(duration) => Some(duration),
             Err(why) => {
                 self.fault(key, why);
                 None
@@ -190,14 +191,14 @@ impl<'a, 'f> Section<'a, 'f> {
         key: &'static str,
         allowed: &RangeInclusive<Duration>,
     ) -> Vec<Duration> {
-        let mut spans = Vec::new();
+        let mut durations = Vec::new();
         for text in self.texts(key) {
             match parse_duration(text, allowed) {
-                Ok(span) => spans.push(span),
+                Ok(duration) => durations.push(duration),
                 Err(why) => self.fault(key, why),
             }
         }
-        spans
+        durations
     }
 
     /// Reads a size such as `"64KiB"` within `allowed`, if the key exists. Returns bytes.
@@ -205,7 +206,7 @@ impl<'a, 'f> Section<'a, 'f> {
         let text = self.text(key)?;
         let size = parse_size(text).filter(|size| allowed.contains(size));
         if size.is_none() {
-            let (least, most) = (size_text(*allowed.start()), size_text(*allowed.end()));
+            let (least, most) = (format_size(*allowed.start()), format_size(*allowed.end()));
             self.fault(
                 key,
                 format!(
@@ -253,7 +254,10 @@ impl<'a, 'f> Section<'a, 'f> {
             .as_array()
             .and_then(|items| items.iter().map(Value::as_table).collect());
         tables.unwrap_or_else(|| {
-            self.fault(key, format!("not a list of sections; write [[{key}]]"));
+            self.fault(
+                key,
+                format!("it is not a list of sections; write [[{key}]]"),
+            );
             Vec::new()
         })
     }
@@ -280,13 +284,13 @@ impl<'a, 'f> Section<'a, 'f> {
 
 fn parse_duration(text: &str, allowed: &RangeInclusive<Duration>) -> Result<Duration, String> {
     let example = "write it like \"90s\", \"24h\" or \"7d\"";
-    let span = humantime::parse_duration(text)
+    let duration = humantime::parse_duration(text)
         .map_err(|_| format!("\"{text}\" is not a span of time; {example}"))?;
-    if allowed.contains(&span) {
-        return Ok(span);
+    if allowed.contains(&duration) {
+        return Ok(duration);
     }
     let [least, most] =
-        [allowed.start(), allowed.end()].map(|span| humantime::format_duration(*span));
+        [allowed.start(), allowed.end()].map(|bound| humantime::format_duration(*bound));
     Err(format!(
         "\"{text}\" is out of bounds; allowed is {least} to {most}"
     ))
@@ -304,8 +308,8 @@ fn parse_size(text: &str) -> Option<usize> {
     digits.trim_end().parse::<usize>().ok()?.checked_mul(unit)
 }
 
-/// Writes a size in the largest unit in which it is a whole number.
-fn size_text(bytes: usize) -> String {
+/// Formats a size in the largest unit in which it is a whole number.
+fn format_size(bytes: usize) -> String {
     let units = [("GiB", 1 << 30), ("MiB", 1 << 20), ("KiB", 1 << 10)];
     let unit = units
         .iter()

@@ -1,5 +1,5 @@
-//! Carries out the faults. Each fault runs in a separate task, is undone at the end and is
-//! recorded.
+//! Carries out the faults, each in a separate task, and records them. At the end of a fault, what
+//! it has broken works again. Only a clock that was set ahead stays ahead.
 
 use std::collections::HashSet;
 use std::fs::{self, File};
@@ -21,21 +21,23 @@ use crate::record::{Ended, Fault, Ms, now_ms};
 use crate::resolver::{BROKEN, Behavior};
 use crate::world::World;
 
-/// How late a slow answer comes. It is less than the time limits of the processes, so slow answers
-/// excuse no violation.
+/// How late a slow answer comes. It is less than the time limits of the processes, so a slow answer
+/// is no excuse for a repeated attempt.
 const SLOW: Duration = Duration::from_millis(400);
 
-/// How long the clients of a replaced server may need at most to find the new one.
+/// The longest time that the clients of a replaced server may need to find the new one.
 const REPLACED_MS: Ms = 8_000;
 
-/// How long the clients of a single server need to find it again after a restart.
+/// The longest time that the clients of a single server may need to connect again after its
+/// restart.
 const RESTARTED_MS: Ms = 3_000;
 
-/// How long servers may take to begin a failover that they have agreed on. They carry it out even
-/// if the master continues meanwhile.
+/// The longest time from when servers agree on a failover until they begin it. They carry it out
+/// even if the suspended master continues meanwhile.
 const FAILOVER_BEGINS_MAX: Duration = Duration::from_secs(3);
 
-/// How long before the loss of its master a write may be missing at the replica.
+/// How far a replica may be behind its master. If the master is lost, the writes of this time may
+/// be lost too.
 const LAG_MS: Ms = 1_000;
 
 /// A target that can have one fault at a time.
@@ -70,7 +72,8 @@ pub(crate) async fn break_all(world: &Arc<World>, faults: &[NextFault]) -> usize
         let (world, busy, fault) = (world.clone(), busy.clone(), *fault);
         tasks.spawn(async move {
             if let Err(error) = carry_out(&world, &fault).await {
-                // The target may have ended in the meantime. Its own records show what it did.
+                // This is no error of the program: a process may have ended in the meantime, or a
+                // replica may be missing.
                 eprintln!(
                     "chaos: a fault ({}) could not be carried out: {error:#}",
                     fault.kind.name()
@@ -86,7 +89,8 @@ pub(crate) async fn break_all(world: &Arc<World>, faults: &[NextFault]) -> usize
     skipped
 }
 
-/// Restarts processes that have ended by themselves, and records that.
+/// Restarts the processes that have ended by themselves, and records it. Leaves out processes that
+/// have a fault now, because a fault may end its process on purpose.
 async fn restart_ended(world: &World, busy: &Busy) {
     for (number, process) in world.processes().enumerate() {
         let is_busy = busy
@@ -99,7 +103,7 @@ async fn restart_ended(world: &World, busy: &Busy) {
     }
 }
 
-/// Restarts a process if it has ended by itself, and records that.
+/// Restarts a process if it has ended by itself, and records it.
 pub(crate) async fn restart_if_ended(world: &World, process: &Process) {
     match process.restart_if_ended().await {
         Ok(Some((life, status))) => {
@@ -125,6 +129,7 @@ fn target_of(world: &World, fault: &NextFault) -> Target {
     match fault.kind {
         Kind::NoRoute => Target::Network,
         Kind::Resolver => Target::Resolver,
+        // The processes are numbered, the schedulers first.
         Kind::DiskFull => Target::Process(fault.target % world.schedulers.len()),
         kind if kind.is_of_process() => Target::Process(fault.target % world.processes().count()),
         _ => Target::Servers,
@@ -181,7 +186,7 @@ async fn break_process(world: &World, process: &Process, fault: &NextFault) -> a
         }
         Kind::DiskFull => {
             if !world.network.is_own() {
-                world.leave_out("disk-full", "there is no mount namespace of its own");
+                world.leave_out("disk-full", "the run has no separate namespaces");
                 return Ok(());
             }
             fill_disk(process)?;
@@ -203,12 +208,13 @@ async fn break_process(world: &World, process: &Process, fault: &NextFault) -> a
     Ok(())
 }
 
+/// The file that fills the disk.
 const FILLER: &str = "filler";
 
 fn fill_disk(process: &Process) -> anyhow::Result<()> {
     let mut file =
         File::create(process.temporary().join(FILLER)).context("cannot fill the disk")?;
-    // The first write that fails has filled the disk.
+    // When a write fails, the disk is full.
     while file.write_all(&[0; 4_096]).is_ok() {}
     Ok(())
 }
@@ -216,7 +222,7 @@ fn fill_disk(process: &Process) -> anyhow::Result<()> {
 async fn break_link(world: &World, process: &Process, fault: &NextFault) -> anyhow::Result<()> {
     let Some(link) = &process.link else {
         if !world.network.is_own() {
-            world.leave_out("cut", "there is no network namespace of its own");
+            world.leave_out("cut", "the run has no separate namespaces");
             return Ok(());
         }
         let id = process
@@ -234,26 +240,26 @@ async fn break_link(world: &World, process: &Process, fault: &NextFault) -> anyh
         Kind::Silent => link.fall_silent(),
         _ => {
             let mut random = Random::from_seed(world.seed ^ fault.target as u64);
-            let kinds = [
+            let link_faults = [
                 LinkFault::RequestLost,
                 LinkFault::AnswerLost,
                 LinkFault::Torn,
                 LinkFault::Hung,
             ];
-            link.choose_faults(move |_| (random.below(8) == 0).then(|| random.of(&kinds)));
+            link.choose_faults(move |_| (random.below(8) == 0).then(|| random.of(&link_faults)));
         }
     }
     sleep(fault.lasts).await;
     link.choose_faults(|_| None);
     link.let_through();
-    // Without this, requests that hang would never be answered.
+    // Requests that hang are never answered. Their clients notice it when the connections are cut.
     link.cut();
     Ok(())
 }
 
 async fn break_network(world: &World, fault: &NextFault) -> anyhow::Result<()> {
     if !world.network.is_own() {
-        world.leave_out("no-route", "there is no network namespace of its own");
+        world.leave_out("no-route", "the run has no separate namespaces");
         return Ok(());
     }
     let (at, peer) = (now_ms(), fault.target % ROUTES.len());
@@ -294,7 +300,7 @@ async fn break_servers(world: &World, fault: &NextFault) -> anyhow::Result<()> {
         Kind::Full => {
             store.set_full(port, true).await?;
             sleep(fault.lasts).await;
-            // This is needed even if another server is the master by now.
+            // This server must accept writes again even if another one is the master by now.
             store.set_full(port, false).await?;
         }
         Kind::Flush => store.flush_scripts(port).await?,
@@ -329,7 +335,7 @@ async fn break_servers(world: &World, fault: &NextFault) -> anyhow::Result<()> {
         && is_covered
         && store.masters().await.contains(&port)
     {
-        // There was no failover, so no write was lost.
+        // The server is still a master: there was no failover, so no write was lost.
         (until, lost_since) = (resumed, None);
     }
     world.recorder.faults.push(Fault {
@@ -342,7 +348,7 @@ async fn break_servers(world: &World, fault: &NextFault) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// How long after a fault of servers its consequences may occur.
+/// Returns how long after the end of a fault of a server its consequences may occur.
 pub(crate) fn aftermath_ms(is_replicated: bool) -> Ms {
     if is_replicated {
         REPLACED_MS

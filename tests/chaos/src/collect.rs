@@ -17,9 +17,11 @@ const READ_MAX: Duration = Duration::from_secs(90);
 
 /// The keys that must not exist when all work is done. Of each name, this is the part after the
 /// shard.
-const GONE: [&str; 9] = [
+const GONE: [&str; 11] = [
     "agenda",
     "due",
+    "due_of",
+    "accounts",
     "jobs",
     "leases",
     "leased",

@@ -80,7 +80,8 @@ impl Settings<'_> {
             "[redis]\n{servers}\ndurability = \"{durability}\"\nconnect_timeout = \"2s\"\n\
              response_timeout = \"2s\"\n\
              durability_timeout = \"1s\"\n\
-             [scheduler]\nlisten = \"{http}\"\ngrace = \"3s\"\nanswers_in_memory = \"1KiB\"\n\
+             [scheduler]\nlisten = \"{http}\"\ndrain = \"200ms\"\ngrace = \"3s\"\n\
+             answers_in_memory = \"1KiB\"\n\
              suppress_timeout = \"3s\"\n\
              [verp]\ndomain = \"return.chaos.test\"\nkey = \"another key of the run alone\"\n\
              [intake.lmtp]\nlisten = \"{lmtp}\"\naccount = \"{ACCOUNT}\"\n\

@@ -1,5 +1,7 @@
 //! A scheduler on its own port, and a client for it.
 
+use std::time::Duration;
+
 use config::model::Config;
 use policy::table::Table;
 use reqwest::{Client, RequestBuilder, Response};
@@ -42,9 +44,11 @@ impl Http {
         Self::serve_on(&world.store, config).await
     }
 
-    /// Starts a scheduler on this store.
+    /// Starts a scheduler on this store. It closes its socket as soon as it is stopped.
     pub async fn serve_on(store: &Store, config: &Config) -> Self {
-        let scheduler = Scheduler::new(store.clone(), Table::embedded(), config, &Tracing::off())
+        let mut config = config.clone();
+        config.scheduler.drain = Duration::ZERO;
+        let scheduler = Scheduler::new(store.clone(), Table::embedded(), &config, &Tracing::off())
             .expect("the config is valid");
         Self::serve_scheduler(scheduler).await
     }

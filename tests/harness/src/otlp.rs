@@ -1,7 +1,7 @@
 //! A collector of telemetry: a server for OTLP over gRPC and over HTTP. It keeps what it receives,
 //! and can refuse it or never answer.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::io::Read;
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, MutexGuard};
@@ -9,7 +9,7 @@ use std::sync::{Arc, Mutex, MutexGuard};
 use axum::Router;
 use axum::body::Bytes;
 use axum::extract::State;
-use axum::http::header::CONTENT_ENCODING;
+use axum::http::header::{CONTENT_ENCODING, USER_AGENT};
 use axum::http::{HeaderMap, StatusCode};
 use axum::routing::post;
 use flate2::read::GzDecoder;
@@ -74,6 +74,8 @@ struct Kept {
     requests: usize,
     /// All that was received, as it came.
     bytes: Vec<u8>,
+    /// What the senders of the requests call themselves.
+    agents: HashSet<String>,
 }
 
 impl Collector {
@@ -135,6 +137,11 @@ impl Collector {
         self.kept().requests
     }
 
+    /// Returns what the senders of the requests call themselves, each once.
+    pub fn agents(&self) -> Vec<String> {
+        self.kept().agents.iter().cloned().collect()
+    }
+
     /// Whether this text is anywhere in what was received.
     pub fn contains(&self, text: &str) -> bool {
         let kept = self.kept();
@@ -165,9 +172,12 @@ impl Collector {
     }
 
     /// Records a request. Returns false if it is to be refused.
-    async fn take(&self, bytes: &[u8]) -> bool {
+    async fn take(&self, headers: &HeaderMap, bytes: &[u8]) -> bool {
+        let agent = headers.get(USER_AGENT).and_then(|name| name.to_str().ok());
+        let agent = agent.unwrap_or("no user agent").to_owned();
         let answer = {
             let mut kept = self.kept();
+            kept.agents.insert(agent);
             kept.requests += 1;
             kept.bytes.extend_from_slice(bytes);
             kept.answer
@@ -271,7 +281,7 @@ async fn answer_http<T: Message + Default>(
     answer: &impl Message,
 ) -> (StatusCode, Vec<u8>) {
     let body = unpacked(headers, body);
-    if !collector.take(&body).await {
+    if !collector.take(headers, &body).await {
         return (StatusCode::SERVICE_UNAVAILABLE, Vec::new());
     }
     match T::decode(body) {
@@ -301,8 +311,9 @@ impl TraceService for Collector {
         &self,
         request: Request<ExportTraceServiceRequest>,
     ) -> Result<Response<ExportTraceServiceResponse>, Status> {
+        let headers = request.metadata().clone().into_headers();
         let request = request.into_inner();
-        if !self.take(&request.encode_to_vec()).await {
+        if !self.take(&headers, &request.encode_to_vec()).await {
             return Err(Status::unavailable("refused by the test"));
         }
         self.keep_spans(request);
@@ -316,8 +327,9 @@ impl LogsService for Collector {
         &self,
         request: Request<ExportLogsServiceRequest>,
     ) -> Result<Response<ExportLogsServiceResponse>, Status> {
+        let headers = request.metadata().clone().into_headers();
         let request = request.into_inner();
-        if !self.take(&request.encode_to_vec()).await {
+        if !self.take(&headers, &request.encode_to_vec()).await {
             return Err(Status::unavailable("refused by the test"));
         }
         self.keep_logs(request);

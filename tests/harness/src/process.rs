@@ -37,7 +37,8 @@ impl Redeliver {
     }
 
     /// Starts `redeliver` with these arguments and this configuration. It runs in its own folder,
-    /// which is also its folder for temporary files.
+    /// which is also its folder for temporary files. A scheduler closes its socket as soon as it is
+    /// stopped.
     ///
     /// # Panics
     /// If the program has not been built.
@@ -76,6 +77,7 @@ impl Redeliver {
             .arg(file)
             .current_dir(folder.path())
             .env("TMPDIR", folder.path())
+            .env("REDELIVER_SCHEDULER__DRAIN", "0s")
             .envs(environment.iter().map(|(name, value)| (name, value)))
             .stdin(Stdio::null())
             .stdout(file_in(&folder, OUTPUT))
@@ -223,6 +225,21 @@ fn is_stopped(id: u32) -> bool {
 pub async fn run(arguments: &[&str]) -> Output {
     let run = Command::new(program())
         .args(arguments)
+        .stdin(Stdio::null())
+        .kill_on_drop(true)
+        .output();
+    run.await.expect("redeliver can be started")
+}
+
+/// Runs `redeliver` with these arguments and environment variables to its end, in this folder.
+///
+/// # Panics
+/// If the program has not been built.
+pub async fn run_in(folder: &Path, environment: &[(&str, &str)], arguments: &[&str]) -> Output {
+    let run = Command::new(program())
+        .args(arguments)
+        .current_dir(folder)
+        .envs(environment.iter().copied())
         .stdin(Stdio::null())
         .kill_on_drop(true)
         .output();

@@ -111,7 +111,7 @@ impl World {
     /// Makes an address active again, as an operator does.
     pub async fn reinstate(&self, address: &str) -> FactAnswer {
         self.accept
-            .apply_operator_command(id(address), FactOrCommand::Reinstate)
+            .apply_operator_command(id(address), FactOrCommand::Reinstate, None)
             .await
             .expect("Redis answers")
     }

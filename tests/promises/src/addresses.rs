@@ -5,6 +5,7 @@ use domain::event::EventKind;
 use domain::standing::Standing;
 use harness::bounce::{FULL, MAINTENANCE, UNKNOWN, bounce};
 use harness::http::{Http, json, problem};
+use harness::process;
 use harness::wait::eventually;
 use harness::world::{DAY, HOUR, LEASE, MS, World};
 use serde_json::json;
@@ -117,15 +118,54 @@ async fn the_report_of_an_address_shows_its_job_and_the_messages_and_the_history
 }
 
 #[tokio::test]
+async fn the_reason_of_an_operator_is_kept_with_the_suppressed_address_and_in_its_event() {
+    let world = World::new().await;
+    let http = Http::serve(&world).await;
+    let reason = "asked by phone, \"never again\"";
+    let suppress = ["addresses", "suppress", JO, "--api", http.base()];
+    let output = process::run(&[&suppress as &[&str], &["--reason", reason]].concat()).await;
+    let printed = String::from_utf8(output.stdout).unwrap();
+    assert!(printed.contains(reason), "{printed}");
+    let shown = http.get_json("/v1/addresses/jo@example.com").await;
+    assert_eq!(
+        (&shown["reason"], &shown["evidence"]["note"]),
+        (&json!("operator"), &json!(reason))
+    );
+    let event = world
+        .events_of(EventKind::AddressSuppressed)
+        .await
+        .remove(0);
+    assert_eq!(event.note.as_deref(), Some(reason));
+
+    // Without a reason nothing is noted, and a wrong one changes nothing.
+    let wrong = http
+        .post("/v1/addresses/sam@example.com/suppress")
+        .json(&json!({"reason": "two\nlines"}));
+    assert_eq!(
+        problem(wrong.send().await.unwrap(), 400).await["field"],
+        "reason"
+    );
+    assert_eq!(world.standing(SAM).await, Standing::Active);
+    let none = http.post("/v1/addresses/sam@example.com/suppress");
+    let shown = json(none.send().await.unwrap()).await;
+    assert_eq!(
+        (&shown["standing"], &shown["evidence"]["note"]),
+        (&json!("suppressed"), &json!(null))
+    );
+}
+
+#[tokio::test]
 async fn an_unknown_address_is_active_and_has_no_job() {
     let world = World::new().await;
     let http = Http::serve(&world).await;
     let report = http
         .get_json(&format!("/v1/addresses/{JO}?account=acme"))
         .await;
+    let conversation = world.store.ids().hash(&format!("acme/{JO}"));
     assert_eq!(
         report,
-        json!({"address": JO, "account": "acme", "standing": "active", "job": null})
+        json!({"address": JO, "account": "acme", "standing": "active",
+            "conversation_id": conversation, "job": null})
     );
     for (path, field) in [
         ("/v1/addresses/nobody", "address"),

@@ -242,6 +242,7 @@ async fn use_every_verb_of_operators(world: &World, tried: Timestamp) {
     assert!(store.knows(&destination).await.unwrap());
     assert!(!store.tally(&destination, tried).await.unwrap().is_empty());
     assert!(!store.put_back(&id("jo@d3.example.com")).await.unwrap());
+    assert_eq!(store.release_route("relay").await.unwrap(), 0);
     let quarantined = store.quarantine(&Accounts::All, None, 10).await;
     assert_eq!(quarantined.unwrap().jobs, []);
     assert_eq!(store.limit().await.unwrap(), 0);

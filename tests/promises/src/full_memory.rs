@@ -21,7 +21,7 @@ use store::scripts::{self, WhenFull};
 
 use crate::deployments::connections;
 use crate::every_script::{
-    ACCEPTED, DUE, ENDED, LAPSED, LEASED, LOST, Prepared, QUARANTINED, Server, shard,
+    ACCEPTED, DUE, ENDED, HELD, LAPSED, LEASED, LOST, Prepared, QUARANTINED, Server, shard,
 };
 
 fn key(world: &World, name: &str) -> String {
@@ -71,7 +71,16 @@ async fn with_full_memory_each_operation_works_or_changes_nothing_and_is_possibl
             }
             prepared.work_to_the_end().await;
             let world = &prepared.world;
-            let jobs = [ENDED, LEASED, LAPSED, DUE, QUARANTINED, LOST, ACCEPTED];
+            let jobs = [
+                ENDED,
+                LEASED,
+                LAPSED,
+                DUE,
+                HELD,
+                QUARANTINED,
+                LOST,
+                ACCEPTED,
+            ];
             let once = jobs.map(|address| (address.to_owned(), 1));
             assert_eq!(
                 copies(world),

@@ -1,19 +1,23 @@
 //! In any order of events, a claim returns exactly the due jobs that pace, breakers and
-//! operators allow: no more, no fewer and no later. The tallies are exact too.
+//! operators allow: no more, no fewer and no later, and the accounts that share a destination get
+//! equally many attempts. The tallies are exact too.
 
 // Random operations on the real store must match a model in memory.
 
 use std::collections::{BTreeMap, HashMap};
 use std::time::Duration;
 
+use domain::account::Account;
+use domain::address::Address;
 use domain::destination::Destination;
 use domain::event::EventKind;
+use domain::job::JobId;
 use domain::pace::{Breaker, Pace, PaceLimits};
 use domain::tally::Tally;
 use harness::bounce::{AWAY, FULL, MAINTENANCE, OK, UNKNOWN, bounce};
 use harness::cluster;
 use harness::random::{Random, seeds};
-use harness::world::{DAY, Deployment, HOUR, LEASE, MS, Settings, World, id};
+use harness::world::{DAY, Deployment, HOUR, LEASE, MS, Settings, World};
 use store::claim::{ClaimBounds, Claimed, LeasedJob};
 use store::destination_controls::BreakerState;
 use store::lease::ReleaseReason;
@@ -23,11 +27,12 @@ use store::settle::Settled;
 
 mod model;
 
-use model::{Model, Slot};
+use model::{Model, Slot, account};
 
 const OPERATIONS: usize = 500;
 const SLOTS: usize = 240;
 const DESTINATIONS: usize = 3;
+const ACCOUNTS: [&str; 3] = ["default", "acme", "beta"];
 const MAX_LAPSES: u32 = 2;
 
 const BUSY: &str = "421 4.7.28 Our system has detected an unusual rate of mail from your address";
@@ -239,6 +244,14 @@ impl Run {
         )
     }
 
+    /// The job of a slot's address.
+    fn job_id(&self, slot: Slot) -> JobId {
+        JobId {
+            account: Account::parse(ACCOUNTS[account(slot)]).unwrap(),
+            recipient: Address::parse(&self.address(slot)).unwrap(),
+        }
+    }
+
     /// An address turns out to be dead, usually while it is leased.
     async fn retire(&mut self) {
         let of_lease = self.leases.first().filter(|_| self.random.below(3) > 0);
@@ -251,6 +264,7 @@ impl Run {
         let address = self.address(slot);
         self.slots.insert(address.clone(), slot);
         let mut posted = bounce(&address, &format!("m{}", self.random.below(1_000)), reply);
+        posted["account"] = ACCOUNTS[account(slot)].into();
         // Most jobs are due soon.
         let ago = [20 * HOUR, 24 * HOUR, 27 * HOUR, 27 * HOUR];
         let occurred = self.world.now().ms() - self.random.of(&ago).as_millis() as i64;
@@ -335,7 +349,8 @@ impl Run {
             .tallies
             .entry((slot % DESTINATIONS, day, settlement.tally.to_string()))
             .or_default() += 1;
-        let report = self.world.report(lease.recipient()).await;
+        let job = JobId::from_key(&lease.job).unwrap();
+        let report = self.world.store.address(&job).await.unwrap();
         // The policy decides about the job. Other tests check that.
         match report.job {
             Some(job) => self.model.reschedule(slot, job.due.unwrap()),
@@ -472,12 +487,7 @@ impl Run {
             .quarantined()
             .next()
             .unwrap_or_else(|| self.random.below(SLOTS));
-        let was_there = self
-            .world
-            .store
-            .put_back(&id(&self.address(slot)))
-            .await
-            .unwrap();
+        let was_there = self.world.store.put_back(&self.job_id(slot)).await.unwrap();
         assert_eq!(was_there, self.model.put_back(slot, self.world.now()));
     }
 
@@ -512,8 +522,10 @@ impl Run {
 
     async fn compare_jobs(&self) {
         for slot in 0..SLOTS {
-            let had = self.world.job_if_any(&self.address(slot)).await;
-            let had = had.map(|job| (job.due, job.leased_until, job.quarantined_since));
+            let had = self.world.store.address(&self.job_id(slot)).await.unwrap();
+            let had = had
+                .job
+                .map(|job| (job.due, job.leased_until, job.quarantined_since));
             assert_eq!(had, self.model.job(slot), "slot {slot}");
         }
     }

@@ -234,7 +234,7 @@ async fn a_relay_that_is_down_or_rejects_us_counts_against_no_address() {
 
 #[tokio::test]
 async fn a_relay_that_closes_before_the_content_is_sent_counts_against_no_address() {
-    const CLOSING: &str = "421 4.3.2 closing down";
+    const CLOSING: &str = "421 4.3.2 closing down for user@example.com, try again in 20 minutes";
     for (command, ours) in [("MAIL", true), ("RCPT", true), ("DATA", true), (".", false)] {
         let peer = SmtpPeer::agreeable_except(command, Act::ReplyAndClose(CLOSING)).await;
         match sender(&peer, PATIENT).send(&mail("m1")).await {
@@ -244,7 +244,8 @@ async fn a_relay_that_closes_before_the_content_is_sent_counts_against_no_addres
                     (FaultKind::Connect, Side::Ours),
                     "{command}: {fault}"
                 );
-                assert!(fault.text.contains("421 4.3.2"), "{command}: {fault}");
+                let text = "421 4.3.2 closing down for … try again in 20 minutes";
+                assert!(fault.text.contains(text), "{command}: {fault}");
             }
             // The relay has read the message, so this is its reply to it.
             Outcome::Deferred(reply) if !ours => assert_eq!(reply.code, Some(421), "{command}"),

@@ -1,11 +1,13 @@
-//! `redeliver submit` reads a file of any size and reports the number of answers of each kind. It
-//! writes every refused line to a file, and continues after an interruption.
+//! `redeliver submit` reads a file of any size, with bounces and facts, and reports the number of
+//! answers of each kind. It writes every refused line to a file, and continues after an
+//! interruption.
 
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Output;
 
 use domain::event::EventKind;
+use domain::standing::Standing;
 use harness::bounce::{FULL, bounce};
 use harness::http::Http;
 use harness::process;
@@ -15,6 +17,8 @@ use tempfile::TempDir;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio_util::sync::CancellationToken;
+
+mod facts;
 
 const JO: &str = "jo@example.com";
 

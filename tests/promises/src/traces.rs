@@ -25,6 +25,7 @@ mod ends;
 mod lost;
 mod parts;
 mod picture;
+mod told;
 
 const LOCAL_PART: &str = "jo.a.secret.name";
 const RECIPIENT: &str = "jo.a.secret.name@example.com";
@@ -95,9 +96,14 @@ impl Fleet {
     }
 
     async fn history(&self) -> Option<Vec<Value>> {
-        let url = format!("{}/v1/addresses/{RECIPIENT}", self.api);
-        let report: Value = client().get(url).send().await.ok()?.json().await.ok()?;
+        let report = self.get("").await?;
         report["job"]["history"].as_array().cloned()
+    }
+
+    /// Asks for a part of what is known about the recipient.
+    async fn get(&self, part: &str) -> Option<Value> {
+        let url = format!("{}/v1/addresses/{RECIPIENT}{part}", self.api);
+        client().get(url).send().await.ok()?.json().await.ok()
     }
 }
 
@@ -207,6 +213,12 @@ async fn a_chain_arrives(collector: &Collector, protocol: &str, route: &str, pee
         fleet.history().await.filter(|history| history.len() == 3)
     })
     .await;
+    let report = fleet.get("").await.expect("the scheduler answers");
+    let scheduled = fleet.get("/events").await.expect("the scheduler answers");
+    let url = format!("https://traces.example.org/{TRACE}");
+    for origin in [&report["job"]["messages"][0], &scheduled["events"][0]] {
+        assert_eq!(origin["trace_url"], url, "the origin is shown: {origin}");
+    }
     peer.wait_for_command("RCPT", 3).await;
     eventually("the spans of two attempts", async || {
         let spans = collector.spans();
@@ -240,6 +252,7 @@ async fn a_chain_arrives(collector: &Collector, protocol: &str, route: &str, pee
         Some("scheduled")
     );
     let conversation = sent.attribute("messaging.message.conversation_id").unwrap();
+    assert_eq!(report["conversation_id"], conversation);
 
     let mut traces = vec![sent.span.trace_id.clone()];
     let mut previous: Option<Received> = None;

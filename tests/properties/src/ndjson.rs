@@ -9,11 +9,12 @@ use domain::clock::Timestamp;
 use domain::destination::Destination;
 use domain::event::{Event, EventKind};
 use domain::job::Message;
+use scheduler::intake::facts;
 use scheduler::intake::json::{self, Reader, Refusal};
 use scheduler::intake::lines::{Line, Lines, Numbered};
-use scheduler::intake::maillog::LogReader;
 use scheduler::intake::maillog::kumomta::Kumomta;
 use scheduler::intake::maillog::postfix::Postfix;
+use scheduler::intake::maillog::{LogItem, LogReader};
 use serde_json::Value;
 
 use crate::address::check_address;
@@ -98,8 +99,17 @@ pub fn check_line(line: &[u8]) {
         NOW,
         FixedOffset::east_opt(3_600).expect("an hour is a time zone"),
     );
-    let read = [Kumomta.bounces(text), postfix.bounces(text)];
-    read.into_iter().flatten().flatten().for_each(judge);
+    let read = [Kumomta::default().items(text), postfix.items(text)];
+    for item in read.into_iter().flatten().flatten() {
+        match item {
+            LogItem::Bounce(bounce) => judge(bounce),
+            LogItem::Fact(fact) => {
+                if let Err(refusal) = facts::read(fact) {
+                    check_refusal(&refusal);
+                }
+            }
+        }
+    }
 }
 
 /// How many keys the objects of a JSON text have, including repeated keys. After each key there is

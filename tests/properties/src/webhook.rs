@@ -5,6 +5,7 @@ use axum::http::{HeaderMap, HeaderValue, header};
 use config::hooks::{Hook, Service};
 use domain::account::Account;
 use domain::clock::Timestamp;
+use scheduler::intake::signed_account::SignedAccounts;
 use scheduler::intake::webhook::{EventMeaning, read};
 use scheduler::intake::{facts, json};
 
@@ -74,13 +75,16 @@ pub fn check_body(service: Service, content_type: &'static str, body: &[u8]) {
                     );
                 }
             },
-            EventMeaning::Fact(item) => match facts::read_reported(item) {
-                Ok(fact) => {
-                    assert_eq!(fact.account, hook.account, "no event names another account");
-                    check_address(&fact.recipient);
+            EventMeaning::Fact(item) => {
+                match facts::read_reported(item, &SignedAccounts::default(), Timestamp::from_ms(0))
+                {
+                    Ok(fact) => {
+                        assert_eq!(fact.account, hook.account, "no event names another account");
+                        check_address(&fact.recipient);
+                    }
+                    Err(refusal) => check_refusal(&refusal),
                 }
-                Err(refusal) => check_refusal(&refusal),
-            },
+            }
             EventMeaning::Ignored(_) | EventMeaning::Unknown(_) | EventMeaning::Unreadable(_) => {}
         }
     }

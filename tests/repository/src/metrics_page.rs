@@ -26,6 +26,8 @@ One scheduler reads the figures of the fleet every 15 seconds, and all scheduler
 With more than some twenty thousand destinations they are read less often.
 If they cannot be read for a minute, they are absent.
 Most counters are absent until they count something; those without labels begin at 0.
+So `increase()` and `rate()` do not see the first event of a series with labels
+([telemetry](../guides/telemetry.md#metrics)).
 
 No label contains an address.
 `destination` is the name of a configured provider,

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use domain::address::Address;
+use domain::destination::Destination;
 use serde_json::{Map, Value};
 
 use crate::idempotency_scope::IdempotencyScope;
@@ -13,6 +14,10 @@ use crate::in_doubt::InDoubt;
 pub struct Attempt {
     /// The job's id, `account/recipient`.
     pub job: Arc<str>,
+    /// The hash of the job's id, which names the job in the log. `None`: the log does not name it.
+    pub job_hash: Option<String>,
+    /// The destination of the job.
+    pub destination: Destination,
     /// The number of this attempt of the job. The platform's own attempt was number 0.
     pub number: u32,
     /// The id of the message within its job.
@@ -50,6 +55,8 @@ impl Attempt {
     pub fn first(recipient: Address, message_id: &str) -> Self {
         Self {
             job: format!("default/{}", recipient.as_str()).into(),
+            job_hash: None,
+            destination: Destination::own(&recipient),
             number: 1,
             message_id: message_id.to_owned(),
             recipient,

@@ -16,7 +16,7 @@ use domain::outcome::{Fault, FaultKind, Outcome};
 use domain::reply::Reply;
 use reqwest::header::{CONTENT_TYPE, HeaderMap, RETRY_AFTER};
 use reqwest::redirect::Policy;
-use reqwest::{Certificate, Client, Response};
+use reqwest::{Certificate, Client, Method, Response};
 use signing::webhook_signature::seconds;
 use system::whose_fault::{own_error, system_error};
 use url::Url;
@@ -131,6 +131,20 @@ impl Sender for HttpSender {
         let outcome = self.post(attempt, body, &mut exchange).await;
         let outcome = outcome.unwrap_or_else(Outcome::Unreachable);
         (outcome, Some(Exchange::Http(exchange)))
+    }
+
+    fn has_one_peer(&self) -> bool {
+        true
+    }
+
+    /// Any answer shows that the platform can be reached.
+    async fn probe(&self) -> bool {
+        let url = self.settings.url.clone();
+        self.client
+            .request(Method::OPTIONS, url)
+            .send()
+            .await
+            .is_ok()
     }
 
     fn wants_content(&self) -> bool {

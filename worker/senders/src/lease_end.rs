@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use domain::clock::Clock;
+use system::limiter::admit_outage;
 
 /// The end of one lease by the worker's own clock, never later than the end in Redis. Clones share
 /// the same lease. The default never ends.
@@ -50,8 +51,12 @@ impl LeaseEnd {
         let Some(inner) = &self.0 else { return false };
         let is_over = inner.clock.monotonic()
             >= Duration::from_millis(inner.until_ms.load(Ordering::Relaxed));
-        if is_over && !inner.is_reported.swap(true, Ordering::Relaxed) {
+        if is_over
+            && !inner.is_reported.swap(true, Ordering::Relaxed)
+            && let Some(left_out) = admit_outage("leases that ended too soon")
+        {
             tracing::warn!(
+                left_out,
                 "a lease ended before its mail was sent, because this process was suspended or \
                  Redis did not answer; this worker sends nothing more under that lease"
             );

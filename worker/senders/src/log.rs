@@ -1,5 +1,5 @@
 //! Logs each message and reports it as delivered, but sends nothing. For trying Redeliver out. A
-//! line has no message id, because these often contain addresses.
+//! line has no part of the address, and no message id, because these often contain addresses.
 
 use async_trait::async_trait;
 use domain::outcome::Outcome;
@@ -16,7 +16,8 @@ pub struct LogSender;
 impl Sender for LogSender {
     async fn send(&self, attempt: &Attempt) -> Outcome {
         tracing::info!(
-            recipient = %attempt.recipient,
+            destination = %attempt.destination,
+            job = attempt.job_hash.as_deref(),
             attempt = attempt.number,
             bytes = attempt.content.as_ref().map(bytes::Bytes::len),
             "would send"

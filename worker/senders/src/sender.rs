@@ -35,6 +35,18 @@ pub trait Sender: Send + Sync {
         (outcome, transcript.map(Exchange::Smtp))
     }
 
+    /// Whether all mail of this sender goes to one peer, so that [`probe`](Self::probe) means
+    /// something for all of it.
+    fn has_one_peer(&self) -> bool {
+        false
+    }
+
+    /// Whether the peer can be reached now. Sends no message. Only called if
+    /// [`has_one_peer`](Self::has_one_peer) is true.
+    async fn probe(&self) -> bool {
+        true
+    }
+
     /// Whether attempts need the message's content. If not, the worker does not fetch it.
     fn wants_content(&self) -> bool {
         true

@@ -119,6 +119,14 @@ impl Sender for SmtpSender {
         };
         (outcome, Some(recorder.finish()))
     }
+
+    fn has_one_peer(&self) -> bool {
+        true
+    }
+
+    async fn probe(&self) -> bool {
+        self.pools.can_open(&self.relay).await
+    }
 }
 
 /// Returns the reply for a message that was completely sent, got no answer, and counts as accepted.

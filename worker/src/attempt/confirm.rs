@@ -22,7 +22,7 @@ impl Progress {
                     let mut delivered = self
                         .job_event(EventKind::MessageDelivered)
                         .with_message(&message);
-                    delivered.attempt = Some(self.leased.job.head.attempt);
+                    delivered.attempt = Some(acceptance.number());
                     delivered.reason = Some("silence".to_owned());
                     self.events.push(&delivered);
                     (self.delivered, self.step) = (true, 0);
@@ -43,11 +43,13 @@ impl Progress {
         let mut message = self.waiting.pop_front()?;
         let at = self.leased.claimed_at;
         let serial = self.leased.lease.token.serial;
+        let number = self.attempt();
         message.accepted = Some(Acceptance {
             attempt: self.step,
             at,
             until: at.plus(delay),
             serial,
+            number: (number != self.step).then_some(number),
         });
         self.accepted.push(message);
         // Until a message is delivered, only one is tried. After a delivery, the others follow at

@@ -7,14 +7,15 @@ use std::time::Duration;
 
 use domain::clock::Timestamp;
 use domain::event::{DropReason, Event, EventKind, EventLines};
-use domain::job::{End, Job, Message};
+use domain::evidence::OWN_ATTEMPT;
+use domain::job::{End, Head, Job, Message};
 use domain::outcome::Outcome;
 use domain::pace::Feedback;
 use domain::status::EnhancedStatus;
 use domain::tally::{Tally, TallyResult};
 use domain::transcript::Transcript;
 use policy::decide::{Decision, Verdict};
-use policy::lifecycle::{self, Conclusion, Retirement, is_unanswered};
+use policy::lifecycle::{self, Conclusion, Origin, Retirement, is_unanswered};
 use store::claim::LeasedJob;
 use store::settle::Settlement;
 use telemetry::traceparent::TraceContext;
@@ -28,6 +29,12 @@ pub(super) struct Progress {
     pub(super) accepted: Vec<Message>,
     /// Whether the job only waited for bounces of accepted messages, so that nothing is tried.
     only_confirms: bool,
+    /// The number of this attempt, or of the last one if nothing is tried.
+    number: u32,
+    /// The number of the attempt before this one.
+    previous: u32,
+    /// The route of the message that was just tried, if its peer could not be reached.
+    pub(super) dead_route: Option<String>,
     /// The attempt number with which the policy decides. After a delivery it is 0: if a later
     /// message fails, that is a new outage, of which this is the first attempt.
     pub(super) step: u32,
@@ -47,9 +54,21 @@ impl Progress {
     /// Returns the attempt of a job that was just claimed.
     pub(super) fn new(mut leased: LeasedJob, span: Option<TraceContext>) -> Self {
         let (accepted, waiting) = split(mem::take(&mut leased.job.messages));
+        let head = &mut leased.job.head;
+        // The route is tried again now.
+        head.dead_route = None;
+        let previous = last_number(head, &accepted);
+        let number = if waiting.is_empty() {
+            previous
+        } else {
+            head.attempt + 1
+        };
         Self {
             only_confirms: waiting.is_empty(),
-            step: leased.job.head.attempt + 1,
+            number,
+            previous,
+            dead_route: None,
+            step: head.attempt + 1,
             leased,
             waiting,
             accepted,
@@ -71,9 +90,25 @@ impl Progress {
         self.transcript = transcript.map(Box::new);
     }
 
-    /// Returns the number of this attempt, or of the previous one if nothing is tried.
+    /// Returns the number of this attempt, or of the last one if nothing is tried.
     pub(super) fn attempt(&self) -> u32 {
-        self.leased.job.head.attempt + u32::from(!self.only_confirms)
+        self.number
+    }
+
+    /// Records that nothing is tried, although messages wait. What happens from now on belongs to
+    /// the attempt before this one.
+    pub(super) fn try_nothing(&mut self) {
+        self.number = self.previous;
+    }
+
+    /// Returns where the knowledge about the last outcome comes from.
+    fn origin(&self, now: Timestamp) -> Origin<'_> {
+        let host = self.transcript.as_deref().map(|seen| seen.host.as_str());
+        Origin {
+            at: now,
+            source: OWN_ATTEMPT,
+            remote_mta: host.filter(|host| !host.is_empty()),
+        }
     }
 
     /// Applies the verdict to the message in front. Returns the settlement if this ends the
@@ -85,7 +120,7 @@ impl Progress {
         now: Timestamp,
     ) -> Option<Box<Settlement>> {
         let about = self.message_event(self.waiting.front()?, decision);
-        match lifecycle::conclude(decision, outcome, about) {
+        match lifecycle::conclude(decision, outcome, about, self.origin(now)) {
             Conclusion::Delivered(delivered) => {
                 self.events.push(&delivered);
                 self.waiting.pop_front();
@@ -109,6 +144,9 @@ impl Progress {
                     head.attempt = number;
                 }
                 lifecycle::record_failure(head, decision, number, now);
+                if is_held {
+                    head.dead_route = self.dead_route.take();
+                }
                 head.last_span = None;
                 if let Some(last) = head.history.last_mut() {
                     last.traceparent = self.span.map(|span| span.text());
@@ -168,13 +206,17 @@ impl Progress {
         }
         for message in mem::take(&mut self.waiting) {
             if message.expired(now) {
-                let expired = self
+                let mut expired = self
                     .job_event(EventKind::MessageExpired)
                     .with_message(&message);
+                expired.attempt = Some(self.previous);
                 self.events.push(&expired);
             } else {
                 self.waiting.push_back(message);
             }
+        }
+        if self.waiting.is_empty() {
+            self.try_nothing();
         }
     }
 
@@ -183,6 +225,7 @@ impl Progress {
             let mut dropped = self
                 .job_event(EventKind::MessageDropped)
                 .with_message(&message);
+            dropped.attempt = Some(self.attempt());
             dropped.reason = Some(reason.as_str().to_owned());
             self.events.push(&dropped);
         }
@@ -301,6 +344,21 @@ impl Progress {
 
 pub(super) fn ms(delay: Duration) -> u64 {
     delay.as_millis().try_into().unwrap_or(u64::MAX)
+}
+
+/// Returns the number of the last attempt. After a delivery the head counts from 0 again, although
+/// messages that a relay accepted in that attempt still wait.
+fn last_number(head: &Head, accepted: &[Message]) -> u32 {
+    let failed = head.history.last();
+    let failed_at = failed
+        .filter(|last| last.attempt == head.attempt)
+        .map(|last| last.at);
+    accepted
+        .iter()
+        .filter_map(|message| message.accepted)
+        .filter(|acceptance| failed_at.is_none_or(|at| acceptance.at > at))
+        .max_by_key(|acceptance| acceptance.at)
+        .map_or(head.attempt, |acceptance| acceptance.number())
 }
 
 /// Splits messages into those that a relay has accepted and those that are to be tried.

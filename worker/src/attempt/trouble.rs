@@ -4,7 +4,7 @@
 
 use std::time::Instant;
 
-use domain::outcome::{Fault, FaultKind, Outcome, Side};
+use domain::outcome::{Fault, FaultKind, Outcome, Side, without_addresses};
 use system::troubles::{LogLine, Troubles};
 
 /// How many characters of a fault's text are logged at most.
@@ -67,19 +67,10 @@ impl RouteTroubles {
     }
 }
 
-/// Returns a fault's text for the log. Words that contain an address are hidden. A text from
-/// another server may contain one, plain or encoded as in a URL.
+/// Returns a fault's text for the log. Words that contain an address are hidden.
 fn redacted(fault: &Fault) -> String {
-    let hide = |word| {
-        if str::contains(word, '@') || str::contains(word, "%40") {
-            "…"
-        } else {
-            word
-        }
-    };
-    let text = fault.to_string();
-    let words: Vec<&str> = text.split_whitespace().map(hide).collect();
-    words.join(" ").chars().take(FAULT_CHARS_MAX).collect()
+    let text = without_addresses(&fault.to_string());
+    text.chars().take(FAULT_CHARS_MAX).collect()
 }
 
 #[cfg(test)]

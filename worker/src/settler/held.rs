@@ -1,5 +1,5 @@
 //! The leases that a worker holds: which of their jobs have attempts under way, and when each lease
-//! ends. Makes no calls to the store.
+//! ends. Nothing here calls the store.
 
 use std::collections::HashMap;
 use std::time::Duration;
@@ -22,11 +22,11 @@ pub struct Slot {
 
 /// A leased job whose attempt is under way.
 pub struct HeldJob {
-    /// Its part of the lease.
+    /// The right to attempt the job, which comes from the lease.
     pub lease: Lease,
     /// Cancels its attempt.
     pub cancel: CancellationToken,
-    /// Contains since when its host has been silent.
+    /// Shows since when its host has been silent.
     pub contact: Contact,
     /// Its place among the attempts that may hang, if it has one.
     pub place: Option<OwnedSemaphorePermit>,
@@ -35,7 +35,8 @@ pub struct HeldJob {
 /// A lease that this worker holds.
 pub struct HeldLease {
     key: LeaseKey,
-    /// The jobs whose attempts have not ended, by their number.
+    /// All jobs of the claim, in its order. A job is replaced by `None` when its attempt has ended
+    /// or was cancelled.
     open: Vec<Option<HeldJob>>,
     /// How many jobs `open` still contains.
     open_count: usize,
@@ -43,8 +44,9 @@ pub struct HeldLease {
 }
 
 impl HeldLease {
-    /// Returns the lease on these jobs. If the lease is lost for a job, its attempt is cancelled,
-    /// so that nothing more is sent. `end` moves forward whenever the lease is extended.
+    /// Returns a lease of these jobs, in the order of the claim. `end` moves forward whenever the
+    /// lease is extended. If the lease is lost for a job, its attempt is cancelled, so that nothing
+    /// more is sent.
     pub fn new(key: LeaseKey, jobs: Vec<HeldJob>, end: LeaseEnd) -> Self {
         let open_count = jobs.len();
         Self {
@@ -55,11 +57,11 @@ impl HeldLease {
         }
     }
 
-    /// Cancels the attempts of these jobs, given by their full ids, and removes the jobs. Returns
-    /// how many jobs the lease still has.
-    fn cancel_void(&mut self, void: &[String]) -> usize {
-        for slot in &mut self.open {
-            if let Some(job) = slot.take_if(|job| void.iter().any(|id| **id == *job.lease.job)) {
+    /// Cancels the attempts of the jobs with these full ids, and removes the jobs. Returns how many
+    /// jobs the lease still has.
+    fn cancel_jobs(&mut self, ids: &[String]) -> usize {
+        for entry in &mut self.open {
+            if let Some(job) = entry.take_if(|job| ids.iter().any(|id| **id == *job.lease.job)) {
                 job.cancel.cancel();
                 self.open_count -= 1;
             }
@@ -123,16 +125,17 @@ impl HeldLeases {
         extended: &Extended,
     ) {
         match extended {
+            // The addresses of the void jobs were retired or suppressed.
             Extended::Yes(void) => {
                 let Some(held) = self.0.get_mut(&key) else {
                     return;
                 };
                 held.end.extend(asked_at, length);
-                if !void.is_empty() && held.cancel_void(void) == 0 {
+                if !void.is_empty() && held.cancel_jobs(void) == 0 {
                     self.0.remove(&key);
                 }
             }
-            // The settler tries again one extend period later.
+            // The settler tries again when it next extends leases.
             Extended::Unknown => {}
             Extended::Lapsed => {
                 if let Some(held) = self.0.remove(&key) {

@@ -3,7 +3,6 @@
 //! and reports silent hosts. Does not know which leases are held.
 
 use std::collections::HashSet;
-use std::mem;
 use std::slice;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, SystemTime};
@@ -14,6 +13,7 @@ use store::error::StoreError;
 use store::handle::Store;
 use store::lease::{Extended, ReleaseReason};
 use store::settle::{SettleCall, SettleReport, Settled, Settlement};
+use system::limiter::admit_outage;
 use telemetry::spans::{SettleError, Settling, Tracing};
 use tokio::sync::mpsc::Sender;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, SemaphorePermit};
@@ -177,7 +177,6 @@ impl StoreReporter {
         // The call keeps its id when it is repeated. So if an answer was lost, the store returns it
         // again.
         let call = SettleCall::unique();
-        let mut is_retry = false;
         loop {
             match self
                 .call(shard, self.store.settle(call, &settlements))
@@ -202,9 +201,12 @@ impl StoreReporter {
                         );
                     }
                     self.store.metrics().stale(stale as u64);
-                    if stale > 0 {
+                    if stale > 0
+                        && let Some(left_out) = admit_outage("stale settlements")
+                    {
                         tracing::warn!(
                             stale,
+                            left_out,
                             "leases ran out before their attempts were settled; \
                              these attempts are repeated"
                         );
@@ -213,12 +215,13 @@ impl StoreReporter {
                 }
                 // The same call can succeed later, so it is repeated.
                 Err(err) if err.may_pass() => {
-                    if !mem::replace(&mut is_retry, true) {
+                    if let Some(left_out) = admit_outage("settlements that wait") {
                         let waiting = settlements.len();
                         tracing::warn!(
                             %err,
                             shard,
                             waiting,
+                            left_out,
                             "attempts could not be settled; the worker tries again until they are"
                         );
                     }
@@ -235,11 +238,14 @@ impl StoreReporter {
                     return results;
                 }
                 Err(err) => {
-                    tracing::error!(
-                        %err,
-                        "an attempt could not be settled; \
-                         it is repeated when its lease has run out"
-                    );
+                    if let Some(left_out) = admit_outage("refused settlements") {
+                        tracing::error!(
+                            %err,
+                            left_out,
+                            "an attempt could not be settled; \
+                             it is repeated when its lease has run out"
+                        );
+                    }
                     return vec![None];
                 }
             }
@@ -283,12 +289,15 @@ impl StoreReporter {
                     return;
                 }
                 Err(err) => {
-                    tracing::error!(
-                        %err,
-                        shard,
-                        "a job could not be given back; \
-                         it is due again when its lease has run out"
-                    );
+                    if let Some(left_out) = admit_outage("jobs that are not given back") {
+                        tracing::error!(
+                            %err,
+                            shard,
+                            left_out,
+                            "a job could not be given back; \
+                             it is due again when its lease has run out"
+                        );
+                    }
                     return;
                 }
             }

@@ -1,5 +1,5 @@
-//! Generates the bounces that are posted. Each has another address, a reply like those of real mail
-//! systems, and the fields that platforms usually send.
+//! Generates the bounces that are posted. Each bounce has a different address, a reply like those
+//! of real mail systems, and the fields that platforms usually send.
 
 use std::fmt::Write;
 use std::ops::Range;
@@ -22,14 +22,15 @@ const REPLIES: [&str; 8] = [
     "451 4.7.1 Greylisting in action, please come back in 00:05:00 (queue id {n})",
 ];
 
-/// Generates bounces of many addresses, the same at every run.
+/// Generates bounces of many addresses. Except for their time, they are the same in every run.
 pub(super) struct Bodies {
     domains: Zipf,
     occurred_at: Timestamp,
 }
 
 impl Bodies {
-    /// Returns a generator of bounces at `domains` domains. All bounces have happened just now.
+    /// Returns a generator of bounces at `domains` domains. The bounces report the present time as
+    /// the time at which they happened.
     pub(super) fn new(domains: usize) -> Self {
         Self {
             domains: Zipf::new(domains),

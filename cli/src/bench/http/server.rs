@@ -17,7 +17,7 @@ use crate::bench::rig::free_address;
 /// How long the scheduler may take until it is ready.
 const READY_MAX: Duration = Duration::from_secs(20);
 
-/// How many clock ticks make a second, in the CPU times that Linux reports (proc(5)).
+/// How many clock ticks a second has. Linux reports CPU times in clock ticks (proc(5)).
 const TICKS_PER_SECOND: u64 = 100;
 
 /// A running scheduler. It is killed when this is dropped.
@@ -53,7 +53,7 @@ impl Server {
             .context("cannot start the bench's own scheduler")?;
         let id = child
             .id()
-            .context("the bench's own scheduler ended as it started")?;
+            .context("the bench's own scheduler ended at once")?;
         let server = Self {
             child,
             id,
@@ -86,9 +86,9 @@ impl Server {
 
     /// Returns the CPU time that the scheduler has used so far, to a hundredth of a second.
     pub(super) fn cpu(&self) -> Result<Duration> {
-        let stat = self.proc("stat")?;
-        // The name, in parentheses, may contain spaces. After it, the 12th field is user time and
-        // the 13th is system time.
+        let stat = self.read_proc("stat")?;
+        // The name of the program is in parentheses and may contain spaces. After it, the 12th
+        // field is user time and the 13th is system time.
         let (_, fields) = stat
             .rsplit_once(')')
             .context("/proc/PID/stat has another format than expected")?;
@@ -103,20 +103,24 @@ impl Server {
 
     /// Returns the scheduler's peak memory so far, in bytes.
     pub(super) fn peak_memory(&self) -> Result<u64> {
-        let status = self.proc("status")?;
-        let kibibytes = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));
-        let number = kibibytes.and_then(|rest| rest.split_whitespace().next()?.parse::<u64>().ok());
-        Ok(number.context("/proc/PID/status reports no peak memory (VmHWM)")? << 10)
+        let status = self.read_proc("status")?;
+        let kibibytes = status
+            .lines()
+            .find_map(|line| line.strip_prefix("VmHWM:"))
+            .and_then(|value| value.split_whitespace().next()?.parse::<u64>().ok())
+            .context("/proc/PID/status reports no peak memory (VmHWM)")?;
+        Ok(kibibytes << 10)
     }
 
-    /// Stops the scheduler with SIGTERM, and waits for its end.
+    /// Stops the scheduler with SIGTERM, and waits until it has ended.
     pub(super) async fn stop(mut self) -> Result<()> {
         kill(Pid::from_raw(self.id.cast_signed()), Signal::SIGTERM)?;
         self.child.wait().await?;
         Ok(())
     }
 
-    fn proc(&self, file: &str) -> Result<String> {
+    /// Returns what a file in `/proc` reports about the scheduler.
+    fn read_proc(&self, file: &str) -> Result<String> {
         let path = format!("/proc/{}/{file}", self.id);
         fs::read_to_string(&path)
             .with_context(|| format!("cannot read {path}; this mode needs Linux"))

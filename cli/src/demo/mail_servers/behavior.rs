@@ -1,6 +1,6 @@
-//! How each mail server of the demo behaves. Whether it refuses a recipient depends only on the
-//! recipient and on the time since the opening: the instant at which the demo's clock started. A
-//! server must not know about jobs or policy.
+//! How each mail server of the demo behaves. Whether a server refuses a recipient depends only on
+//! the recipient and on the time since the opening. The opening is the instant at which the demo's
+//! clock started. A server must not know about jobs or policy.
 
 use std::time::Duration;
 
@@ -16,8 +16,8 @@ pub(super) struct Behavior {
     pub(super) domain: &'static str,
     /// What is wrong with the server, in a few words.
     pub(super) description: &'static str,
-    /// The reply that refuses `RCPT`, for this local part and this time since the opening. `None`
-    /// if the server accepts the recipient.
+    /// Returns the reply that refuses `RCPT`, for this local part and this time since the opening.
+    /// Returns `None` if the server accepts the recipient.
     pub(super) refusal: fn(&str, Duration) -> Option<&'static str>,
 }
 
@@ -63,13 +63,13 @@ pub(super) static BEHAVIORS: [Behavior; 6] = [
     Behavior {
         route: "healthy",
         domain: "healthy.example",
-        description: "had a passing fault, accepts everything now",
+        description: "had a temporary fault, accepts everything now",
         refusal: |_, _| None,
     },
 ];
 
-/// How long after the opening a mailbox of `disabled.example` stays disabled. `None` means for
-/// good. A local part gets the same result in every run.
+/// Returns how long after the opening a mailbox of `disabled.example` stays disabled. `None` means
+/// for good. A local part gets the same result in every run.
 fn disabled_for(local: &str) -> Option<Duration> {
     // FNV-1a, because the values of the standard hasher may change with a release of Rust.
     let hash = local

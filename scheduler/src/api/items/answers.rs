@@ -46,6 +46,15 @@ pub(super) enum NotKept {
 }
 
 impl AnswerSpace {
+    /// Verifies that temporary files can be made and written.
+    ///
+    /// # Errors
+    /// If not. The text names the folder.
+    pub fn check_folder() -> Result<(), String> {
+        let wrote = tempfile::tempfile().and_then(|mut file| file.write_all(b"x"));
+        wrote.map_err(|err| format!("{}: {err}", env::temp_dir().display()))
+    }
+
     /// A space of `max` bytes.
     pub fn new(max: usize) -> Self {
         Self {

@@ -11,6 +11,7 @@ use axum::http::header;
 use axum::response::{IntoResponse, Response};
 use store::batch::BATCH_BYTES_MAX;
 use store::error::StoreError;
+use system::limiter::admit_outage;
 use tokio::sync::{OwnedSemaphorePermit, oneshot};
 use tokio::task::JoinHandle;
 
@@ -152,7 +153,13 @@ impl Batches {
                 Ok(Err(_)) | Err(_) => break,
             }
         }
-        tracing::error!(%why, "answers to NDJSON could not be kept, and the request ended early");
+        if let Some(left_out) = admit_outage("answers that could not be kept") {
+            tracing::error!(
+                %why,
+                left_out,
+                "answers to NDJSON could not be kept, and the request ended early"
+            );
+        }
         let line = self.stored_up_to;
         let detail =
             format!("{why}; all lines up to {line} are processed, continue after that one");

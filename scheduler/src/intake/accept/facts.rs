@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use domain::bounce::Warning;
 use domain::destination::Destination;
+use domain::evidence::OPERATOR;
 use domain::fact::{Fact, FactKind};
 use domain::job::JobId;
 use domain::standing::StandingRecord;
@@ -86,6 +87,8 @@ impl Accept {
                     what,
                     occurred_at,
                     message_id,
+                    source: self.source,
+                    note: None,
                 }
             })
             .collect();
@@ -103,7 +106,8 @@ impl Accept {
         Ok((answered, self.still_sent_to(reported).await?))
     }
 
-    /// Applies an operator's command about one address.
+    /// Applies an operator's command about one address. `note` is what the operator wrote as the
+    /// reason; only a suppression keeps it.
     ///
     /// # Errors
     /// The same as those of [`Self::record_facts_and_wait`].
@@ -111,6 +115,7 @@ impl Accept {
         &self,
         job: JobId,
         command: FactOrCommand,
+        note: Option<String>,
     ) -> Result<FactAnswer, StoreError> {
         let changes = [(job, command)];
         let destination = self.destinations(&changes).await?.remove(0);
@@ -121,6 +126,8 @@ impl Accept {
             what,
             occurred_at: None,
             message_id: None,
+            source: OPERATOR,
+            note,
         }];
         let answer = self.store.record_facts(&reported).await?.remove(0);
         let still_sent_to = self.still_sent_to(reported).await?;

@@ -8,6 +8,8 @@ use policy::table::Table;
 use store::handle::Store;
 use telemetry::spans::Tracing;
 
+use super::missing_content::ContentNeeds;
+use crate::intake::signed_account::SignedAccounts;
 use crate::placement::Placer;
 
 /// How long a suppression waits for workers to stop sending to the address, by default.
@@ -22,6 +24,8 @@ pub struct Accept {
     pub(super) suppress_timeout: Duration,
     pub(super) tracing: Tracing,
     pub(super) source: &'static str,
+    pub(super) content_needs: ContentNeeds,
+    signed_accounts: SignedAccounts,
 }
 
 impl Accept {
@@ -35,6 +39,26 @@ impl Accept {
             suppress_timeout: SUPPRESS_TIMEOUT,
             tracing: Tracing::off(),
             source: "api",
+            content_needs: ContentNeeds::default(),
+            signed_accounts: SignedAccounts::default(),
+        }
+    }
+
+    /// Returns the same handle, for adapters that use the accounts that return paths of ours carry.
+    #[must_use]
+    pub fn with_signed_accounts(self, signed_accounts: SignedAccounts) -> Self {
+        Self {
+            signed_accounts,
+            ..self
+        }
+    }
+
+    /// Returns the same handle, which warns about messages without content on routes that need it.
+    #[must_use]
+    pub fn with_content_needs(self, content_needs: ContentNeeds) -> Self {
+        Self {
+            content_needs,
+            ..self
         }
     }
 
@@ -68,6 +92,11 @@ impl Accept {
             store: self.store.on_behalf_of(token),
             ..self.clone()
         }
+    }
+
+    /// Returns the reader of the accounts that return paths of ours carry.
+    pub fn signed_accounts(&self) -> &SignedAccounts {
+        &self.signed_accounts
     }
 
     /// Returns the policy in force.

@@ -13,7 +13,7 @@ use domain::outcome::Outcome;
 use domain::pace::Feedback;
 use domain::tally::{Tally, TallyResult};
 use policy::decide::{AttemptFacts, Decision, Verdict, decide};
-use policy::lifecycle::{self, Conclusion, Retirement};
+use policy::lifecycle::{self, Conclusion, Origin, Retirement};
 use store::error::StoreError;
 use store::refute::{Refutation, Refuted};
 use store::schedule::{AcceptedJob, Answer, Arrival};
@@ -37,6 +37,8 @@ struct Refuting<'a> {
     redis_now: Timestamp,
     /// The current time by the clock of this machine.
     now: Timestamp,
+    /// Where the bounce comes from.
+    origin: Origin<'a>,
 }
 
 impl Accept {
@@ -124,6 +126,11 @@ impl Accept {
             by: self.store.token().map(Arc::from),
             redis_now: *redis_now,
             now,
+            origin: Origin {
+                at: arrival.occurred_at.unwrap_or(now),
+                source: arrival.source,
+                remote_mta: arrival.message.remote_mta.as_deref(),
+            },
         };
         let (end, events) = refuting.conclude();
         let dropped = matches!(decision.verdict, Verdict::DropMessage | Verdict::DropAll);
@@ -131,7 +138,7 @@ impl Accept {
         let tally = Tally::new(
             TallyResult::Refuted,
             decision.reply.status,
-            acceptance.attempt,
+            acceptance.number(),
             created,
             now,
         );
@@ -169,7 +176,7 @@ impl Refuting<'_> {
     /// Returns how the job ends or continues, and the events that report it.
     fn conclude(mut self) -> (End, EventLines) {
         let outcome = Outcome::Deferred(self.decision.reply.clone());
-        match lifecycle::conclude(self.decision, &outcome, self.event()) {
+        match lifecycle::conclude(self.decision, &outcome, self.event(), self.origin) {
             Conclusion::Waits(delay, mut failed) => {
                 failed.delay = Some(delay.as_millis().try_into().unwrap_or(u64::MAX));
                 self.events.push(&failed);
@@ -213,7 +220,7 @@ impl Refuting<'_> {
 
     /// Records that the attempt has failed after all. Its message waits again as before.
     fn wait_again(&mut self) {
-        let number = self.acceptance.attempt;
+        let number = self.acceptance.number();
         let head = &mut self.job.head;
         // Another message of the same attempt may have bounced before.
         let known = head.history.last().filter(|last| last.attempt == number);
@@ -247,8 +254,11 @@ impl Refuting<'_> {
                 &self.job.head.destination,
             )
             .with_message(&message);
+            event.attempt = Some(self.number_of(&message));
             event.reason = Some(reason.as_str().to_owned());
             if message.id == self.message.id {
+                event.source = Some(self.origin.source.to_owned());
+                event.remote_mta = self.origin.remote_mta.map(str::to_owned);
                 event.status = self.decision.reply.status;
                 event.reply = Some(self.decision.reply.to_string());
                 event.policy = self.decision.row.map(|row| row.name.clone());
@@ -257,16 +267,24 @@ impl Refuting<'_> {
         }
     }
 
+    /// Returns the number of the last attempt for a message of the job.
+    fn number_of(&self, message: &Message) -> u32 {
+        let accepted = message.accepted.map(|acceptance| acceptance.number());
+        accepted.unwrap_or(self.job.head.attempt)
+    }
+
     /// Continues the job with the messages that are left. If a relay has not accepted one of them,
     /// that one is the next probe, and is tried at once. Otherwise the job waits until the first
     /// acceptance ends. A job without messages closes.
     fn continue_job(mut self) -> (End, EventLines) {
         if self.job.messages.is_empty() {
-            self.events.push(&Event::about(
+            let mut closed = Event::about(
                 EventKind::JobClosed,
                 self.id.as_str(),
                 &self.job.head.destination,
-            ));
+            );
+            closed.attempt = Some(self.acceptance.number());
+            self.events.push(&closed);
             return (End::Close, self.events);
         }
         let waits_until = |message: &Message| {
@@ -291,7 +309,7 @@ impl Refuting<'_> {
         let mut event = Event::about(kind, self.id.as_str(), &self.job.head.destination)
             .with_message(&self.message);
         event.by.clone_from(&self.by);
-        event.attempt = Some(self.acceptance.attempt);
+        event.attempt = Some(self.acceptance.number());
         event.reply = Some(self.decision.reply.to_string());
         event.status = self.decision.reply.status;
         event.policy = self.decision.row.map(|row| row.name.clone());

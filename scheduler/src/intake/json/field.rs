@@ -88,6 +88,14 @@ impl<'d> Field<'d> {
         Ok(Some(text))
     }
 
+    /// Returns the address of an envelope sender. The null reverse-path is none.
+    pub(in crate::intake) fn sender(self) -> Result<Option<Address>, Refusal> {
+        match self.text()? {
+            None | Some("" | "<>") => Ok(None),
+            Some(_) => self.address(),
+        }
+    }
+
     /// Returns the name of a host.
     pub(super) fn host(self) -> Result<Option<String>, Refusal> {
         match self.text()? {

@@ -24,7 +24,7 @@ impl SideFields {
     }
 
     /// Returns the value of a side field. If it cannot be used, adds a warning and returns nothing.
-    pub(super) fn read<T>(&mut self, field: Result<Option<T>, Refusal>) -> Option<T> {
+    pub(in crate::intake) fn read<T>(&mut self, field: Result<Option<T>, Refusal>) -> Option<T> {
         field.unwrap_or_else(|refusal| {
             self.warnings.push(Warning::from(refusal));
             None

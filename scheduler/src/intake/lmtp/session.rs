@@ -5,6 +5,7 @@ use std::io;
 use std::sync::Arc;
 
 use domain::account::Accounts;
+use system::limiter::admit_outage;
 use tokio::net::TcpStream;
 use tokio_util::sync::CancellationToken;
 
@@ -105,7 +106,13 @@ impl Session {
                     };
                     let reply = match reports.process(report.clone(), &origin).await {
                         Err(err) => {
-                            tracing::warn!(%err, "a report was deferred: the store failed");
+                            if let Some(left_out) = admit_outage("deferred reports") {
+                                tracing::warn!(
+                                    %err,
+                                    left_out,
+                                    "a report was deferred: the store failed"
+                                );
+                            }
                             "451 4.3.0 not now, the store did not accept it; try again later"
                                 .to_owned()
                         }

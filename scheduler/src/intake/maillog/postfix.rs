@@ -1,17 +1,19 @@
 //! Postfix's log: reads the lines of its delivery agents that end in `status=deferred (…)`,
-//! `status=bounced (…)` or `status=SOFTBOUNCE (…)`. Sender and Message-ID are on other lines of the
-//! same queue id, so they are remembered for a while. A line about a delivery that is not
+//! `status=bounced (…)` or `status=SOFTBOUNCE (…)`, and those that end in `status=sent (…)` if the
+//! same message to the same recipient failed before. Sender and Message-ID are on other lines of
+//! the same queue id, so they are remembered for a while. A line about a delivery that is not
 //! understood is refused; lines about anything else are passed over.
 
-use std::collections::{HashMap, VecDeque};
 use std::sync::LazyLock;
 
 use chrono::{DateTime, Datelike, FixedOffset, NaiveDateTime, TimeDelta};
 use domain::clock::Timestamp;
-use regex::Regex;
-use serde_json::{Value, json};
+use domain::fact::FactKind;
+use regex::{Captures, Regex};
+use serde_json::json;
 
-use super::LogReader;
+use super::recent::Recent;
+use super::{LogItem, LogReader, WAITING_MAX, waiting_key};
 use crate::intake::instants::read_instant;
 
 /// How many queued messages are remembered. Beyond that the oldest are forgotten, and their bounces
@@ -52,14 +54,8 @@ static DELIVERY: LazyLock<Regex> = LazyLock::new(|| {
     ))
 });
 
-/// The results of deliveries and of tests of addresses that are no bounces.
-const NOT_BOUNCES: [&str; 5] = [
-    "sent",
-    "deliverable",
-    "undeliverable",
-    "expired",
-    "filtered",
-];
+/// The results of deliveries and of tests of addresses that are neither bounces nor facts.
+const WITHOUT_ITEM: [&str; 4] = ["deliverable", "undeliverable", "expired", "filtered"];
 
 static SENDER: LazyLock<Regex> = LazyLock::new(|| pattern(r"^from=<(?P<from>[^>]*)>, size="));
 static MESSAGE_ID: LazyLock<Regex> = LazyLock::new(|| pattern(r"^message-id=(?P<id>\S+)$"));
@@ -73,8 +69,10 @@ fn pattern(text: &str) -> Regex {
 pub struct Postfix {
     now: Timestamp,
     offset: FixedOffset,
-    queued: HashMap<String, Queued>,
-    order: VecDeque<String>,
+    /// By queue id.
+    queued: Recent<Queued>,
+    /// The message ids of the bounces that were read, by queue id and recipient.
+    waiting: Recent<String>,
 }
 
 #[derive(Debug, Default)]
@@ -90,25 +88,18 @@ impl Postfix {
         Self {
             now,
             offset,
-            queued: HashMap::new(),
-            order: VecDeque::new(),
+            queued: Recent::new(QUEUED_MAX),
+            waiting: Recent::new(WAITING_MAX),
         }
     }
 
-    fn queued(&mut self, queue: &str) -> &mut Queued {
-        if !self.queued.contains_key(queue) {
-            if self.order.len() == QUEUED_MAX
-                && let Some(oldest) = self.order.pop_front()
-            {
-                self.queued.remove(&oldest);
-            }
-            self.order.push_back(queue.to_owned());
-        }
-        self.queued.entry(queue.to_owned()).or_default()
-    }
-
-    /// Reads a line about a delivery. Returns `None` if it is no bounce.
-    fn delivery(&self, before: &str, queue: &str, rest: &str) -> Result<Option<Value>, String> {
+    /// Reads a line about a delivery. Returns `None` if it is neither a bounce nor a fact.
+    fn delivery(
+        &mut self,
+        before: &str,
+        queue: &str,
+        rest: &str,
+    ) -> Result<Option<LogItem>, String> {
         let delivery = DELIVERY.captures(rest).ok_or(
             "the line is about a delivery, but was cut, or has another form than Postfix's",
         )?;
@@ -116,27 +107,29 @@ impl Postfix {
             "deferred" | "bounced" | "SOFTBOUNCE" => {
                 self.bounce(before, queue, &delivery).map(Some)
             }
-            status if NOT_BOUNCES.contains(&status) => Ok(None),
+            "sent" => self.sent(before, queue, &delivery["to"]),
+            status if WITHOUT_ITEM.contains(&status) => Ok(None),
             _ => Err("the status of the delivery is not known".to_owned()),
         }
     }
 
     fn bounce(
-        &self,
+        &mut self,
         before: &str,
         queue: &str,
-        delivery: &regex::Captures<'_>,
-    ) -> Result<Value, String> {
+        delivery: &Captures<'_>,
+    ) -> Result<LogItem, String> {
         let part = |name: &str| delivery.name(name).map(|part| part.as_str());
         let reply = part("reply").ok_or("the line was cut before the reply")?;
-        let at = TIME
-            .captures(before)
-            .and_then(|time| self.instant(&time["when"]))
-            .ok_or("the time of the line cannot be read")?;
+        let at = self.time(before)?;
         let known = self.queued.get(queue);
+        let key = waiting_key(queue, &delivery["to"]);
+        // A message that fails again keeps its id, also when its other lines are forgotten.
         let id = known
-            .and_then(|queued| queued.message_id.as_deref())
-            .unwrap_or(queue);
+            .and_then(|queued| queued.message_id.as_ref())
+            .or_else(|| self.waiting.get(&key))
+            .map_or(queue, String::as_str)
+            .to_owned();
         let mut bounce = json!({
             "recipient": &delivery["to"],
             "reply": reply.strip_suffix(')').unwrap_or(reply),
@@ -153,7 +146,39 @@ impl Postfix {
         if !matches!(host, "" | "none" | "local" | "virtual") {
             bounce["remote_mta"] = host.into();
         }
-        Ok(bounce)
+        *self.waiting.entry(&key) = id;
+        Ok(LogItem::Bounce(bounce))
+    }
+
+    /// Reads a delivery. It is a fact if an earlier line reported that the same message failed at
+    /// the same recipient.
+    fn sent(&self, before: &str, queue: &str, recipient: &str) -> Result<Option<LogItem>, String> {
+        let Some(id) = self.waiting.get(&waiting_key(queue, recipient)) else {
+            return Ok(None);
+        };
+        let known = self.queued.get(queue);
+        let known_id = known.and_then(|queued| queued.message_id.as_ref());
+        if known_id.is_some_and(|known| known != id) {
+            // Short queue ids are used again: this is another message.
+            return Ok(None);
+        }
+        let mut fact = json!({
+            "type": FactKind::Delivered.as_str(),
+            "recipient": recipient,
+            "message_id": id,
+            "occurred_at": self.time(before)?,
+        });
+        if let Some(sender) = known.and_then(|queued| queued.sender.as_deref()) {
+            fact["envelope_from"] = sender.into();
+        }
+        Ok(Some(LogItem::Fact(fact)))
+    }
+
+    /// Returns the time of a line, from what is before the program.
+    fn time(&self, before: &str) -> Result<String, String> {
+        let time = TIME.captures(before);
+        time.and_then(|time| self.instant(&time["when"]))
+            .ok_or_else(|| "the time of the line cannot be read".to_owned())
     }
 
     fn instant(&self, when: &str) -> Option<String> {
@@ -177,7 +202,7 @@ impl Postfix {
 }
 
 impl LogReader for Postfix {
-    fn bounces(&mut self, line: &str) -> Result<Vec<Value>, String> {
+    fn items(&mut self, line: &str) -> Result<Vec<LogItem>, String> {
         // Other programs write to the same log, and Postfix also writes lines about no message.
         let Some(found) = LINE.captures(line) else {
             return if LIKE_DELIVERY.is_match(line) {
@@ -188,16 +213,17 @@ impl LogReader for Postfix {
         };
         let (before, queue, rest) = (&found["before"], &found["queue"], &found["rest"]);
         if rest.starts_with(ABOUT_DELIVERY) {
-            let bounce = self.delivery(before, queue, rest)?;
-            return Ok(bounce.into_iter().collect());
+            let item = self.delivery(before, queue, rest)?;
+            return Ok(item.into_iter().collect());
         }
         if let Some(sender) = SENDER.captures(rest) {
-            self.queued(queue).sender = Some(sender["from"].to_owned());
+            self.queued.entry(queue).sender = Some(sender["from"].to_owned());
         } else if let Some(id) = MESSAGE_ID.captures(rest) {
             // An id that was not valid UTF-8 is no use: after the replacement of its bytes, other
-            // messages could have the same id.
-            let id = Some(&id["id"]).filter(|id| !id.contains(char::REPLACEMENT_CHARACTER));
-            self.queued(queue).message_id = id.map(str::to_owned);
+            // messages could have the same id. All messages without an id are logged as `<>`.
+            let id = Some(&id["id"])
+                .filter(|id| *id != "<>" && !id.contains(char::REPLACEMENT_CHARACTER));
+            self.queued.entry(queue).message_id = id.map(str::to_owned);
         }
         Ok(Vec::new())
     }
@@ -207,6 +233,7 @@ impl LogReader for Postfix {
 mod tests {
     use domain::reply::Reply;
     use domain::reply::stage::Stage;
+    use serde_json::Value;
 
     use super::*;
 
@@ -218,11 +245,20 @@ mod tests {
         )
     }
 
-    fn read(log: &str) -> Vec<Value> {
+    fn read_items(log: &str) -> Vec<LogItem> {
         let mut reader = reader();
         log.lines()
-            .flat_map(|line| reader.bounces(line).unwrap())
+            .flat_map(|line| reader.items(line).unwrap())
             .collect()
+    }
+
+    /// Reads a log that reports bounces only.
+    fn read(log: &str) -> Vec<Value> {
+        let bounce = |item| match item {
+            LogItem::Bounce(bounce) => bounce,
+            LogItem::Fact(fact) => panic!("it is a fact: {fact}"),
+        };
+        read_items(log).into_iter().map(bounce).collect()
     }
 
     #[test]
@@ -362,7 +398,7 @@ Jan  1 10:00:03 out1 postfix/qmgr[90]: 4fXk2m1Qz7: removed";
             format!("{begin} to=<jo@example.com>, relay=none, dsn=4.4.1, status=deferred"),
             format!("{begin} to=<jo@example.com>, relay=none, dsn=4.4.1, status=lost (what)"),
         ] {
-            assert!(reader().bounces(&line).is_err(), "{line}");
+            assert!(reader().items(&line).is_err(), "{line}");
         }
     }
 
@@ -407,14 +443,43 @@ relay=none, delay=1, dsn=4.3.1, status=deferred (no)";
     }
 
     #[test]
-    fn the_number_of_remembered_messages_is_bounded() {
-        let mut reader = reader();
-        for n in 0..QUEUED_MAX + 10 {
-            reader.queued(&format!("{n:010}"));
+    fn a_message_without_an_id_is_named_by_its_queue_id() {
+        let log = "\
+Jan  1 10:00:01 out1 postfix/cleanup[311]: 4fXk2m1Qz7: message-id=<>
+Jan  1 10:00:02 out1 postfix/smtp[312]: 4fXk2m1Qz7: to=<jo@example.com>, \
+relay=none, delay=1, dsn=4.3.1, status=deferred (no)";
+        assert_eq!(read(log)[0]["message_id"], "4fXk2m1Qz7");
+    }
+
+    #[test]
+    fn a_delivery_is_a_fact_if_the_same_message_to_the_same_recipient_failed_before() {
+        let id = |queue: &str, id: &str| {
+            format!("Jan  1 10:00:01 out1 postfix/cleanup[3]: {queue}: message-id={id}\n")
+        };
+        let line = |queue: &str, to: &str, status: &str| {
+            format!(
+                "Jan  1 10:30:00 out1 postfix/smtp[3]: {queue}: to=<{to}>, \
+                 relay=mx[192.0.2.7]:25, delay=9, dsn=2.0.0, status={status} (250 2.0.0 ok)\n"
+            )
+        };
+        let (jo, sam) = ("jo@example.com", "sam@example.com");
+        let failed = id("ABCDEF", "<m1@example.org>") + &line("ABCDEF", jo, "deferred");
+        let fact = |message: &str| {
+            LogItem::Fact(json!({
+                "type": "delivered", "recipient": jo, "message_id": message,
+                "occurred_at": "2026-01-01T09:30:00.000Z",
+            }))
+        };
+        let log = failed.clone() + &line("ABCDEF", jo, "sent");
+        assert_eq!(read_items(&log)[1..], [fact("<m1@example.org>")]);
+        let without_id = line("ABCDEF", jo, "deferred") + &line("ABCDEF", jo, "sent");
+        assert_eq!(read_items(&without_id)[1..], [fact("ABCDEF")]);
+        for other in [
+            line("ABCDEF", sam, "sent"),
+            line("ABCDE0", jo, "sent"),
+            id("ABCDEF", "<m2@example.org>") + &line("ABCDEF", jo, "sent"),
+        ] {
+            assert_eq!(read_items(&(failed.clone() + &other)).len(), 1, "{other}");
         }
-        assert_eq!(
-            (reader.queued.len(), reader.order.len()),
-            (QUEUED_MAX, QUEUED_MAX)
-        );
     }
 }

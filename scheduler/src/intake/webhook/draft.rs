@@ -2,6 +2,7 @@
 //! in our wire format. Knows no mail service.
 
 use chrono::{Offset, Utc};
+use classify::reason::{Reason, recognize};
 use config::hooks::Hook;
 use domain::clock::Timestamp;
 use domain::fact::FactKind;
@@ -22,7 +23,21 @@ pub(super) enum SeverityHint {
     /// The message may succeed later, even if the reply is permanent. If the reply has no failure
     /// code or status, this text is put before it.
     Soft(&'static str),
+    /// The sender or the message was refused, by the type that the service gives, and not the
+    /// address. So the address is retired only if the reply names a dead mailbox. If the reply
+    /// leaves the cause open, this text's status counts.
+    NotAddress(&'static str),
 }
+
+/// The reasons with which a reply names a dead mailbox.
+const DEAD: [Reason; 6] = [
+    Reason::UserUnknown,
+    Reason::Moved,
+    Reason::MailboxDisabled,
+    Reason::MailboxAbandoned,
+    Reason::HostUnknown,
+    Reason::NotAccepting,
+];
 
 /// A bounce or fact about one address. Its values are as the service wrote them. The readers of our
 /// wire format check them, and report those that cannot be used.
@@ -44,13 +59,8 @@ impl Draft<'_> {
         let mut item = self.item(hook);
         item["reply"] = reply.into();
         item["status"] = status.into();
-        for (field, value) in [
-            ("envelope_from", self.envelope_from),
-            ("remote_mta", self.remote_mta),
-        ] {
-            if let Some(text) = value.filter(|text| !text.is_empty()) {
-                item[field] = text.into();
-            }
+        if let Some(host) = self.remote_mta.filter(|host| !host.is_empty()) {
+            item["remote_mta"] = host.into();
         }
         if let Some(metadata) = self.metadata.filter(|map| !map.is_empty()) {
             item["metadata"] = Value::Object(metadata.clone());
@@ -66,12 +76,16 @@ impl Draft<'_> {
     }
 
     fn item(&self, hook: &Hook) -> Value {
-        json!({
+        let mut item = json!({
             "account": hook.account,
             "recipient": self.recipient.map(bare_address),
             "occurred_at": self.occurred,
             "message_id": self.message_id.filter(|id| !id.is_empty()),
-        })
+        });
+        if let Some(sender) = self.envelope_from.filter(|sender| !sender.is_empty()) {
+            item["envelope_from"] = sender.into();
+        }
+        item
     }
 }
 
@@ -87,18 +101,33 @@ pub(super) fn deferral(hook: &Hook, bounce: EventMeaning, kind: &'static str) ->
 
 /// Returns the reply to pass on, and the status that overrides the reply's own, if any.
 fn apply_hint(reply: &str, hint: SeverityHint) -> (String, Option<String>) {
-    let (SeverityHint::AsReply(default) | SeverityHint::Soft(default)) = hint;
+    let (SeverityHint::AsReply(default)
+    | SeverityHint::Soft(default)
+    | SeverityHint::NotAddress(default)) = hint;
     let read = Reply::parse(reply);
+    let soft = || {
+        let status = read.status.map_or("4.0.0".to_owned(), |status| {
+            format!("4.{}.{}", status.subject(), status.detail())
+        });
+        (reply.to_owned(), Some(status))
+    };
     match (hint, read.class()) {
         (_, None | Some(StatusClass::Success)) => (
             format!("{default} {}", reply.trim()).trim_end().to_owned(),
             None,
         ),
-        (SeverityHint::Soft(_), Some(StatusClass::Permanent)) => {
-            let status = read.status.map_or("4.0.0".to_owned(), |status| {
-                format!("4.{}.{}", status.subject(), status.detail())
-            });
-            (reply.to_owned(), Some(status))
+        (SeverityHint::Soft(_), Some(StatusClass::Permanent)) => soft(),
+        (SeverityHint::NotAddress(_), Some(StatusClass::Permanent)) => {
+            let meant = Reply::parse(default);
+            let is_vague = read.status.is_none_or(|status| status.subject() == 0);
+            match (recognize(&read), meant.status) {
+                (Some(reason), _) if DEAD.contains(&reason) => (reply.to_owned(), None),
+                // A full mailbox is not dead.
+                (Some(Reason::MailboxFull), _) => soft(),
+                (_, Some(status)) if is_vague => (reply.to_owned(), Some(status.to_string())),
+                _ if meant.class() == Some(StatusClass::Transient) => soft(),
+                _ => (reply.to_owned(), None),
+            }
         }
         _ => (reply.to_owned(), None),
     }
@@ -195,7 +224,7 @@ mod tests {
 
     #[test]
     fn the_hint_of_the_service_counts_if_the_reply_is_unclear_or_too_severe() {
-        use SeverityHint::{AsReply, Soft};
+        use SeverityHint::{AsReply, NotAddress, Soft};
         for (reply, hint, expected, status) in [
             ("550 5.1.1 nobody", AsReply("450"), "550 5.1.1 nobody", None),
             ("nobody", AsReply("550 5.1.1"), "550 5.1.1 nobody", None),
@@ -210,6 +239,40 @@ mod tests {
             ("552 full", Soft("450"), "552 full", Some("4.0.0")),
             ("452 4.2.2 full", Soft("450"), "452 4.2.2 full", None),
             ("slow down", Soft("450"), "450 slow down", None),
+            ("550 no", NotAddress("554 5.7.1"), "550 no", Some("5.7.1")),
+            ("550", NotAddress("450"), "550", Some("4.0.0")),
+            (
+                "550 5.7.606 banned",
+                NotAddress("450"),
+                "550 5.7.606 banned",
+                Some("4.7.606"),
+            ),
+            (
+                "550 5.7.606 banned",
+                NotAddress("554 5.7.1"),
+                "550 5.7.606 banned",
+                None,
+            ),
+            (
+                "552 5.2.2 mailbox full",
+                NotAddress("554 5.7.1"),
+                "552 5.2.2 mailbox full",
+                Some("4.2.2"),
+            ),
+            (
+                "550 5.1.1 user unknown",
+                NotAddress("554 5.7.1"),
+                "550 5.1.1 user unknown",
+                None,
+            ),
+            (
+                "550 user unknown",
+                NotAddress("450"),
+                "550 user unknown",
+                None,
+            ),
+            ("", NotAddress("554 5.7.1"), "554 5.7.1", None),
+            ("450 later", NotAddress("554 5.7.1"), "450 later", None),
         ] {
             assert_eq!(
                 apply_hint(reply, hint),

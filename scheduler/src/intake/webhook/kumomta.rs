@@ -19,6 +19,17 @@ use super::request::{Denied, Verified, WebhookRequest};
 use crate::intake::foreign_json;
 use crate::intake::json::TEXT_MAX;
 
+/// The classes of KumoMTA's classifier that are about the sender or the message.
+const NOT_ABOUT_ADDRESS: [&str; 7] = [
+    "AuthenticationFailed",
+    "ContentRelated",
+    "PolicyRelated",
+    "RelayDenied",
+    "SpamBlock",
+    "SpamContent",
+    "VirusDetected",
+];
+
 pub(super) struct KumoMta;
 
 #[async_trait]
@@ -96,6 +107,9 @@ fn read_for(hook: &Hook, record: &Value, kind: &str, recipient: Option<&str>) ->
     let reply = reply(&record["response"]);
     match kind {
         "Delivery" => draft.fact(hook, FactKind::Delivered),
+        "Bounce" if is_not_about_address(record) => {
+            draft.bounce(hook, &reply, SeverityHint::NotAddress("554 5.7.1"))
+        }
         "Bounce" => draft.bounce(hook, &reply, SeverityHint::AsReply("550")),
         "TransientFailure" => deferral(
             hook,
@@ -119,6 +133,13 @@ fn read_for(hook: &Hook, record: &Value, kind: &str, recipient: Option<&str>) ->
         "" => EventMeaning::Unknown("a record without a type".to_owned()),
         other => EventMeaning::Unknown(other.to_owned()),
     }
+}
+
+/// Whether KumoMTA's own classifier, if it is set up, has found that the sender or the message was
+/// refused.
+fn is_not_about_address(record: &Value) -> bool {
+    let class = record["bounce_classification"].as_str();
+    class.is_some_and(|class| NOT_ABOUT_ADDRESS.contains(&class))
 }
 
 /// Returns the id of a message. It is the Message-ID if that header is logged, because reports and

@@ -168,6 +168,8 @@ fn read_failed(hook: &Hook, draft: &Draft<'_>, event: &Value) -> EventMeaning {
         // Mailgun tried for hours and gave up, or never reached a server. That is no verdict on the
         // address.
         draft.bounce(hook, &reply, SeverityHint::Soft("450 4.4.7"))
+    } else if event["reason"] == "espblock" {
+        draft.bounce(hook, &reply, SeverityHint::NotAddress("554 5.7.1"))
     } else {
         draft.bounce(hook, &reply, SeverityHint::AsReply("550"))
     }

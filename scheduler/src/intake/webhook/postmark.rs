@@ -76,10 +76,10 @@ fn read_bounce(hook: &Hook, draft: &Draft<'_>, record: &Value) -> EventMeaning {
         "DnsError" => bounce(SeverityHint::Soft("450 4.4.4")),
         "Transient" => deferral(hook, bounce(SeverityHint::Soft("450")), "Transient"),
         "Blocked" | "ISPBlocked" | "SpamNotification" | "DMARCPolicy" => {
-            bounce(SeverityHint::AsReply("554 5.7.1"))
+            bounce(SeverityHint::NotAddress("554 5.7.1"))
         }
-        "VirusNotification" => bounce(SeverityHint::AsReply("554 5.6.0")),
-        "SMTPApiError" | "TemplateRenderingFailed" => bounce(SeverityHint::AsReply("554 5.3.0")),
+        "VirusNotification" => bounce(SeverityHint::NotAddress("554 5.6.0")),
+        "SMTPApiError" | "TemplateRenderingFailed" => bounce(SeverityHint::NotAddress("554 5.3.0")),
         "SpamComplaint" => draft.fact(hook, FactKind::Complaint),
         // The recipient, or an operator of the Postmark account, wants no more mail to this
         // address.

@@ -173,7 +173,9 @@ impl Processor {
                     true
                 })),
                 EventMeaning::Fact(item) => {
-                    items.push(facts::read_reported(item).map(|fact: Fact| {
+                    let accounts = self.accept.signed_accounts();
+                    let fact = facts::read_reported(item, accounts, self.store.clock().now());
+                    items.push(fact.map(|fact: Fact| {
                         facts.push(fact);
                         false
                     }));
@@ -202,7 +204,10 @@ impl Processor {
     }
 
     fn read_bounce(&self, item: Value) -> Result<Bounce, Refusal> {
-        json::read_reported(item, self.store.clock().now())
+        let now = self.store.clock().now();
+        let mut bounce = json::read_reported(item, now)?;
+        self.accept.signed_accounts().apply(&mut bounce, now);
+        Ok(bounce)
     }
 }
 

@@ -25,6 +25,13 @@ const P256_INFO: [u8; 26] = [
     0x86, 0x48, 0xce, 0x3d, 0x03, 0x01, 0x07, 0x03, 0x42, 0x00,
 ];
 
+/// The failure that "blocked" stands for. SendGrid does not suppress such addresses: the next
+/// message may succeed.
+const BLOCKED: &str = "450";
+
+/// SendGrid's classes of bounces that are about the sender or the message.
+const NOT_ABOUT_ADDRESS: [&str; 3] = ["Content", "Reputation", "Frequency or Volume Too High"];
+
 pub(super) struct SendGrid;
 
 #[async_trait]
@@ -107,12 +114,14 @@ fn read_event(hook: &Hook, event: &Value) -> Event {
                 Some(status) if !reason.contains(status) => format!("{status} {reason}"),
                 _ => reason.to_owned(),
             };
-            let blocked = field("type") == Some("blocked");
-            draft.bounce(
-                hook,
-                &reply,
-                SeverityHint::AsReply(if blocked { "450" } else { "550 5.1.1" }),
-            )
+            let hint = match (field("type"), field("bounce_classification")) {
+                (Some("blocked"), _) => SeverityHint::NotAddress(BLOCKED),
+                (_, Some(class)) if NOT_ABOUT_ADDRESS.contains(&class) => {
+                    SeverityHint::NotAddress("554 5.7.1")
+                }
+                _ => SeverityHint::AsReply("550 5.1.1"),
+            };
+            draft.bounce(hook, &reply, hint)
         }
         Some("deferred") => deferral(
             hook,

@@ -168,9 +168,9 @@ fn read_bounces(hook: &Hook, draft: &Draft<'_>, bounce: &Value) -> Vec<Event> {
     let hint = match (kind, subtype) {
         (Some("Transient"), Some("MailboxFull")) => SeverityHint::Soft("450 4.2.2"),
         // SES calls these transient, but this message will never be accepted.
-        (Some("Transient"), Some("MessageTooLarge")) => SeverityHint::AsReply("552 5.3.4"),
+        (Some("Transient"), Some("MessageTooLarge")) => SeverityHint::NotAddress("552 5.3.4"),
         (Some("Transient"), Some("ContentRejected" | "AttachmentRejected")) => {
-            SeverityHint::AsReply("554 5.6.0")
+            SeverityHint::NotAddress("554 5.6.0")
         }
         (Some("Transient"), _) => SeverityHint::Soft("450"),
         (Some("Undetermined"), _) => SeverityHint::AsReply("450"),

@@ -78,7 +78,7 @@ fn read_event(hook: &Hook, event: &Value) -> Event {
             "delay",
         ),
         Some("policy_rejection" | "generation_failure" | "generation_rejection") => {
-            draft.bounce(hook, &reply(event), SeverityHint::AsReply("554 5.7.0"))
+            draft.bounce(hook, &reply(event), SeverityHint::NotAddress("554 5.7.0"))
         }
         Some("injection") => EventMeaning::Ignored("injection"),
         Some("sms_status" | "ab_test_completed" | "ab_test_cancelled" | "success" | "error") => {
@@ -99,9 +99,9 @@ fn read_bounce(hook: &Hook, draft: &Draft<'_>, event: &Value) -> EventMeaning {
     match text(&event["bounce_class"]).as_deref() {
         Some("10" | "30") => bounce(SeverityHint::AsReply("550 5.1.1")),
         Some("20" | "21" | "22" | "24" | "70") => bounce(SeverityHint::Soft("450")),
-        Some("23") => bounce(SeverityHint::AsReply("552 5.3.4")),
+        Some("23") => bounce(SeverityHint::NotAddress("552 5.3.4")),
         Some("25" | "26" | "50" | "51" | "52" | "53" | "54") => {
-            bounce(SeverityHint::AsReply("554 5.7.1"))
+            bounce(SeverityHint::NotAddress("554 5.7.1"))
         }
         Some("60" | "80" | "100") => EventMeaning::Ignored("an automatic reply"),
         Some("90") => draft.fact(hook, FactKind::Unsubscribe),

@@ -10,6 +10,7 @@ use super::event::{Event, EventMeaning};
 use super::read;
 use crate::intake::json::read_reported;
 
+mod blocked;
 mod kumomta;
 mod mailgun;
 mod postmark;

@@ -56,6 +56,52 @@ fn a_file_overrides_the_defaults_and_the_environment_overrides_the_file() {
 }
 
 #[test]
+fn a_list_of_sections_is_one_variable_and_any_other_way_is_refused_with_that_one() {
+    let relay = r#"[{name = "relay", sender = "smtp", host = "mx"}]"#;
+    let config = Config::from_layers(
+        &[("default.toml", DEFAULT)],
+        &variables(&[
+            ("REDELIVER_ROUTE", relay),
+            ("REDELIVER_WORKER__ROUTE", "relay"),
+            (
+                "REDELIVER_DESTINATION",
+                r#"[{name = "example.com", rate = 2}]"#,
+            ),
+            ("REDELIVER_ROUTE_SERVICE_HOST", "10.0.0.1"),
+        ]),
+    )
+    .unwrap();
+    assert_eq!(config.routes.len(), 1, "{:?}", config.routes);
+    assert_eq!(config.routes[0].name, "relay");
+    for (name, value) in [
+        ("REDELIVER_ROUTE__HOST", "mx"),
+        ("REDELIVER_ROUTE__RELAY__HOST", "geheim"),
+        ("REDELIVER_ROUTE", "geheim"),
+        ("REDELIVER_ROUTE", ""),
+        ("REDELIVER_ROUTE", r#"{name = "geheim"}"#),
+        ("REDELIVER_PROVIDER__DOMAINS", "[]"),
+        ("REDELIVER_DESTINATION__0__RATE", "7"),
+    ] {
+        let layers = [("default.toml", DEFAULT)];
+        let faults = Config::from_layers(&layers, &variables(&[(name, value)])).unwrap_err();
+        assert_eq!(faults.0.len(), 1, "{faults}");
+        let list = name.split("__").next().unwrap();
+        let fault = &faults.0[0];
+        assert_eq!(fault.file, name);
+        assert!(
+            fault.text.contains("redeliver.toml") && fault.text.contains(&format!("{list}='[{{")),
+            "{faults}"
+        );
+        assert!(!faults.to_string().contains("geheim"), "{faults}");
+    }
+    // The examples in the messages are valid.
+    for (_, list, example) in crate::read::LISTS {
+        let set = variables(&[(list, example)]);
+        Config::from_layers(&[("default.toml", DEFAULT)], &set).unwrap();
+    }
+}
+
+#[test]
 fn an_endpoint_of_telemetry_with_a_password_is_refused_and_not_shown() {
     let file = "[telemetry]\nendpoint = \"https://jo:secret@collector:4317\"";
     let layers = [("default.toml", DEFAULT), ("mine.toml", file)];

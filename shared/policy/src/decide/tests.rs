@@ -430,14 +430,32 @@ fn trouble_on_our_side_uses_up_no_attempt_and_ends_by_age() {
         decide(&facts(1), &outcome, &table, T0.plus(table.max_age)).verdict,
         Verdict::DropAll
     );
-    let busy = Outcome::Unreachable(Fault {
-        text: "retry-after: 7200s; busy".to_owned(),
-        ..fault.clone()
-    });
-    assert_eq!(
-        decide(&facts(1), &busy, &table, T0).verdict,
-        Verdict::Hold(Duration::from_secs(2 * HOUR))
-    );
+    for (text, seconds) in [
+        ("retry-after: 7200s; busy", 7_200),
+        ("retry-after: 300s; busy", 300),
+        (
+            "rcpt was refused: 421 4.7.0 busy, try again in 20 minutes",
+            1_200,
+        ),
+        (
+            "rcpt was refused: 421 4.7.0 busy, try again in 5 minutes",
+            300,
+        ),
+        (
+            "rcpt was refused: 421 4.7.0 busy, try again in 1 second",
+            60,
+        ),
+    ] {
+        let busy = Outcome::Unreachable(Fault {
+            text: text.to_owned(),
+            ..fault.clone()
+        });
+        assert_eq!(
+            decide(&facts(1), &busy, &table, T0).verdict,
+            Verdict::Hold(Duration::from_secs(seconds)),
+            "{text}"
+        );
+    }
 
     let unanswered = Outcome::Unreachable(Fault {
         kind: FaultKind::Unanswered,

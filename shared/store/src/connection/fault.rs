@@ -155,6 +155,11 @@ const OTHER_LATER: [&str; 3] = [
     "WAIT cannot be used with replica instances",
 ];
 
+/// What is wrong if the answer of a server cannot be read.
+const NO_REDIS: &str = "the server at this address does not answer as Redis does, so another \
+    service may listen there; check the address and the port, and whether the server uses TLS \
+    (rediss://)";
+
 /// Whether a server has become a replica. The sentinels know the new master by now.
 pub(super) fn is_demotion(err: &StoreError) -> bool {
     named_code(err).is_some_and(|code| code.name == "READONLY")
@@ -205,6 +210,9 @@ pub(super) fn sort(err: &RedisError) -> StoreError {
     }
     if let Some(code) = err.code() {
         return sort_code(code, err.detail());
+    }
+    if err.kind() == ErrorKind::Parse {
+        return StoreError::Unavailable(NO_REDIS.to_owned());
     }
     // The system's message about a connection contains no argument of a call.
     let text = if err.is_io_error() {
@@ -284,6 +292,21 @@ mod tests {
             );
             assert_eq!(is_demotion(&err), code.name == "READONLY");
             assert_eq!(kind(&err), code.name.to_lowercase());
+        }
+    }
+
+    #[test]
+    fn a_server_that_is_no_redis_is_called_so() {
+        for answer in [
+            "HTTP/1.1 400 Bad Request\r\n",
+            "220 mx.example.com ESMTP\r\n",
+            "\x15\x03\x01",
+        ] {
+            let err = sort(&parse_redis_value(answer.as_bytes()).unwrap_err());
+            let StoreError::Unavailable(why) = err else {
+                panic!("{answer}: {err}")
+            };
+            assert_eq!(why, NO_REDIS, "{answer}");
         }
     }
 

@@ -1,6 +1,6 @@
 -- Leases due jobs of one shard. It visits the destinations whose time has come and takes from each
--- what its pace allows, but no more than a bounded share. Then it writes when each destination is
--- next worth visiting.
+-- what its pace allows, but no more than a bounded share. If jobs of several accounts are due
+-- there, the accounts take turns. Then it writes when each destination is next worth visiting.
 --
 -- Takes:
 --   batch (number)          how many jobs at most
@@ -13,11 +13,12 @@
 -- never); the serial of the lease before; how many unproven destinations wait for room; how many
 -- jobs have lapsed; the changes that the caller logs (prelude.lua); then per destination: its name,
 -- when a message was last delivered there ('' if unknown), '1' if it is unproven, else '', and per
--- job id, due and record. The jobs are in the order of their due times. An empty due time means: at
--- or after that of the job before, and not after now.
+-- job id, due and record. The jobs of an account are in the order of their due times. An empty due
+-- time means: at or after that of the job before, and not after now.
 -- Full memory: refused as a whole, before anything lapses: what is claimed may be sent, and must be
 -- settled then.
--- Cost: 10 operations and 4 per destination visited, 6 if it gives many jobs. Atomic.
+-- Cost: 10 operations and 4 per destination visited, 6 if it gives many jobs. At a destination with
+-- jobs of several accounts 8 more, and 2 per account that gets something. Atomic.
 
 -- A larger answer could take longer than the claimer waits for it. The first job is always
 -- included.
@@ -36,15 +37,16 @@ local DUES_READ = 16
 local fallback = NOW + lease_ms
 -- If this is less than the claimer has seen, Redis has lost writes.
 local last_serial = not_negative(redis.call('GET', SERIAL) or 0) or 0
+-- The serial is greater than all before it, and not less than the clock. So if Redis has lost its
+-- last writes, new leases still come after those that it has lost. If the clock was set back as
+-- well, the claimer's memory keeps the order.
+local serial = math.max(last_serial + 1, seen + 1, NOW)
 local token
--- Returns the token of this claim's lease. The serial is greater than all before it, and not less
--- than the clock. So if Redis has lost its last writes, new leases still come after those that it
--- has lost. If the clock was set back as well, the claimer's memory keeps the order.
+-- Returns the token of this claim's lease.
 local function take_token()
   if not token then
-    local serial = text(math.max(last_serial + 1, seen + 1, NOW))
-    redis.call('SET', SERIAL, serial)
-    token = serial .. '-' .. nonce
+    redis.call('SET', SERIAL, text(serial))
+    token = text(serial) .. '-' .. nonce
   end
   return token
 end
@@ -75,24 +77,133 @@ local function queue(destination, pace, changes)
   visit_again(destination, fallback)
 end
 
--- Returns the first jobs of a due set that are due, at most `most`; their due times, for as many as
--- were read; and the due time of the job after them. Nil if the key holds no such set.
-local function due_jobs(key, most)
-  local first = math.min(most, DUES_READ)
+-- Takes the first jobs of a due set that are due, at most `most`. Adds their ids to `ids`, and the
+-- due times of as many as were read to `dues`, at the same places. The first one's is always read.
+-- Returns when the first of the others is due, nil if there are no others.
+local function take_due(destination, key, most, ids, dues)
+  local known, first = #ids, math.min(most, DUES_READ)
   local waiting = redis.pcall('ZRANGE', key, 0, first, 'WITHSCORES')
-  if waiting.err then return nil end
-  local ids, dues = {}, {}
-  for n = 1, first do
-    local id, due = waiting[2 * n - 1], waiting[2 * n]
-    if not id or tonumber(due) > NOW then return ids, dues, id and tonumber(due) end
-    ids[n], dues[n] = id, due
+  if waiting.err then waiting = forget_set(destination, key) end
+  local taken, next_due = 0, tonumber(waiting[2])
+  while taken < first and next_due and next_due <= NOW do
+    taken = taken + 1
+    ids[known + taken], dues[known + taken] = waiting[2 * taken - 1], waiting[2 * taken]
+    next_due = tonumber(waiting[2 * taken + 2])
   end
-  if first == most then return ids, dues, tonumber(waiting[2 * most + 2]) end
-  local more =
-    redis.call('ZRANGE', key, '-inf', NOW_TEXT, 'BYSCORE', 'LIMIT', first, most - first)
-  for n, id in ipairs(more) do ids[first + n] = id end
-  local next_one = redis.call('ZRANGE', key, #ids, #ids, 'WITHSCORES')
-  return ids, dues, tonumber(next_one[2])
+  if taken == first and first < most and next_due and next_due <= NOW then
+    local more =
+      redis.call('ZRANGE', key, '-inf', NOW_TEXT, 'BYSCORE', 'LIMIT', first, most - first)
+    for n, id in ipairs(more) do ids[known + first + n] = id end
+    taken = taken + #more
+    next_due = tonumber(redis.call('ZRANGE', key, taken, taken, 'WITHSCORES')[2])
+  end
+  if taken > 0 then
+    if next_due then
+      redis.call('ZREMRANGEBYRANK', key, 0, taken - 1)
+    else
+      redis.call('UNLINK', key)
+    end
+  end
+  return next_due
+end
+
+local take_in_turn
+do
+  -- How many accounts are looked at in a visit of a shared destination, at least. Some of them may
+  -- get nothing.
+  local ACCOUNTS_LOOKED_AT = 16
+
+  -- How many turns a claim gives at a destination. Accounts beyond that share the last one.
+  local TURNS_PER_CLAIM = 256
+
+  -- Returns a turn for what is given under the lease with this serial.
+  local function turn_of(of_serial, number)
+    number = math.min(number, TURNS_PER_CLAIM - 1)
+    return math.min(of_serial * TURNS_PER_CLAIM + number, TURNS_END - 1)
+  end
+
+  -- Returns the accounts of a shared destination that may have due jobs, those first whose turn
+  -- comes first. An account whose first job has become due waits behind those that wait already.
+  local function accounts_in_turn(destination, first_turn, most)
+    local accounts = accounts_key(destination)
+    local became_due = call_on_set(
+      destination, 'ZRANGE', accounts, '0', NOW_TEXT, 'BYSCORE', 'LIMIT', 0, LOOKED_AT
+    )
+    local last_turn = text(turn_of(last_serial, TURNS_PER_CLAIM) - TURNS_END)
+    local turns = {}
+    for _, account in ipairs(became_due) do
+      turns[#turns + 1] = last_turn
+      turns[#turns + 1] = account
+    end
+    call_many('ZADD', accounts, turns)
+    local before_first = redis.call('ZCOUNT', accounts, '-inf', text(first_turn - TURNS_END))
+    local waiting = redis.call(
+      'ZRANGE', accounts, '-inf', '(0', 'BYSCORE', 'LIMIT', 0, math.max(most, ACCOUNTS_LOOKED_AT)
+    )
+    local in_turn = {}
+    for n, account in ipairs(waiting) do
+      in_turn[n] = { account = account, key = due_of_key(destination, account) }
+    end
+    local place = math.min(before_first, #waiting) + 1
+    table.insert(in_turn, place, { key = due_key(destination) })
+    return in_turn
+  end
+
+  -- Writes the next turns of accounts that were looked at, or when their first job is due.
+  local function write_turns(destination, looked_at)
+    local accounts = accounts_key(destination)
+    local scores, gone, first_is_gone = {}, {}, false
+    for _, one in ipairs(looked_at) do
+      local is_due = one.next_due and one.next_due <= NOW
+      if not one.account then
+        first_is_gone = not one.next_due
+        if one.turn then redis.call('HSET', pace_key(destination), 'turn', text(one.turn)) end
+      elseif not one.next_due then
+        gone[#gone + 1] = one.account
+      elseif one.turn or not is_due then
+        scores[#scores + 1] = text(is_due and one.turn - TURNS_END or one.next_due)
+        scores[#scores + 1] = one.account
+      end
+    end
+    call_many('ZADD', accounts, scores)
+    call_many('ZREM', accounts, gone)
+    if first_is_gone then
+      replace_first(destination)
+    elseif #gone == #looked_at - 1 then
+      end_turns(destination)
+    end
+  end
+
+  -- Takes due jobs of a shared destination, at most `most`, like `take_due`. All accounts with due
+  -- jobs get the same number of attempts, as far as they have as many. If there are fewer attempts
+  -- than accounts, the accounts get one each in turn. Returns when the next job is due, a negative
+  -- number if an account waits for its turn.
+  function take_in_turn(destination, first_turn, most, ids, dues)
+    local in_turn = accounts_in_turn(destination, first_turn, most)
+    local looked_at, given = {}, 0
+    for n, one in ipairs(in_turn) do looked_at[n] = one end
+    while most > 0 and #in_turn > 0 do
+      local part = math.max(1, math.floor(most / #in_turn))
+      local with_more = {}
+      for _, one in ipairs(in_turn) do
+        if most == 0 then
+          one.next_due = one.next_due or NOW
+        else
+          local before = #ids
+          one.next_due = take_due(destination, one.key, math.min(part, most), ids, dues)
+          most = most - (#ids - before)
+          if #ids > before then
+            one.turn = turn_of(serial, given)
+            given = given + 1
+          end
+          if one.next_due and one.next_due <= NOW then with_more[#with_more + 1] = one end
+        end
+      end
+      in_turn = with_more
+    end
+    write_turns(destination, looked_at)
+    return first_due(destination, true)
+  end
 end
 
 -- Takes what is due at one destination, and notes when it is next worth visiting.
@@ -104,7 +215,6 @@ local function visit(destination)
     call_many('HSET', pace_key(destination), changes)
     return visit_again(destination, next_visit)
   end
-  local key = due_key(destination)
   local is_unproven = not is_proven(pace)
   local others_wait = unproven_count > (visited[destination] and 1 or 0)
   local most = math.min(share, left, allowed)
@@ -115,20 +225,15 @@ local function visit(destination)
       return call_many('HSET', pace_key(destination), changes)
     end
   end
-  local ids, dues, next_due = due_jobs(key, most)
-  if not ids then
-    forget_due(destination)
-    finished[#finished + 1] = destination
-    return
+  local ids, dues, next_due = {}, {}, nil
+  if pace.turn then
+    next_due = take_in_turn(destination, pace.turn, most, ids, dues)
+  else
+    next_due = take_due(destination, due_key(destination), most, ids, dues)
   end
   local taken = #ids
   local limited = taken == allowed and next_due ~= nil and next_due <= NOW
   if taken > 0 then
-    if next_due then
-      redis.call('ZREMRANGEBYRANK', key, 0, taken - 1)
-    else
-      redis.call('UNLINK', key)
-    end
     left = left - taken
     if is_unproven then unproven_left = unproven_left - taken end
     if take then
@@ -190,11 +295,12 @@ if #all_ids > 0 then
   local records = redis.call('HMGET', JOBS, unpack(all_ids))
   local leased, bytes, k = {}, 0, 0
   for v, answer in ipairs(replies) do
-    local dues = dues_at[v]
+    local dues, last_due = dues_at[v], nil
     local before, size = #leased, 3
     for n = 1, taken_at[v] do
       k = k + 1
       local record = records[k]
+      last_due = dues[n] or last_due
       -- An id without a record is no job, and is forgotten.
       if record and (#leased == 0 or bytes + #record <= BYTES_MAX) then
         bytes = bytes + #record
@@ -202,7 +308,7 @@ if #all_ids > 0 then
         size = size + 3
         leased[#leased + 1] = all_ids[k]
       elseif record then
-        put_due(answer[1], all_ids[k], tonumber(dues[n] or dues[#dues]))
+        put_due(answer[1], all_ids[k], tonumber(last_due))
       end
     end
     -- If nothing was leased, no token was used, no job was taken, and no probe is under way.

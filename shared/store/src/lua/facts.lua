@@ -10,6 +10,8 @@
 --   what         'delivered', 'engaged', 'reinstate', or 'suppress reason'
 --   occurred     ms, or '' if that is unknown: then it counts as now
 --   message      the message's id as JSON, or ''
+--   source       the way by which it came in
+--   note         what an operator wrote as the reason of a command, or ''
 -- Reply: now, then 2 per fact: answer and detail; then the id of the journal entry that was
 -- written, '' if none was. The answers:
 --   'closed'      the job ended
@@ -22,8 +24,8 @@
 --   'noted'       there was nothing to change
 -- Full memory: refused, because nothing bounds how many facts come: the client is answered 503 and
 -- repeats the request. No new attempt begins meanwhile.
--- Cost: 4 operations for a batch, and 2 more if something was delivered; 8 per job that ends, 5 per
--- address whose standing changes, 3 per job that is resumed. Atomic; repeating it changes nothing.
+-- Cost: 4 operations for a batch, and 2 more if something was delivered; 9 per job that ends, 5 per
+-- address whose standing changes, 6 per job that is resumed. Atomic; repeating it changes nothing.
 
 -- A job that was tried within this time is not tried again because of a sign of life. A recipient
 -- that opens ten mails is alive once.
@@ -79,13 +81,13 @@ end
 -- Whether a worker has the job.
 local function is_leased(id, destination)
   return not resumed[id]
-    and not redis.call('ZSCORE', due_key(destination), id)
+    and not find_due(destination, id)
     and not redis.call('ZSCORE', QUARANTINE, id)
 end
 
 -- Removes a job, wherever it is. The caller adds its events.
 local function end_job(id, destination)
-  local waits = redis.call('ZREM', due_key(destination), id) == 1
+  local waits = remove_due(destination, id)
     or redis.call('ZREM', QUARANTINE, id) == 1
     or resumed[id]
   if not waits then
@@ -127,10 +129,16 @@ local function cut_lines(lines, what, message)
   return string.sub(lines, from, next_line - 1), other_lines
 end
 
-local function add_delivered_events(lines, id, destination)
-  for message in string.gmatch(lines, '\n{"i":(".-"),"b":%d') do
-    local fields = ',"message":' .. message .. ',"reason":"reported"'
+local function attempt_field(attempt) return ',"attempt":' .. text(attempt) end
+
+local function add_delivered_events(lines, id, destination, attempts)
+  local from = lines ~= '' and 1
+  while from do
+    local message = string.match(lines, '^\n{"i":(".-"),"b":%d', from) or '""'
+    local fields = attempt_field(attempt_of(lines, from, attempts))
+      .. ',"message":' .. message .. ',"reason":"reported"'
     event_of('MessageDelivered', id, destination, fields)
+    from = string.find(lines, '\n', from + 1, true)
   end
 end
 
@@ -142,9 +150,11 @@ local function revive_job(id, destination, what, at, message)
   local failed, tried = last_failure(record)
   if at < past(failed) then return 'stale', '' end
   local ended, rest = cut_lines(lines_of(record), what, message)
+  local attempts = last_attempt_of(record)
   if rest == '' then
-    add_delivered_events(ended, id, destination)
-    event_of('JobClosed', id, destination, ',"reason":"' .. what .. '"')
+    add_delivered_events(ended, id, destination, attempts)
+    local fields = attempt_field(attempts) .. ',"reason":"' .. what .. '"'
+    event_of('JobClosed', id, destination, fields)
     end_job(id, destination)
     clear_standing(id)
     return 'closed', ''
@@ -156,7 +166,7 @@ local function revive_job(id, destination, what, at, message)
   local in_quarantine = redis.call('ZSCORE', QUARANTINE, id)
   local rests = resumed[id] or in_quarantine or NOW - past(tried) < REST_MS
   if ended == '' and rests then return 'noted', '' end
-  add_delivered_events(ended, id, destination)
+  add_delivered_events(ended, id, destination, attempts)
   clear_standing(id)
   local head = head_of(record)
   if not rests then
@@ -190,19 +200,26 @@ local function revive(id, destination, what, occurred, message)
   return 'reinstated', ''
 end
 
-local function suppress(id, destination, reason, occurred)
+local function suppress(id, destination, reason, occurred, source, note)
   local json = standing_of[id]
   local standing = json and read_standing(json)
   if standing and standing.s == 'suppressed' then return 'suppressed', json end
   local taken_back = standing and standing.s == 'active' and standing.r == 'operator'
   if taken_back and occurred and occurred <= past(standing.t) then return 'stale', '' end
+  local evidence = { o = source, t = math.min(occurred or NOW, NOW) }
+  if note ~= '' then evidence.n = note end
+  local fields = ''
   if record_of[id] then
-    add_dropped_events(lines_of(record_of[id]), id, destination, 'suppressed')
+    evidence.a = last_attempt_of(record_of[id])
+    fields = attempt_field(evidence.a)
+    add_dropped_events(lines_of(record_of[id]), id, destination, 'suppressed', evidence.a)
     end_job(id, destination)
   end
-  json = write_standing(id, { s = 'suppressed', t = NOW, r = reason, n = 0 })
+  json = write_standing(id, { s = 'suppressed', t = NOW, r = reason, n = 0, e = evidence })
   redis.call('ZADD', SUPPRESSED, NOW_TEXT, id)
-  local fields = ',"standing":"suppressed","reason":"' .. reason .. '"'
+  fields = fields .. ',"standing":"suppressed","reason":"' .. reason .. '"'
+    .. ',"source":' .. cjson.encode(source)
+  if evidence.n then fields = fields .. ',"note":' .. cjson.encode(evidence.n) end
   event_of('AddressSuppressed', id, destination, fields)
   return 'newly suppressed', json
 end
@@ -218,11 +235,12 @@ end
 
 local reply = { NOW }
 for i = FACT_AT, #ARGV, FACT_WIDTH do
-  local id, destination, what, occurred, message = unpack(ARGV, i, i + FACT_WIDTH - 1)
+  local id, destination, what, occurred, message, source, note =
+    unpack(ARGV, i, i + FACT_WIDTH - 1)
   local reason = string.match(what, '^suppress (.*)$')
   local answer, detail
   if reason then
-    answer, detail = suppress(id, destination, reason, tonumber(occurred))
+    answer, detail = suppress(id, destination, reason, tonumber(occurred), source, note)
   elseif what == 'reinstate' then
     answer, detail = reinstate(id, destination)
   else
@@ -238,7 +256,10 @@ for id, at in pairs(delivered) do
   writes[#writes + 1] = at
 end
 call_many('HSET', delivered_key(0), writes)
-for id, destination in pairs(resumed) do put_due(destination, id, NOW) end
+for id, destination in pairs(resumed) do
+  remove_due(destination, id)
+  put_due(destination, id, NOW)
+end
 write_pace()
 write_due()
 write_journal()

@@ -13,7 +13,7 @@ return {
   NOW,
   redis.call('HGET', STANDING, id),
   redis.call('HGET', JOBS, id),
-  redis.call('ZSCORE', due_key(destination), id),
+  find_due(destination, id),
   redis.call('ZSCORE', QUARANTINE, id),
   redis.call('HGETALL', pace_key(destination)),
 }

@@ -41,6 +41,7 @@
 --   override   'rate burst window', from an operator; it takes precedence over `limits`
 --   hold       until when an operator holds it, in ms; -1: until it is released
 --   hold_reason  the operator's reason for the hold
+--   turn       the turn of the first account, while jobs of several accounts wait there (due.lua)
 --
 -- trouble, a zset: destination → since when an operator holds it or its breaker is not closed, in
 -- ms. A destination whose hold has run out stays in it until upkeep removes it. Only the list of

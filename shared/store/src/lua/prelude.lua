@@ -43,7 +43,9 @@ local NOW_TEXT = text(NOW)
 
 local WEEK_MS = 7 * 86400000
 
-local function due_key(destination) return PREFIX .. 'due:' .. destination end
+-- The key of the jobs that only wait until the peer of a route can be reached again: a zset,
+-- 'destination id' → when the job is due. An entry means nothing if the job is due at another time.
+local function route_key(route) return PREFIX .. 'route:' .. route end
 local function pace_key(destination) return PREFIX .. 'pace:' .. destination end
 -- The key of the deliveries of one week. Old deliveries are deleted together with their week's key.
 local function delivered_key(weeks_ago)
@@ -114,75 +116,57 @@ local function count_up(key, field, number)
   return tonumber(number)
 end
 
--- Due times are collected while a script runs and written once per destination. The agenda is
--- written once per call.
-local due_by_destination = {}
-local wake_at = {}
-
-local function wake(destination, at)
-  if not wake_at[destination] or at < wake_at[destination] then wake_at[destination] = at end
-end
-
--- Returns the list of what is to be written to a destination's due set: due time and id,
--- alternating. A caller that adds to the list must also call `wake`.
-local function due_entries(destination)
-  local entries = due_by_destination[destination]
-  if not entries then
-    entries = {}
-    due_by_destination[destination] = entries
-  end
-  return entries
-end
-
-local function put_due(destination, id, due)
-  local entries = due_entries(destination)
-  entries[#entries + 1] = text(due)
-  entries[#entries + 1] = id
-  wake(destination, due)
-end
-
--- Deletes the key of a due set that holds a value of another type. Upkeep finds the jobs that were
--- due there.
-local function forget_due(destination)
-  redis.call('DEL', due_key(destination))
-  note_repaired('due', 'destination', destination)
-end
-
-local function write_due()
-  for destination, entries in pairs(due_by_destination) do
-    local added = redis.pcall('ZADD', due_key(destination), unpack(entries))
-    if type(added) == 'table' and added.err then
-      forget_due(destination)
-      redis.call('ZADD', due_key(destination), unpack(entries))
-    end
-  end
-  local wakes = {}
-  for destination, at in pairs(wake_at) do
-    wakes[#wakes + 1] = text(at)
-    wakes[#wakes + 1] = destination
-  end
-  -- LT: a destination that is worth visiting earlier for another reason keeps its earlier time.
-  if #wakes > 0 then redis.call('ZADD', AGENDA, 'LT', unpack(wakes)) end
-  due_by_destination, wake_at = {}, {}
-end
-
 -- Message lines: the part of a record after its head. Each line starts with its line end.
+
+-- Returns the number of the attempt in which a relay accepted the message whose line starts at
+-- `from`, and when that attempt was claimed. Nil if no relay has accepted it.
+local function acceptance_of(lines, from)
+  local _, last = string.find(lines, '^\n{"i":".-","b":%d+', from)
+  local accepted = last and string.match(lines, '^,"y":({[^}]*})', last + 1)
+  if not accepted then return nil end
+  local number = string.match(accepted, '"n":(%d+)') or string.match(accepted, '"a":(%d+)')
+  return tonumber(number), tonumber(string.match(accepted, '"t":(%d+)') or 0)
+end
+
+-- Returns the number of the last attempt for the message whose line starts at `from`. `attempts` is
+-- the number of the last attempt of its job.
+local function attempt_of(lines, from, attempts)
+  return text(acceptance_of(lines, from) or attempts)
+end
+
+-- Returns the number of the last attempt of a job; 0 if its head is unreadable. After a delivery
+-- the head counts from 0 again, although messages that a relay accepted in that attempt still wait.
+local function last_attempt_of(record)
+  local read, fields = pcall(cjson.decode, string.match(record, '^[^\n]*'))
+  if not read or type(fields) ~= 'table' then fields = {} end
+  local last = type(fields.h) == 'table' and fields.h[#fields.h]
+  local at = type(last) == 'table' and last.a == fields.a and tonumber(last.t) or -1
+  local attempt = tonumber(fields.a) or 0
+  local from = string.find(record, '\n', 1, true)
+  while from do
+    local number, claimed_at = acceptance_of(record, from)
+    if number and claimed_at > at then attempt, at = number, claimed_at end
+    from = string.find(record, '\n', from + 1, true)
+  end
+  return attempt
+end
 
 -- Adds the event that the message whose line starts at `from` was dropped. The message's id is
 -- copied as JSON text, because decoding a line would also decode the message's content.
-local function add_dropped_event(lines, from, id, destination, reason)
+local function add_dropped_event(lines, from, id, destination, reason, attempts)
   add_event(
     '{"type":"MessageDropped","job":' .. cjson.encode(id)
       .. ',"destination":' .. cjson.encode(destination)
+      .. ',"attempt":' .. attempt_of(lines, from, attempts)
       .. ',"message":' .. (string.match(lines, '^\n{"i":(".-"),"b":%d', from) or '""')
       .. ',"reason":"' .. reason .. '"}'
   )
 end
 
-local function add_dropped_events(lines, id, destination, reason)
+local function add_dropped_events(lines, id, destination, reason, attempts)
   local from = lines ~= '' and 1
   while from do
-    add_dropped_event(lines, from, id, destination, reason)
+    add_dropped_event(lines, from, id, destination, reason, attempts)
     from = string.find(lines, '\n', from + 1, true)
   end
 end
@@ -199,16 +183,17 @@ end
 
 -- Shortens lines to `room` lines and to `bytes` bytes. The oldest go first, each with an event.
 -- `keep_at_least` lines always stay. One pass and one copy, because copying a large record is the
--- expensive part.
-local function trim_lines(lines, room, bytes, keep_at_least, id, destination)
-  local count, from = 0, 0
+-- expensive part. `record` is the record of the job.
+local function trim_lines(lines, room, bytes, keep_at_least, id, destination, record)
+  local count, from, attempts = 0, 0, nil
   repeat
     from = string.find(lines, '\n', from + 1, true)
     if from then count = count + 1 end
   until not from
   from = 1
   while count > keep_at_least and (count > room or #lines - from + 1 > bytes) do
-    add_dropped_event(lines, from, id, destination, 'replaced')
+    attempts = attempts or last_attempt_of(record)
+    add_dropped_event(lines, from, id, destination, 'replaced', attempts)
     from = string.find(lines, '\n', from + 1, true) or #lines + 1
     count = count - 1
   end
@@ -222,7 +207,7 @@ local function head_of(record) return string.match(record, '^[^\n]*') end
 local function restarted_head(head)
   local read, fields = pcall(cjson.decode, head)
   if not read or type(fields) ~= 'table' then return head end
-  fields.a, fields.c, fields.o = 0, NOW, nil
+  fields.a, fields.c, fields.o, fields.w = 0, NOW, nil, nil
   return cjson.encode(fields)
 end
 
@@ -231,8 +216,8 @@ end
 local function trim(record, id, destination)
   if #record <= RECORD_MAX and not has_more_lines(record, MAX_MESSAGES) then return record end
   local head = head_of(record)
-  local bytes = RECORD_MAX - #head
-  return head .. trim_lines(string.sub(record, #head + 1), MAX_MESSAGES, bytes, 1, id, destination)
+  local lines, bytes = string.sub(record, #head + 1), RECORD_MAX - #head
+  return head .. trim_lines(lines, MAX_MESSAGES, bytes, 1, id, destination, record)
 end
 
 -- Returns the serial of a lease, which orders the leases of a shard. A token is '<serial>-<nonce>',
@@ -280,10 +265,10 @@ local function read_standing(json)
   return { s = 'suppressed', t = 0, n = 0, r = 'unreadable' }
 end
 
--- Writes an address's standing. Returns it as JSON, as fields for its event, and as a word. An
--- address that becomes unavailable STRIKES times in a row becomes inactive, unless its host is
--- down.
-local function retire(id, standing, reason, host_down)
+-- Writes an address's standing with its evidence, which is JSON. Returns the standing as JSON, as
+-- fields for its event, and as a word. An address that becomes unavailable STRIKES times in a row
+-- becomes inactive, unless its host is down.
+local function retire(id, standing, reason, host_down, evidence)
   local record = { s = standing, t = NOW, r = reason, n = 0 }
   if standing == 'unavailable' then
     local known = redis.call('HGET', STANDING, id)
@@ -298,6 +283,7 @@ local function retire(id, standing, reason, host_down)
     redis.call('ZADD', INACTIVE, NOW_TEXT, id)
   end
   local json = cjson.encode(record)
+  if evidence ~= '' then json = string.sub(json, 1, -2) .. ',"e":' .. evidence .. '}' end
   redis.call('HSET', STANDING, id, json)
   local fields = ',"standing":"' .. record.s .. '"'
   if record.u then fields = fields .. ',"until":' .. text(record.u) end

@@ -8,8 +8,9 @@
 --   seen         the record that the caller decided about
 --   op           'retry' (the job waits again), 'close' (no message is left) or 'retire' (the
 --                address leaves the active list)
---   argument     retry: delay in ms; close: ''; retire: 'standing last row': `last` is the length
---                of the last event, and '!' comes before the row if the host is down
+--   argument     retry: delay in ms; close: ''; retire: 'standing last row', a line end and the
+--                evidence as JSON: `last` is the length of the last event, and '!' comes before the
+--                row if the host is down
 --   record       retry: the new record; else ''
 --   its_events   JSON objects, joined by commas
 --   tally        the field of the destination's tally that counts this failure
@@ -25,15 +26,15 @@
 --   'r'   the job has ended and the address is retired; the detail is its standing as JSON
 -- Full memory: refused, because the number of bounces has no limit. The client gets a 503 and
 -- repeats the request.
--- Cost: 10 operations; 3 more if the mark is '-' or '~', 4 more for a retired address. Atomic.
+-- Cost: 12 operations; 3 more if the mark is '-' or '~', 4 more for a retired address. Atomic.
 
 if redis.call('HGET', JOBS, id) ~= seen then return { NOW, 'c', '', to_log } end
-local waits = redis.call('ZSCORE', due_key(destination), id)
+local waits = find_due(destination, id)
 local quarantined = not waits and redis.call('ZSCORE', QUARANTINE, id)
 if not waits and not quarantined then return { NOW, 'l', '', to_log } end
 
 local function end_job()
-  redis.call('ZREM', due_key(destination), id)
+  remove_due(destination, id)
   redis.call('ZREM', QUARANTINE, id)
   redis.call('HDEL', JOBS, id)
   redis.call('HDEL', LAPSES, id)
@@ -46,17 +47,19 @@ if op == 'retry' then
   letter = 'q'
   if waits then
     letter, detail = 'w', text(NOW + tonumber(argument))
+    remove_due(destination, id)
     put_due(destination, id, NOW + tonumber(argument))
   end
 elseif op == 'close' then
   end_job()
   add_event(its_events)
 else
-  local standing, last, host_down, reason = string.match(argument, '^(%S+) (%d+) (!?)(.*)$')
+  local standing, last, host_down, reason, evidence =
+    string.match(argument, '^(%S+) (%d+) (!?)([^\n]*)\n(.*)$')
   local fields
   end_job()
   letter = 'r'
-  detail, fields = retire(id, standing, reason, host_down ~= '')
+  detail, fields = retire(id, standing, reason, host_down ~= '', evidence)
   add_event(string.sub(its_events, 1, -last - 2))
   add_event(string.sub(its_events, -last, -2) .. fields .. '}')
 end

@@ -14,7 +14,7 @@ local writes = {}
 for k, json in ipairs(redis.call('HMGET', STANDING, unpack(ids))) do
   local record = json and read_standing(json)
   if record and record.s == 'unavailable' and record.u <= NOW then
-    record.s, record.u, record.t = 'active', nil, NOW
+    record.s, record.u, record.t, record.e = 'active', nil, NOW, nil
     writes[#writes + 1] = ids[k]
     writes[#writes + 1] = cjson.encode(record)
     add_event(

@@ -6,21 +6,21 @@
 --   LENGTHS       how long each of these events is
 --   DISTINCT      1 if no two of the bounces belong to the same job
 --   N (number)    how many bounces
---   G (number)    at how many destinations
---   M (number)    how many of these destinations have limits of their own
+--   G (number)    in how many groups of the same destination and account
+--   M (number)    how many of the destinations have limits of their own
 -- Takes for each LIMITED (M):
 --   limited_destination
 --   limits        'rate burst window'
 -- Takes for each GROUP (G):
 --   destination
---   bounces       how many of the bounces; all bounces of a destination follow each other
+--   bounces       how many of the bounces; all bounces of a group follow each other
 -- Takes for each ID (N):
 --   id            account/recipient
 -- Takes for each RECORD (N):
 --   record        the job's record with this one message
 -- Takes for each VERDICT (N):
---   verdict       a delay in ms; or 'drop' (the message is given up); or 'standing row' (the
---                 address is retired)
+--   verdict       a delay in ms; or 'drop' (the message is given up); or 'standing row', a line end
+--                 and the evidence as JSON (the address is retired)
 -- Takes for each INSTANT (N):
 --   occurred      when it happened, in ms, or '' if that is unknown
 -- Reply: now; a text with a letter per bounce (s scheduled, j joined, u duplicate, t stale, n
@@ -30,8 +30,9 @@
 -- journal entry that was written, '' if none was.
 -- Full memory: refused, because it takes work in: the client is answered 503 and repeats the
 -- request.
--- Cost: 8 operations and 1 per destination for a batch; 2 more per joining message, 8 more per
--- retired address; 4 more if messages are dropped. Atomic.
+-- Cost: 8 operations and 2 per destination for a batch; 2 more per joining message, 9 more per
+-- retired address; 4 more if messages are dropped; 3 more per account that is not the first at its
+-- destination (due.lua). Atomic.
 
 -- The values of the k-th bounce are at ARGV[IDS + k] and so on.
 local IDS, RECORDS = ID_AT - 1, RECORD_AT - 1
@@ -48,20 +49,23 @@ end
 local records = redis.call('HMGET', JOBS, unpack(ARGV, IDS + 1, IDS + N))
 local standings = redis.call('HMGET', STANDING, unpack(ARGV, IDS + 1, IDS + N))
 
--- When a message was last delivered to the address of each bounce, as far back as this is kept.
-local last_delivered = {}
-for weeks_ago = 1, 0, -1 do
-  if redis.call('EXISTS', delivered_key(weeks_ago)) == 1 then
-    local key = delivered_key(weeks_ago)
-    for k, at in ipairs(redis.call('HMGET', key, unpack(ARGV, IDS + 1, IDS + N))) do
-      if at then last_delivered[k] = tonumber(at) end
+local is_stale
+do
+  -- When a message was last delivered to the address of each bounce, as far back as this is kept.
+  local last_delivered = {}
+  for weeks_ago = 1, 0, -1 do
+    if redis.call('EXISTS', delivered_key(weeks_ago)) == 1 then
+      local key = delivered_key(weeks_ago)
+      for k, at in ipairs(redis.call('HMGET', key, unpack(ARGV, IDS + 1, IDS + N))) do
+        if at then last_delivered[k] = tonumber(at) end
+      end
     end
   end
-end
 
-local function is_stale(k)
-  local occurred = last_delivered[k] and tonumber(ARGV[INSTANTS + k])
-  return occurred and occurred <= past(last_delivered[k])
+  function is_stale(k)
+    local occurred = last_delivered[k] and tonumber(ARGV[INSTANTS + k])
+    return occurred and occurred <= past(last_delivered[k])
+  end
 end
 
 local function due_after(k, delay)
@@ -119,7 +123,7 @@ local function is_accepted(id, start)
 end
 
 local function due_at(id, destination)
-  return due_of[id] or tonumber(redis.call('ZSCORE', due_key(destination), id))
+  return due_of[id] or tonumber(find_due(destination, id))
 end
 
 local function join_job(id, destination, line)
@@ -145,14 +149,17 @@ local function write_joined(id, destination)
     if void < math.huge then redis.call('HSET', MEANWHILE, id, text(void) .. ' ' .. text(seen)) end
   end
   local behind = string.sub(record, seen + 1) .. joined
+  local bytes = 2 * RECORD_MAX - seen
   record_of[id] = string.sub(record, 1, seen)
-    .. trim_lines(behind, MAX_MESSAGES, 2 * RECORD_MAX - seen, 0, id, destination)
+    .. trim_lines(behind, MAX_MESSAGES, bytes, 0, id, destination, record)
 end
 
 local function end_job(id, destination)
-  add_dropped_events(string.match(record_of[id], '\n.*') or '', id, destination, 'retired')
+  local lines = string.match(record_of[id], '\n.*') or ''
+  local attempts = last_attempt_of(record_of[id])
+  add_dropped_events(lines, id, destination, 'retired', attempts)
   local waits = due_of[id]
-    or redis.call('ZREM', due_key(destination), id) == 1
+    or remove_due(destination, id)
     or redis.call('ZREM', QUARANTINE, id) == 1
   if not waits then
     -- The job is leased. Its lease is void from here on: its result counts only for the
@@ -172,46 +179,51 @@ local function event_of(kind, scheduled, fields)
 end
 
 local function retire_address(id, destination, start, verdict, scheduled)
-  local standing, reason = string.match(verdict, '^(%S+) (.*)$')
+  local standing, reason, evidence = string.match(verdict, '^(%S+) ([^\n]*)\n(.*)$')
   local known, state = not_active(id)
   -- A repeated request must not count as one more time in a row.
   if known and (state ~= 'unavailable' or standing == 'unavailable') then return 'r', known end
   local waiting = holds_message(id, start)
   if joining[id] then write_joined(id, destination) end
   if record_of[id] then end_job(id, destination) end
-  local json, fields = retire(id, standing, reason, false)
+  local json, fields = retire(id, standing, reason, false, evidence)
   standing_of[id] = json
   if not waiting then event_of('MessageDropped', scheduled, ',"reason":"retired"') end
   event_of('AddressRetired', scheduled, fields)
   return 'n', json
 end
 
--- Returns the JobScheduled event of the k-th bounce.
-local event_ends
-local function scheduled_event(k)
-  if not event_ends then
-    event_ends = { [0] = 0 }
-    for length in string.gmatch(LENGTHS, '%d+') do
-      event_ends[#event_ends + 1] = event_ends[#event_ends] + 1 + length
+local scheduled_event
+do
+  local event_ends
+
+  -- Returns the JobScheduled event of the k-th bounce.
+  function scheduled_event(k)
+    if not event_ends then
+      event_ends = { [0] = 0 }
+      for length in string.gmatch(LENGTHS, '%d+') do
+        event_ends[#event_ends + 1] = event_ends[#event_ends] + 1 + length
+      end
     end
+    return string.sub(EVENTS, event_ends[k - 1] + 2, event_ends[k])
   end
-  return string.sub(EVENTS, event_ends[k - 1] + 2, event_ends[k])
 end
 
 -- Dropped messages are remembered by day: a repeated request finds them, and the keys of a day
 -- expire together. A message is stored as 80 bits of its hash, because id and message can take a
 -- kilobyte and no reader needs their text here.
-local DAY_MS, DROPPED_KEEP_S = 86400000, 2 * 86400
-local known_drops, new_drops = {}, {}
-
-local function dropped_key(days_ago)
-  return PREFIX .. 'dropped:' .. math.floor(NOW / DAY_MS) - days_ago
-end
-
-local function digest(id, start) return string.sub(redis.sha1hex(id .. start), 1, 20) end
-
--- Finds the messages of this batch that have been dropped before.
+local drop, write_dropped
 do
+  local DAY_MS, DROPPED_KEEP_S = 86400000, 2 * 86400
+  local known_drops, new_drops = {}, {}
+
+  local function dropped_key(days_ago)
+    return PREFIX .. 'dropped:' .. math.floor(NOW / DAY_MS) - days_ago
+  end
+
+  local function digest(id, start) return string.sub(redis.sha1hex(id .. start), 1, 20) end
+
+  -- Finds the messages of this batch that have been dropped before.
   local asked = {}
   for k = 1, N do
     if ARGV[VERDICTS + k] == 'drop' then
@@ -225,23 +237,34 @@ do
       end
     end
   end
-end
 
-local function drop(id, start, scheduled)
-  local message = digest(id, start)
-  if not known_drops[message] then
-    known_drops[message] = true
-    new_drops[#new_drops + 1] = message
-    event_of('MessageDropped', scheduled, ',"reason":"given_up"')
+  function drop(id, start, scheduled)
+    local message = digest(id, start)
+    if not known_drops[message] then
+      known_drops[message] = true
+      new_drops[#new_drops + 1] = message
+      event_of('MessageDropped', scheduled, ',"reason":"given_up"')
+    end
+    return 'd', ''
   end
-  return 'd', ''
+
+  function write_dropped()
+    if #new_drops == 0 then return end
+    local key = dropped_key(0)
+    redis.call('SADD', key, unpack(new_drops))
+    redis.call('EXPIRE', key, DROPPED_KEEP_S, 'NX')
+  end
 end
 
-local function write_dropped()
-  if #new_drops == 0 then return end
-  local key = dropped_key(0)
-  redis.call('SADD', key, unpack(new_drops))
-  redis.call('EXPIRE', key, DROPPED_KEEP_S, 'NX')
+-- Whether a bounce is the failure of an attempt of ours: a relay has accepted its message, and the
+-- bounce is not older than that attempt. A job that a worker has is not judged.
+local function is_failed_attempt(k, id, destination, start)
+  local from = record_of[id] and string.find(record_of[id], start, 1, true)
+  if not from then return false end
+  local number, claimed_at = acceptance_of(record_of[id], from)
+  local occurred = tonumber(ARGV[INSTANTS + k])
+  if not number or occurred and occurred < claimed_at then return false end
+  return due_at(id, destination) ~= nil
 end
 
 local function process_bounce(k, destination)
@@ -254,6 +277,7 @@ local function process_bounce(k, destination)
   end
   local start, line = first_message(record)
   if not delay and verdict ~= 'drop' then
+    if is_failed_attempt(k, id, destination, start) then return 'a', record_of[id] end
     return retire_address(id, destination, start, verdict, scheduled_event(k))
   end
   local known = not_active(id)
@@ -286,7 +310,7 @@ local function process_group(first, last, destination)
     if delay and not is_stale(k) then
       local due = due_after(k, delay)
       answer, detail = 's', text(due)
-      entries = entries or due_entries(destination)
+      entries = entries or due_entries(destination, account_of(ARGV[IDS + k]))
       entries[#entries + 1] = detail
       entries[#entries + 1] = ARGV[IDS + k]
       writes[#writes + 1] = ARGV[IDS + k]

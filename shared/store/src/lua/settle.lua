@@ -22,8 +22,10 @@
 -- Takes for each ID (N):
 --   id            account/recipient, in the order of the groups
 -- Takes for each EXTRA, one per job whose op is not 'close', in the order of the ids:
---   argument      retry: delay in ms; retire: 'standing last row': `last` is the length of the last
---                 event, and '!' comes before the row if the host is down
+--   argument      retry: delay in ms, and after a space the route if the job only waits until the
+--                 route's peer can be reached again; retire: 'standing last row', a line end and
+--                 the evidence as JSON: `last` is the length of the last event, and '!' comes
+--                 before the row if the host is down
 --   record        retry: the new record; retire: its events; the standing is added to the last one
 -- Reply: now; a text with a letter per job (1: settled; u, i: settled, and the address is
 -- unavailable or inactive now; 0: the token was stale; v: the job was ended meanwhile); then 1 if
@@ -33,8 +35,8 @@
 -- Full memory: runs, because a message that was sent must be recorded as sent. All that was leased
 -- can be settled once, and nothing more is leased meanwhile. So the growth is bounded: for each
 -- permit of a worker one record, its events, and a share of an answer.
--- Cost: 9 operations, 3 per lease, 3 per destination and 2 per tally; 4 more per retired address.
--- Atomic.
+-- Cost: 9 operations, 3 per lease, 3 per destination and 2 per tally; 4 more per retired address,
+-- 3 more per job that waits for a route. Atomic.
 
 -- The id of the k-th job is ARGV[IDS + k].
 local IDS = ID_AT - 1
@@ -72,14 +74,32 @@ local function joined_lines(id, from)
   return string.sub(record, from + 1), head_of(record)
 end
 
+-- Remembers that a job only waits until a route's peer can be reached again. Entries whose jobs are
+-- due by now are forgotten, and all of them if none was added for a week.
+local function note_dead_route(route, id, destination, due)
+  local key, entry = route_key(route), destination .. ' ' .. id
+  local added = redis.pcall('ZADD', key, text(due), entry)
+  if type(added) == 'table' and added.err then
+    redis.call('DEL', key)
+    redis.call('ZADD', key, text(due), entry)
+  end
+  redis.call('ZREMRANGEBYSCORE', key, '-inf', NOW_TEXT)
+  redis.call('PEXPIRE', key, WEEK_MS)
+end
+
 local function note_delivery(id)
   delivered[#delivered + 1] = id
   delivered[#delivered + 1] = NOW_TEXT
   if some_standings then cleared[#cleared + 1] = id end
 end
 
-local function settle_retry(id, destination, joined, delay, record)
+local function settle_retry(id, destination, joined, argument, record)
+  local delay, route = tonumber(argument), nil
+  if not delay then
+    delay, route = string.match(argument, '^(%d+) (.*)$')
+  end
   local due = NOW + tonumber(delay)
+  if route then note_dead_route(route, id, destination, due) end
   if joined > 0 then record = trim(record .. joined_lines(id, joined), id, destination) end
   keep(id, record)
   put_due(destination, id, due)
@@ -103,14 +123,19 @@ end
 
 -- Returns a function that writes the events, and the first letter of the address's standing.
 local function settle_retire(id, destination, joined, argument, its_events)
-  local standing, last, host_down, reason = string.match(argument, '^(%S+) (%d+) (!?)(.*)$')
+  local standing, last, host_down, reason, evidence =
+    string.match(argument, '^(%S+) (%d+) (!?)([^\n]*)\n(.*)$')
   -- A delivery in the same attempt has cleared the count of times in a row, which `retire` reads.
   if cleared[#cleared] == id then redis.call('HDEL', STANDING, table.remove(cleared)) end
-  local _, fields, retired_as = retire(id, standing, reason, host_down ~= '')
+  local _, fields, retired_as = retire(id, standing, reason, host_down ~= '', evidence)
   deleted[#deleted + 1] = id
   local function write()
     add_event(string.sub(its_events, 1, -last - 2))
-    if joined > 0 then add_dropped_events(joined_lines(id, joined), id, destination, 'retired') end
+    if joined > 0 then
+      local lines = joined_lines(id, joined)
+      local attempts = string.match(evidence, '^{"a":(%d+)') or 0
+      add_dropped_events(lines, id, destination, 'retired', attempts)
+    end
     add_event(string.sub(its_events, -last, -2) .. fields .. '}')
   end
   return write, string.sub(retired_as, 1, 1)

@@ -3,9 +3,6 @@
 
 use prometheus_client::registry::{Metric, Registry, Unit};
 
-/// The start of every name.
-const PREFIX: &str = "redeliver";
-
 /// The kind of a metric.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {
@@ -394,6 +391,49 @@ pub const CATALOG: &[Described] = &[
         &["version"],
         "1, with the version of this process",
     ),
+    metric(
+        Gauge,
+        Process,
+        "process_resident_memory_bytes",
+        &[],
+        "Memory of this process that is in RAM. This and the figures below are read from \
+         /proc, and are absent without it",
+    ),
+    metric(
+        Gauge,
+        Process,
+        "process_virtual_memory_bytes",
+        &[],
+        "Virtual memory of this process",
+    ),
+    metric(
+        Counter,
+        Process,
+        "process_cpu_seconds_total",
+        &[],
+        "CPU time that this process has used",
+    ),
+    metric(
+        Gauge,
+        Process,
+        "process_open_fds",
+        &[],
+        "Open file descriptors of this process",
+    ),
+    metric(
+        Gauge,
+        Process,
+        "process_max_fds",
+        &[],
+        "How many file descriptors this process may open; absent without a limit",
+    ),
+    metric(
+        Gauge,
+        Process,
+        "process_start_time_seconds",
+        &[],
+        "When this process was started, as seconds since 1970",
+    ),
 ];
 
 impl Kind {
@@ -423,7 +463,7 @@ impl Described {
 
 /// An empty registry for the metrics of this table.
 pub(super) fn registry() -> Registry {
-    Registry::with_prefix(PREFIX)
+    Registry::default()
 }
 
 /// Returns the metric of this name.
@@ -444,11 +484,11 @@ pub(super) fn described(name: &str) -> &'static Described {
 pub(super) fn register(registry: &mut Registry, name: &str, metric: impl Metric) {
     let described = described(name);
     let base = described.base();
-    let own = base.strip_prefix(PREFIX).unwrap_or(base);
-    let own = own.trim_start_matches('_');
     // The library adds the unit, and `_total`.
     let unit = described.unit();
-    let own = unit.map_or(own, |unit| own.trim_end_matches(unit).trim_end_matches('_'));
+    let own = unit.map_or(base, |unit| {
+        base.trim_end_matches(unit).trim_end_matches('_')
+    });
     match unit {
         Some("seconds") => {
             registry.register_with_unit(own, described.help, Unit::Seconds, metric);

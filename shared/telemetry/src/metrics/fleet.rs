@@ -1,4 +1,5 @@
-//! The figures of the whole fleet, as one scheduler reads them from Redis and all report them.
+//! The figures of the whole fleet. One scheduler reads them from Redis, and all schedulers report
+//! them.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -10,15 +11,15 @@ use serde::{Deserialize, Serialize};
 
 use super::catalog::{Kind, described, register};
 
-/// The labels of a gauge with one label or none.
+/// The labels of a figure, as pairs of name and value. A figure has one label or none.
 type Labels = Vec<(&'static str, &'static str)>;
 
-/// Figures of one name. They are absent until they are set.
+/// The figures of one metric. They are absent until they are set.
 #[derive(Clone, Debug)]
 enum Figures {
     /// They grow and shrink.
     Gauges(Family<Labels, Gauge<f64, AtomicU64>>),
-    /// They were counted by Redis.
+    /// They only grow. Redis counts them, so they are set like gauges.
     Counters(Family<Labels, Counter<f64, AtomicU64>>),
 }
 
@@ -60,11 +61,11 @@ pub struct FleetReading {
     pub workers: u64,
     /// All jobs, including those with an attempt under way or in quarantine.
     pub jobs: u64,
-    /// Memory that Redis uses, in bytes; none if a server did not report it.
+    /// Memory that Redis uses, in bytes. `None` if a server did not report it.
     pub memory_used: Option<u64>,
-    /// The limit of that memory, in bytes; none if a server has none.
+    /// The limit of that memory, in bytes. `None` if a server has no limit.
     pub memory_max: Option<u64>,
-    /// Keys that Redis has evicted since it was started; none if a server did not report it.
+    /// Keys that Redis has evicted since it was started. `None` if a server did not report it.
     pub evicted: Option<u64>,
 }
 
@@ -106,9 +107,8 @@ impl Figures {
 
 impl FleetGauges {
     pub(super) fn new(registry: &mut Registry) -> Self {
-        let names = values(&FleetReading::default());
         let mut gauges = Self::default();
-        for (name, ..) in names {
+        for (name, ..) in values(&FleetReading::default()) {
             if gauges.of(name).is_none() {
                 gauges.0.push((name, Figures::new(registry, name)));
             }
@@ -116,7 +116,8 @@ impl FleetGauges {
         gauges
     }
 
-    /// Sets all figures. Those without a value are absent, and all are without a reading.
+    /// Sets all figures to the values of `reading`. A figure without a value becomes absent.
+    /// Without a reading, all figures become absent.
     pub(super) fn set(&self, reading: Option<&FleetReading>) {
         let Some(reading) = reading else {
             self.0.iter().for_each(|(_, figures)| figures.clear());
@@ -140,7 +141,7 @@ impl FleetGauges {
     }
 }
 
-/// Returns the values of all figures.
+/// Returns all figures, each with its name, its labels and its value, if it has one.
 fn values(reading: &FleetReading) -> Vec<(&'static str, Labels, Option<f64>)> {
     let number = |count: u64| Some(count as f64);
     let seconds = |ms: u64| Some(ms as f64 / 1_000.0);

@@ -10,7 +10,7 @@ use prometheus_client::registry::Registry;
 
 use super::catalog::register;
 
-/// The limits of the buckets for calls, in seconds.
+/// The upper limits of the buckets for the duration of calls, in seconds.
 const BUCKETS: [f64; 11] = [
     0.000_25, 0.000_5, 0.001, 0.002_5, 0.005, 0.01, 0.05, 0.1, 0.5, 1.0, 5.0,
 ];
@@ -42,7 +42,7 @@ pub struct RedisMetrics {
 }
 
 impl Repair {
-    /// Everything that a repair may find.
+    /// All kinds of corrections.
     const ALL: [Self; 3] = [Self::Destination, Self::Count, Self::Lease];
 
     const fn as_str(self) -> &'static str {
@@ -56,7 +56,7 @@ impl Repair {
 
 impl RedisMetrics {
     pub(super) fn new(registry: &mut Registry) -> Self {
-        let new = Self {
+        let metrics = Self {
             round_trips: Counter::default(),
             call_duration: Family::new_with_constructor(|| Histogram::new(BUCKETS)),
             failures: Family::default(),
@@ -66,13 +66,13 @@ impl RedisMetrics {
             recovered_jobs: Counter::default(),
             repairs: Family::default(),
         };
-        // They begin at 0, so that Prometheus sees the first repair as an increase.
+        // These counters begin at 0, so that Prometheus sees the first repair as an increase.
         for kind in Repair::ALL {
-            new.repaired(kind, 0);
+            metrics.repaired(kind, 0);
         }
         macro_rules! register {
             ($($name:literal $field:ident)+) => {
-                $(register(registry, $name, new.$field.clone());)+
+                $(register(registry, $name, metrics.$field.clone());)+
             };
         }
         register! {
@@ -85,15 +85,15 @@ impl RedisMetrics {
             "redeliver_recovered_jobs_total" recovered_jobs
             "redeliver_repairs_total" repairs
         }
-        new
+        metrics
     }
 
-    /// Records commands that were sent together, this many times.
-    pub fn round_trips(&self, times: u64) {
-        self.round_trips.inc_by(times);
+    /// Records round trips to Redis. Commands that are sent together are one round trip.
+    pub fn round_trips(&self, count: u64) {
+        self.round_trips.inc_by(count);
     }
 
-    /// Records a call of a script that was answered.
+    /// Records how long a call of a script took, also if it failed.
     pub fn called(&self, script: &'static str, took: Duration) {
         self.call_duration
             .get_or_create(&[("script", script)])
@@ -105,7 +105,8 @@ impl RedisMetrics {
         self.failures.get_or_create(&[("kind", kind)]).inc();
     }
 
-    /// Records a write that had to reach a durability, and whether it is known to have reached it.
+    /// Records a write that had to reach this durability, and whether it is known to have reached
+    /// it.
     pub fn durable_write(&self, durability: &'static str, is_reached: bool) {
         let result = if is_reached { "reached" } else { "missed" };
         self.durable_writes
@@ -129,7 +130,7 @@ impl RedisMetrics {
         self.recovered_jobs.inc_by(jobs);
     }
 
-    /// Records what else a repair has corrected.
+    /// Records how many corrections of this kind a repair has made.
     pub fn repaired(&self, kind: Repair, count: u64) {
         self.repairs
             .get_or_create(&[("kind", kind.as_str())])

@@ -122,6 +122,29 @@ fn a_traced_attempt_is_an_exemplar_of_its_counter_and_of_its_duration() {
 }
 
 #[test]
+fn a_phase_that_ran_twice_for_a_message_is_one_observation() {
+    let metrics = Metrics::default();
+    metrics.conversation(&Transcript {
+        took_ms: vec![
+            (Phase::Lookup, 1_000),
+            (Phase::Mail, 1_000),
+            (Phase::Mail, 500),
+            (Phase::Lookup, 1_000),
+        ],
+        ..Transcript::default()
+    });
+    let text = metrics.write(TextFormat::Classic);
+    for line in [
+        "redeliver_phase_duration_seconds_count{phase=\"mail\"} 1\n",
+        "redeliver_phase_duration_seconds_sum{phase=\"mail\"} 1.5\n",
+        "redeliver_phase_duration_seconds_count{phase=\"lookup\"} 1\n",
+        "redeliver_phase_duration_seconds_sum{phase=\"lookup\"} 2.0\n",
+    ] {
+        assert!(text.contains(line), "{line}{text}");
+    }
+}
+
+#[test]
 fn figures_of_the_fleet_are_absent_without_a_reading() {
     let metrics = Metrics::default();
     assert!(

@@ -107,41 +107,46 @@ impl AttemptSpan {
     }
 
     /// Records the network part of trying a message, which began at `began` and has just ended: the
-    /// lookup of the hosts, if there was one, and the SMTP conversation.
+    /// lookup of the hosts and the wait for a connection, if there were any, and the SMTP
+    /// conversation.
     pub fn smtp(&self, began: Option<SystemTime>, transcript: &Transcript, outcome: &Outcome) {
         let (Some(live), Some(began)) = (&self.0, began) else {
             return;
         };
         let ended = SystemTime::now();
-        let lookups = || {
-            let took = transcript.took_ms.iter();
-            took.take_while(|(phase, _)| *phase == Phase::Lookup)
-        };
-        let looked_up = Duration::from_millis(lookups().map(|(_, ms)| ms).sum());
         let error = error_type(outcome);
-        // The conversation has not begun if nothing but the lookup has.
-        let is_lookup = transcript.phase == Phase::Lookup;
-        let connected = (began + looked_up).min(ended);
-        if is_lookup || lookups().next().is_some() {
-            let end = if is_lookup { ended } else { connected };
-            let error = error.filter(|_| is_lookup);
-            live.child("dns", began, end, error, |_| ());
+        let mut phases = transcript.took_ms.iter().peekable();
+        let mut at = began;
+        let has_talked = talked(transcript).next().is_some();
+        // What came before the conversation. Lookups and waits between the hosts that one attempt
+        // tries are part of the conversation's span.
+        for (name, phase) in [("dns", Phase::Lookup), ("wait", Phase::Wait)] {
+            let is_last = transcript.phase == phase && !has_talked;
+            let same = std::iter::from_fn(|| phases.next_if(|(next, _)| *next == phase));
+            let took: Option<u64> = same.map(|(_, ms)| *ms).reduce(u64::saturating_add);
+            let end = match took {
+                Some(ms) if !is_last => (at + Duration::from_millis(ms)).min(ended),
+                None if !is_last => continue,
+                _ => ended,
+            };
+            live.child(name, at, end, error.filter(|_| is_last), |_| ());
+            if is_last {
+                return;
+            }
+            at = end;
         }
-        if is_lookup {
-            return;
-        }
-        live.child("smtp", connected, ended, error, |span| {
+        live.child("smtp", at, ended, error, |span| {
             server_of(transcript, span);
             if let Some(tls) = &transcript.tls {
                 span.text(own::TLS, tls);
             }
             span.text(own::PHASE, transcript.phase.as_str());
             span.attribute(own::REUSED, Value::Bool(transcript.reused));
-            for (phase, ms) in sums(&transcript.took_ms) {
+            for (phase, ms) in talked(transcript) {
                 let seconds = Value::Float(ms as f64 / 1_000.0);
                 span.attribute(&own::phase_duration(phase.as_str()), seconds);
             }
-            let waited = transcript.waited.as_secs_f64();
+            let waited = transcript.waited().as_secs_f64();
             span.attribute(own::WAITED, Value::Float(waited));
             if let Some(reply) = outcome.reply() {
                 add_reply(span, reply);
@@ -294,14 +299,9 @@ fn server_of(transcript: &Transcript, span: &mut SpanRecord) {
     }
 }
 
-/// Adds up the durations of phases that ran more than once. The lookup has a span of its own.
-pub(super) fn sums(took_ms: &[(Phase, u64)]) -> Vec<(Phase, u64)> {
-    let mut sums: Vec<(Phase, u64)> = Vec::with_capacity(took_ms.len());
-    for (phase, ms) in took_ms.iter().filter(|(phase, _)| *phase != Phase::Lookup) {
-        match sums.iter_mut().find(|(known, _)| known == phase) {
-            Some((_, sum)) => *sum += ms,
-            None => sums.push((*phase, *ms)),
-        }
-    }
-    sums
+/// Returns the phases of the conversation, each with its whole duration. The lookup has a span of
+/// its own, and the wait for a connection an attribute of its own.
+fn talked(transcript: &Transcript) -> impl Iterator<Item = (Phase, u64)> {
+    let phases = transcript.sums().into_iter();
+    phases.filter(|(phase, _)| phase.is_conversation())
 }

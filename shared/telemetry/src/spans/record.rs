@@ -1,5 +1,5 @@
-//! A span as it is sent (`Span` in opentelemetry/proto/trace/v1/trace.proto), written while it
-//! happens.
+//! A span in its encoded form (`Span` in opentelemetry/proto/trace/v1/trace.proto). Each field is
+//! written as soon as it is known.
 
 use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -28,18 +28,20 @@ mod field {
     pub(super) const STATUS_CODE: u8 = 3;
 }
 
-/// The code of a status that is an error.
+/// The code of the status of a span that failed (`STATUS_CODE_ERROR`).
 const ERROR: u64 = 2;
 
-/// Flags of a span and of a link: that it is known whether the parent (the linked span) is of
-/// another process, and that it is.
+/// The flag that says that [`IS_REMOTE`] has a meaning.
 const IS_REMOTE_KNOWN: u32 = 0x100;
+
+/// The flag of a span whose parent belongs to another process, and of a link to a span of another
+/// process.
 const IS_REMOTE: u32 = 0x200;
 
-/// How many bytes a span takes that has nothing unusual.
-const USUAL: usize = 768;
+/// How many bytes are reserved for a span. This is enough for most spans.
+const CAPACITY: usize = 768;
 
-/// The kind of a span, with its number.
+/// The kind of a span. The numbers are those of `SpanKind`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Kind {
     Client = 3,
@@ -63,7 +65,7 @@ pub(super) enum Parent {
 pub(crate) struct SpanRecord(Vec<u8>);
 
 impl SpanRecord {
-    /// Returns what all spans of a name have in common.
+    /// Returns a template: the fields that all spans of this name have in common.
     pub(super) fn template(name: &str, kind: Kind) -> Self {
         let mut out = Vec::new();
         bytes(&mut out, field::NAME, name.as_bytes());
@@ -73,19 +75,19 @@ impl SpanRecord {
 
     /// Begins a span that has the fields of this template.
     pub(super) fn begin(&self, context: &TraceContext, parent: Parent) -> Self {
-        let mut span = Self(Vec::with_capacity(USUAL));
+        let mut span = Self(Vec::with_capacity(CAPACITY));
         span.begin_again(self, context, parent);
         span
     }
 
-    /// Begins another span in the place of this one. It has the fields of `template`.
+    /// Replaces this span with a new one that has the fields of `template`. Its memory is reused.
     pub(super) fn begin_again(&mut self, template: &Self, context: &TraceContext, parent: Parent) {
         let out = &mut self.0;
         out.clear();
         out.extend_from_slice(&template.0);
         bytes(out, field::TRACE_ID, &context.trace);
         bytes(out, field::SPAN_ID, &context.span);
-        let (parent, remote) = match parent {
+        let (parent, remote_flag) = match parent {
             Parent::Root => (None, 0),
             Parent::Ours(parent) => (Some(parent), 0),
             Parent::Remote(parent) => (Some(parent), IS_REMOTE),
@@ -93,7 +95,7 @@ impl SpanRecord {
         if let Some(parent) = parent {
             bytes(out, field::PARENT_ID, &parent.span);
         }
-        let flags = u32::from(context.is_sampled) | IS_REMOTE_KNOWN | remote;
+        let flags = u32::from(context.is_sampled) | IS_REMOTE_KNOWN | remote_flag;
         fixed32(out, field::FLAGS, flags);
     }
 
@@ -112,29 +114,30 @@ impl SpanRecord {
         self.attribute(key, Value::Int(value.into()));
     }
 
-    /// Adds an attribute. A span has each at most once.
+    /// Adds an attribute. Each key must be added at most once.
     pub(super) fn attribute(&mut self, key: &str, value: Value<'_>) {
         attribute(&mut self.0, field::ATTRIBUTES, key, value);
     }
 
-    /// Adds a link with what it leads to: `origin` or `previous`.
-    pub(super) fn link(&mut self, to: &TraceContext, what: &str) {
+    /// Adds a link to the span `to`. `role` is what that span is to this one: `origin` or
+    /// `previous`.
+    pub(super) fn link(&mut self, to: &TraceContext, role: &str) {
         message(&mut self.0, field::LINKS, |out| {
             bytes(out, field::TRACE_ID, &to.trace);
             bytes(out, field::SPAN_ID, &to.span);
-            attribute(out, field::LINK_ATTRIBUTES, own::LINK, Value::Text(what));
+            attribute(out, field::LINK_ATTRIBUTES, own::LINK, Value::Text(role));
             let flags = u32::from(to.is_sampled) | IS_REMOTE_KNOWN | IS_REMOTE;
             fixed32(out, field::LINK_FLAGS, flags);
         });
     }
 
-    /// Adds why the span failed, as one of a few words, and marks it as an error.
-    pub(super) fn fail(&mut self, error: &str, why: &str) {
-        self.text(otel::ERROR_TYPE, error);
+    /// Marks the span as failed. `error_type` is one of a few words, and `why` is a sentence.
+    pub(super) fn fail(&mut self, error_type: &str, why: &str) {
+        self.text(otel::ERROR_TYPE, error_type);
         self.mark_as_error(why);
     }
 
-    /// Marks the span as an error.
+    /// Marks the span as failed, without a type of error.
     pub(super) fn mark_as_error(&mut self, why: &str) {
         message(&mut self.0, field::STATUS, |out| {
             bytes(out, field::STATUS_MESSAGE, why.as_bytes());
@@ -152,12 +155,12 @@ impl SpanRecord {
         self.0.len()
     }
 
-    /// Removes what was added after the span had this many bytes.
+    /// Shortens the span to this many bytes, which removes what was added after it had them.
     pub(super) fn truncate(&mut self, length: usize) {
         self.0.truncate(length);
     }
 
-    /// Returns the span as it is sent.
+    /// Returns the span in the form in which it is sent.
     pub(crate) fn as_bytes(&self) -> &[u8] {
         &self.0
     }

@@ -2,7 +2,6 @@
 
 use domain::outcome::Outcome;
 use domain::reply::Reply;
-use domain::transcript::Phase;
 use opentelemetry_proto::tonic::collector::trace::v1::ExportTraceServiceRequest;
 use opentelemetry_proto::tonic::common::v1::any_value::Value as Sent;
 use opentelemetry_proto::tonic::trace::v1::Span;
@@ -10,7 +9,6 @@ use opentelemetry_proto::tonic::trace::v1::span::SpanKind;
 use opentelemetry_proto::tonic::trace::v1::status::StatusCode;
 use prost::Message;
 
-use super::attempt::sums;
 use super::links::ORIGINS_MAX;
 use super::*;
 use crate::budget::Budget;
@@ -23,7 +21,7 @@ fn tracing() -> (Tracing, Arc<SpanQueue>) {
 }
 
 fn tracing_with(settings: &Settings) -> (Tracing, Arc<SpanQueue>) {
-    let queue = SpanQueue::new(&[], 100, Budget::new(100));
+    let queue = SpanQueue::new(&[], 100, Budget::of(100, None));
     let tracing = Tracing::new(queue.clone(), settings, "rd", IdHasher::new(b"key"));
     (tracing, queue)
 }
@@ -252,15 +250,4 @@ fn an_attempt_links_to_some_origins_and_a_sampled_one_comes_first() {
     assert!(none.iter().all(|link| !link.is_sampled));
     let same = linked_origins([origin(1, true), origin(1, true)].into_iter());
     assert_eq!(same.len(), 1);
-}
-
-#[test]
-fn phases_that_ran_twice_are_added_up() {
-    let took = [
-        (Phase::Lookup, 9),
-        (Phase::Connect, 1),
-        (Phase::Greeting, 2),
-        (Phase::Connect, 4),
-    ];
-    assert_eq!(sums(&took), [(Phase::Connect, 5), (Phase::Greeting, 2)]);
 }

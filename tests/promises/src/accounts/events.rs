@@ -76,6 +76,42 @@ async fn a_stream_has_only_events_of_the_tokens_accounts_and_resumes_without_a_g
 }
 
 #[tokio::test]
+async fn a_client_of_some_accounts_learns_that_events_are_missing_and_nothing_of_other_accounts() {
+    let world = World::new().await;
+    let http = serve(&world).await;
+    for account in ["acme", "beta"] {
+        world.post_bounce(of(account, JO, FULL)).await;
+    }
+    let seen = read(&http, "acme", None, 1).await;
+    let shards = world.store.shards();
+    let shard = Destination::named("example.com").shard(shards);
+    let journal = format!("{}:{{{shard}}}:journal", world.prefix);
+    redis::ask(&redis::url(), &["XTRIM", &journal, "MAXLEN", "0"]).await;
+    for account in ["beta", "acme"] {
+        let next = of(account, "sam@example.com", FULL);
+        world.post_bounce(next).await;
+    }
+    let resumed = in_time(
+        "the event about the gap",
+        read(&http, "acme", Some(&seen[0].0), 2),
+    )
+    .await;
+    let missing = resumed[0].1.as_object().unwrap();
+    assert_eq!(missing["type"], "EventsMissing");
+    assert_eq!(missing["reason"], "trimmed");
+    let mut fields: Vec<&str> = missing.keys().map(String::as_str).collect();
+    fields.sort_unstable();
+    assert_eq!(
+        fields,
+        ["from", "id", "reason", "time", "type", "until"],
+        "it names no job and no account"
+    );
+    assert_eq!(resumed[1].1["job"], "acme/sam@example.com");
+    let again = read(&http, "acme", Some(&resumed[0].0), 1).await;
+    assert_eq!(again[0], resumed[1], "the gap is reported once");
+}
+
+#[tokio::test]
 async fn a_stream_ends_when_its_token_expires_or_is_removed() {
     let world = World::new().await;
     let folder = tempfile::tempdir().unwrap();

@@ -62,6 +62,7 @@ impl Hosts {
 
 async fn serve_ses(world: &World, hosts: &Arc<Hosts>) -> Http {
     let mut config = Config::embedded();
+    config.scheduler.drain = std::time::Duration::ZERO;
     config.hooks.set(
         Service::Ses,
         Hook {

@@ -10,7 +10,7 @@ use harness::world::LEASE;
 use store::claim::ClaimBounds;
 use store::lease_token::LeaseToken;
 
-use super::{DESTINATIONS, SILENT};
+use super::{ACCOUNTS, DESTINATIONS, SILENT};
 
 mod pace;
 
@@ -19,6 +19,15 @@ use pace::{Allowed, Breaker, Destination};
 /// The number of an address. The remainder of its division by [`DESTINATIONS`] is the number of its
 /// destination, which is called `place` here.
 pub(super) type Slot = usize;
+
+/// Returns the number of the account of an address.
+pub(super) fn account(slot: Slot) -> usize {
+    slot / DESTINATIONS % ACCOUNTS.len()
+}
+
+/// How many attempts others may get at a destination while an account waits for its turn there: one
+/// or two for each of them.
+const OVERTAKEN_MAX: usize = 2 * (ACCOUNTS.len() - 1);
 
 /// The state that the store must have.
 pub(super) struct Model {
@@ -35,6 +44,8 @@ pub(super) struct Model {
     /// Unproven destinations that got an attempt while others waited for a place. Each gets no
     /// other attempt until one of its attempts, or the lease of one, has ended.
     awaiting_answer: BTreeSet<usize>,
+    /// How many attempts others got at a place since an account waits for its turn there.
+    overtaken: BTreeMap<(usize, usize), usize>,
 }
 
 struct Job {
@@ -61,6 +72,7 @@ impl Model {
             leases: BTreeMap::new(),
             waiting: BTreeMap::new(),
             awaiting_answer: BTreeSet::new(),
+            overtaken: BTreeMap::new(),
         }
     }
 
@@ -187,16 +199,7 @@ impl Model {
                     claimed_unproven.push(place);
                 }
             }
-            let latest = of_place.iter().filter_map(|slot| self.due_of(*slot)).max();
-            let left = due
-                .iter()
-                .filter(|slot| !of_place.contains(slot))
-                .filter_map(|slot| self.due_of(*slot))
-                .min();
-            assert!(
-                latest.is_none() || left.is_none() || latest <= left,
-                "jobs that are due first are claimed first"
-            );
+            self.check_turns(place, &due, &of_place);
             if let Some(token) = token.filter(|_| !of_place.is_empty()) {
                 self.paces[place].take(&self.settings, allowed, token, of_place.len(), now);
             }
@@ -224,6 +227,44 @@ impl Model {
             for place in self.places(shard) {
                 self.paces[place].serial = token.serial;
             }
+        }
+    }
+
+    /// Checks which of the due jobs of a place were claimed: each account's first jobs, and equally
+    /// many of each account, as far as it has as many.
+    fn check_turns(&mut self, place: usize, due: &[Slot], claimed: &[Slot]) {
+        let of_account = |slots: &[Slot], number: usize| -> Vec<Slot> {
+            let slots = slots.iter().copied();
+            slots.filter(|slot| account(*slot) == number).collect()
+        };
+        let counts = [0, 1, 2].map(|number| of_account(claimed, number).len());
+        let most = counts.iter().copied().max().unwrap_or(0);
+        for (number, count) in counts.into_iter().enumerate() {
+            let claimed_here = of_account(claimed, number);
+            let latest = claimed_here
+                .iter()
+                .filter_map(|slot| self.due_of(*slot))
+                .max();
+            let left = of_account(due, number)
+                .into_iter()
+                .filter(|slot| !claimed.contains(slot))
+                .filter_map(|slot| self.due_of(slot))
+                .min();
+            assert!(
+                latest.is_none() || left.is_none() || latest <= left,
+                "jobs of an account that are due first are claimed first"
+            );
+            let overtaken = self.overtaken.entry((place, number)).or_default();
+            if left.is_none() || count > 0 {
+                *overtaken = 0;
+            } else {
+                *overtaken += claimed.len();
+            }
+            assert!(*overtaken <= OVERTAKEN_MAX, "{number} gets no turn");
+            assert!(
+                left.is_none() || count + 1 >= most,
+                "account {number} has due jobs left at place {place}: {counts:?}"
+            );
         }
     }
 

@@ -88,9 +88,17 @@ async fn no_address_of_a_campaign_is_in_a_log_a_span_or_a_metric() {
     let secrets = Secrets::of(&fs::read_to_string(campaign).unwrap());
 
     let log = demo.log();
+    // The demo prints one command that is about a job, for the person who runs it.
+    let (command, output): (Vec<String>, Vec<String>) = demo
+        .output()
+        .lines()
+        .map(str::to_owned)
+        .partition(|line| line.contains("redeliver jobs trace --api http://"));
+    assert_eq!(command.len(), 1, "{command:?}");
+    let output = output.join("\n");
     for (what, text, expected) in [
         ("log", log, "DEBUG"),
-        ("output", demo.output(), "every bounce ended exactly once"),
+        ("output", output, "every bounce ended exactly once"),
         (
             "scheduler's metrics",
             of_scheduler,

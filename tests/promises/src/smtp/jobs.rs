@@ -4,6 +4,7 @@ use std::collections::HashSet;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use domain::clock::Clock;
 use domain::event::{Event, EventKind};
 use domain::pace::Pace;
 use domain::reply::Reply;
@@ -164,4 +165,30 @@ async fn run_whole_life(seed: u64) {
 #[tokio::test]
 async fn the_state_of_a_job_stays_correct_with_a_relay_that_acts_at_random() {
     join_all(seeds(30).map(run_whole_life)).await;
+}
+
+#[tokio::test]
+async fn a_job_waits_as_long_as_its_relay_asks_for_when_it_closes() {
+    const BUSY: &str = "421 4.7.0 Too busy for jo@example.com, try again in 40 minutes";
+    let peer = SmtpPeer::agreeable_except("RCPT", Act::ReplyAndClose(BUSY)).await;
+    let mut world = World::new().await;
+    let settings = SmtpSettings::new(peer.address.ip().to_string(), peer.address.port());
+    world.set_sender(Arc::new(SmtpSender::new(settings)));
+    let mut posted = bounce(JO, "m1", "450 4.2.0 try later");
+    posted["content"] = json!({"inline": "Subject: m1\n\nhello\n"});
+    world.post_and_wait_until_due(posted).await;
+    assert_eq!(world.work().await, 1);
+    let job = world.job(JO).await;
+    let wait = job
+        .due
+        .expect("the job is not leased")
+        .since(world.clock.now());
+    assert_eq!(wait.as_secs(), 40 * 60);
+    assert_eq!(job.job.head.attempt, 0, "the attempt does not count");
+    let deferred = world.events_of(EventKind::AttemptDeferred).await.remove(0);
+    let reply = deferred.reply.expect("an attempt was made");
+    assert!(
+        reply.contains("421 4.7.0 Too busy for … try again in 40 minutes"),
+        "{reply}"
+    );
 }

@@ -4,6 +4,7 @@
 use std::time::Duration;
 
 use domain::outcome::{FaultKind, Outcome};
+use domain::transcript::{Phase, Transcript};
 use harness::smtp::{Act, SmtpPeer, agree};
 use senders::attempt::Attempt;
 use senders::sender::Sender;
@@ -138,6 +139,57 @@ async fn a_relay_that_rejects_our_login_counts_against_no_address() {
         fault.text.contains("535 5.7.8") && !fault.text.contains("geheim"),
         "{fault}"
     );
+}
+
+#[tokio::test]
+async fn the_wait_for_a_connection_is_a_phase_of_its_own_and_not_part_of_connecting() {
+    // The only connection is busy with the first message for more than a second.
+    let peer = SmtpPeer::agreeable_except(".", Act::Drip("250 2.0.0 ok", 100)).await;
+    let mut settings = settings(&peer);
+    settings.session.connections = 1;
+    let sender = SmtpSender::new(settings);
+    let (first, second) = (mail("m1"), mail("m2"));
+    let sent = tokio::join!(sender.send_traced(&first), sender.send_traced(&second));
+    let of = |sent: (Outcome, Option<Transcript>), phase: Phase| {
+        let transcript = sent.1.expect("there was a conversation");
+        let phases = transcript.took_ms.into_iter();
+        phases
+            .filter(|(one, _)| *one == phase)
+            .map(|(_, ms)| ms)
+            .reduce(|sum, ms| sum + ms)
+    };
+    let first = sent.0.1.clone().expect("there was a conversation");
+    for (phase, _) in &first.took_ms {
+        let same = first.took_ms.iter().filter(|(one, _)| one == phase);
+        assert_eq!(same.count(), 1, "each phase is listed once: {first:?}");
+    }
+    assert!(of(sent.0.clone(), Phase::Connect).is_some());
+    assert!(of(sent.0, Phase::Wait).unwrap_or_default() < 500);
+    assert_eq!(of(sent.1.clone(), Phase::Connect), None, "it was reused");
+    assert!(of(sent.1, Phase::Wait).expect("it waited") > 800);
+}
+
+#[tokio::test]
+async fn an_attempt_that_gets_no_connection_ends_while_it_waits() {
+    let peer = SmtpPeer::agreeable_except(".", Act::Hang).await;
+    let mut settings = settings(&peer);
+    settings.session.connections = 1;
+    settings.session.timeouts.wait = Duration::from_millis(200);
+    let sender = SmtpSender::new(settings);
+    let (first, second) = (mail("m1"), mail("m2"));
+    let waiting = async {
+        peer.wait_for_command(".", 1).await;
+        sender.send_traced(&second).await
+    };
+    let (outcome, transcript) = tokio::select! {
+        _ = sender.send(&first) => panic!("the peer does not answer"),
+        waited = waiting => waited,
+    };
+    let fault = our_fault(outcome, "no connection is free");
+    assert_eq!(fault.kind, FaultKind::Local);
+    let transcript = transcript.expect("there is one for each attempt");
+    assert_eq!(transcript.phase, Phase::Wait);
+    assert!(transcript.waited() >= Duration::from_millis(200));
 }
 
 #[tokio::test]

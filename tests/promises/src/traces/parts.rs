@@ -100,7 +100,9 @@ async fn the_wait_for_a_connection_is_a_figure_of_its_own() {
     for n in 1..=2 {
         fleet.post(&format!("user{n}@example.com"), SAMPLED).await;
     }
-    let _worker = fleet.worker(&format!("{}\nconnections = 1", relay(&peer)));
+    // A relay alone would get one attempt at a time. Another route leads to more.
+    let other = "[[route]]\nname = \"other\"\nsender = \"log\"";
+    let _worker = fleet.worker(&format!("{}\nconnections = 1\n{other}", relay(&peer)));
     let conversations = collector.wait_for("smtp", 2).await;
     let mut waits: Vec<f64> = conversations
         .iter()
@@ -108,4 +110,15 @@ async fn the_wait_for_a_connection_is_a_figure_of_its_own() {
         .collect();
     waits.sort_by(f64::total_cmp);
     assert!(waits[0] < 0.2 && waits[1] > 0.2, "{waits:?}");
+    // The wait has a span too, which ends before the conversation begins.
+    collector.wait_for("wait", 1).await;
+    let conversations = conversations.iter();
+    let connected = conversations
+        .clone()
+        .filter(|smtp| smtp.attribute("smtp.phase.connect.duration").is_some());
+    assert_eq!(connected.count(), 1);
+    let waited = conversations
+        .filter(|smtp| smtp.attribute("smtp.phase.wait.duration").is_some())
+        .count();
+    assert_eq!(waited, 0, "it is no phase of the conversation");
 }

@@ -11,6 +11,10 @@ use typed_toml::set::{SECOND, set, set_number};
 
 use crate::settings::session::{SessionSettings, TlsMode, read_session};
 
+/// How many connections to one host are open at most. It is the default of `pace.window`, so that
+/// attempts at a destination with one host do not wait for each other.
+const CONNECTIONS: usize = 20;
+
 /// The settings of a route whose sender is `mx`.
 #[derive(Clone, Debug)]
 pub struct MxSettings {
@@ -49,7 +53,10 @@ impl Default for MxSettings {
             private_hosts: false,
             nameservers: Vec::new(),
             lookup_timeout: Duration::from_secs(10),
-            session: SessionSettings::default(),
+            session: SessionSettings {
+                connections: CONNECTIONS,
+                ..SessionSettings::default()
+            },
         }
     }
 }

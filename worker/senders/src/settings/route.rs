@@ -40,6 +40,14 @@ pub enum SenderSettings {
     Command(CommandSettings),
 }
 
+impl SenderSettings {
+    /// Whether a message without content cannot be sent. The platform or the program of other
+    /// routes may have the content.
+    pub const fn needs_content(&self) -> bool {
+        matches!(self, Self::Smtp(_) | Self::Mx(_))
+    }
+}
+
 /// Reports a fault for each `http` route that posts to a host that is not in `hosts`
 /// (`worker.http_hosts`). An empty list allows every host. The list limits all routes in one place,
 /// even if several people write them.

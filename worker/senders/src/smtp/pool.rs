@@ -113,12 +113,28 @@ impl Pools {
         })
     }
 
+    /// Whether a new session with a peer can be opened. It is closed at once.
+    pub(crate) async fn can_open(&self, peer: &Peer) -> bool {
+        let opener = SessionOpener {
+            peer: peer.clone(),
+            parameters: self.parameters.clone(),
+            sessions: self.sessions.clone(),
+        };
+        match opener.create().await {
+            Ok(mut session) => {
+                session.quit().await;
+                true
+            }
+            Err(_) => false,
+        }
+    }
+
     async fn session(
         &self,
         pool: &Pool<SessionOpener>,
         recorder: &mut TranscriptRecorder,
     ) -> Result<Object<SessionOpener>, Stop> {
-        recorder.begin(Phase::Connect);
+        recorder.begin(Phase::Wait);
         // Until a connection is free, the wait is due to our own limit and not to the host.
         contact::stop_waiting();
         match pool.get().await {
@@ -130,13 +146,10 @@ impl Pools {
                 recorder.continue_after(opening);
                 Err(stop)
             }
-            Err(_) => {
-                recorder.note_wait(Duration::ZERO);
-                Err(Stop {
-                    phase: Phase::Connect,
-                    why: Why::NoFreeConnection,
-                })
-            }
+            Err(_) => Err(Stop {
+                phase: Phase::Wait,
+                why: Why::NoFreeConnection,
+            }),
         }
     }
 

@@ -4,6 +4,17 @@ use std::time::{Duration, Instant};
 
 use domain::transcript::{Phase, Transcript};
 
+/// The shortest wait for a connection that is recorded. Transcripts are in whole milliseconds.
+const WAIT_MIN: Duration = Duration::from_millis(1);
+
+/// The transcript of opening a session.
+#[derive(Debug)]
+pub(crate) struct Opening {
+    pub(crate) transcript: Transcript,
+    /// How long it took. The transcript has each phase in whole milliseconds only.
+    pub(crate) took: Duration,
+}
+
 /// A transcript that is being recorded.
 #[derive(Debug, Default)]
 pub(crate) struct TranscriptRecorder {
@@ -45,33 +56,32 @@ impl TranscriptRecorder {
 
     /// Continues on a connection that an earlier attempt has used already.
     pub(crate) fn reuse(&mut self, host: &str, address: &str, tls: Option<&str>) {
-        self.note_wait(Duration::ZERO);
-        self.end();
+        self.end_wait(Duration::ZERO);
         self.set_peer(host, address);
         self.transcript.tls = tls.map(str::to_owned);
         self.transcript.reused = true;
     }
 
-    /// Continues after a session was opened, whose transcript is `opening`. It replaces the current
-    /// phase, in which this attempt waited for the session.
-    pub(crate) fn continue_after(&mut self, opening: Transcript) {
-        self.note_wait(Duration::from_millis(opening.whole_ms()));
-        self.running = None;
-        let mut took = std::mem::take(&mut self.transcript.took_ms);
-        took.extend_from_slice(&opening.took_ms);
-        took.truncate(Transcript::PHASES_MAX);
-        self.transcript = Transcript {
-            took_ms: took,
-            waited: self.transcript.waited,
-            ..opening
-        };
+    /// Continues after a session was opened, whose transcript is `opening`. Until then this attempt
+    /// waited for the session, but only the time before it was opened counts as waiting.
+    pub(crate) fn continue_after(&mut self, opening: Opening) {
+        self.end_wait(opening.took);
+        let mut opening = opening.transcript;
+        let opening_took_ms = std::mem::take(&mut opening.took_ms);
+        let took_ms = std::mem::take(&mut self.transcript.took_ms);
+        self.transcript = Transcript { took_ms, ..opening };
+        self.transcript.add_phases(&opening_took_ms);
     }
 
-    /// Records that the current phase was a wait for a connection, except for the time in which one
-    /// was opened.
-    pub(crate) fn note_wait(&mut self, opening: Duration) {
-        if let Some((_, since)) = self.running {
-            self.transcript.waited += since.elapsed().saturating_sub(opening);
+    /// Ends the wait for a connection, except for the time in which one was opened. A connection
+    /// that was free at once is no wait.
+    fn end_wait(&mut self, opening: Duration) {
+        let Some((_, since)) = self.running.take() else {
+            return;
+        };
+        let waited = since.elapsed().saturating_sub(opening);
+        if waited >= WAIT_MIN {
+            self.transcript.took(Phase::Wait, waited);
         }
     }
 

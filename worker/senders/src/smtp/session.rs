@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use data_encoding::BASE64;
 use domain::outcome::FaultKind;
-use domain::transcript::{Phase, Transcript};
+use domain::transcript::Phase;
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 use tokio_util::either::Either;
@@ -14,7 +14,7 @@ use super::connect::connect;
 use super::offers::Offers;
 use super::open_sessions::CountGuard;
 use super::peer::Peer;
-use super::recorder::TranscriptRecorder;
+use super::recorder::{Opening, TranscriptRecorder};
 use super::stop::{Stop, Why};
 use super::tls::{TlsClient, version};
 use super::wire::{NoReply, RawReply, Stream, Wire};
@@ -43,7 +43,7 @@ pub(crate) struct Session {
     /// The version of TLS.
     pub(crate) tls: Option<&'static str>,
     /// The transcript of opening the session. The first attempt that uses the session takes it.
-    pub(crate) opening: Option<Transcript>,
+    pub(crate) opening: Option<Opening>,
     pub(super) opened_at: Instant,
     pub(super) used_at: Instant,
     /// How many messages were started on it.
@@ -63,7 +63,7 @@ pub(crate) struct Session {
 #[derive(Debug)]
 pub(crate) struct Failure {
     pub(crate) stop: Stop,
-    pub(crate) opening: Transcript,
+    pub(crate) opening: Opening,
 }
 
 impl Session {
@@ -82,6 +82,7 @@ impl Session {
         parameters: &SessionParameters,
         count_guard: CountGuard,
     ) -> Result<Self, Failure> {
+        let began = Instant::now();
         let mut recorder = TranscriptRecorder::default();
         let mut opened = open(peer, peer.tls, parameters, &mut recorder).await;
         if let (TlsMode::Opportunistic, Err(stop)) = (peer.tls, &opened)
@@ -93,16 +94,17 @@ impl Session {
             );
             opened = open(peer, TlsMode::None, parameters, &mut recorder).await;
         }
+        let opening = Opening {
+            transcript: recorder.finish(),
+            took: began.elapsed(),
+        };
         match opened {
             Ok(mut session) => {
-                session.opening = Some(recorder.finish());
+                session.opening = Some(opening);
                 session.count_guard = Some(count_guard);
                 Ok(session)
             }
-            Err(stop) => Err(Failure {
-                stop,
-                opening: recorder.finish(),
-            }),
+            Err(stop) => Err(Failure { stop, opening }),
         }
     }
 

@@ -1,6 +1,6 @@
 //! Why a conversation ended before the peer accepted the message.
 
-use domain::outcome::{Fault, FaultKind, Outcome, Side};
+use domain::outcome::{Fault, FaultKind, Outcome, Side, without_addresses};
 use domain::reply::Reply;
 use domain::reply::stage::Stage;
 use domain::transcript::Phase;
@@ -137,25 +137,21 @@ impl Stop {
 
     /// Returns this stop as a fault on `side`. A failure of this machine is always on our side.
     pub(crate) fn fault(self, side: Side) -> Fault {
-        let (unknown, before_mail) = (self.is_in_doubt(), self.is_before_mail());
+        let unknown = self.is_in_doubt();
         let is_ours = matches!(&self.why, Why::Broken(no_reply) if no_reply.is_ours());
         let mut name = None;
         let (kind, text) = match self.why {
-            // A reply to MAIL, RCPT or later may quote the addresses, so its text is left out.
-            Why::NegativeReply(reply) if !before_mail => {
-                let bare = Reply {
-                    text: String::new(),
+            // The text may name a time after which to try again. It may also quote the addresses.
+            Why::NegativeReply(reply) => {
+                let reply = Reply {
+                    text: without_addresses(&reply.text),
                     ..reply
                 };
                 (
                     FaultKind::Connect,
-                    format!("{} was refused: {bare}", self.phase),
+                    format!("{} was refused: {reply}", self.phase),
                 )
             }
-            Why::NegativeReply(reply) => (
-                FaultKind::Connect,
-                format!("{} was refused: {reply}", self.phase),
-            ),
             Why::TimedOut if self.phase == Phase::Connect => {
                 (FaultKind::Connect, "no connection in time".to_owned())
             }

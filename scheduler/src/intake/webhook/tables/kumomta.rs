@@ -5,8 +5,8 @@ use config::hooks::{Hook, Service};
 use serde_json::{Value, json};
 
 use super::{read_in_short, with};
-use crate::intake::maillog::LogReader;
 use crate::intake::maillog::kumomta::Kumomta;
+use crate::intake::maillog::{LogItem, LogReader};
 use crate::intake::webhook::event::EventMeaning;
 use crate::intake::webhook::read;
 
@@ -107,7 +107,9 @@ fn log_and_webhook_name_a_message_alike() {
             "id": id,
         })
         .to_string();
-        let by_log = Kumomta.bounces(&record).unwrap().remove(0);
+        let LogItem::Bounce(by_log) = Kumomta::default().items(&record).unwrap().remove(0) else {
+            panic!("{record}")
+        };
         let events = read(
             Service::KumoMta,
             &Hook::default(),
@@ -174,7 +176,9 @@ fn log_and_webhook_read_a_record_alike() {
             "meta": {"campaign": "c42"}, "peer_address": {"name": "mx.example.com."},
         })
         .to_string();
-        let by_log = Kumomta.bounces(&record).unwrap().remove(0);
+        let LogItem::Bounce(by_log) = Kumomta::default().items(&record).unwrap().remove(0) else {
+            panic!("{record}")
+        };
         let events = read(
             Service::KumoMta,
             &Hook::default(),

@@ -45,7 +45,7 @@ fn sparkpost_events_are_read_as_in_the_table() {
         (bounce("21", "no MX"), "bounce jo@example.com 7: 450 no MX"),
         (
             bounce("51", "554 listed"),
-            "bounce jo@example.com 7: 554 listed",
+            "bounce jo@example.com 7: 554 listed [5.7.1]",
         ),
         (bounce("60", "I am away"), "ignored an automatic reply"),
         (bounce("90", ""), "unsubscribe jo@example.com 7"),

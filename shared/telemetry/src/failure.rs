@@ -189,4 +189,14 @@ mod tests {
         assert!(!failure.detail.contains("example.com"));
         assert_eq!(failure.detail.chars().count(), DETAIL_CHARS_MAX);
     }
+
+    #[tokio::test]
+    async fn a_redirect_is_an_error_and_is_not_followed() {
+        let elsewhere = server(b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n").await;
+        let answer =
+            format!("HTTP/1.1 302 Found\r\nlocation: {elsewhere}/\r\ncontent-length: 0\r\n\r\n");
+        let endpoint = server(answer.leak().as_bytes()).await;
+        let found = failure(Protocol::Http, &endpoint).await;
+        assert!(found.detail.contains("302"), "{found:?}");
+    }
 }

@@ -65,9 +65,15 @@ async fn send_all(queue: &SpanQueue, budget: &Budget, mut transport: Transport, 
             () = sleep(how.delay) => true,
         };
         let is_closed = queue.is_closed();
-        while let Some(request) = queue.next(is_late || is_closed) {
+        // Only one request that is not full: more spans may come while it is sent, and would
+        // otherwise make a request each.
+        let mut takes_part = is_late || is_closed;
+        while let Some(request) = queue.next(takes_part) {
+            takes_part = is_closed;
             let sent = transport.send_within(how.call_max, request.bytes).await;
-            budget.refused(*sent.as_ref().unwrap_or(&0));
+            // The collector's figure is not trusted.
+            let rejected = *sent.as_ref().unwrap_or(&0);
+            budget.refused(rejected.min(request.spans as u64));
             budget.give_back(request.spans, sent.map(drop)).await;
         }
         if is_closed {

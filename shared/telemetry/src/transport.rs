@@ -25,6 +25,10 @@ use crate::settings::{Protocol, Signal};
 /// How a collector sees us.
 const AGENT: &str = concat!("redeliver/", env!("CARGO_PKG_VERSION"));
 
+/// After how long a silent host counts as gone: while a connection is made, before a ping is sent
+/// over it, and until the ping is answered.
+const SILENT_MAX: Duration = Duration::from_secs(5);
+
 /// A connection to a collector, which is made when it is needed.
 pub(crate) enum Transport {
     Grpc {
@@ -149,7 +153,9 @@ fn method(signal: Signal) -> &'static str {
     }
 }
 
-/// Returns a connection for gRPC. Without a scheme, an endpoint means `https`.
+/// Returns a connection for gRPC. It is made anew if the collector's host is silent for long, also
+/// if that host has vanished without closing the connection. Without a scheme, an endpoint means
+/// `https`.
 fn channel(endpoint: &str) -> Result<Channel, String> {
     let endpoint = match endpoint.contains("://") {
         true => endpoint.to_owned(),
@@ -157,6 +163,10 @@ fn channel(endpoint: &str) -> Result<Channel, String> {
     };
     let is_https = endpoint.starts_with("https://");
     let endpoint = Endpoint::from_shared(endpoint).map_err(|why| chain(&why))?;
+    let endpoint = endpoint
+        .connect_timeout(SILENT_MAX)
+        .http2_keep_alive_interval(SILENT_MAX)
+        .keep_alive_timeout(SILENT_MAX);
     let mut endpoint = endpoint.user_agent(AGENT).map_err(|why| chain(&why))?;
     if is_https {
         let tls = ClientTlsConfig::new().with_native_roots();
@@ -165,9 +175,11 @@ fn channel(endpoint: &str) -> Result<Channel, String> {
     Ok(endpoint.connect_lazy())
 }
 
-/// Returns a client for HTTP.
+/// Returns a client for HTTP. It follows no redirect: after most of them it would send no body, and
+/// the headers, which may contain a key, would go to another host.
 fn client() -> Result<reqwest::Client, String> {
-    let built = reqwest::Client::builder().build();
+    let client = reqwest::Client::builder().redirect(reqwest::redirect::Policy::none());
+    let built = client.build();
     built.map_err(|why| format!("the client cannot be created: {why}"))
 }
 

@@ -8,6 +8,7 @@ use domain::address::Address;
 use domain::outcome::{Fault, FaultKind, Outcome, Side};
 use harness::bounce::{FULL, UNKNOWN};
 use harness::smtp::{Act, SmtpPeer, agree};
+use harness::wait::eventually;
 use policy::row::Class;
 use policy::table::Table;
 use senders::attempt::Attempt;
@@ -221,8 +222,12 @@ async fn a_message_sent_completely_but_not_answered_counts_as_possibly_accepted(
 async fn a_relay_that_is_down_or_rejects_us_counts_against_no_address() {
     let rejecting = SmtpPeer::start(|_| Act::ReplyAndClose("554 5.7.1 not you")).await;
     let gone = SmtpPeer::agreeable().await;
-    let to_gone = sender(&gone, PATIENT);
+    let (address, to_gone) = (gone.address, sender(&gone, PATIENT));
     drop(gone);
+    eventually("the port to be closed", async || {
+        std::net::TcpStream::connect(address).err()
+    })
+    .await;
     for (name, sender) in [
         ("rejects", sender(&rejecting, PATIENT)),
         ("is down", to_gone),

@@ -223,14 +223,22 @@ impl Job {
         let Some(attempt) = event.attempt else { return };
         let is_silence =
             event.kind == EventKind::MessageDelivered && event.reason.as_deref() == Some("silence");
-        let expected = if is_silence || self.is_report(event) || !tried {
-            before
-        } else {
-            before + 1
+        // What becomes of a message that a relay has accepted belongs to the attempt that the relay
+        // accepted it in. Since then, a delivery may have reset the counter of the job to 0.
+        let is_about_acceptance = is_silence || self.is_report(event);
+        let accepted_in = event.message.as_ref().and_then(|id| self.accepted.get(id));
+        let accepted_in = accepted_in.copied().filter(|_| is_about_acceptance);
+        let expected = match accepted_in {
+            Some(number) => number,
+            None if is_about_acceptance || !tried => before,
+            None => before + 1,
         };
+        // The end of a job without a try belongs to the last attempt, which may be one of those.
+        let is_end_of_accepted =
+            !tried && event.message.is_none() && self.accepted.values().any(|n| *n == attempt);
         // The platform's own attempt was 0, and after a sign of life the job starts again.
         let is_anew = self.is_alive && attempt <= 1 || attempt == 0;
-        if attempt != expected && !is_anew {
+        if attempt != expected && !is_anew && !is_end_of_accepted {
             let kind = event.kind.name();
             verdict.blame(
                 "exact counters",
@@ -242,7 +250,8 @@ impl Job {
         }
         // After a delivery, the next failure in the same attempt is the first try of a new outage.
         // Its number may be higher than the number of steps.
-        if attempt > STEPS + self.reported && !delivered {
+        let was_judged = accepted_in == Some(attempt);
+        if attempt > STEPS + self.reported && !delivered && !was_judged && !is_end_of_accepted {
             verdict.blame(
                 "exact counters",
                 format!(

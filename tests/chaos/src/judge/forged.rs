@@ -227,6 +227,14 @@ const CASES: &[Case] = &[
         &[],
     ),
     (
+        "no bounce came, with the number of another attempt than the relay's",
+        |e| {
+            continue_after_silence(e);
+            e.events[3].attempt = Some(2);
+        },
+        &["exact counters"],
+    ),
+    (
         "a counter that skips",
         |e| e.events[1].attempt = Some(2),
         &["exact counters"],

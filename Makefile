@@ -66,7 +66,8 @@ tidy: tools ## Check format, architecture, licences, advisories, unused dependen
 pages: ## Write what is made from code and tests: reference pages, a picture, calls of scripts
 	REDELIVER_WRITE_PAGES=1 cargo test --locked --quiet --workspace --test repository page
 	@scripts/tools test
-	REDELIVER_WRITE_PAGES=1 cargo test --locked --quiet --workspace --test promises -- script_calls traces::
+	REDELIVER_WRITE_PAGES=1 \
+		cargo test --locked --quiet --workspace --test promises -- script_calls traces::
 
 bench: tools ## Measure this machine and print the table of docs/guides/benchmarks.md, an hour in all (ARGS="cycle --runs 5")
 	cargo run --locked --release --bin redeliver -- bench $(ARGS)

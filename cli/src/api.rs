@@ -122,7 +122,7 @@ impl Api {
         self.send(request).await
     }
 
-    /// Returns the scheduler's URL and where it is from, for messages.
+    /// Returns the scheduler's URL and its source (option, variable, key), for messages.
     pub(crate) fn origin(&self) -> String {
         self.address
             .get()

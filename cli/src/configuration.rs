@@ -34,7 +34,7 @@ enum Action {
         #[arg(long)]
         json: bool,
     },
-    /// Print each key that has a value, with the value and where it is from; secrets are hidden
+    /// Print each key with its value and the source of the value; secrets are hidden
     Print {
         /// Print one JSON object per key
         #[arg(long)]

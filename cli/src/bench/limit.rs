@@ -47,7 +47,7 @@ const RUN_MAX: Duration = Duration::from_secs(90);
 
 /// The result of one run.
 struct Measured {
-    /// The percentage of attempts whose message the server did not accept.
+    /// The share of attempts that the server refused, in percent.
     deferred_percent: f64,
     /// The percentage of the server's connections that were busy with a message, on average.
     used_percent: f64,

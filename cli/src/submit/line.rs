@@ -55,7 +55,7 @@ fn present<'d, D: Deserializer<'d>>(deserializer: D) -> Result<Presence, D::Erro
 /// is, and counts as a bounce; the scheduler refuses it with the reason.
 pub(super) fn read_line(line: &[u8], account: Option<&Account>) -> (Kind, Vec<u8>) {
     let line = line.trim_ascii();
-    // Serde would read an array as an object whose fields have no names.
+    // Serde accepts an array for a struct: its items are the fields, in their order.
     let is_object = line.first() == Some(&b'{');
     let head = serde_json::from_slice::<Head>(line).ok();
     let Some(head) = head.filter(|_| is_object) else {

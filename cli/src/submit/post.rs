@@ -66,7 +66,7 @@ pub(super) async fn post(api: &Api, batch: &Batch, patience: Duration) -> Result
     Ok(answers)
 }
 
-/// Places in a batch whose items may be posted in any order.
+/// The indexes of items of a batch. The items of one round may be posted in any order.
 #[derive(Debug, Default, PartialEq)]
 struct Round {
     bounces: Vec<usize>,

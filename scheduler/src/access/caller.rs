@@ -12,8 +12,8 @@ use super::bearer::Bearer;
 use crate::api::problem::Problem;
 use crate::intake::json::Refusal;
 
-/// The `WWW-Authenticate` header for a client whose token is unknown or has expired (RFC 6750,
-/// section 3).
+/// The `WWW-Authenticate` header of the answer to an unknown or expired token (RFC 6750, section
+/// 3).
 pub(super) const CHALLENGE_WRONG: &str = "Bearer realm=\"redeliver\", error=\"invalid_token\"";
 
 /// The name of a client without a token.

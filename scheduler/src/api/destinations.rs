@@ -237,8 +237,8 @@ fn describe_in_short(
     })
 }
 
-/// Describes a breaker. An open one whose time is over has no `until`: the next job that is due
-/// there is the one attempt.
+/// Describes a breaker. If it is open and its time is over, `until` is null: the next due job is
+/// the trial attempt.
 fn describe_breaker(breaker: BreakerState, now: Timestamp) -> Value {
     match breaker {
         BreakerState::Closed => json!({"state": "closed"}),

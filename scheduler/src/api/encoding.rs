@@ -8,8 +8,8 @@ use axum::response::Response;
 
 use super::problem::Problem;
 
-/// Refuses a request whose body is compressed or encoded in another way. The answer lists the
-/// encodings that are accepted (RFC 9110, section 15.5.16).
+/// Refuses a request with a `Content-Encoding`, such as gzip. The answer lists the encodings that
+/// are accepted (RFC 9110, section 15.5.16).
 pub(super) async fn refuse_encoded(request: Request, next: Next) -> Result<Response, Problem> {
     let values = request.headers().get_all(header::CONTENT_ENCODING);
     let mut encodings = values

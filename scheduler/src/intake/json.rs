@@ -128,7 +128,7 @@ impl Reader {
     /// # Errors
     /// The same as those of [`Self::read`].
     pub fn read_text(&self, text: &[u8], now: Timestamp) -> Result<Bounce, Refusal> {
-        // Serde would read an array as an object whose fields have no names.
+        // Serde accepts an array for a struct: its items are the fields, in their order.
         if text.trim_ascii_start().first() == Some(&b'{')
             && let Ok(draft) = serde_json::from_slice::<Draft<'_>>(text)
         {

@@ -14,7 +14,6 @@ use uuid::Uuid;
 use crate::error::StoreError;
 use crate::handle::Store;
 use crate::raw::Text;
-use crate::scripts::ms;
 
 /// After how many missing announcements a process counts as gone.
 const MISSED_MAX: u32 = 3;
@@ -132,23 +131,8 @@ impl Store {
         member: &str,
         silent_max: Duration,
     ) -> Result<(Vec<Other>, u16), StoreError> {
-        let ((seconds, micros),): ((i64, i64),) =
-            self.connections.pipeline(pipe().cmd("TIME")).await?;
-        let now = seconds.saturating_mul(1_000) + micros / 1_000;
-        let silent_ms: i64 = ms(silent_max).try_into().unwrap_or(i64::MAX);
-        let (silent, ahead) = (now.saturating_sub(silent_ms), now.saturating_add(silent_ms));
         let key = self.keys.policies();
-        self.connections
-            .pipeline::<()>(
-                pipe()
-                    .zadd(&key, member, now)
-                    .ignore()
-                    .zrembyscore(&key, "-inf", format!("({silent}"))
-                    .ignore()
-                    .zrembyscore(&key, format!("({ahead}"), "+inf")
-                    .ignore(),
-            )
-            .await?;
+        self.beat(&key, member, silent_max).await?;
         let (found,): (Vec<Text>,) = self
             .connections
             .pipeline(pipe().zrange(&key, 0, PROCESSES_MAX - 1))

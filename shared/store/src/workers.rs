@@ -55,24 +55,7 @@ impl Store {
         worker: WorkerId,
         silent_max: Duration,
     ) -> Result<Vec<WorkerId>, StoreError> {
-        let ((seconds, micros),): ((i64, i64),) =
-            self.connections.pipeline(pipe().cmd("TIME")).await?;
-        let now = seconds.saturating_mul(1_000) + micros / 1_000;
-        let silent_ms: i64 = ms(silent_max).try_into().unwrap_or(i64::MAX);
-        let (silent, ahead) = (now.saturating_sub(silent_ms), now.saturating_add(silent_ms));
-        let key = self.keys.workers();
-        self.connections
-            .pipeline::<()>(
-                pipe()
-                    .zadd(&key, worker.to_string(), now)
-                    .ignore()
-                    .zrembyscore(&key, "-inf", format!("({silent}"))
-                    .ignore()
-                    // Heartbeats from before the clock was set back. A live worker sends another
-                    // one.
-                    .zrembyscore(&key, format!("({ahead}"), "+inf")
-                    .ignore(),
-            )
+        self.beat(&self.keys.workers(), &worker.to_string(), silent_max)
             .await?;
         Ok(self
             .workers()
@@ -80,6 +63,33 @@ impl Store {
             .into_iter()
             .map(|(worker, _)| worker)
             .collect())
+    }
+
+    /// Records in the set `key` that `member` is alive, and removes members that were silent for
+    /// longer than `silent_max`, by the clock of the server.
+    pub(crate) async fn beat(
+        &self,
+        key: &str,
+        member: &str,
+        silent_max: Duration,
+    ) -> Result<(), StoreError> {
+        let ((seconds, micros),): ((i64, i64),) =
+            self.connections.pipeline(pipe().cmd("TIME")).await?;
+        let now = seconds.saturating_mul(1_000) + micros / 1_000;
+        let silent_ms: i64 = ms(silent_max).try_into().unwrap_or(i64::MAX);
+        let (silent, ahead) = (now.saturating_sub(silent_ms), now.saturating_add(silent_ms));
+        self.connections
+            .pipeline::<()>(
+                pipe()
+                    .zadd(key, member, now)
+                    .ignore()
+                    .zrembyscore(key, "-inf", format!("({silent}"))
+                    .ignore()
+                    // Members from before the clock was set back. One that is alive beats again.
+                    .zrembyscore(key, format!("({ahead}"), "+inf")
+                    .ignore(),
+            )
+            .await
     }
 
     /// Returns the workers with a recent heartbeat, and the server's instant of each one's last

@@ -99,7 +99,7 @@ async fn check_windows(world: &World) {
     }
 }
 
-/// Checks that no job is in two leases.
+/// Checks that no job is in two valid leases.
 async fn check_leases(world: &World) {
     for port in world.store.masters().await {
         let Ok(mut connection) = world.store.connect(port).await else {
@@ -107,11 +107,18 @@ async fn check_leases(world: &World) {
         };
         for shard in 0..SHARDS {
             let key = format!("rd:{{{shard}}}:leased");
-            let leased: RedisResult<HashMap<String, String>> = redis::cmd("HGETALL")
-                .arg(&key)
-                .query_async(&mut connection)
-                .await;
-            for job in leased.ok().iter().flat_map(jobs_in_two_leases) {
+            // Together, because a job may end and start again between two reads.
+            let read: RedisResult<(HashMap<String, String>, HashMap<String, String>)> =
+                redis::pipe()
+                    .atomic()
+                    .hgetall(&key)
+                    .hgetall(format!("rd:{{{shard}}}:meanwhile"))
+                    .query_async(&mut connection)
+                    .await;
+            let Ok((leased, meanwhile)) = read else {
+                continue;
+            };
+            for job in jobs_in_two_leases(&leased, &meanwhile) {
                 world
                     .recorder
                     .leased_twice
@@ -121,20 +128,33 @@ async fn check_leases(world: &World) {
     }
 }
 
-/// The jobs that are in two leases. A lease has a mark for each of its jobs: `1` while the job is
-/// in the lease. The ids of the jobs are in a separate field.
-fn jobs_in_two_leases(leased: &HashMap<String, String>) -> Vec<String> {
-    let mut held: HashMap<&str, usize> = HashMap::new();
+/// The jobs that are in two valid leases. A lease has a mark for each of its jobs: `1` while the
+/// job is in the lease. The ids of the jobs are in a separate field. If a job has ended while it
+/// was leased, its entry in `meanwhile` starts with the serial up to which its leases are void. It
+/// may have started again since, and be in a second lease.
+fn jobs_in_two_leases(
+    leased: &HashMap<String, String>,
+    meanwhile: &HashMap<String, String>,
+) -> Vec<String> {
+    let serial_of = |text: &str, end: char| -> u64 {
+        let serial = text.split(end).next();
+        serial.and_then(|serial| serial.parse().ok()).unwrap_or(0)
+    };
+    let mut valid: HashMap<&str, usize> = HashMap::new();
     for (token, marks) in leased {
         let Some(ids) = leased.get(&format!("{token} ids")) else {
             continue;
         };
         let jobs = ids.split('\n').skip(1).zip(marks.bytes());
         for (job, _) in jobs.filter(|(_, mark)| *mark == b'1') {
-            *held.entry(job).or_default() += 1;
+            let void = meanwhile.get(job).map_or(0, |mark| serial_of(mark, ' '));
+            if serial_of(token, '-') > void {
+                *valid.entry(job).or_default() += 1;
+            }
         }
     }
-    held.into_iter()
+    valid
+        .into_iter()
         .filter(|(_, leases)| *leases > 1)
         .map(|(job, _)| job.to_owned())
         .collect()
@@ -166,21 +186,32 @@ async fn release_quarantine(world: &World) -> reqwest::Result<()> {
 mod tests {
     use super::*;
 
+    fn hash<const N: usize>(fields: [(&str, &str); N]) -> HashMap<String, String> {
+        let owned = |(field, value): (&str, &str)| (field.to_owned(), value.to_owned());
+        fields.into_iter().map(owned).collect()
+    }
+
+    /// The jobs in two leases if `b` is in lease 7 and the second lease has these marks.
+    fn found(second: &str, meanwhile: &HashMap<String, String>) -> Vec<String> {
+        let leased = hash([
+            ("7-a0", "11"),
+            ("7-a0 ids", "30000\na\nb"),
+            ("9-b0", second),
+            ("9-b0 ids", "30000\nb\nc"),
+        ]);
+        jobs_in_two_leases(&leased, meanwhile)
+    }
+
     #[test]
     fn a_job_counts_as_leased_twice_only_if_both_leases_still_have_it() {
-        let leased = |second: &str| {
-            let fields = [
-                ("1", "11"),
-                ("1 ids", "\na\nb"),
-                ("2", second),
-                ("2 ids", "\nb\nc"),
-            ];
-            fields
-                .into_iter()
-                .map(|(field, value)| (field.to_owned(), value.to_owned()))
-                .collect()
-        };
-        assert_eq!(jobs_in_two_leases(&leased("01")), Vec::<String>::new());
-        assert_eq!(jobs_in_two_leases(&leased("11")), ["b"]);
+        assert_eq!(found("01", &HashMap::new()), Vec::<String>::new());
+        assert_eq!(found("11", &HashMap::new()), ["b"]);
+    }
+
+    #[test]
+    fn a_lease_that_is_void_for_a_job_does_not_count() {
+        assert_eq!(found("11", &hash([("b", "7 0")])), Vec::<String>::new());
+        assert_eq!(found("11", &hash([("b", "6 0")])), ["b"]);
+        assert_eq!(found("11", &hash([("b", "0 400")])), ["b"]);
     }
 }

@@ -10,7 +10,7 @@ use crate::options::Shape;
 use crate::record::{Asked, Crowd, Event, Evidence, Fault, Held, Refuted, Skew};
 use evidence::{
     JOB, LIFE, OTHER, RATED, add, asked, clean, continue_after_giving_up, continue_after_silence,
-    ended, event, fault, lose_everything, remove_kind, reported, taken,
+    ended, event, fault, lose_everything, remove_kind, reported, retire_after_a_report, taken,
 };
 
 mod evidence;
@@ -367,6 +367,19 @@ const CASES: &[Case] = &[
         "a message that was accepted and then dropped",
         |e| {
             e.events[2].kind = EventKind::MessageDropped;
+        },
+        &["accepted is delivered"],
+    ),
+    (
+        "a report that ends two messages which a relay had accepted",
+        retire_after_a_report,
+        &[],
+    ),
+    (
+        "the same without the report",
+        |e| {
+            retire_after_a_report(e);
+            e.refuted.clear();
         },
         &["accepted is delivered"],
     ),

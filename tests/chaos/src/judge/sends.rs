@@ -1,7 +1,7 @@
 //! Compares what the peers accepted with the journal: no message is accepted twice or without an
 //! event, no mail goes to a suppressed address, and a job has one attempt at a time.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::ops::RangeInclusive;
 
 use domain::event::EventKind;
@@ -103,6 +103,13 @@ fn judge_ends(
     histories: &Histories<'_>,
     verdict: &mut Verdict,
 ) {
+    // A report that retires an address ends all messages of its job in one entry.
+    let entries_of_reports: HashSet<&str> = refuted
+        .keys()
+        .filter_map(|message| stories.get(message))
+        .flat_map(|story| &story.ends)
+        .map(|end| end.entry())
+        .collect();
     for (message, story) in stories {
         let takes = taken.get(message).map_or(&[][..], Vec::as_slice);
         let is_by_attempt = |reason: Option<&str>| reason != Some("reported");
@@ -131,11 +138,12 @@ fn judge_ends(
         // a bounce has ended has its own rules.
         let is_plain = story.entries.len() == 1 && delivered.is_empty();
         let is_ended_outside = facts.contains_key(last.job.as_str())
+            || entries_of_reports.contains(last.entry())
             || histories
                 .of_job(&last.job)
                 .iter()
                 .any(|event| is_of_intake(event.kind, event.attempt));
-        if !is_plain || is_ended_outside || refuted.contains_key(message) || takes.is_empty() {
+        if !is_plain || is_ended_outside || takes.is_empty() {
             continue;
         }
         if takes

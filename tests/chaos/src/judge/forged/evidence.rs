@@ -6,7 +6,7 @@ use crate::fault::Kind;
 use crate::judge::place;
 use crate::options::Shape;
 use crate::record::{
-    Asked, Bounced, Ended, Event, Evidence, Fault, Ms, ReportedFact, Rest, Run, Taken, Way,
+    Asked, Bounced, Ended, Event, Evidence, Fault, Ms, Refuted, ReportedFact, Rest, Run, Taken, Way,
 };
 
 pub(super) const JOB: &str = "chaos/u1@n9.plain.test";
@@ -200,6 +200,51 @@ pub(super) fn continue_after_giving_up(evidence: &mut Evidence) {
     evidence.taken = vec![Taken {
         message: "m2".to_owned(),
         ..taken(15_260, LIFE)
+    }];
+}
+
+/// A relay accepts two messages of a job. Then it reports that the first one's address is unknown,
+/// which retires the address and ends both.
+pub(super) fn retire_after_a_report(evidence: &mut Evidence) {
+    let reply = String::new();
+    let second = |mut event: Event| {
+        event.message = Some("m2".to_owned());
+        event
+    };
+    let dropped = |id| {
+        let mut dropped = event(id, EventKind::MessageDropped, Some(1), None);
+        (dropped.reason, dropped.late_ms) = (Some("retired".to_owned()), None);
+        dropped
+    };
+    let accepted = |id| event(id, EventKind::MessageAccepted, Some(1), Some(15_100));
+    let mut retired = event("0:12000-0:3", EventKind::AddressRetired, Some(1), None);
+    (retired.policy, retired.late_ms) = (Some("unknown-user".to_owned()), None);
+    let mut failed = event("0:12000-0:0", EventKind::AttemptDeferred, Some(1), None);
+    failed.late_ms = None;
+    evidence.events = vec![
+        event("0:10000-0:0", EventKind::JobScheduled, None, Some(11_000)),
+        second(event("0:10500-0:0", EventKind::MessageJoined, None, None)),
+        accepted("0:11100-0:0"),
+        second(accepted("0:11100-0:1")),
+        failed,
+        dropped("0:12000-0:1"),
+        second(dropped("0:12000-0:2")),
+        retired,
+    ];
+    relist_events(evidence);
+    evidence.asked = vec![asked(11_050)];
+    evidence.taken = vec![
+        taken(11_060, LIFE),
+        Taken {
+            message: "m2".to_owned(),
+            ..taken(11_060, LIFE)
+        },
+    ];
+    evidence.refuted = vec![Refuted {
+        from: 11_900,
+        at: 12_010,
+        message: "m1".to_owned(),
+        reply,
     }];
 }
 

@@ -107,7 +107,7 @@ async fn check_leases(world: &World) {
         };
         for shard in 0..SHARDS {
             let key = format!("rd:{{{shard}}}:leased");
-            // Together, because a job may end and start again between two reads.
+            // Both at once, because a job may end and start again between two reads.
             let read: RedisResult<(HashMap<String, String>, HashMap<String, String>)> =
                 redis::pipe()
                     .atomic()
@@ -128,16 +128,19 @@ async fn check_leases(world: &World) {
     }
 }
 
-/// The jobs that are in two valid leases. A lease has a mark for each of its jobs: `1` while the
-/// job is in the lease. The ids of the jobs are in a separate field. If a job has ended while it
-/// was leased, its entry in `meanwhile` starts with the serial up to which its leases are void. It
-/// may have started again since, and be in a second lease.
+/// The jobs that are in two valid leases, from the hashes `leased` and `meanwhile` of one shard.
+///
+/// A lease has a mark for each of its jobs: `1` while the job is in the lease. The ids of the jobs
+/// are in a separate field. If a job ended while it was leased, its entry in `meanwhile` starts
+/// with the serial up to which its leases are void. Such a job may have started again, and so be
+/// in a second lease.
 fn jobs_in_two_leases(
     leased: &HashMap<String, String>,
     meanwhile: &HashMap<String, String>,
 ) -> Vec<String> {
-    let serial_of = |text: &str, end: char| -> u64 {
-        let serial = text.split(end).next();
+    // A token is `<serial>-<nonce>`, an entry of `meanwhile` is `<serial> <bytes>`.
+    let serial_of = |text: &str| -> u64 {
+        let serial = text.split(['-', ' ']).next();
         serial.and_then(|serial| serial.parse().ok()).unwrap_or(0)
     };
     let mut valid: HashMap<&str, usize> = HashMap::new();
@@ -147,8 +150,8 @@ fn jobs_in_two_leases(
         };
         let jobs = ids.split('\n').skip(1).zip(marks.bytes());
         for (job, _) in jobs.filter(|(_, mark)| *mark == b'1') {
-            let void = meanwhile.get(job).map_or(0, |mark| serial_of(mark, ' '));
-            if serial_of(token, '-') > void {
+            let void = meanwhile.get(job).map_or(0, |entry| serial_of(entry));
+            if serial_of(token) > void {
                 *valid.entry(job).or_default() += 1;
             }
         }

@@ -4,13 +4,14 @@
 use domain::event::EventKind;
 use domain::standing::Standing;
 
-use super::judge;
+use super::{judge, place};
 use crate::fault::Kind;
 use crate::options::Shape;
 use crate::record::{Asked, Crowd, Event, Evidence, Fault, Held, Refuted, Skew};
 use evidence::{
-    JOB, LIFE, OTHER, RATED, add, asked, clean, continue_after_giving_up, continue_after_silence,
-    ended, event, fault, lose_everything, remove_kind, reported, retire_after_a_report, taken,
+    JOB, LIFE, OTHER, OTHER_JOB, RATED, add, asked, clean, continue_after_giving_up,
+    continue_after_silence, ended, event, fault, lose_everything, relist_events, remove_kind,
+    reported, retire_after_a_report, taken,
 };
 
 mod evidence;
@@ -380,6 +381,30 @@ const CASES: &[Case] = &[
         |e| {
             retire_after_a_report(e);
             e.refuted.clear();
+        },
+        &["accepted is delivered"],
+    ),
+    (
+        "a report that ends a message, and another message of its job that is given up",
+        |e| {
+            retire_after_a_report(e);
+            e.events[6].reason = Some("given_up".to_owned());
+            e.events[6].id = "0:11500-0:0".to_owned();
+            e.events.sort_by_key(|event| place(&event.id));
+            relist_events(e);
+        },
+        &["accepted is delivered"],
+    ),
+    (
+        "a report that ends a message, and a message of another job in the same entry",
+        |e| {
+            retire_after_a_report(e);
+            for event in &mut e.events {
+                if event.message.as_deref() == Some("m2") {
+                    event.job = OTHER_JOB.to_owned();
+                }
+            }
+            e.taken[1].job = OTHER_JOB.to_owned();
         },
         &["accepted is delivered"],
     ),

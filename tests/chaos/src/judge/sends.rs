@@ -103,12 +103,14 @@ fn judge_ends(
     histories: &Histories<'_>,
     verdict: &mut Verdict,
 ) {
-    // A report that retires an address ends all messages of its job in one entry.
-    let entries_of_reports: HashSet<&str> = refuted
+    // A report that retires an address ends all messages of its job in one entry. The entry may
+    // also have events of other jobs.
+    let retired_by_reports: HashSet<(&str, &str)> = refuted
         .keys()
         .filter_map(|message| stories.get(message))
         .flat_map(|story| &story.ends)
-        .map(|end| end.entry())
+        .filter(|end| end.reason.as_deref() == Some("retired"))
+        .map(|end| (end.entry(), end.job.as_str()))
         .collect();
     for (message, story) in stories {
         let takes = taken.get(message).map_or(&[][..], Vec::as_slice);
@@ -138,7 +140,8 @@ fn judge_ends(
         // a bounce has ended has its own rules.
         let is_plain = story.entries.len() == 1 && delivered.is_empty();
         let is_ended_outside = facts.contains_key(last.job.as_str())
-            || entries_of_reports.contains(last.entry())
+            || refuted.contains_key(message)
+            || retired_by_reports.contains(&(last.entry(), last.job.as_str()))
             || histories
                 .of_job(&last.job)
                 .iter()

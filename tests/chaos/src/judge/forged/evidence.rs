@@ -10,6 +10,8 @@ use crate::record::{
 };
 
 pub(super) const JOB: &str = "chaos/u1@n9.plain.test";
+/// A job at the same destination.
+pub(super) const OTHER_JOB: &str = "chaos/u2@n9.plain.test";
 pub(super) const RATED: &str = "chaos/u1@n4.rated.test";
 /// One life of a worker. A worker that is started again gets another name.
 pub(super) const LIFE: &str = "worker0-1.chaos.test";
@@ -203,33 +205,35 @@ pub(super) fn continue_after_giving_up(evidence: &mut Evidence) {
     }];
 }
 
-/// A relay accepts two messages of a job. Then it reports that the first one's address is unknown,
-/// which retires the address and ends both.
+/// A relay accepts two messages of a job. Then it reports that the address of the first one is
+/// unknown. This retires the address and ends both messages.
 pub(super) fn retire_after_a_report(evidence: &mut Evidence) {
-    let reply = String::new();
-    let second = |mut event: Event| {
-        event.message = Some("m2".to_owned());
-        event
-    };
-    let dropped = |id| {
-        let mut dropped = event(id, EventKind::MessageDropped, Some(1), None);
-        (dropped.reason, dropped.late_ms) = (Some("retired".to_owned()), None);
-        dropped
+    let of_second = |event: Event| Event {
+        message: Some("m2".to_owned()),
+        ..event
     };
     let accepted = |id| event(id, EventKind::MessageAccepted, Some(1), Some(15_100));
-    let mut retired = event("0:12000-0:3", EventKind::AddressRetired, Some(1), None);
-    (retired.policy, retired.late_ms) = (Some("unknown-user".to_owned()), None);
-    let mut failed = event("0:12000-0:0", EventKind::AttemptDeferred, Some(1), None);
-    failed.late_ms = None;
+    // No event of a report says how late the attempt was.
+    let reported = |id, kind| Event {
+        late_ms: None,
+        ..event(id, kind, Some(1), None)
+    };
+    let dropped = |id| Event {
+        reason: Some("retired".to_owned()),
+        ..reported(id, EventKind::MessageDropped)
+    };
     evidence.events = vec![
         event("0:10000-0:0", EventKind::JobScheduled, None, Some(11_000)),
-        second(event("0:10500-0:0", EventKind::MessageJoined, None, None)),
+        of_second(event("0:10500-0:0", EventKind::MessageJoined, None, None)),
         accepted("0:11100-0:0"),
-        second(accepted("0:11100-0:1")),
-        failed,
+        of_second(accepted("0:11100-0:1")),
+        reported("0:12000-0:0", EventKind::AttemptDeferred),
         dropped("0:12000-0:1"),
-        second(dropped("0:12000-0:2")),
-        retired,
+        of_second(dropped("0:12000-0:2")),
+        Event {
+            policy: Some("unknown-user".to_owned()),
+            ..reported("0:12000-0:3", EventKind::AddressRetired)
+        },
     ];
     relist_events(evidence);
     evidence.asked = vec![asked(11_050)];
@@ -244,7 +248,7 @@ pub(super) fn retire_after_a_report(evidence: &mut Evidence) {
         from: 11_900,
         at: 12_010,
         message: "m1".to_owned(),
-        reply,
+        reply: "550 5.1.1 user unknown".to_owned(),
     }];
 }
 

@@ -6,7 +6,8 @@ use crate::fault::Kind;
 use crate::judge::place;
 use crate::options::Shape;
 use crate::record::{
-    Asked, Bounced, Ended, Event, Evidence, Fault, Ms, Refuted, ReportedFact, Rest, Run, Taken, Way,
+    Asked, Bounced, Ended, Event, Evidence, Fault, Ms, Refuted, ReportedFact, Rest, Run, Skew,
+    Taken, Way,
 };
 
 pub(super) const JOB: &str = "chaos/u1@n9.plain.test";
@@ -295,4 +296,16 @@ pub(super) fn continue_after_silence(evidence: &mut Evidence) {
             ..taken(15_260, LIFE)
         },
     ];
+}
+
+/// The events of a run whose server's clock was an hour ahead of ours.
+pub(super) fn set_the_servers_clock_ahead(e: &mut Evidence) {
+    for event in &mut e.events {
+        event.at += 3_600_000;
+        event.due = event.due.map(|due| due + 3_600_000);
+    }
+    e.skews.push(Skew {
+        at: 0,
+        ahead: 3_600_000,
+    });
 }

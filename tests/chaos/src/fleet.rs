@@ -85,7 +85,7 @@ impl Process {
         let [http, lmtp] = match role {
             Role::Scheduler if surroundings.isolated => [port(8_100), port(8_200)],
             Role::Worker if surroundings.isolated => [port(8_300), port(8_400)],
-            _ => [0, 1].map(|_| SocketAddr::from(([127, 0, 0, 1], harness::process::free_port()))),
+            _ => [0, 1].map(|_| SocketAddr::from(([127, 0, 0, 1], harness::port::free_port()))),
         };
         let surroundings = surroundings.clone();
         let temporary = surroundings

@@ -7,7 +7,8 @@ use std::time::Duration;
 use anyhow::{Context, bail};
 use deadpool_redis::redis::aio::MultiplexedConnection;
 use deadpool_redis::redis::{self, AsyncConnectionConfig, FromRedisValue, RedisResult};
-use harness::servers::{Cluster, SENTINEL_PASSWORD, Sentinel, Servers, free_port, programs};
+use harness::port::free_port;
+use harness::servers::{Cluster, SENTINEL_PASSWORD, Sentinel, Servers, programs};
 
 use crate::options::Shape;
 

@@ -16,6 +16,7 @@ pub mod mail;
 pub mod objects;
 pub mod otlp;
 pub mod platform;
+pub mod port;
 pub mod postfix;
 pub mod process;
 pub mod prometheus;

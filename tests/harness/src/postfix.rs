@@ -6,7 +6,7 @@ use std::path::Path;
 use private_servers::postfix::PrivatePostfix;
 
 use crate::lmtp::LmtpClient;
-use crate::process::free_port;
+use crate::port::free_port;
 use crate::wait::eventually;
 
 /// The settings of a test's Postfix, in addition to those that all have.

@@ -3,7 +3,6 @@
 use std::env;
 use std::ffi::{OsStr, OsString};
 use std::fs::{self, File};
-use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::process::{ExitStatus, Output, Stdio};
 
@@ -244,12 +243,6 @@ pub async fn run_in(folder: &Path, environment: &[(&str, &str)], arguments: &[&s
         .kill_on_drop(true)
         .output();
     run.await.expect("redeliver can be started")
-}
-
-/// Returns a port that no process listens on.
-pub fn free_port() -> u16 {
-    let listener = TcpListener::bind("127.0.0.1:0").expect("a port is free");
-    listener.local_addr().expect("the socket is bound").port()
 }
 
 /// Returns the path of the program. Cargo puts it into the parent of the running test's folder.

@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 use tempfile::TempDir;
 
 use crate::http::client;
-use crate::process::free_port;
+use crate::port::free_port;
 
 /// How often it evaluates the rules.
 const EVALUATION_INTERVAL: &str = "1s";

@@ -6,17 +6,16 @@ use std::env;
 use std::ffi::OsString;
 use std::fs;
 use std::io::Write;
-use std::net::TcpListener;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::sync::Mutex;
-use std::sync::atomic::{AtomicU16, Ordering};
 
 use private_servers::redis::{PROGRAM_VARIABLE, PROGRAMS};
 use tempfile::TempDir;
 
 use crate::certificates::Certificates;
 use crate::faketime::FakeClock;
+use crate::port::{TLS_BELOW, free_port};
 use crate::wait::eventually;
 
 /// A shell script that reads process ids from its pipe, and kills these processes when the pipe is
@@ -27,9 +26,6 @@ const GUARD: &str = "trap '' INT TERM HUP; ids=; while read -r id; do ids=\"$ids
 /// The directives of a node of a Cluster. A node that does not answer counts as failed after a
 /// second.
 const CLUSTER_NODE: [&str; 2] = ["cluster-enabled yes", "cluster-node-timeout 1000"];
-
-/// The TLS port of a server is its port minus this number.
-const TLS_BELOW: u16 = 8_000;
 
 /// The password of the sentinels.
 pub const SENTINEL_PASSWORD: &str = "wachsam";
@@ -519,21 +515,5 @@ impl Cluster {
         self.servers
             .cli(port, &["ROLE"])
             .is_some_and(|role| role.starts_with("master"))
-    }
-}
-
-/// Returns a port that no process listens on. It is below the ports that the system assigns for
-/// port 0. The port 10,000 above it is free too, because a Cluster's node also listens there, and
-/// so is its TLS port.
-pub fn free_port() -> u16 {
-    static NEXT: AtomicU16 = AtomicU16::new(0);
-    // Processes that run at the same time start at different numbers.
-    let start = (std::process::id() % 800) as u16 * 10;
-    loop {
-        let port = 12_000 + (start + NEXT.fetch_add(1, Ordering::Relaxed)) % 8_000;
-        let is_free = |port| TcpListener::bind(("127.0.0.1", port)).is_ok();
-        if is_free(port) && is_free(port + 10_000) && is_free(port - TLS_BELOW) {
-            return port;
-        }
     }
 }

@@ -4,7 +4,8 @@
 
 use domain::clock::{Clock, Timestamp};
 use harness::faketime::FakeClock;
-use harness::process::{Redeliver, free_port};
+use harness::port::free_port;
+use harness::process::Redeliver;
 use harness::redis;
 use harness::wait::eventually;
 use harness::world::{DAY, SECOND, World};

@@ -8,7 +8,8 @@ use std::time::Duration;
 
 use harness::bounce::{FULL, bounce};
 use harness::http::client;
-use harness::process::{Redeliver, free_port};
+use harness::port::free_port;
+use harness::process::Redeliver;
 use harness::redis;
 use harness::wait::{eventually, in_time};
 use harness::world::World;

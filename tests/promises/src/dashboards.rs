@@ -6,7 +6,8 @@ use std::time::{Duration, Instant};
 
 use harness::bounce::{FULL, bounce};
 use harness::http::client;
-use harness::process::{Redeliver, free_port};
+use harness::port::free_port;
+use harness::process::Redeliver;
 use harness::prometheus::Prometheus;
 use harness::servers::programs;
 use harness::smtp::{Act, SmtpPeer, agree};

@@ -7,7 +7,8 @@ use std::process::Command;
 
 use harness::bounce::{FULL, bounce};
 use harness::http::{NDJSON, client, problem};
-use harness::process::{self, Redeliver, free_port};
+use harness::port::free_port;
+use harness::process::{self, Redeliver};
 use harness::redis;
 use harness::wait::eventually;
 use harness::world::World;

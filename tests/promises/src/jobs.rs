@@ -5,7 +5,8 @@ use std::collections::HashSet;
 
 use harness::bounce::{FULL, UNKNOWN, bounce};
 use harness::http::{Http, client, problem};
-use harness::process::{self, Redeliver, free_port};
+use harness::port::free_port;
+use harness::process::{self, Redeliver};
 use harness::redis;
 use harness::smtp::{Act, SmtpPeer};
 use harness::wait::eventually;

@@ -6,7 +6,7 @@ use std::net::SocketAddr;
 
 use harness::http::Http;
 use harness::lmtp::LmtpClient;
-use harness::process::free_port;
+use harness::port::free_port;
 use harness::report::config;
 use harness::wait::in_time;
 use harness::world::World;

@@ -4,7 +4,8 @@
 use domain::clock::Clock;
 use harness::bounce::{FULL, bounce};
 use harness::http::client;
-use harness::process::{Redeliver, free_port};
+use harness::port::free_port;
+use harness::process::Redeliver;
 use harness::smtp::SmtpPeer;
 use harness::wait::eventually;
 use private_servers::redis::PrivateRedis;

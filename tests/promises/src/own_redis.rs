@@ -5,7 +5,8 @@ use std::path::PathBuf;
 
 use domain::clock::{Clock, Timestamp};
 use harness::bounce::{FULL, bounce};
-use harness::process::{Redeliver, free_port};
+use harness::port::free_port;
+use harness::process::Redeliver;
 use harness::smtp::{Act, SmtpPeer};
 use harness::wait::{eventually, in_time};
 use serde_json::json;

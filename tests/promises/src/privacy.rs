@@ -4,7 +4,8 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use harness::bounce::{FULL, UNKNOWN, bounce};
 use harness::http;
-use harness::process::{Redeliver, free_port};
+use harness::port::free_port;
+use harness::process::Redeliver;
 use harness::redis;
 use harness::smtp::{Act, Received, SmtpPeer, agree};
 use harness::wait::eventually;

@@ -6,7 +6,8 @@ use std::sync::Arc;
 
 use config::model::Config;
 use domain::event::EventKind;
-use harness::process::{Redeliver, free_port};
+use harness::port::free_port;
+use harness::process::Redeliver;
 use harness::redis::unique_prefix;
 use harness::servers::{Cluster, Servers, programs};
 use harness::wait::eventually;

@@ -6,7 +6,8 @@ use std::collections::BTreeMap;
 
 use harness::bounce::{FULL, bounce};
 use harness::faketime::FakeClock;
-use harness::process::{Redeliver, free_port};
+use harness::port::free_port;
+use harness::process::Redeliver;
 use harness::servers::Servers;
 use harness::smtp::{Act, SmtpPeer, agree};
 use harness::wait::eventually;

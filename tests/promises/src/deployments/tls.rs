@@ -2,7 +2,8 @@
 //! the other, and no connection is made without TLS.
 
 use harness::certificates::Certificates;
-use harness::servers::{Cluster, Sentinel, Servers, free_port, programs};
+use harness::port::free_port;
+use harness::servers::{Cluster, Sentinel, Servers, programs};
 use harness::wait::{eventually, in_time};
 use store::error::StoreError;
 
